@@ -1,0 +1,33 @@
+"""The ASGI application."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from starlette.applications import Starlette
+
+from batchframe.emulator._errors import ApiError
+from batchframe.emulator._replying import on_error
+from batchframe.emulator._routes import routes
+from batchframe.emulator._service import Service
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from batchframe.emulator._settings import Settings
+
+
+def build_app(settings: Settings) -> Starlette:
+    """Build the application; its service lives from its startup to its shutdown."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        service = Service(settings)
+        app.state.service = service
+        try:
+            yield
+        finally:
+            await service.close()
+
+    return Starlette(routes=routes(), lifespan=lifespan, exception_handlers={ApiError: on_error, Exception: on_error})

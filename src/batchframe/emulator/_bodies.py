@@ -1,0 +1,317 @@
+"""The checks of a chat request's body, from the emulator's own tables."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from batchframe.emulator import _errors as errors
+from batchframe.emulator import _tokens as tokens
+from batchframe.emulator._messages import check_messages, mentions_json
+from batchframe.emulator._model_table import Model, described
+from batchframe.emulator._schemas import check_strict
+
+Check = Callable[[str, Any], None]
+_NAME = re.compile(r"[a-zA-Z0-9_-]+")
+_NAME_LENGTH = 64
+_STOP_SEQUENCES = 4
+_METADATA_PAIRS = 16
+
+
+# ------------------------------------------------------------------------------------------- kinds of parameters
+
+
+def _decimal(low: float, high: float) -> Check:
+    def check(param: str, value: Any) -> None:
+        if type(value) is not float and type(value) is not int:
+            raise errors.wrong_type(param, "a decimal", value)
+        if not low <= value <= high:
+            raise errors.out_of_range(param, float(value), high if value > high else low, above=value > high)
+
+    return check
+
+
+def _integer(low: float, high: float) -> Check:
+    def check(param: str, value: Any) -> None:
+        if type(value) is not int:
+            raise errors.wrong_type(param, "an integer", value)
+        if not low <= value <= high:
+            raise errors.out_of_range(param, value, high if value > high else low, above=value > high)
+
+    return check
+
+
+def _boolean(param: str, value: Any) -> None:
+    if type(value) is not bool:
+        raise errors.wrong_type(param, "a boolean", value)
+
+
+def _string(param: str, value: Any) -> None:
+    if type(value) is not str:
+        raise errors.wrong_type(param, "a string", value)
+
+
+def _object(param: str, value: Any) -> None:
+    if type(value) is not dict:
+        raise errors.wrong_type(param, "an object", value)
+
+
+def _one_of(*supported: str) -> Check:
+    def check(param: str, value: Any) -> None:
+        if type(value) is not str:
+            raise errors.wrong_type(param, f"one of {errors.listed(supported)}", value)
+        if value not in supported:
+            raise errors.wrong_value(param, value, supported)
+
+    return check
+
+
+def _array_of(expected: str, check_item: Check, *, least: int = 0, most: int | None = None) -> Check:
+    def check(param: str, value: Any) -> None:
+        if type(value) is not list:
+            raise errors.wrong_type(param, f"an array of {expected}", value)
+        if len(value) < least:
+            raise errors.array_length(param, len(value), least, above=False)
+        if most is not None and len(value) > most:
+            raise errors.array_length(param, len(value), most, above=True)
+        for position, item in enumerate(value):
+            check_item(f"{param}[{position}]", item)
+
+    return check
+
+
+def _stop(param: str, value: Any) -> None:
+    if type(value) is not str:
+        _array_of("strings", _string, least=1, most=_STOP_SEQUENCES)(param, value)
+
+
+def _logit_bias(param: str, value: Any) -> None:
+    _object(param, value)
+    for key, bias in value.items():
+        _decimal(-100, 100)(f"{param}.{key}", bias)
+
+
+def _metadata(param: str, value: Any) -> None:
+    _object(param, value)
+    if len(value) > _METADATA_PAIRS:
+        raise errors.too_many_keys(param, len(value), _METADATA_PAIRS)
+    for key, text in value.items():
+        _string(f"{param}.{key}", text)
+
+
+def _name(param: str, value: Any) -> None:
+    _string(param, value)
+    if len(value) > _NAME_LENGTH:
+        raise errors.too_long(param, value, _NAME_LENGTH)
+    if not _NAME.fullmatch(value):
+        message = (
+            f"Invalid '{param}': string does not match pattern. "
+            "Expected a string that matches the pattern '^[a-zA-Z0-9_-]+$'."
+        )
+        raise errors.ApiError(message, param=param, code="invalid_value")
+
+
+def _needs(param: str, value: Any, required: Sequence[str], allowed: Sequence[str]) -> None:
+    _object(param, value)
+    for name in required:
+        if name not in value:
+            raise errors.missing(f"{param}.{name}")
+    for name in value:
+        if name not in allowed:
+            raise errors.unknown(f"{param}.{name}")
+
+
+def _function(param: str, value: Any) -> None:
+    _needs(param, value, ("name",), ("name", "description", "parameters", "strict"))
+    _name(f"{param}.name", value["name"])
+    if value.get("parameters") is not None:
+        _object(f"{param}.parameters", value["parameters"])
+        if value.get("strict"):
+            check_strict(value["name"], value["parameters"], f"{param}.parameters")
+
+
+def _tool(param: str, value: Any) -> None:
+    _object(param, value)
+    kind = value.get("type")
+    if kind is None:
+        raise errors.missing(f"{param}.type")
+    _one_of("function", "custom")(f"{param}.type", kind)
+    _needs(param, value, (kind,), ("type", kind))
+    if kind == "function":
+        _function(f"{param}.function", value["function"])
+
+
+def _tool_choice(param: str, value: Any) -> None:
+    if type(value) is str:
+        _one_of("none", "auto", "required")(param, value)
+    elif type(value) is not dict:
+        raise errors.wrong_type(param, "one of a string or object", value)
+    elif value.get("type") == "function":
+        _needs(f"{param}.function", value.get("function"), ("name",), ("name",))
+
+
+def _response_format(param: str, value: Any) -> None:
+    _object(param, value)
+    if "type" not in value:
+        raise errors.missing(f"{param}.type")
+    _one_of("json_object", "json_schema", "text")(f"{param}.type", value["type"])
+    if value["type"] != "json_schema":
+        return
+    inner, path = value.get("json_schema"), f"{param}.json_schema"
+    if inner is None:
+        raise errors.missing(path)
+    _needs(path, inner, ("name",), ("name", "description", "schema", "strict"))
+    _name(f"{path}.name", inner["name"])
+    if inner.get("schema") is not None:
+        _object(f"{path}.schema", inner["schema"])
+    if inner.get("strict"):
+        if inner.get("schema") is None:
+            raise errors.missing(f"{path}.schema")
+        check_strict(inner["name"], inner["schema"])
+
+
+# The parameters of /v1/chat/completions. Source: openai.types.chat.completion_create_params (3.54.0) for the names,
+# the API reference for the bounds.
+_PARAMETERS: dict[str, Check] = {
+    "audio": _object,
+    "frequency_penalty": _decimal(-2, 2),
+    "function_call": lambda param, value: None if type(value) is str else _object(param, value),
+    "functions": _array_of("objects", _function, least=1, most=128),
+    "logit_bias": _logit_bias,
+    "logprobs": _boolean,
+    "max_completion_tokens": _integer(1, float("inf")),
+    "max_tokens": _integer(1, float("inf")),
+    "messages": check_messages,
+    "metadata": _metadata,
+    "modalities": _array_of("strings", _one_of("text", "audio")),
+    "model": _string,
+    "moderation": _object,
+    "n": _integer(1, 128),
+    "parallel_tool_calls": _boolean,
+    "prediction": _object,
+    "presence_penalty": _decimal(-2, 2),
+    "prompt_cache_key": _string,
+    "prompt_cache_options": _object,
+    "prompt_cache_retention": _one_of("in_memory", "24h"),
+    "reasoning_effort": _one_of("none", "minimal", "low", "medium", "high", "xhigh", "max"),
+    "response_format": _response_format,
+    "safety_identifier": _string,
+    "seed": _integer(-(2**63), 2**63 - 1),
+    "service_tier": _one_of("auto", "default", "flex", "scale", "priority", "fast"),
+    "stop": _stop,
+    "store": _boolean,
+    "stream": _boolean,
+    "stream_options": _object,
+    "temperature": _decimal(0, 2),
+    "tool_choice": _tool_choice,
+    "tools": _array_of("objects", _tool, least=1, most=128),
+    "top_logprobs": _integer(0, 20),
+    "top_p": _decimal(0, 1),
+    "user": _string,
+    "verbosity": _one_of("low", "medium", "high"),
+    "web_search_options": _object,
+}
+_NOT_NULL = {
+    "messages": "an array of objects",
+    "model": "a string",
+    "parallel_tool_calls": "a boolean",
+    "response_format": "an object",
+    "tool_choice": "one of a string or object",
+    "tools": "an array of objects",
+    "user": "a string",
+}
+# What reasoning models take at no other value than this one.
+_FIXED = {"temperature": 1, "top_p": 1, "presence_penalty": 0, "frequency_penalty": 0}
+
+
+def check_body(body: dict[str, Any]) -> int:
+    """Refuse a body the service would refuse; return the tokens of its prompt."""
+    for name, value in body.items():
+        check = _PARAMETERS.get(name)
+        if check is None:
+            raise errors.unknown(name)
+        if value is None:
+            if name in _NOT_NULL:
+                raise errors.wrong_type(name, _NOT_NULL[name], value)
+        else:
+            check(name, value)
+    for name in ("messages", "model"):
+        if name not in body:
+            raise errors.missing(name)
+    model = described(body["model"])
+    if model.is_reasoning:
+        _check_reasoning(body)
+    elif body.get("reasoning_effort") is not None:
+        message = "Unrecognized request argument supplied: reasoning_effort"
+        raise errors.ApiError(message)
+    _check_together(body, model)
+    prompt_tokens = tokens.of_prompt(body)
+    if prompt_tokens > model.context_tokens:
+        message = (
+            f"This model's maximum context length is {model.context_tokens} tokens. However, your messages resulted "
+            f"in {prompt_tokens} tokens. Please reduce the length of the messages."
+        )
+        raise errors.ApiError(message, param="messages", code="context_length_exceeded")
+    return prompt_tokens
+
+
+def _check_reasoning(body: dict[str, Any]) -> None:
+    if body.get("max_tokens") is not None:
+        message = (
+            "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+        )
+        raise errors.ApiError(message, param="max_tokens", code="unsupported_parameter")
+    for name, default in _FIXED.items():
+        value = body.get(name)
+        if value is not None and value != default:
+            message = (
+                f"Unsupported value: '{name}' does not support {value} with this model. "
+                f"Only the default ({default}) value is supported."
+            )
+            raise errors.ApiError(message, param=name, code="unsupported_value")
+    for name in ("logprobs", "top_logprobs", "logit_bias"):
+        if body.get(name):
+            message = f"Unsupported parameter: '{name}' is not supported with this model."
+            raise errors.ApiError(message, param=name, code="unsupported_parameter")
+
+
+def _check_together(body: dict[str, Any], model: Model) -> None:
+    """Check what one parameter asks of another."""
+    for name in ("max_tokens", "max_completion_tokens"):
+        if (body.get(name) or 0) > model.output_tokens:
+            message = (
+                f"{name} is too large: {body[name]}. This model supports at most {model.output_tokens} completion "
+                f"tokens, whereas you provided {body[name]}."
+            )
+            raise errors.ApiError(message, param=name, code="invalid_value")
+    if body.get("max_tokens") is not None and body.get("max_completion_tokens") is not None:
+        message = "Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported."
+        raise errors.ApiError(message, param="max_tokens", code="invalid_parameter_combination")
+    if body.get("top_logprobs") is not None and not body.get("logprobs"):
+        message = "The 'top_logprobs' parameter is only allowed when 'logprobs' is enabled."
+        raise errors.ApiError(message, param="top_logprobs")
+    if "response_format" in body and body["response_format"]["type"] == "json_object":
+        _check_mentions_json(body)
+    if "tool_choice" in body and body["tool_choice"] != "none" and not body.get("tools"):
+        raise errors.ApiError("'tool_choice' is only allowed when 'tools' are specified.", param="tool_choice")
+    if "tool_choice" in body and isinstance(body["tool_choice"], dict):
+        _check_named_tool(body)
+
+
+def _check_mentions_json(body: dict[str, Any]) -> None:
+    if not mentions_json(body["messages"]):
+        message = (
+            "'messages' must contain the word 'json' in some form, to use 'response_format' of type 'json_object'."
+        )
+        raise errors.ApiError(message, param="messages")
+
+
+def _check_named_tool(body: dict[str, Any]) -> None:
+    choice = body["tool_choice"]
+    if choice.get("type") != "function":
+        return
+    name = choice["function"]["name"]
+    if name not in {tool["function"]["name"] for tool in body["tools"] if tool["type"] == "function"}:
+        message = f"Tool choice '{name}' not found in 'tools' parameter."
+        raise errors.ApiError(message, param="tool_choice")

@@ -1,0 +1,93 @@
+"""The control plane under ``/_emulator/``: what tests see and steer. No key is asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from batchframe.emulator import _errors as errors
+from batchframe.emulator._faults import Fault
+from batchframe.emulator._replying import json_body, reply, service_of
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+
+async def health(_: Request) -> Response:
+    """Say that the emulator is up."""
+    return reply({"status": "ok"})
+
+
+async def ledger(request: Request) -> Response:
+    """Show what was executed how often; ``?summary=1`` only the totals."""
+    service = service_of(request)
+    is_summary = request.query_params.get("summary", "0") not in {"", "0", "false"}
+    count = service.ledger.summary if is_summary else service.ledger.counts
+    return reply(await service.reading(count))
+
+
+async def calls(request: Request) -> Response:
+    """Count the API calls by name."""
+    return reply(service_of(request).calls)
+
+
+async def reset(request: Request) -> Response:
+    """Drop everything."""
+    await service_of(request).reset()
+    return reply({"status": "ok"})
+
+
+async def settings(request: Request) -> Response:
+    """Show the settings; ``PATCH`` changes those it names."""
+    service = service_of(request)
+    if request.method == "PATCH":
+        _configure(request, await _object(request))
+    return reply(service.settings)
+
+
+def _configure(request: Request, changes: dict[str, Any]) -> None:
+    try:
+        service_of(request).configure(changes)
+    except msgspec.ValidationError as exc:
+        raise errors.ApiError(str(exc)) from exc
+
+
+async def faults(request: Request) -> Response:
+    """Show the faults to come; ``POST`` adds one (or a list of them), ``DELETE`` clears them."""
+    waiting = service_of(request).faults
+    if request.method == "DELETE":
+        waiting.clear()
+    if request.method == "POST":
+        body = await json_body(request)
+        try:
+            added = msgspec.convert(body if isinstance(body, list) else [body], list[Fault])
+        except msgspec.ValidationError as exc:
+            raise errors.ApiError(str(exc)) from exc
+        for fault in added:
+            waiting.add(fault)
+    return reply(waiting.waiting)
+
+
+async def step(request: Request) -> Response:
+    """Advance all batches by a step, or by ``{"steps": n}``."""
+    steps = (await _object(request)).get("steps", 1)
+    if not isinstance(steps, int):
+        raise errors.wrong_type("steps", "an integer", steps)
+    await service_of(request).step(steps)
+    return reply({"status": "ok"})
+
+
+async def expire(request: Request) -> Response:
+    """End the window of all batches, or of ``{"batch_id": …}``, now."""
+    return reply({"expired": service_of(request).expire((await _object(request)).get("batch_id"))})
+
+
+async def _object(request: Request) -> dict[str, Any]:
+    if not await request.body():
+        return {}
+    body = await json_body(request)
+    if not isinstance(body, dict):
+        raise errors.wrong_type("body", "an object", body)
+    return body

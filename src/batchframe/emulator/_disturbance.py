@@ -1,0 +1,126 @@
+"""Carrying out a fault: what it does to the call and to its connection."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from batchframe.emulator import _errors as errors
+from batchframe.emulator._replying import service_of
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from starlette.types import Message, Receive, Scope, Send
+
+    from batchframe.emulator._faults import Fault
+
+View = Callable[[Request], Awaitable[Response]]
+
+
+class Nothing(Response):
+    """The reply that is never sent: it only waits until the server has noticed that the connection is gone."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
+        """Wait for the end of the connection."""
+        await _gone(receive)
+
+
+class _CutError(Exception):
+    """The connection was closed in the middle of a reply."""
+
+
+class Cut(Response):
+    """A reply that ends after a fraction of its bytes."""
+
+    def __init__(self, whole: Response, fraction: float) -> None:
+        super().__init__()
+        self._whole = whole
+        self._fraction = fraction
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the beginning of the reply and close the connection."""
+        left = 0
+
+        async def send_some(message: Message) -> None:
+            nonlocal left
+            if message["type"] == "http.response.start":
+                left = int(int(dict(message["headers"])[b"content-length"]) * self._fraction)
+            else:
+                piece = message.get("body", b"")[:left]
+                left -= len(piece)
+                message = {**message, "body": piece, "more_body": True}
+            await send(message)
+            if message["type"] == "http.response.body" and not left:
+                raise _CutError
+
+        with contextlib.suppress(_CutError):
+            await self._whole(scope, receive, send_some)
+        # Closed, not aborted: what was sent so far shall arrive.
+        _transport(scope).close()
+        await _gone(receive)
+
+
+async def disturbed(fault: Fault, request: Request, view: View) -> Response:
+    """Run `view` under a fault."""
+    if fault.kind == "status":
+        headers = {} if fault.retry_after is None else {"retry-after": f"{fault.retry_after:g}"}
+        # Read first: a reply before the end of the request would reach clients as a broken connection.
+        async for _ in request.stream():
+            pass
+        raise errors.by_status(fault.status, headers)
+    if fault.kind == "delay":
+        await service_of(request).sleep(fault.seconds)
+        return await view(request)
+    _transport(request.scope)
+    if fault.kind == "reset_before":
+        reset(request)
+        return Nothing()
+    if fault.kind == "truncate":
+        return Cut(await view(request), fault.at)
+    if fault.kind == "late":
+        request.state.late = fault
+    with contextlib.suppress(errors.ApiError):
+        await view(request)
+    # For a late call this matters only when it was refused before it reached the point where it takes effect.
+    reset(request)
+    return Nothing()
+
+
+async def take_effect(request: Request) -> None:
+    """Mark, in a view, the point before it acts: under a ``late`` fault the connection drops here and time passes."""
+    fault: Fault | None = getattr(request.state, "late", None)
+    if fault is not None:
+        reset(request)
+        if not await service_of(request).sleep(fault.seconds):
+            raise errors.ApiError("the emulator was closed before this took effect", status=503)
+
+
+def reset(request: Request) -> None:
+    """Drop the connection as a crashed host does: at once, with a reset, nothing flushed."""
+    transport = _transport(request.scope)
+    if transport.is_closing():
+        return
+    sock = transport.get_extra_info("socket")
+    if sock is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _transport(scope: Scope) -> asyncio.Transport:
+    transport: asyncio.Transport | None = scope.get("state", {}).get("transport")
+    if transport is None:
+        message = "this fault needs the connection itself: run the emulator with serve(), not under another server"
+        raise errors.ApiError(message, status=501, kind="emulator_error")
+    return transport

@@ -1,0 +1,215 @@
+"""The service's errors: its codes and its sentences, and the envelope they travel in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+TYPE_NAMES = {
+    str: "a string",
+    int: "an integer",
+    float: "a decimal",
+    bool: "a boolean",
+    list: "an array",
+    dict: "an object",
+    type(None): "null",
+}
+
+
+class ApiError(Exception):
+    """One refusal, as an HTTP reply or as the response of a line in the error file."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 400,
+        kind: str = "invalid_request_error",
+        param: str | None = None,
+        code: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = status
+        self.kind = kind
+        self.param = param
+        self.code = code
+        self.headers = headers
+
+    def body(self) -> dict[str, Any]:
+        """Return the envelope."""
+        return {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}}
+
+
+def named(value: object) -> str:
+    """Name the JSON type of `value` as the service does: ``an array``."""
+    return TYPE_NAMES[type(value)]
+
+
+def listed(values: Iterable[str]) -> str:
+    """Quote and join: ``'a', 'b', and 'c'``."""
+    quoted = [f"'{value}'" for value in values]
+    if len(quoted) < 3:  # noqa: PLR2004 - the comma before "and" comes with the third
+        return " and ".join(quoted)
+    return ", ".join(quoted[:-1]) + ", and " + quoted[-1]
+
+
+# ---------------------------------------------------------------------------------------------- about a parameter
+
+
+def missing(param: str) -> ApiError:
+    """Refuse the absence of a parameter."""
+    return ApiError(f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter")
+
+
+def unknown(param: str) -> ApiError:
+    """Refuse a parameter that does not exist."""
+    return ApiError(f"Unknown parameter: '{param}'.", param=param, code="unknown_parameter")
+
+
+def wrong_type(param: str, expected: str, value: object) -> ApiError:
+    """Refuse a value of another JSON type."""
+    message = f"Invalid type for '{param}': expected {expected}, but got {named(value)} instead."
+    return ApiError(message, param=param, code="invalid_type")
+
+
+def wrong_value(param: str, value: object, supported: Iterable[str]) -> ApiError:
+    """Refuse a string that is none of the supported ones."""
+    message = f"Invalid value: '{value}'. Supported values are: {listed(supported)}."
+    return ApiError(message, param=param, code="invalid_value")
+
+
+def out_of_range(param: str, value: float, bound: float, *, above: bool) -> ApiError:
+    """Refuse a number beyond its bound."""
+    noun = "integer" if isinstance(value, int) and isinstance(bound, int) else "decimal"
+    side, sign, code = ("above maximum", "<=", "above_max") if above else ("below minimum", ">=", "below_min")
+    message = f"Invalid '{param}': {noun} {side} value. Expected a value {sign} {bound}, but got {value} instead."
+    return ApiError(message, param=param, code=f"{noun}_{code}_value")
+
+
+def too_long(param: str, text: str, most: int) -> ApiError:
+    """Refuse a string longer than `most` characters."""
+    message = (
+        f"Invalid '{param}': string too long. Expected a string with maximum length {most}, "
+        f"but got a string with length {len(text)} instead."
+    )
+    return ApiError(message, param=param, code="string_above_max_length")
+
+
+def array_length(param: str, length: int, bound: int, *, above: bool) -> ApiError:
+    """Refuse an array that is empty, too short or too long."""
+    if not length:
+        message = (
+            f"Invalid '{param}': empty array. Expected an array with minimum length {bound}, "
+            "but got an empty array instead."
+        )
+        return ApiError(message, param=param, code="empty_array")
+    side, word, code = ("too long", "maximum", "above_max") if above else ("too short", "minimum", "below_min")
+    message = (
+        f"Invalid '{param}': array {side}. Expected an array with {word} length {bound}, "
+        f"but got an array with length {length} instead."
+    )
+    return ApiError(message, param=param, code=f"array_{code}_length")
+
+
+def too_many_keys(param: str, count: int, most: int) -> ApiError:
+    """Refuse an object with more than `most` keys."""
+    message = (
+        f"Invalid '{param}': too many properties. Expected an object with at most {most} properties, "
+        f"but got an object with {count} properties instead."
+    )
+    return ApiError(message, param=param, code="object_above_max_properties")
+
+
+# ------------------------------------------------------------------------------------------------- about the call
+
+
+def unauthorized() -> ApiError:
+    """Refuse a call without a key."""
+    return ApiError(
+        "You didn't provide an API key. You need to provide your API key in an Authorization header using Bearer auth "
+        "(i.e. Authorization: Bearer YOUR_KEY), or as the password field (with blank username) if you're accessing the "
+        "API from your browser and are prompted for a username and password. You can obtain an API key from "
+        "https://platform.openai.com/account/api-keys.",
+        status=401,
+    )
+
+
+def wrong_key(key: str) -> ApiError:
+    """Refuse a key, showing no more of it than the service does."""
+    shown = f"{key[:4]}***{key[-3:]}" if len(key) > 7 else "***"  # noqa: PLR2004 - shorter ones would be shown whole
+    return ApiError(
+        f"Incorrect API key provided: {shown}. You can find your API key at "
+        "https://platform.openai.com/account/api-keys.",
+        status=401,
+        code="invalid_api_key",
+    )
+
+
+def no_such_path(method: str, path: str) -> ApiError:
+    """Answer for a path the service does not have."""
+    return ApiError(f"Invalid URL ({method} {path})", status=404)
+
+
+def wrong_method(method: str, path: str) -> ApiError:
+    """Answer for a path that does not take this method."""
+    message = f"Not allowed to {method} on {path}. (HINT: Perhaps you meant to use a different HTTP method?)"
+    return ApiError(message, status=405)
+
+
+def not_emulated(what: str) -> ApiError:
+    """Answer for what the service can do and this emulator cannot. 501, so that nobody takes it for the service's."""
+    return ApiError(f"the emulator does not execute {what} yet", status=501, kind="emulator_error")
+
+
+def unreadable_body() -> ApiError:
+    """Refuse a JSON body that is none."""
+    return ApiError(
+        "We could not parse the JSON body of your request. (HINT: This likely means you aren't using your HTTP library "
+        "correctly. The OpenAI API expects a JSON payload, but what was sent was not valid JSON.)"
+    )
+
+
+def no_such_file(file_id: str) -> ApiError:
+    """Answer for a file that is not there, or no longer."""
+    return ApiError(f"No such File object: {file_id}", status=404, param="id")
+
+
+def no_such_batch(batch_id: str) -> ApiError:
+    """Answer for a batch that is not there."""
+    return ApiError(f"No batch found with id '{batch_id}'.", status=404)
+
+
+def not_cancellable(status: str) -> ApiError:
+    """Refuse to cancel what has ended."""
+    return ApiError(f"Cannot cancel a batch with status '{status}'.", status=409)
+
+
+def wrong_format() -> ApiError:
+    """Refuse a batch file by its name or its first line."""
+    return ApiError("Invalid file format for Batch API. Must be .jsonl")
+
+
+def file_too_large(limit_bytes: int) -> ApiError:
+    """Refuse an upload. That the status is 413 was seen; the sentence was not."""
+    return ApiError(f"The file is too large. The limit is {limit_bytes} bytes for this purpose.", status=413)
+
+
+def too_many_batches(per_hour: int, organization: str) -> ApiError:
+    """Refuse one more batch this hour. The limit is documented; the sentence is not."""
+    message = f"Rate limit reached for batch creation in organization {organization}. Limit: {per_hour} / hour."
+    return ApiError(message, status=429, kind="requests", code="rate_limit_exceeded")
+
+
+def by_status(status: int, headers: dict[str, str]) -> ApiError:
+    """Make the reply of an injected fault."""
+    if status == 429:  # noqa: PLR2004
+        return ApiError(
+            "Rate limit reached for requests", status=429, kind="requests", code="rate_limit_exceeded", headers=headers
+        )
+    message = "The server had an error while processing your request. Sorry about that!"
+    kind = "server_error" if status >= 500 else "invalid_request_error"  # noqa: PLR2004
+    return ApiError(message, status=status, kind=kind, headers=headers)

@@ -1,0 +1,212 @@
+"""A batch on its way: validating, in_progress, finalizing, and the five ways to end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import math
+import shutil
+import time
+from typing import TYPE_CHECKING, BinaryIO, Literal
+
+from batchframe.emulator._batches import Batch, Errors, LineError
+from batchframe.emulator._errors import ApiError
+from batchframe.emulator._execution import Execution, usage_object
+from batchframe.emulator._model_table import described
+from batchframe.emulator._validation import Validation, cannot_find_file, validate, wrong_purpose
+
+if TYPE_CHECKING:
+    import random
+    from pathlib import Path
+
+    from batchframe.emulator._service import Service
+
+_logger = logging.getLogger(__name__)
+
+# A slice of execution ends after this long, so that counts grow and a cancel is noticed.
+_SLICE_SECONDS = 0.05
+_EXPIRED = ("batch_expired", "This request could not be executed before the completion window expired.")
+# Seen only in other projects' fixtures; what the service writes for a cancelled line is not documented.
+_CANCELLED = ("batch_cancelled", "Batch cancelled.")
+
+
+class Job:
+    """A batch, and the work that is behind it."""
+
+    def __init__(
+        self, batch: Batch, *, folder: Path, order: random.Random, deadline: float, life_seconds: int | None
+    ) -> None:
+        self.batch = batch
+        self.stop: Literal["cancel", "expire"] | None = None
+        self.wake = asyncio.Event()
+        self.idle = asyncio.Event()
+        self._folder = folder
+        self._order = order
+        self._deadline = deadline
+        self._life_seconds = life_seconds
+        self._steps = 0
+        self._execution: Execution | None = None
+
+    def stop_for(self, reason: Literal["cancel", "expire"]) -> None:
+        """End the batch before its work is done."""
+        self.stop = reason
+        self.wake.set()
+
+    def grant_step(self) -> None:
+        """Allow one more step; ``idle`` is set again when it has been taken."""
+        self._steps += 1
+        self.idle.clear()
+        self.wake.set()
+
+    def discard(self) -> None:
+        """Drop what the work left open."""
+        if self._execution is not None:
+            self._execution.close()
+
+    async def drive(self, service: Service) -> None:
+        """Take the batch from its creation to its end."""
+        try:
+            await self._drive(service)
+        except Exception as exc:
+            # A batch that hung for ever would hide the emulator's own mistake.
+            _logger.exception("the emulator failed on %s", self.batch.id)
+            self._fail([LineError("emulator_error", f"{type(exc).__name__}: {exc}")])
+        finally:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self.idle.set()
+
+    async def _drive(self, service: Service) -> None:
+        batch = self.batch
+        await self._gate(service, service.settings.seconds.validating)
+        if self.stop is None:
+            source = self._open(service)
+            if isinstance(source, LineError):
+                self._fail([source])
+                return
+            work = functools.partial(validate, source, batch.endpoint, service.settings, service.abort)
+            validation = await service.in_thread(work)
+            if not validation.errors:
+                self._accept(service, source, validation)
+            else:
+                source.close()
+                # Cancelled meanwhile: that word stands, whatever was found.
+                if self.stop is None:
+                    self._fail(validation.errors)
+                    return
+        if self._execution is not None and self.stop is None:
+            await self._execute(service, self._execution)
+        if self.stop is None:
+            batch.status, batch.finalizing_at = "finalizing", int(time.time())
+            await self._gate(service, service.settings.seconds.finalizing)
+        if self.stop == "cancel":
+            await self._gate(service, service.settings.seconds.cancelling, stoppable=False)
+        await self._finish(service)
+
+    def _open(self, service: Service) -> BinaryIO | LineError:
+        file_id = self.batch.input_file_id
+        try:
+            file = service.files.get(file_id)
+        except ApiError:
+            return cannot_find_file(file_id, service.settings.organization)
+        if file.purpose != "batch":
+            return wrong_purpose(file_id, file.purpose)
+        return service.files.path(file_id).open("rb")
+
+    def _accept(self, service: Service, source: BinaryIO, validation: Validation) -> None:
+        source.seek(0)
+        self._execution = Execution(
+            source, self._folder, requests=validation.requests, ledger=service.ledger, order=self._order
+        )
+        self.batch.model = described(validation.model or "").snapshot
+        self.batch.request_counts.total = validation.requests
+        if self.stop is None:
+            self.batch.status, self.batch.in_progress_at = "in_progress", int(time.time())
+
+    async def _execute(self, service: Service, execution: Execution) -> None:
+        started = time.monotonic()
+        while execution.done < execution.requests and self.stop is None:
+            settings = service.settings
+            target = execution.requests
+            if settings.progression == "stepped":
+                await self._gate(service, 0.0)
+                target = execution.done + math.ceil(execution.requests / settings.execution_steps)
+            elif settings.progression == "timed" and settings.seconds.in_progress > 0:
+                share = min(1.0, (time.monotonic() - started) / settings.seconds.in_progress)
+                target = math.floor(execution.requests * share)
+                if target <= execution.done:
+                    await self._pause(min(_SLICE_SECONDS, settings.seconds.in_progress / 10))
+                    continue
+            while execution.done < min(target, execution.requests) and self.stop is None:
+                requests = target - execution.done
+                await service.in_thread(functools.partial(execution.run, requests, _SLICE_SECONDS))
+                self.batch.request_counts.completed = execution.completed
+                self.batch.request_counts.failed = execution.failed
+                self._check_deadline()
+
+    async def _finish(self, service: Service) -> None:
+        batch, execution, stop = self.batch, self._execution, self.stop
+        batch.usage = usage_object()
+        if execution is not None:
+            if stop is not None:
+                code, message = _EXPIRED if stop == "expire" else _CANCELLED
+                await service.in_thread(functools.partial(execution.abandon, code, message))
+            finish = functools.partial(execution.finish, shuffle=service.settings.shuffle)
+            output, error = await service.in_thread(finish)
+            batch.usage = execution.usage()
+            batch.output_file_id = self._add(service, output, "output")
+            batch.error_file_id = self._add(service, error, "error")
+        now = int(time.time())
+        # A cancel that came while the files were written finds all requests executed; it is honoured by the word.
+        if self.stop == "cancel":
+            batch.status, batch.cancelled_at = "cancelled", now
+        elif stop == "expire":
+            batch.status, batch.expired_at = "expired", now
+        else:
+            batch.status, batch.completed_at = "completed", now
+
+    def _add(self, service: Service, path: Path | None, what: str) -> str | None:
+        if path is None:
+            return None
+        filename = f"{self.batch.id}_{what}.jsonl"
+        return service.files.add(path, filename=filename, purpose="batch_output", life_seconds=self._life_seconds).id
+
+    def _fail(self, errors: list[LineError]) -> None:
+        self.batch.errors = Errors(data=errors)
+        self.batch.status, self.batch.failed_at = "failed", int(time.time())
+
+    # ------------------------------------------------------------------------------------------------------- waiting
+
+    async def _gate(self, service: Service, seconds: float, *, stoppable: bool = True) -> None:
+        """Wait as the progression says: not at all, `seconds`, or for a step; and no longer than for a stop."""
+        started = time.monotonic()
+        while not (stoppable and self.stop is not None):
+            progression = service.settings.progression
+            if progression == "instant":
+                return
+            if progression == "stepped":
+                if self._steps:
+                    self._steps -= 1
+                    return
+                self.idle.set()
+                await self._pause(None)
+            else:
+                left = started + seconds - time.monotonic()
+                if left <= 0:
+                    return
+                await self._pause(left)
+
+    async def _pause(self, seconds: float | None) -> None:
+        """Sleep until something changes, `seconds` have passed or the window has ended."""
+        limits = [self._deadline - time.time()] if self.stop is None else []
+        if seconds is not None:
+            limits.append(seconds)
+        self.wake.clear()
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self.wake.wait(), max(0.0, min(limits)) if limits else None)
+        self._check_deadline()
+
+    def _check_deadline(self) -> None:
+        if self.stop is None and time.time() >= self._deadline:
+            self.stop = "expire"

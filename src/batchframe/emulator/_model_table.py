@@ -1,0 +1,78 @@
+"""The models the service knows: what each is called when it answers, how much it reads and writes."""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import NamedTuple
+
+
+class Model(NamedTuple):
+    """What matters of a model here; all numbers are tokens."""
+
+    snapshot: str
+    context_tokens: int
+    output_tokens: int
+    is_reasoning: bool
+
+
+# Undated names answer as their dated snapshot. Source: the deprecations and models pages as listed in the SDK's
+# ChatModel type (3.54.0); names without a dated form there answer as themselves.
+SNAPSHOTS = {
+    "gpt-3.5-turbo": "gpt-3.5-turbo-0125",
+    "gpt-4": "gpt-4-0613",
+    "gpt-4-turbo": "gpt-4-turbo-2024-04-09",
+    "gpt-4o": "gpt-4o-2024-08-06",
+    "gpt-4o-mini": "gpt-4o-mini-2024-07-18",
+    "gpt-4.1": "gpt-4.1-2025-04-14",
+    "gpt-4.1-mini": "gpt-4.1-mini-2025-04-14",
+    "gpt-4.1-nano": "gpt-4.1-nano-2025-04-14",
+    "gpt-5": "gpt-5-2025-08-07",
+    "gpt-5-mini": "gpt-5-mini-2025-08-07",
+    "gpt-5-nano": "gpt-5-nano-2025-08-07",
+    "gpt-5.1": "gpt-5.1-2025-11-13",
+    "gpt-5.2": "gpt-5.2-2025-12-11",
+    "gpt-5.4-mini": "gpt-5.4-mini-2026-03-17",
+    "gpt-5.4-nano": "gpt-5.4-nano-2026-03-17",
+    "gpt-5.4-pro": "gpt-5.4-pro-2026-03-05",
+    "gpt-5.5": "gpt-5.5-2026-04-23",
+    "o1": "o1-2024-12-17",
+    "o3": "o3-2025-04-16",
+    "o3-mini": "o3-mini-2025-01-31",
+    "o4-mini": "o4-mini-2025-04-16",
+}
+
+# The first pattern that matches decides. Chat variants of the gpt-5 family take the parameters of ordinary models.
+_FAMILIES: tuple[tuple[str, int, int, bool], ...] = (
+    (r"gpt-3\.5-turbo(-.+)?", 16_385, 4_096, False),
+    (r"gpt-4-32k(-.+)?", 32_768, 4_096, False),
+    (r"gpt-4(-\d{4})?", 8_192, 8_192, False),
+    (r"gpt-4-(turbo|\d{4}-preview|vision)(-.+)?", 128_000, 4_096, False),
+    (r"(chatgpt-4o|gpt-4o)(-.+)?", 128_000, 16_384, False),
+    (r"gpt-4\.1(-.+)?", 1_047_576, 32_768, False),
+    (r"gpt-4\.5(-.+)?", 128_000, 16_384, False),
+    (r"gpt-5(\.\d+)?-chat(-.+)?", 128_000, 16_384, False),
+    (r"gpt-5(\.\d+)?(-.+)?", 400_000, 128_000, True),
+    (r"gpt-6(\.\d+)?(-.+)?", 1_050_000, 128_000, True),
+    (r"o1-mini(-.+)?", 128_000, 65_536, True),
+    (r"(o1|o3|o4-mini)(-.+)?", 200_000, 100_000, True),
+    (r"text-embedding-(3-small|3-large|ada-002)", 8_192, 0, False),
+    (r"omni-moderation-.+", 32_768, 0, False),
+    (r"(davinci|babbage)-002", 16_384, 16_384, False),
+    # A fine-tuned model answers as itself and has the numbers of a middle-sized one.
+    (r"ft:gpt-.+", 128_000, 16_384, False),
+)
+
+
+@functools.lru_cache(maxsize=256)
+def known(name: str) -> Model | None:
+    """Look `name` up in the table; None when the service would not know it."""
+    for pattern, context_tokens, output_tokens, is_reasoning in _FAMILIES:
+        if re.fullmatch(pattern, name):
+            return Model(SNAPSHOTS.get(name, name), context_tokens, output_tokens, is_reasoning)
+    return None
+
+
+def described(name: str) -> Model:
+    """Look `name` up, and take a middle-sized model for names that only the settings know."""
+    return known(name) or Model(name, 128_000, 16_384, is_reasoning=False)

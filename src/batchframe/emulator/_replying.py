@@ -1,0 +1,112 @@
+"""Replies: JSON, pages of a list, files from disk; and reading what came in."""
+
+from __future__ import annotations
+
+import functools
+import uuid
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import msgspec
+from starlette.responses import Response
+
+from batchframe.emulator import _errors as errors
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from starlette.requests import Request
+    from starlette.types import Receive, Scope, Send
+
+    from batchframe.emulator._service import Service
+
+_PIECE_BYTES = 1 << 18
+
+
+class HasId(Protocol):
+    """An object of a list."""
+
+    id: str
+
+
+T = TypeVar("T", bound=HasId)
+
+
+def service_of(request: Request) -> Service:
+    """Return the service behind a request."""
+    service: Service = request.app.state.service
+    return service
+
+
+def reply(value: object, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """Reply with JSON."""
+    names = {"x-request-id": f"req_{uuid.uuid4().hex}", **(headers or {})}
+    return Response(msgspec.json.encode(value), status, names, "application/json")
+
+
+async def on_error(_: Request, exc: Exception) -> Response:
+    """Reply with a refusal."""
+    if not isinstance(exc, errors.ApiError):
+        # Starlette raises the cause again after this reply, and the server logs it.
+        exc = errors.ApiError(f"the emulator failed: {exc!r}", status=500, kind="emulator_error")
+    return reply(exc.body(), status=exc.status, headers=exc.headers)
+
+
+async def json_body(request: Request) -> Any:
+    """Read a JSON body."""
+    try:
+        return msgspec.json.decode(await request.body())
+    except msgspec.DecodeError as exc:
+        raise errors.unreadable_body() from exc
+
+
+def page(request: Request, items: Sequence[T], *, default: int, most: int, absent: Any) -> Response:
+    """Reply with the page of `items` that the query asks for; `absent` makes the error for an unknown ``after``."""
+    limit = _limit(request, default, most)
+    after = request.query_params.get("after")
+    start = 0
+    if after:
+        start = next((position + 1 for position, item in enumerate(items) if item.id == after), 0)
+        if not start:
+            raise absent(after)
+    data = items[start : start + limit]
+    return reply(
+        {
+            "object": "list",
+            "data": data,
+            "first_id": data[0].id if data else None,
+            "last_id": data[-1].id if data else None,
+            "has_more": start + limit < len(items),
+        }
+    )
+
+
+def _limit(request: Request, default: int, most: int) -> int:
+    text = request.query_params.get("limit", str(default))
+    try:
+        limit = int(text)
+    except ValueError as exc:
+        raise errors.wrong_type("limit", "an integer", text) from exc
+    if not 1 <= limit <= most:
+        raise errors.out_of_range("limit", limit, most if limit > most else 1, above=limit > most)
+    return limit
+
+
+class FileReply(Response):
+    """The bytes of a file, whole whatever Range was asked for: the service does not document ranges."""
+
+    media_type = "application/octet-stream"
+
+    def __init__(self, service: Service, path: Path, size_bytes: int) -> None:
+        super().__init__(headers={"content-length": str(size_bytes), "x-request-id": f"req_{uuid.uuid4().hex}"})
+        self._service = service
+        self._path = path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
+        """Send the file in pieces, each read beside the event loop."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        with self._path.open("rb") as file:
+            read = functools.partial(file.read, _PIECE_BYTES)
+            while piece := await self._service.reading(read):
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body"})

@@ -1,0 +1,139 @@
+"""The rules that a JSON schema must keep under ``"strict": true``, in the service's words."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import msgspec
+
+from batchframe.emulator import _errors as errors
+
+# Source: the structured outputs guide (supported schemas); the sentences are those of its replies. Whether minLength
+# and maxLength are refused differs between its pages, so they pass.
+_FORBIDDEN = frozenset(
+    {
+        "allOf",
+        "contains",
+        "default",
+        "dependentRequired",
+        "dependentSchemas",
+        "else",
+        "if",
+        "maxContains",
+        "maxProperties",
+        "minContains",
+        "minProperties",
+        "not",
+        "oneOf",
+        "patternProperties",
+        "prefixItems",
+        "propertyNames",
+        "then",
+        "unevaluatedItems",
+        "unevaluatedProperties",
+        "uniqueItems",
+    }
+)
+_LEVELS, _PROPERTIES, _ENUM_VALUES = 10, 5_000, 1_000
+_TYPED_BY = frozenset({"$ref", "anyOf", "enum", "const"})
+
+
+def check_strict(name: str, schema: dict[str, Any], param: str = "response_format") -> None:
+    """Refuse a schema that strict mode does not take."""
+    problem = _problem(msgspec.json.encode(schema))
+    if problem is not None:
+        kind = "response_format" if param == "response_format" else "function"
+        raise errors.ApiError(f"Invalid schema for {kind} '{name}': {problem}", param=param)
+
+
+# All rows of a batch tend to carry the same schema: it is walked once.
+@functools.lru_cache(maxsize=128)
+def _problem(encoded: bytes) -> str | None:
+    schema = msgspec.json.decode(encoded)
+    if schema.get("type") != "object":
+        found = schema.get("type")
+        return f"schema must be a JSON Schema of 'type: \"object\"', got 'type: \"{found}\"'."
+    walk = _Walk(schema)
+    try:
+        walk.check(schema, (), 1)
+    except _FoundError as found:
+        return str(found)
+    return None
+
+
+class _FoundError(Exception):
+    def __init__(self, path: tuple[str, ...], text: str) -> None:
+        super().__init__(f"In context={path!r}, {text}")
+
+
+class _Walk:
+    """One pass over a schema, counting what is limited over the whole of it."""
+
+    def __init__(self, root: dict[str, Any]) -> None:
+        self._root = root
+        self._properties = 0
+        self._enum_values = 0
+
+    def check(self, schema: Any, path: tuple[str, ...], level: int) -> None:
+        self._check_keywords(schema, path)
+        types = schema.get("type")
+        if types == "object" or (isinstance(types, list) and "object" in types):
+            self._check_object(schema, path, level)
+        if types == "array" or (isinstance(types, list) and "array" in types):
+            if "items" not in schema:
+                raise _FoundError(path, "array schema missing items.")
+            self.check(schema["items"], (*path, "items"), level)
+        for position, option in enumerate(schema.get("anyOf", ())):
+            self.check(option, (*path, "anyOf", str(position)), level)
+        for keyword in ("$defs", "definitions"):
+            for name, definition in schema.get(keyword, {}).items():
+                self.check(definition, (*path, keyword, name), 1)
+
+    def _check_keywords(self, schema: Any, path: tuple[str, ...]) -> None:
+        if not isinstance(schema, dict):
+            raise _FoundError(path, "schema must be an object.")
+        for keyword in schema:
+            if keyword in _FORBIDDEN:
+                raise _FoundError(path, f"'{keyword}' is not permitted.")
+        if "type" not in schema and not _TYPED_BY & schema.keys():
+            raise _FoundError(path, "schema must have a 'type' key.")
+        if "$ref" in schema and resolve(self._root, schema["$ref"]) is None:
+            raise _FoundError(path, f"reference to component '{schema['$ref']}' which was not found in the schema.")
+        if "anyOf" in schema and not path:
+            raise _FoundError(path, "'anyOf' is not permitted.")
+        self._enum_values += len(schema.get("enum", ()))
+        if self._enum_values > _ENUM_VALUES:
+            raise _FoundError(path, f"the schema has more than {_ENUM_VALUES} enum values in total.")
+
+    def _check_object(self, schema: dict[str, Any], path: tuple[str, ...], level: int) -> None:
+        properties = schema.get("properties", {})
+        if schema.get("additionalProperties") is not False:
+            raise _FoundError(path, "'additionalProperties' is required to be supplied and to be false.")
+        required = schema.get("required", [] if not properties else None)
+        needed = "'required' is required to be supplied and to be an array including every key in properties."
+        for name in properties:
+            if not isinstance(required, list) or name not in required:
+                raise _FoundError(path, f"{needed} Missing '{name}'.")
+        for name in required or ():
+            if name not in properties:
+                raise _FoundError(path, f"{needed} Extra required key '{name}' supplied.")
+        self._properties += len(properties)
+        if self._properties > _PROPERTIES:
+            raise _FoundError(path, f"the schema has more than {_PROPERTIES} properties in total.")
+        if level > _LEVELS:
+            raise _FoundError(path, f"the schema exceeds the maximum of {_LEVELS} levels of nesting.")
+        for name, value in properties.items():
+            self.check(value, (*path, "properties", name), level + 1)
+
+
+def resolve(root: dict[str, Any], reference: Any) -> dict[str, Any] | None:
+    """Follow a local reference (``#``, ``#/$defs/name``); None when it leads nowhere."""
+    if not isinstance(reference, str) or not reference.startswith("#"):
+        return None
+    found: Any = root
+    for step in reference[1:].split("/")[1:]:
+        if not isinstance(found, dict):
+            return None
+        found = found.get(step.replace("~1", "/").replace("~0", "~"))
+    return found if isinstance(found, dict) else None

@@ -1,0 +1,128 @@
+"""Running the application: in the foreground, or in a thread of a test."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import sys
+import threading
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from batchframe.emulator._app import build_app
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from batchframe.emulator._service import Service
+    from batchframe.emulator._settings import Settings
+
+T = TypeVar("T")
+_READY_SECONDS = 30.0
+
+
+class _Protocol(H11Protocol):
+    """Shows the application its connection, so that faults can drop it."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.app_state = {**self.app_state, "transport": transport}
+
+
+class _Server(uvicorn.Server):
+    """A server that says when it listens, and stops without waiting for the next tick."""
+
+    def __init__(self, app: Any, on_ready: Callable[[], None]) -> None:
+        # Keep-alive longer than the pauses of a polling client, so that none of its calls meets a closing connection.
+        config = uvicorn.Config(
+            app,
+            http=_Protocol,
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            timeout_keep_alive=120,
+            timeout_graceful_shutdown=3,
+        )
+        super().__init__(config)
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_ready()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Open the socket to serve on; port 0 takes a free one."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+        sock.listen(2048)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def base_url(sock: socket.socket) -> str:
+    """Say what clients are given as their base URL."""
+    host, port = sock.getsockname()[:2]
+    return f"http://[{host}]:{port}/v1" if ":" in host else f"http://{host}:{port}/v1"
+
+
+def run(host: str, port: int, settings: Settings) -> None:
+    """Serve until interrupted."""
+    sock = listen(host, port)
+    url = base_url(sock)
+
+    def announce() -> None:
+        sys.stderr.write(f"batchframe emulator: {url}\n")
+        sys.stderr.flush()
+
+    # uvicorn ends its work at the first signal and then lets it take its course.
+    with contextlib.suppress(KeyboardInterrupt):
+        _Server(build_app(settings), announce).run(sockets=[sock])
+
+
+class ThreadServer:
+    """A server in a thread of its own, and the way to its event loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._app = build_app(settings)
+        self._ready = threading.Event()
+        self._server = _Server(self._app, self._on_ready)
+        self._socket = listen("127.0.0.1", 0)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._run, name="batchframe-emulator", daemon=True)
+        self.base_url = base_url(self._socket)
+
+    def start(self) -> None:
+        """Start, and return once it answers."""
+        self._thread.start()
+        if not self._ready.wait(_READY_SECONDS) or not self._thread.is_alive():
+            raise RuntimeError(f"the emulator did not start within {_READY_SECONDS:g} s")
+
+    def stop(self) -> None:
+        """Stop, and return once everything is cleaned up."""
+        self._server.should_exit = True
+        self._thread.join()
+
+    def call(self, function: Callable[[Service], Coroutine[Any, Any, T]]) -> T:
+        """Run a coroutine on the service, in its event loop, and return its result."""
+        assert self._loop is not None, "start() comes first"
+        return asyncio.run_coroutine_threadsafe(function(self._app.state.service), self._loop).result()
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._server.serve(sockets=[self._socket]))
+        finally:
+            self._ready.set()
+
+    def _on_ready(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._ready.set()

@@ -1,0 +1,189 @@
+"""The service's state and what can be done with it. No HTTP.
+
+Everything here runs on the event loop's thread, except the work on files, which is handed to worker threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import shutil
+import tempfile
+import threading
+import time
+from collections import Counter, deque
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from batchframe.emulator import _errors as errors
+from batchframe.emulator._batches import TERMINAL, Batch, check_create
+from batchframe.emulator._faults import Faults
+from batchframe.emulator._files import Files
+from batchframe.emulator._ids import Ids
+from batchframe.emulator._ledger import Ledger
+from batchframe.emulator._lifecycle import Job
+from batchframe.emulator._settings import Settings, changed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+T = TypeVar("T")
+_HOUR = 3600.0
+
+
+class Service:
+    """Files, batches, ledger, faults and settings of one emulator."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._first_settings = settings
+        self._start(settings)
+
+    def _start(self, settings: Settings) -> None:
+        self.settings = settings
+        self.root = Path(tempfile.mkdtemp(prefix="batchframe-emulator-"))
+        (self.root / "files").mkdir()
+        self.ids = Ids(settings.seed)
+        self.files = Files(self.root / "files", self.ids)
+        self.jobs: dict[str, Job] = {}
+        self.ledger = Ledger(self.root / "ledger")
+        self.faults = Faults()
+        self.calls: Counter[str] = Counter()
+        self.closed = asyncio.Event()
+        self.abort = threading.Event()
+        # Two are enough for polls and downloads to find a free one beside the work on batches; more would only
+        # compete for the interpreter.
+        self._work = ThreadPoolExecutor(2, "batchframe-emulator-work")
+        self._reads = ThreadPoolExecutor(2, "batchframe-emulator-read")
+        self._drivers: set[asyncio.Task[None]] = set()
+        self._created: deque[float] = deque()
+
+    # ------------------------------------------------------------------------------------------------- housekeeping
+
+    async def close(self) -> None:
+        """Stop all work and remove all files."""
+        self.closed.set()
+        self.abort.set()
+        for driver in self._drivers:
+            driver.cancel()
+        await asyncio.gather(*self._drivers, return_exceptions=True)
+        self._work.shutdown(cancel_futures=True)
+        self._reads.shutdown(cancel_futures=True)
+        for job in self.jobs.values():
+            job.discard()
+        self.ledger.close()
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    async def reset(self) -> None:
+        """Drop everything: files, batches, ledger, calls, faults, and changes to the settings."""
+        await self.close()
+        self._start(self._first_settings)
+
+    def configure(self, changes: dict[str, Any]) -> Settings:
+        """Change settings; what waits for a step or for time looks at them anew."""
+        settings = changed(self.settings, changes)
+        if settings.seed != self.settings.seed:
+            self.ids.random.seed(settings.seed)
+        self.settings = settings
+        for job in self.jobs.values():
+            job.wake.set()
+        return settings
+
+    async def in_thread(self, function: Callable[[], T]) -> T:
+        """Run work on files beside the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._work, function)
+
+    async def reading(self, function: Callable[[], T]) -> T:
+        """Run a short read beside the event loop, and beside the work on batches."""
+        return await asyncio.get_running_loop().run_in_executor(self._reads, function)
+
+    async def sleep(self, seconds: float) -> bool:
+        """Wait; False when the service was closed meanwhile."""
+        closed = self.closed
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(closed.wait(), seconds)
+        return not closed.is_set()
+
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """Lend a folder on the file system of the files, and remove it afterwards."""
+        folder = Path(tempfile.mkdtemp(dir=self.root))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    # ------------------------------------------------------------------------------------------------------ batches
+
+    def create_batch(self, body: Any) -> Batch:
+        """Create a batch; that its input file exists is found out later, as with the service."""
+        check_create(body)
+        now = time.time()
+        while self._created and self._created[0] <= now - _HOUR:
+            self._created.popleft()
+        if len(self._created) >= self.settings.batches_per_hour:
+            raise errors.too_many_batches(self.settings.batches_per_hour, self.settings.organization)
+        self._created.append(now)
+        batch = Batch(
+            id=self.ids.batch(),
+            endpoint=body["endpoint"],
+            input_file_id=body["input_file_id"],
+            completion_window=body["completion_window"],
+            created_at=int(now),
+            expires_at=int(now + self.settings.window_seconds),
+            metadata=body.get("metadata"),
+        )
+        expires_after = body.get("output_expires_after")
+        job = Job(
+            batch,
+            folder=Path(tempfile.mkdtemp(dir=self.root)),
+            order=random.Random(self.ids.random.getrandbits(64)),  # noqa: S311 - an order, not a secret
+            deadline=now + self.settings.window_seconds,
+            life_seconds=expires_after["seconds"] if expires_after else None,
+        )
+        self.jobs[batch.id] = job
+        driver = asyncio.get_running_loop().create_task(job.drive(self))
+        self._drivers.add(driver)
+        driver.add_done_callback(self._drivers.discard)
+        return batch
+
+    def job(self, batch_id: str) -> Job:
+        """Return a batch with its work, or refuse with 404."""
+        if batch_id not in self.jobs:
+            raise errors.no_such_batch(batch_id)
+        return self.jobs[batch_id]
+
+    def newest_first(self) -> list[Batch]:
+        """List all batches."""
+        return [job.batch for job in reversed(self.jobs.values())]
+
+    def cancel_batch(self, batch_id: str) -> Batch:
+        """Ask a batch to stop."""
+        job = self.job(batch_id)
+        batch = job.batch
+        if batch.status in TERMINAL - {"cancelled"}:
+            raise errors.not_cancellable(batch.status)
+        if batch.status not in {"cancelling", "cancelled"}:
+            batch.status, batch.cancelling_at = "cancelling", int(time.time())
+            job.stop_for("cancel")
+        return batch
+
+    def expire(self, batch_id: str | None = None) -> int:
+        """Let the window of one batch, or of all that are alive, end now; returns how many."""
+        jobs = [self.job(batch_id)] if batch_id else list(self.jobs.values())
+        alive = [job for job in jobs if job.batch.status not in TERMINAL and job.stop is None]
+        for job in alive:
+            job.stop_for("expire")
+        return len(alive)
+
+    async def step(self, steps: int = 1) -> None:
+        """Advance every batch by so many steps, and return once the effects can be seen."""
+        if self.settings.progression != "stepped":
+            raise errors.ApiError(f"steps need progression 'stepped', but it is '{self.settings.progression}'")
+        for _ in range(steps):
+            alive = [job for job in self.jobs.values() if job.batch.status not in TERMINAL]
+            for job in alive:
+                job.grant_step()
+            for job in alive:
+                await job.idle.wait()

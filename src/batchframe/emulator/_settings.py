@@ -1,0 +1,57 @@
+"""What can be tuned, before the start and while the service runs."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+Progression = Literal["instant", "timed", "stepped"]
+
+
+class Seconds(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """How long a batch stays in each status when ``progression`` is ``"timed"``.
+
+    The work itself may take longer; these are lower bounds, and the rows of a batch are executed evenly over
+    ``in_progress``, so that its counts grow and a cancel finds part of the work done.
+    """
+
+    validating: float = 0.05
+    in_progress: float = 0.1
+    finalizing: float = 0.05
+    cancelling: float = 0.05
+
+
+class Settings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """The settings of one emulator; every one of them can be changed while it runs."""
+
+    progression: Progression = "timed"
+    """``timed`` by the clock, ``stepped`` by ``POST /_emulator/step``, ``instant`` as fast as the work goes."""
+    seconds: Seconds = Seconds()
+    execution_steps: int = 2
+    """Steps that ``in_progress`` takes when stepped; each executes an equal share of the rows."""
+    seed: int | None = None
+    """Makes ids and the order of output lines repeatable; None draws them at random."""
+    shuffle: bool = True
+    models: tuple[str, ...] = ()
+    """Model names to accept besides those of the table."""
+    api_keys: tuple[str, ...] = ()
+    """The accepted keys; empty accepts any."""
+    organization: str = "org-emulator"
+    window_seconds: float = 86_400.0
+    """When an unfinished batch expires, counted from its creation."""
+    max_requests: int = 50_000
+    max_file_bytes: int = 209_715_200
+    """"200 MB" in the service's words; read as 200 MiB, the larger meaning, so that nothing is refused too early."""
+    max_errors: int = 100
+    """Length at which the list of validation errors ends. The service's own cap is not documented."""
+    batches_per_hour: int = 2000
+
+
+def changed(settings: Settings, changes: dict[str, Any]) -> Settings:
+    """Merge `changes` into `settings`; inner objects are merged too, unknown names refused."""
+    merged = msgspec.to_builtins(settings)
+    for name, value in changes.items():
+        inner = merged.get(name)
+        merged[name] = {**inner, **value} if isinstance(inner, dict) and isinstance(value, dict) else value
+    return msgspec.convert(merged, Settings)

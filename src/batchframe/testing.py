@@ -1,0 +1,173 @@
+"""Tools for tests: the local batch service, started and stopped in one line."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from batchframe.emulator._faults import Fault
+from batchframe.emulator._public import thread_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import openai
+
+    from batchframe.emulator._server import ThreadServer
+    from batchframe.emulator._service import Service
+
+__all__ = ["Emulator", "emulator"]
+
+
+class Emulator:
+    """A running emulator, as :func:`emulator` yields it.
+
+    Attributes
+    ----------
+    base_url
+        What a client takes as its ``base_url``; the control plane is at ``/_emulator/`` of the same host.
+    """
+
+    def __init__(self, server: ThreadServer, clients: contextlib.ExitStack) -> None:
+        self._server = server
+        self._clients = clients
+        self.base_url = server.base_url
+
+    def __repr__(self) -> str:
+        return f"Emulator({self.base_url!r})"
+
+    def client(self, **options: Any) -> openai.OpenAI:
+        """Make a client of this service; it is closed together with the service.
+
+        Parameters
+        ----------
+        **options
+            Passed on to :class:`openai.OpenAI`; the key is ``"sk-emulator"`` unless given.
+        """
+        import openai  # noqa: PLC0415 - half a second that only users of clients pay
+
+        options = {"api_key": "sk-emulator", "base_url": self.base_url, **options}
+        return self._clients.enter_context(openai.OpenAI(**options))
+
+    def ledger(self, *, summary: bool = False) -> dict[str, Any]:
+        """Return what was executed and billed, in total, by custom_id and by body; `summary` leaves out the names."""
+
+        async def count(service: Service) -> dict[str, Any]:
+            return await service.reading(service.ledger.summary if summary else service.ledger.counts)
+
+        return self._server.call(count)
+
+    def calls(self) -> dict[str, int]:
+        """Return how often each API call was made, by name (``create_batch``, ``file_content``, …)."""
+
+        async def count(service: Service) -> dict[str, int]:
+            return dict(service.calls)
+
+        return self._server.call(count)
+
+    def configure(self, **settings: Any) -> None:
+        """Change settings while the service runs.
+
+        Parameters
+        ----------
+        **settings
+            Fields of :class:`batchframe.emulator.Settings`; ``seconds`` is merged field by field.
+        """
+
+        async def change(service: Service) -> None:
+            service.configure(settings)
+
+        try:
+            self._server.call(change)
+        except msgspec.ValidationError as exc:
+            raise TypeError(f"not a setting of the emulator: {exc}") from exc
+
+    def fault(
+        self,
+        call: str,
+        kind: Literal["status", "reset_before", "reset_after", "late", "truncate", "delay"],
+        **options: Any,
+    ) -> None:
+        """Let API calls go wrong.
+
+        Parameters
+        ----------
+        call
+            The name of the call, as in :meth:`calls`.
+        kind
+            ``status`` answers `status` and does not act; ``reset_before`` and ``reset_after`` drop the connection
+            before or after the service acted; ``late`` drops it and acts `seconds` later; ``truncate`` cuts the reply
+            after the fraction `at`; ``delay`` waits `seconds`.
+        **options
+            `status` (503), `retry_after`, `seconds` (1), `at` (0.5), `times` (1; None: always), `skip` (0: how many
+            calls pass first).
+        """
+        try:
+            fault = msgspec.convert({"call": call, "kind": kind, **options}, Fault)
+        except msgspec.ValidationError as exc:
+            raise TypeError(f"not a fault of the emulator: {exc}") from exc
+
+        async def add(service: Service) -> None:
+            service.faults.add(fault)
+
+        self._server.call(add)
+
+    def clear_faults(self) -> None:
+        """Forget the faults that are still to come."""
+
+        async def clear(service: Service) -> None:
+            service.faults.clear()
+
+        self._server.call(clear)
+
+    def step(self, n: int = 1) -> None:
+        """Advance all batches by `n` steps; needs the setting ``progression="stepped"``."""
+        self._server.call(lambda service: service.step(n))
+
+    def expire(self, batch_id: str | None = None) -> None:
+        """Let the completion window of one batch, or of all that are alive, end now."""
+
+        async def expire(service: Service) -> None:
+            service.expire(batch_id)
+
+        self._server.call(expire)
+
+    def reset(self) -> None:
+        """Drop everything: files, batches, ledger, calls, faults, and changes to the settings."""
+        self._server.call(lambda service: service.reset())
+
+
+@contextlib.contextmanager
+def emulator(dialect: Literal["openai", "azure"] = "openai", **settings: Any) -> Iterator[Emulator]:
+    """Start the local batch service on a free port, and stop it at the end.
+
+    Parameters
+    ----------
+    dialect
+        The service to speak like. ``"azure"`` is not there yet.
+    **settings
+        Fields of :class:`batchframe.emulator.Settings`. By default a small batch ends within a second.
+
+    Yields
+    ------
+    Emulator
+        With ``base_url``, ``client()`` and what steers the service.
+
+    Examples
+    --------
+    >>> import batchframe.testing
+    >>> with batchframe.testing.emulator() as service:
+    ...     print(len(service.client().batches.list().data))
+    0
+    """
+    if dialect != "openai":
+        raise NotImplementedError(f"the emulator speaks only the dialect 'openai' so far, not {dialect!r}")
+    server = thread_server(settings)
+    server.start()
+    try:
+        with contextlib.ExitStack() as clients:
+            yield Emulator(server, clients)
+    finally:
+        server.stop()
