@@ -1,0 +1,119 @@
+"""Answers → the added columns: always all of them, with the same dtypes whatever happened."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from batchframe._exceptions import InputError
+from batchframe._frames import OURS
+from batchframe._requests import CODE, CUSTOM_ID, MESSAGE
+from batchframe._results import RAW
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+TOKENS = ("input_tokens", "output_tokens", "total_tokens", "cached_tokens", "reasoning_tokens")
+USAGE = pl.Struct(dict.fromkeys(TOKENS, pl.Int64()))
+ERROR = pl.Struct({"code": pl.String(), "message": pl.String()})
+
+CORE = {
+    "custom_id": pl.String(),
+    "response": pl.String(),
+    "finish_reason": pl.String(),
+    "usage": USAGE,
+    "error": ERROR,
+}
+MORE = {"model": pl.String(), "request_id": pl.String(), "batch_id": pl.String(), RAW: pl.String()}
+
+PENDING = OURS + "pending"
+
+
+def added_schema(include: Iterable[str]) -> dict[str, pl.DataType]:
+    """Return names (without prefix) and dtypes of the added columns, in their order."""
+    return CORE | {name: MORE[name] for name in include}
+
+
+def check_clashes(
+    columns: Mapping[str, pl.DataType], include: Iterable[str], prefix: str, custom_id: str | None
+) -> None:
+    """Refuse added columns that would take the place of the user's.
+
+    The one that `custom_id` names may be there already: it holds the same.
+
+    Raises
+    ------
+    InputError
+        A name clashes.
+    """
+    for name in added_schema(include):
+        if prefix + name in columns and not is_same(name, columns, prefix, custom_id):
+            msg = (
+                f"the frame has a column {prefix + name!r} already, which would be overwritten: pass "
+                f'prefix="{prefix}batch_" (or another) to name the added columns, or rename yours'
+            )
+            raise InputError(msg)
+
+
+def is_same(name: str, columns: Mapping[str, pl.DataType], prefix: str, custom_id: str | None) -> bool:
+    """Whether an added column is the user's own id column."""
+    return name == "custom_id" == custom_id and prefix == "" and isinstance(columns["custom_id"], pl.String)
+
+
+def best_answers(answers: pl.DataFrame) -> pl.DataFrame:
+    """Return one answer a request: the first success, else the last failure.
+
+    Parameters
+    ----------
+    answers
+        Answers in the order in which they were asked for.
+    """
+    if not answers["custom_id"].is_duplicated().any():
+        return answers
+    order = pl.int_range(pl.len())
+    rank = pl.when(pl.col("code").is_null()).then(order).otherwise(2 * pl.len().cast(pl.Int64) - order)
+    return answers.with_columns(rank.alias("batchframe:rank")).sort("batchframe:rank").unique(
+        "custom_id", keep="first", maintain_order=True
+    ).drop("batchframe:rank")  # fmt: skip
+
+
+def added_columns(rows: pl.DataFrame, answers: pl.DataFrame, include: Iterable[str]) -> pl.DataFrame:
+    """Return the added columns of some rows, in the order of the rows.
+
+    Parameters
+    ----------
+    rows
+        Our columns of the rows: custom_id, code and message where not sent, whether the row is pending, and
+        ``batchframe:key``, the custom_id of the request that answers it.
+    answers
+        At most one answer a request, and its ``batch_id``.
+    include
+        The names of the extra columns.
+    """
+    joined = rows.join(answers, left_on="batchframe:key", right_on="custom_id", how="left", maintain_order="left")
+    has_answer = pl.col("batchframe:found").fill_null(value=False)
+    succeeded = has_answer & pl.col("code").is_null()
+    code = (
+        pl.when(pl.col(CODE).is_not_null()).then(pl.col(CODE))
+        .when(succeeded).then(pl.lit(None, pl.String))
+        .when(pl.col(PENDING)).then(pl.lit("pending"))
+        .when(has_answer).then(pl.col("code"))
+        .otherwise(pl.lit("missing"))
+    )  # fmt: skip
+    message = (
+        pl.when(pl.col(CODE).is_not_null()).then(pl.col(MESSAGE))
+        .when(pl.col(PENDING)).then(pl.lit("not answered yet"))
+        .when(has_answer).then(pl.col("message"))
+        .otherwise(pl.lit("the service wrote no line for it, in neither result file"))
+    )  # fmt: skip
+    has_usage = pl.any_horizontal(pl.col(name).is_not_null() for name in TOKENS)
+    columns = {
+        "custom_id": pl.col(CUSTOM_ID),
+        "response": pl.when(succeeded).then(pl.col("response")),
+        "finish_reason": pl.col("finish_reason"),
+        "usage": pl.when(has_usage).then(pl.struct(TOKENS)),
+        "error": pl.when(code.is_not_null()).then(pl.struct(code.alias("code"), message.alias("message"))),
+    }
+    columns |= {name: pl.col(name) for name in include}
+    return joined.select(expression.alias(name) for name, expression in columns.items()).cast(added_schema(include))  # type: ignore[arg-type]

@@ -1,0 +1,221 @@
+"""What can go wrong with a run; a row that failed is a value in the ``error`` column, never an exception.
+
+::
+
+    BatchframeError
+    ├─ OptionError(ValueError)            an option or parameter we cannot accept: what was got, what is expected
+    ├─ TemplateError(ValueError)          a prompt that does not fit the frame: unknown column, braces, dtype
+    ├─ InputError(ValueError)             a frame we cannot take: duplicate ids, null where refused, clashing columns
+    ├─ MissingExtraError(ImportError)     an optional dependency is not installed: names the install line
+    ├─ APICallError                       every error of the SDK and of its transport, mapped in one place
+    │  ├─ AuthenticationError             401, 403: the key is missing, wrong, or lacks a permission
+    │  ├─ NotVisibleError                 404: not there, or not visible to this key and project
+    │  ├─ InvalidCallError                other 4xx: the service refused the call
+    │  ├─ RateLimitError                  429: wait, then call again (transient)
+    │  ├─ ServiceError                    5xx, 408, 409: the service's trouble (transient)
+    │  └─ ConnectionFailedError           no answer, or half of one (transient)
+    └─ RunError                           about one run; it stays resumable
+       ├─ RunNotFoundError(FileNotFoundError)
+       ├─ RunMismatchError                the folder belongs to another run: says what differs
+       ├─ RunPendingError                 still running when the time was up; holds the run
+       ├─ InputFileRejectedError          the service refused an input file: its codes and words
+       ├─ ResultsError                    a result file that must be there is not
+       └─ StoreVersionError               written by a newer batchframe
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+import warnings
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class BatchframeError(Exception):
+    """The base of every error that batchframe raises on purpose."""
+
+
+class BatchframeWarning(UserWarning):
+    """The result is there, and something about it should be known (rows that failed, a prompt without a field)."""
+
+
+class OptionError(BatchframeError, ValueError):
+    """An option or a request parameter that cannot be accepted."""
+
+
+class TemplateError(BatchframeError, ValueError):
+    """A prompt that does not fit the frame."""
+
+    @classmethod
+    def from_unknown_column(cls, field: str, columns: Iterable[str]) -> TemplateError:
+        """Name the field that was not found, the nearest column and the columns there are."""
+        columns = list(columns)
+        listed = ", ".join(repr(column) for column in columns[:30]) + (", …" if len(columns) > 30 else "")  # noqa: PLR2004
+        msg = f"the prompt names {{{field}}}, and the frame has no such column.{suggestion(field, columns)}"
+        return cls(f"{msg} Columns: {listed or 'none'}")
+
+
+class InputError(BatchframeError, ValueError):
+    """A frame that cannot be taken as it is."""
+
+
+class MissingExtraError(BatchframeError, ImportError):
+    """An optional dependency is not installed."""
+
+    @classmethod
+    def from_extra(cls, what: str, extra: str) -> MissingExtraError:
+        """Name what needs the extra, and the line that installs it."""
+        return cls(f'{what} needs an optional dependency: pip install "batchframe[{extra}]"')
+
+
+class APICallError(BatchframeError):
+    """A call to the service that did not end as it should.
+
+    Attributes
+    ----------
+    call
+        The call: ``"upload"``, ``"create_batch"``, ``"retrieve_batch"``, …
+    status_code
+        The HTTP status, or None where no answer came.
+    code
+        The service's own code, where it gave one.
+    request_id
+        The service's id of the call, for its support.
+    retry_after_seconds
+        How long the service asked to be left alone, or None.
+    is_transient
+        Whether the same call may go through later.
+    was_sent
+        False only where it is certain that the service never saw the call.
+    """
+
+    is_transient = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        call: str = "",
+        status_code: int | None = None,
+        code: str | None = None,
+        request_id: str | None = None,
+        retry_after_seconds: float | None = None,
+        was_sent: bool = True,
+    ) -> None:
+        super().__init__(message)
+        self.call = call
+        self.status_code = status_code
+        self.code = code
+        self.request_id = request_id
+        self.retry_after_seconds = retry_after_seconds
+        self.was_sent = was_sent
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether the service may have acted although no (good) answer came."""
+        return False
+
+
+class AuthenticationError(APICallError):
+    """401 or 403: the key is missing or wrong, or it lacks a permission."""
+
+
+class NotVisibleError(APICallError):
+    """404: the object is not there, or not visible to this key and project."""
+
+
+class InvalidCallError(APICallError):
+    """Another 4xx: the service refused the call."""
+
+
+class RateLimitError(APICallError):
+    """429: the service did not act and asks to wait."""
+
+    is_transient = True
+
+
+class ServiceError(APICallError):
+    """5xx, 408 or 409: the service's trouble; whether it acted is not known."""
+
+    is_transient = True
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether the service may have acted: always possible here."""
+        return True
+
+
+class ConnectionFailedError(APICallError):
+    """No answer, or half of one."""
+
+    is_transient = True
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether the service may have acted: unless the connection was never made."""
+        return self.was_sent
+
+
+class RunError(BatchframeError):
+    """About one run; the run stays resumable."""
+
+
+class RunNotFoundError(RunError, FileNotFoundError):
+    """There is no run in that folder."""
+
+
+class RunMismatchError(RunError):
+    """The folder, or the client, belongs to another run."""
+
+
+class RunPendingError(RunError):
+    """The run was still going when the time was up; nothing was cancelled.
+
+    Attributes
+    ----------
+    run
+        The run: ``run.wait()`` or the same call goes on with it.
+    """
+
+    def __init__(self, message: str, run: Any = None) -> None:
+        super().__init__(message)
+        self.run = run
+
+
+class InputFileRejectedError(RunError):
+    """The service refused an input file when it validated it: nothing of it was executed or charged.
+
+    Attributes
+    ----------
+    errors
+        The service's ``(line, code, message)``, as it sent them; the line is 1-based, or None.
+    """
+
+    def __init__(self, message: str, errors: list[tuple[int | None, str, str]] | None = None) -> None:
+        super().__init__(message)
+        self.errors = errors or []
+
+
+class ResultsError(RunError):
+    """A result file that must be there is not."""
+
+
+class StoreVersionError(RunError):
+    """The run was written by a newer batchframe."""
+
+
+def warn(message: str) -> None:
+    """Warn at the line of the user's that called us."""
+    level, frame = 1, sys._getframe()  # noqa: SLF001
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "batchframe":
+        level, frame = level + 1, frame.f_back  # type: ignore[assignment]
+    warnings.warn(message, BatchframeWarning, stacklevel=level)
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Return a ``Did you mean …?`` sentence with a leading space, or nothing where no name is near."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f" Did you mean {near[0]!r}?" if near else ""

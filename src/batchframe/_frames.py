@@ -1,0 +1,243 @@
+"""The user's frame: what it may be, and how it is walked in slices of bounded size."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from batchframe._exceptions import InputError, OptionError, TemplateError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SLICE_BYTES = 16_000_000
+SLICE_ROWS = 65_536
+
+# Columns of ours, beside the user's in rows/*.parquet and in the slices, carry a prefix that no one uses by chance.
+OURS = "batchframe:"
+MAP: Any = getattr(pl, "Map", ())  # a dtype newer than the oldest polars
+
+
+def to_polars(frame: Any) -> pl.DataFrame | pl.LazyFrame:
+    """Return a Polars frame: as it is, or taken over from whatever exports the Arrow C stream.
+
+    Raises
+    ------
+    InputError
+        It is neither; or it has a column that no file can hold.
+    """
+    if not isinstance(frame, (pl.DataFrame, pl.LazyFrame)):
+        if isinstance(frame, (pl.Series, type)) or not hasattr(frame, "__arrow_c_stream__"):
+            msg = (
+                f"expected a Polars DataFrame or LazyFrame, or an object with __arrow_c_stream__ (pyarrow, pandas, "
+                f"DuckDB), got {type(frame).__module__}.{type(frame).__qualname__}"
+            )
+            raise InputError(msg)
+        try:
+            frame = pl.DataFrame(frame)
+        except (TypeError, ValueError, pl.exceptions.PolarsError) as error:
+            msg = f"the Arrow stream of {type(frame).__module__}.{type(frame).__qualname__} gives no frame: {error}"
+            raise InputError(msg) from error
+    assert isinstance(frame, (pl.DataFrame, pl.LazyFrame))
+    schema = frame.collect_schema()
+    for name, dtype in schema.items():
+        if holds(dtype, pl.Object):
+            msg = f"column {name!r} has dtype Object, which no file can hold: drop it, or cast it to a Polars dtype"
+            raise InputError(msg)
+        if _has_empty_struct(dtype):
+            msg = f"column {name!r} has dtype {dtype}, and Parquet can hold no Struct without fields: drop it"
+            raise InputError(msg)
+    ours = [name for name in schema if name.startswith(OURS)]
+    if ours:
+        msg = f"column {ours[0]!r} starts with {OURS!r}, which is batchframe's own: rename it"
+        raise InputError(msg)
+    return frame
+
+
+def _has_empty_struct(dtype: Any) -> bool:
+    if isinstance(dtype, (pl.List, pl.Array)):
+        return _has_empty_struct(dtype.inner)
+    if isinstance(dtype, pl.Struct):
+        return not dtype.fields or any(_has_empty_struct(inner.dtype) for inner in dtype.fields)
+    return False
+
+
+def holds(dtype: Any, *wanted: Any) -> bool:
+    """Whether a dtype is one of a kind, or has one inside."""
+    if isinstance(dtype, wanted):
+        return True
+    if isinstance(dtype, (pl.List, pl.Array)):
+        return holds(dtype.inner, *wanted)
+    if isinstance(dtype, pl.Struct):
+        return any(holds(inner.dtype, *wanted) for inner in dtype.fields)
+    if isinstance(dtype, MAP):
+        return holds(dtype.key, *wanted) or holds(dtype.value, *wanted)
+    return isinstance(dtype, pl.BaseExtension) and holds(dtype.ext_storage(), *wanted)
+
+
+@dataclass
+class Source:
+    """A frame, and the expressions that must see the whole of it.
+
+    Parameters
+    ----------
+    frame
+        The user's frame.
+    staged
+        Expressions by the name of the column (one of ours) that they become. They mean what
+        ``frame.with_columns(expr)`` means on the whole frame, so they are evaluated before anything is sliced.
+    per_row
+        Those of the staged columns of which one at least must have a value of its own for each row; none where
+        something else differs from row to row.
+    """
+
+    frame: pl.DataFrame | pl.LazyFrame
+    staged: dict[str, pl.Expr] = field(default_factory=dict)
+    per_row: frozenset[str] = frozenset()
+
+    def schema(self) -> pl.Schema:
+        """Return the user's columns and the staged ones, in this order."""
+        schema: pl.Schema = _with_columns(self.frame.lazy(), self.staged).collect_schema()
+        return schema
+
+    def slices(self) -> Iterator[pl.DataFrame]:
+        """Yield the rows in order, in slices of bounded rows and bytes; one empty slice where there are no rows.
+
+        A LazyFrame is evaluated once, in a stream: twice could give two orders.
+
+        Raises
+        ------
+        OptionError
+            An expression changes the number of rows, or has one value for all of them where it must not.
+        TemplateError
+            An expression fails.
+        """
+        frame = self.frame
+        if isinstance(frame, pl.LazyFrame) and self.staged:
+            heights = {name: _probe(frame, expression) for name, expression in self.staged.items()}
+            self._refuse_one_for_all({name for name, height in heights.items() if height is _Height.ONE})
+            if _Height.UNKNOWN in heights.values():
+                # What an expression does to the height shows only on the data then.
+                frame = frame.collect()
+        if isinstance(frame, pl.DataFrame):
+            pieces = _cut(self._evaluated(frame))
+        else:
+            staged = _with_columns(frame, self.staged)
+            pieces = _even(staged.collect_batches(chunk_size=10_000, maintain_order=True, engine="streaming"))
+        empty = True
+        try:
+            for piece in pieces:
+                empty = False
+                yield piece
+        except pl.exceptions.ShapeError as error:
+            raise _height_error(str(error)) from error
+        if empty:
+            yield self.schema().to_frame()
+
+    def _evaluated(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Return the frame with the staged columns, each evaluated once."""
+        if not self.staged:
+            return frame
+        # with_columns repeats a lone value for every row, and so hides whose it was: imploded, each shows its height.
+        try:
+            imploded = frame.select(expression.implode().alias(name) for name, expression in self.staged.items())
+        except pl.exceptions.PolarsError as error:
+            msg = f"an expression of the prompt or of a parameter fails on the frame: {error}"
+            raise TemplateError(msg) from error
+        values: dict[str, pl.Series] = {name: imploded[name][0] for name in self.staged}
+        one = {name for name, value in values.items() if len(value) == 1}
+        if frame.height == 1:
+            one = {name for name in one & self.per_row if _probe(frame, self.staged[name]) is _Height.ONE}
+        self._refuse_one_for_all(one)
+        for name, value in values.items():
+            if len(value) != frame.height:
+                if len(value) != 1:
+                    raise _height_error(f"got {len(value)} rows on this frame of {frame.height}")
+                values[name] = _with_columns(frame, {name: self.staged[name]})[name]
+        return frame.with_columns(value.alias(name) for name, value in values.items())
+
+    def _refuse_one_for_all(self, one: set[str]) -> None:
+        if self.per_row and self.per_row <= one:
+            msg = (
+                "the prompt expression gives one value for all rows, and every row would be sent the same request: "
+                'use an expression with a value for each row, such as pl.format("… {}", pl.col("text"))'
+            )
+            raise OptionError(msg)
+
+
+class _Height(enum.Enum):
+    """What an expression does to the height of a frame."""
+
+    KEPT = "a value for each row"
+    ONE = "one value for all rows"
+    UNKNOWN = "it depends on the data"
+
+
+def _probe(frame: pl.DataFrame | pl.LazyFrame, expression: pl.Expr) -> _Height:
+    """Tell what an expression does to the height, from two small frames with the same schema.
+
+    The streaming engine repeats a lone value for every row without a word: on the data, a filter that leaves one row
+    looks like a constant, and every row would be asked the same.
+    """
+    schema = frame.collect_schema()
+    found: set[_Height] = set()
+    for rows in (2, 3):
+        # All nulls, then (as far as the dtypes go) three different values, so that a filter or unique() shows.
+        probe = schema.to_frame().clear(rows)
+        if rows == 3:  # noqa: PLR2004
+            probe = probe.with_columns(_sample(name, dtype, rows) for name, dtype in schema.items())
+        try:
+            height = probe.select(expression.alias("probe")).height
+        except (Exception, pl.exceptions.PanicException):  # noqa: BLE001, S112  (an expression may call any code)
+            continue
+        found.add({rows: _Height.KEPT, 1: _Height.ONE}.get(height, _Height.UNKNOWN))
+    return found.pop() if len(found) == 1 else _Height.UNKNOWN
+
+
+def _sample(name: str, dtype: Any, rows: int) -> pl.Series:
+    if dtype.is_numeric() or dtype.is_temporal() or isinstance(dtype, (pl.String, pl.Boolean)):
+        return pl.Series(name, range(rows)).cast(dtype, strict=False)
+    return pl.Series(name, [None] * rows, dtype)
+
+
+def _height_error(detail: str) -> OptionError:
+    return OptionError(
+        f"an expression changes the number of rows ({detail}): it must give one value for each row of the frame; "
+        "filter the frame first"
+    )
+
+
+def _with_columns(frame: Any, staged: dict[str, pl.Expr]) -> Any:
+    if not staged:
+        return frame
+    try:
+        return frame.with_columns(expression.alias(name) for name, expression in staged.items())
+    except (pl.exceptions.ShapeError, pl.exceptions.InvalidOperationError) as error:
+        raise _height_error(str(error).split("\n", 1)[0]) from error
+
+
+def _cut(frame: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """Cut a frame into slices by its mean row size."""
+    if frame.height:
+        row_bytes = max(1, frame.estimated_size() // frame.height)
+        yield from frame.iter_slices(max(1, min(SLICE_ROWS, int(SLICE_BYTES // row_bytes))))
+
+
+def _even(batches: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """Join small batches and cut large ones, so that a block is neither a handful of rows nor a gigabyte."""
+    held: list[pl.DataFrame] = []
+    held_rows = held_bytes = 0
+    for batch in batches:
+        for piece in _cut(batch):
+            size = int(piece.estimated_size())
+            if held and (held_rows + piece.height > SLICE_ROWS or held_bytes + size > SLICE_BYTES):
+                yield pl.concat(held)
+                held, held_rows, held_bytes = [], 0, 0
+            held.append(piece)
+            held_rows += piece.height
+            held_bytes += size
+    if held:
+        yield pl.concat(held)

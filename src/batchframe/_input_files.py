@@ -1,0 +1,84 @@
+"""Where one input file ends and the next begins: by requests and bytes, exact to the byte."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+# With more than one part, part 0 holds at most a tenth of the limits, so that answers and errors come early.
+FIRST_PART_SHARE = 10
+
+
+class Cut(NamedTuple):
+    """Lines ``start`` to ``stop`` of a slice go to ``part``."""
+
+    part: int
+    start: int
+    stop: int
+
+
+@dataclass
+class Splitter:
+    """Deals lines out to parts in order; a part is full when the next line would not fit.
+
+    Parameters
+    ----------
+    max_requests, max_bytes
+        The limits of an input file. No line may be longer than ``max_bytes``.
+    """
+
+    max_requests: int
+    max_bytes: int
+    part: int = 0
+    requests: int = 0
+    bytes: int = 0
+    total_requests: int = 0
+    total_bytes: int = 0
+
+    def cuts(self, offsets: Sequence[int]) -> Iterator[Cut]:
+        """Deal out the lines of a slice.
+
+        Parameters
+        ----------
+        offsets
+            Where each line begins, and where the last one ends: one more than there are lines.
+        """
+        start, lines = 0, len(offsets) - 1
+        while start < lines:
+            share = FIRST_PART_SHARE if self.part == 0 else 1
+            room_bytes = self.max_bytes // share - self.bytes
+            room_requests = max(1, self.max_requests // share) - self.requests
+            # The last line whose end is within the room.
+            stop = min(bisect_right(offsets, offsets[start] + room_bytes) - 1, start + room_requests)
+            if stop <= start:
+                if self.requests:
+                    self.part, self.requests, self.bytes = self.part + 1, 0, 0
+                    continue
+                stop = start + 1  # a line larger than the small first part's share is that part alone
+            self._take(stop - start, offsets[stop] - offsets[start])
+            yield Cut(self.part, start, stop)
+            start = stop
+
+    def _take(self, requests: int, n_bytes: int) -> None:
+        self.requests += requests
+        self.bytes += n_bytes
+        self.total_requests += requests
+        self.total_bytes += n_bytes
+
+    @property
+    def fits_in_one(self) -> bool:
+        """Whether all lines so far fit in a single input file."""
+        return self.total_requests <= self.max_requests and self.total_bytes <= self.max_bytes
+
+
+def estimated_tokens(n_bytes: int) -> int:
+    """Return about how many input tokens a file of request lines holds.
+
+    A quarter token a byte is what OpenAI's own front door assumes, as far as it can be seen from outside; for prose
+    it is somewhat more than the tokenizer counts.
+    """
+    return -(-n_bytes // 4)

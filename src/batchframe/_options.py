@@ -1,0 +1,276 @@
+"""The options of a run: one table of names and defaults, and the parameters that go into the body instead."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import polars as pl
+
+from batchframe import _encode
+from batchframe._exceptions import OptionError, suggestion
+from batchframe._limits import Limits
+from batchframe._parameters import PARAMETERS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+CHAT = "/v1/chat/completions"
+ENDPOINTS = (CHAT,)
+INCLUDES = ("model", "request_id", "batch_id", "raw")
+
+# Promised by the public interface and not there yet: refused by name, never silently ignored.
+_NOT_YET = frozenset(
+    {
+        "images",
+        "image_detail",
+        "max_attempts",
+        "pilot",
+        "max_cost",
+        "prices",
+        "dedupe",
+        "reuse",
+        "keep",
+        "cleanup",
+        "base_model",
+        "storage_options",
+    }
+)
+_NOT_YET_INCLUDED = frozenset({"cost", "attempts", "logprobs", "tool_calls", "content_filter", "reused"})
+# What a batch cannot do, whatever the endpoint: streaming has no reader, and a batch is the background already.
+_NEVER = frozenset({"stream", "stream_options", "background"})
+_RESERVED = frozenset({"model", "messages", "input", "prompt", "response_format"})
+# OpenAI's API specification; Azure wants 14 days at least, and says so itself.
+_MIN_EXPIRES_AFTER, _MAX_EXPIRES_AFTER = 3_600, 2_592_000
+_MADE_FROM = {"model": "model", "messages": "prompt"}
+_TEXT_FORMATS = ("text", "json_object", "json_schema")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Everything a call may say beside frame and prompt; `parse` makes one of the keyword arguments.
+
+    ``body`` holds the request parameters by name, each a value or a per-row expression.
+    """
+
+    model: str
+    system: Any = None
+    endpoint: str = CHAT
+    response_format: Any = None
+    custom_id: str | None = None
+    client: Any = None
+    provider: Any = None
+    limits: Limits = field(default_factory=Limits)
+    run_dir: Any = None
+    name: str | None = None
+    on_null: Literal["skip", "render", "raise"] = "skip"
+    include: tuple[str, ...] = ()
+    prefix: str = ""
+    poll_seconds: float | None = None
+    settle_seconds: float = 60.0
+    timeout_seconds: float | None = None
+    progress: bool | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
+    completion_window: str = "24h"
+    expires_after: int | None = None
+    extra_body: dict[str, Any] = field(default_factory=dict)
+    body: dict[str, Any] = field(default_factory=dict)
+
+
+NAMES = frozenset(option.name for option in dataclasses.fields(Options)) - {"body"} | _NOT_YET
+
+
+def parse(given: dict[str, Any]) -> Options:
+    """Part the keyword arguments of a call into options and body parameters, and check both.
+
+    Raises
+    ------
+    OptionError
+        A name that is neither (with the nearest right one), or a value that cannot be.
+    """
+    if "model" not in given:
+        msg = 'model is required: the model id, such as model="gpt-4o-mini", or the Azure deployment name'
+        raise OptionError(msg)
+    ours = {name: value for name, value in given.items() if name in NAMES}
+    body = {name: value for name, value in given.items() if name not in NAMES}
+    _check_names(ours, body, ours.get("endpoint") or CHAT)
+    options = Options(**_checked(ours), body=_body(body, ours))
+    _check_body(options)
+    return options
+
+
+def _check_names(ours: dict[str, Any], body: dict[str, Any], endpoint: Any) -> None:
+    later = sorted(_NOT_YET & ours.keys())
+    if later:
+        msg = f"{later[0]} is not available in this version of batchframe: leave it out"
+        raise OptionError(msg)
+    if endpoint not in ENDPOINTS:
+        known = f"Available: {', '.join(ENDPOINTS)}"
+        is_known = isinstance(endpoint, str) and endpoint in PARAMETERS
+        told = "is not available in this version of batchframe." if is_known else "is not an endpoint."
+        msg = f"endpoint {endpoint!r} {told}{suggestion(str(endpoint), ENDPOINTS)} {known}"
+        raise OptionError(msg)
+    known_names = (PARAMETERS[endpoint] | NAMES) - _NEVER - _NOT_YET
+    for name in body:
+        if name in _NEVER:
+            msg = f"{name} is refused: a batch cannot stream, and it runs in the background by itself. Leave it out"
+            raise OptionError(msg)
+        if name in _RESERVED:
+            msg = f"{name} is made from the prompt: pass it as the prompt argument"
+            raise OptionError(msg)
+        if name not in known_names:
+            near = suggestion(name, known_names)
+            msg = f"{name!r} is neither an option of batchframe nor a parameter of {endpoint}.{near}"
+            raise OptionError(f"{msg} To send it all the same: extra_body={{{name!r}: …}}")
+
+
+def _checked(ours: dict[str, Any]) -> dict[str, Any]:
+    """Check each option's value; what is None means the default."""
+    checked = {name: value for name, value in ours.items() if value is not None}
+    for name in ("model", "custom_id", "name", "prefix", "completion_window"):
+        if name in checked and not isinstance(checked[name], str):
+            one = ": one run has one model" if name == "model" else ""
+            msg = f"{name} must be text, got {checked[name]!r}{one}"
+            raise OptionError(msg)
+    if not checked.get("model", "").strip():
+        msg = f"model must be a model id or deployment name, got {ours['model']!r}"
+        raise OptionError(msg)
+    for name, check in _CHECKS.items():
+        if name in checked:
+            checked[name] = check(name, checked[name])
+    return checked
+
+
+def _on_null(name: str, value: Any) -> str:
+    if not isinstance(value, str) or value not in {"skip", "render", "raise"}:
+        msg = f'{name} must be "skip", "render" or "raise", got {value!r}'
+        raise OptionError(msg)
+    return value
+
+
+def _limits(name: str, value: Any) -> Limits:
+    if not isinstance(value, Limits):
+        msg = f"{name} must be a bf.Limits(...), such as bf.Limits(max_requests=1_000), got {value!r}"
+        raise OptionError(msg)
+    if value.max_enqueued_tokens is not None:
+        msg = "limits.max_enqueued_tokens is not available in this version of batchframe: leave it out"
+        raise OptionError(msg)
+    return value
+
+
+def _seconds(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
+        msg = f"{name} must be a number of seconds, 0 or more, got {value!r}"
+        raise OptionError(msg)
+    return value
+
+
+def _extra_body(name: str, value: Any) -> dict[str, Any]:
+    if not _is_text_dict(value):
+        msg = f"{name} must be a dict of parameters, got {value!r}"
+        raise OptionError(msg)
+    return cast("dict[str, Any]", value)
+
+
+def _expires_after(name: str, value: Any) -> int:
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    if not is_whole or not _MIN_EXPIRES_AFTER <= value <= _MAX_EXPIRES_AFTER:
+        msg = f"{name} must be a whole number of seconds from 3600 (an hour) to 2592000 (30 days), got {value!r}"
+        raise OptionError(msg)
+    return cast("int", value)
+
+
+def _run_dir(name: str, value: Any) -> Any:
+    if not isinstance(value, str) and not hasattr(value, "__fspath__"):
+        msg = f"{name} must be the path of a folder, got {value!r}"
+        raise OptionError(msg)
+    return value
+
+
+def _include(name: str, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, (str, list, tuple, set, frozenset)):
+        msg = f'{name} must be a list of names, such as ["model", "raw"], got {value!r}'
+        raise OptionError(msg)
+    names = [value] if isinstance(value, str) else list(value)
+    for column in names:
+        if column not in INCLUDES:
+            known = f"Available: {', '.join(INCLUDES)}"
+            if isinstance(column, str) and column in _NOT_YET_INCLUDED:
+                msg = f"{name}={column!r} is not available in this version of batchframe. {known}"
+            else:
+                msg = f"{name} has no column {column!r}.{suggestion(str(column), INCLUDES)} {known}"
+            raise OptionError(msg)
+    return tuple(column for column in INCLUDES if column in names)
+
+
+def _metadata(name: str, value: Any) -> dict[str, str]:
+    # 16 pairs, keys to 64 and values to 512 characters: OpenAI's API specification. Four pairs are batchframe's own.
+    own = 4
+    if not _is_text_dict(value) or not all(isinstance(text, str) for text in value.values()):
+        msg = f"{name} must be a dict of text to text, got {value!r}"
+        raise OptionError(msg)
+    if len(value) > 16 - own or any(len(key) > 64 or len(text) > 512 for key, text in value.items()):  # noqa: PLR2004
+        msg = f"{name} takes at most {16 - own} pairs of yours, keys to 64 characters and values to 512, got {value!r}"
+        raise OptionError(msg)
+    if any(key.startswith("batchframe_") for key in value):
+        msg = f"{name} keys that start with batchframe_ are batchframe's own: rename yours"
+        raise OptionError(msg)
+    return cast("dict[str, str]", value)
+
+
+_CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    "on_null": _on_null,
+    "limits": _limits,
+    "poll_seconds": _seconds,
+    "settle_seconds": _seconds,
+    "timeout_seconds": _seconds,
+    "include": _include,
+    "metadata": _metadata,
+    "extra_body": _extra_body,
+    "expires_after": _expires_after,
+    "run_dir": _run_dir,
+}
+
+
+def _body(body: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
+    """Return the parameters of the body, sorted, so that the order of keyword arguments does not make another run."""
+    given = {name: value for name, value in body.items() if value is not None}
+    given |= ours.get("extra_body") or {}
+    given = {name: value if isinstance(value, pl.Expr) else _encode.plain(value, name) for name, value in given.items()}
+    response_format = ours.get("response_format")
+    if response_format is not None:
+        if not (isinstance(response_format, dict) and response_format.get("type") in _TEXT_FORMATS):
+            msg = (
+                "response_format as a pydantic model, a bare JSON schema or a Polars dtype is not available in this "
+                'version: pass the service\'s own form, such as {"type": "json_schema", "json_schema": {…}}; the '
+                "response column then holds JSON text"
+            )
+            raise OptionError(msg)
+        given["response_format"] = _encode.plain(response_format, "response_format")
+    return dict(sorted(given.items()))
+
+
+def _check_body(options: Options) -> None:
+    count = options.body.get("n", 1)
+    if isinstance(count, pl.Expr) or count != 1:
+        msg = f"n must be 1 in this version of batchframe, got {count!r}"
+        raise OptionError(msg)
+    never = sorted(name for name in _NEVER & options.body.keys() if options.body[name] is not False)
+    if never:
+        msg = f"extra_body holds {never[0]}, which a batch cannot do: leave it out"
+        raise OptionError(msg)
+    made = sorted(_MADE_FROM.keys() & options.body.keys())
+    if made:
+        msg = f"extra_body holds {made[0]}, which comes from the {_MADE_FROM[made[0]]} argument: leave it out there"
+        raise OptionError(msg)
+
+
+def _is_text_dict(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(key, str) for key in value)
+
+
+def safe_name(text: str) -> str:
+    """Return a text as part of a file name."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text)

@@ -1,0 +1,190 @@
+"""Result files → answers: bytes are read in slices, each line is decoded once, and what it says becomes columns."""
+
+from __future__ import annotations
+
+import re
+from typing import IO, TYPE_CHECKING, Any
+
+import msgspec
+import polars as pl
+
+from batchframe._endpoints import Answer, ChatLine, read_chat_body
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SLICE_BYTES = 8_000_000
+
+ANSWER_SCHEMA = {
+    "custom_id": pl.String(),
+    "response": pl.String(),
+    "finish_reason": pl.String(),
+    "input_tokens": pl.Int64(),
+    "output_tokens": pl.Int64(),
+    "total_tokens": pl.Int64(),
+    "cached_tokens": pl.Int64(),
+    "reasoning_tokens": pl.Int64(),
+    "code": pl.String(),
+    "message": pl.String(),
+    "model": pl.String(),
+    "request_id": pl.String(),
+}
+RAW = "raw"
+_CODE, _MESSAGE = list(ANSWER_SCHEMA).index("code"), list(ANSWER_SCHEMA).index("message")
+
+_CUSTOM_ID = re.compile(rb'"custom_id"\s*:\s*("(?:[^"\\]|\\.)*")')
+_decode_chat = msgspec.json.Decoder(ChatLine).decode
+_SUCCESS = range(200, 300)
+
+
+def read_answers(handle: IO[bytes], *, raw: bool = False) -> Iterator[pl.DataFrame]:
+    """Yield what the lines of an output or error file say, in the order of the file.
+
+    Parameters
+    ----------
+    handle
+        The file, open for reading bytes.
+    raw
+        Whether to add the line itself, as the column ``raw``.
+
+    Yields
+    ------
+    pl.DataFrame
+        A row a line that names a ``custom_id``, with `ANSWER_SCHEMA`; ``code`` is null where the row succeeded.
+        Lines that name none cannot belong to a row; they stay in the file.
+    """
+    schema = ANSWER_SCHEMA | ({RAW: pl.String()} if raw else {})
+    # Only ``\\n`` ends a line of a binary file: U+2028 and its like may stand inside a JSON string.
+    while lines := handle.readlines(SLICE_BYTES):
+        columns: list[list[Any]] = [[] for _ in schema]
+        _read_slice(lines, columns)
+        series = [
+            pl.Series(name, values, dtype=dtype) for (name, dtype), values in zip(schema.items(), columns, strict=True)
+        ]
+        yield pl.DataFrame(series)
+
+
+def _read_slice(lines: list[bytes], columns: list[list[Any]]) -> None:
+    """Append what each line says.
+
+    The loop runs once a row, and most rows are good: it binds its names, makes no object that it can spare, and leaves
+    whatever is not simply good to `read_any`.
+    """
+    (add_id, add_response, add_finish, add_input, add_output, add_total, add_cached, add_reasoning, _, _,
+     add_model, add_request_id) = (column.append for column in columns[: len(ANSWER_SCHEMA)])  # fmt: skip
+    add_raw = columns[-1].append if len(columns) > len(ANSWER_SCHEMA) else None
+    failures: list[tuple[int, str, str | None]] = []
+    for line in lines:
+        try:
+            good = _decode_chat(line)
+            response, custom_id = good.response, good.custom_id
+            body = response.body
+            choice, usage = body.choices[0], body.usage
+            cached, reasoning = usage.prompt_tokens_details, usage.completion_tokens_details
+            content = choice.message.content
+            is_good = content is not None and 200 <= response.status_code < 300  # noqa: PLR2004
+        except (msgspec.DecodeError, UnicodeDecodeError, IndexError):
+            is_good = False
+        if is_good:
+            add_id(custom_id)
+            add_response(content)
+            add_finish(choice.finish_reason)
+            add_input(usage.prompt_tokens)
+            add_output(usage.completion_tokens)
+            add_total(usage.total_tokens)
+            add_cached(None if cached is None else cached.cached_tokens)
+            add_reasoning(None if reasoning is None else reasoning.reasoning_tokens)
+            add_model(body.model)
+            add_request_id(response.request_id)
+        else:
+            found, answer = (None, None) if line.isspace() else read_any(line)
+            if found is None or answer is None:
+                continue
+            if answer.code is not None:
+                failures.append((len(columns[0]), answer.code, answer.message))
+            add_id(found)
+            add_response(answer.response)
+            add_finish(answer.finish_reason)
+            add_input(answer.input_tokens)
+            add_output(answer.output_tokens)
+            add_total(answer.total_tokens)
+            add_cached(answer.cached_tokens)
+            add_reasoning(answer.reasoning_tokens)
+            add_model(answer.model)
+            add_request_id(answer.request_id)
+        if add_raw is not None:
+            add_raw(line.rstrip(b"\r\n").decode(errors="replace"))
+    codes, messages = columns[_CODE], columns[_MESSAGE]
+    codes += [None] * len(columns[0])
+    messages += codes
+    for index, code, message in failures:
+        codes[index], messages[index] = code, message
+
+
+def read_any(line: bytes) -> tuple[str | None, Answer]:
+    """Return the custom_id and the answer of a line of any shape; nothing that a service writes raises here."""
+    try:
+        found = msgspec.json.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return _id_in(line), Answer(code="malformed_line", message=f"the result line is not JSON: {error}")
+    if not isinstance(found, dict) or not isinstance(found.get("custom_id"), str):
+        return None, Answer()
+    return found["custom_id"], _read_object(found)
+
+
+def _read_object(line: dict[str, Any]) -> Answer:
+    response, error = line.get("response"), line.get("error")
+    if not isinstance(response, dict):
+        if error:
+            return _failure(error, None)
+        return Answer(code="empty_response", message="the line has neither a response nor an error")
+    request_id = response.get("request_id")
+    request_id = request_id if isinstance(request_id, str) else None
+    status, body = response.get("status_code"), _body(response.get("body"))
+    if not isinstance(status, int) or isinstance(status, bool):
+        answer = Answer(code="invalid_response", message=f"the line has no status_code, got {status!r}")
+    elif status not in _SUCCESS:
+        told = body.get("error", body) if isinstance(body, dict) else body
+        answer = _failure(told or error, status)
+    elif body is None or body in ({}, ""):
+        answer = Answer(code="empty_response", message=f"status {status} without a body")
+    elif not isinstance(body, dict):
+        answer = Answer(code="invalid_response", message=f"the body is {type(body).__name__}, not an object")
+    elif body.get("error") and "choices" not in body:
+        answer = _failure(body["error"], status)
+    else:
+        answer = read_chat_body(body)
+    return answer._replace(request_id=request_id)
+
+
+def _body(body: Any) -> Any:
+    """Return a body; one that is a JSON text holding an object is read as that object."""
+    if isinstance(body, str):
+        try:
+            found = msgspec.json.decode(body)
+        except (msgspec.DecodeError, RecursionError):
+            return body
+        return found if isinstance(found, dict) else body
+    return body
+
+
+def _failure(error: Any, status: int | None) -> Answer:
+    """Return the service's own code (its ``code``, else its ``type``, else ``http_<status>``) and its words."""
+    fallback = "unknown_error" if status is None else f"http_{status}"
+    if not isinstance(error, dict):
+        said = error if isinstance(error, str) else ""
+        return Answer(code=fallback, message=said or f"the service gave no reason ({fallback})")
+    code = error.get("code") or error.get("type") or fallback
+    message = error.get("message")
+    if not isinstance(message, str) or not message:
+        message = msgspec.json.encode(error).decode() if error else f"the service gave no reason ({fallback})"
+    return Answer(code=str(code), message=message)
+
+
+def _id_in(line: bytes) -> str | None:
+    """Return the custom_id that a broken line still names."""
+    found = _CUSTOM_ID.search(line)
+    try:
+        return msgspec.json.decode(found[1], type=str) if found else None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None

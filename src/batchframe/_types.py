@@ -1,0 +1,134 @@
+"""The nouns that several rooms share: what the service tells us, and what a run keeps on disk."""
+
+from __future__ import annotations
+
+from datetime import datetime  # noqa: TC003  (msgspec reads the annotations at run time)
+from typing import Any, Literal
+
+import msgspec
+
+SCHEMA_VERSION = 1
+TERMINAL = frozenset({"completed", "failed", "expired", "cancelled"})
+
+Stage = Literal["written", "uploading", "uploaded", "submitting", "submitted", "ended", "downloaded"]
+
+
+class RemoteFile(msgspec.Struct, frozen=True):
+    """A file at the service, as far as it told us."""
+
+    id: str
+    bytes: int | None = None
+    created_at: datetime | None = None
+    status: str | None = None
+
+
+class RemoteBatch(msgspec.Struct, frozen=True):
+    """A batch at the service; ``status`` is the service's word, in lower case.
+
+    ``raw`` is the whole object as it came. Counts are for display only: rows are counted from result lines.
+    """
+
+    id: str
+    status: str
+    input_file_id: str | None = None
+    output_file_id: str | None = None
+    error_file_id: str | None = None
+    created_at: datetime | None = None
+    completed_requests: int = 0
+    failed_requests: int = 0
+    errors: list[tuple[int | None, str, str]] = []
+    raw: dict[str, Any] = {}
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the service will do no more with it; an unknown status means that it is still running."""
+        return self.status in TERMINAL
+
+
+class Account(msgspec.Struct, frozen=True):
+    """Whose batches these are; never a key, nor anything made from one."""
+
+    provider: str
+    base_url: str
+    organization: str | None = None
+    project: str | None = None
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """What makes a run this run: the multiset of its request bodies, and where they are sent.
+
+    ``digest`` is the sum modulo 2^128 of the first 128 bits of each body's BLAKE3 digest, in hex: it does not depend
+    on the order of the rows, and a body that occurs twice counts twice.
+    """
+
+    digest: str
+    requests: int
+    endpoint: str
+    account: Account
+    name: str | None = None
+
+
+class RunRecord(msgspec.Struct):
+    """``run.json``: written once, when the run is made."""
+
+    run_id: str
+    identity: Identity
+    rows: int
+    blocks: list[int]
+    options: dict[str, Any]
+    created_at: datetime
+    batchframe_version: str
+    schema_version: int = SCHEMA_VERSION
+
+
+class PartRecord(msgspec.Struct):
+    """``part.json``: which requests one input file holds.
+
+    A first attempt holds ranges of rows, ``[block, start, stop]``; a retry or a split may hold any rows, by the
+    ``custom_id`` of their requests. ``digest`` is the order-free sum over its requests, as in `Identity`; ``tokens``
+    is an estimate. A part that was split is replaced by those that name it in ``split_from``.
+    """
+
+    number: int
+    requests: int
+    bytes: int
+    tokens: int
+    digest: str = ""
+    attempt: int = 1
+    ranges: list[tuple[int, int, int]] | None = None
+    custom_ids: list[str] | None = None
+    split_from: int | None = None
+    retry_of: int | None = None
+
+
+class SubmissionRecord(msgspec.Struct):
+    """``submissions/N.json``: one upload and one create of a part's input file.
+
+    ``stage`` is ours and only moves forward. A submission that ended without a ``batch_id`` never became a batch;
+    ``reason`` says why. ``said`` keeps the service's words as they came. ``refused`` is true while the last create is
+    known to have come to nothing; a submission that is ``submitting`` without it is in doubt.
+    """
+
+    number: int
+    stage: Stage = "written"
+    input_file_id: str | None = None
+    input_file_created_at: datetime | None = None
+    batch_id: str | None = None
+    status: str | None = None
+    batch: dict[str, Any] | None = None
+    reason: str | None = None
+    said: list[dict[str, Any]] = []
+    times: dict[str, datetime] = {}
+    refused: bool = False
+    doubt_at: datetime | None = None
+    input_deleted_at: datetime | None = None
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it may still lead to answers."""
+        return self.stage not in {"ended", "downloaded"} or (self.stage == "ended" and self.has_files)
+
+    @property
+    def has_files(self) -> bool:
+        """Whether it ended as a batch whose result files can be fetched."""
+        return self.batch_id is not None and self.status in {"completed", "expired", "cancelled"}

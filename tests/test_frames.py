@@ -1,0 +1,188 @@
+"""What a frame may be, and how it is walked: once, in order, in slices."""
+
+from __future__ import annotations
+
+import json
+
+import polars as pl
+import pyarrow as pa
+import pytest
+
+import batchframe as bf
+from batchframe import _frames, _options
+from batchframe._frames import Source, to_polars
+from batchframe._requests import compile_prompt
+
+FRAME = pl.DataFrame({"x": ["a", "b", "c"], "n": [1, 2, 3]})
+
+
+def contents(frame, prompt="{x}", **options):
+    rows = bf.requests(frame, prompt, model="m", **options)
+    return [line and json.loads(line)["body"]["messages"][-1]["content"] for line in rows["request"]]
+
+
+class Stream:
+    """Any object with the Arrow C stream."""
+
+    def __init__(self, table):
+        self._table = table
+
+    def __arrow_c_stream__(self, requested_schema=None):
+        return self._table.__arrow_c_stream__(requested_schema)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: FRAME,
+        FRAME.lazy,
+        FRAME.to_arrow,
+        lambda: pa.RecordBatchReader.from_batches(
+            FRAME.to_arrow().schema, FRAME.to_arrow().to_batches(max_chunksize=2)
+        ),
+        lambda: Stream(FRAME.to_arrow()),
+        lambda: Stream(FRAME),
+        lambda: pytest.importorskip("pandas").DataFrame(FRAME.to_dict(as_series=False), index=[7, 8, 9]),
+    ],
+    ids=["polars", "lazy", "pyarrow", "record batches", "stream", "stream of polars", "pandas"],
+)
+def test_frames(make):
+    assert contents(make()) == ["a", "b", "c"]
+    schema = bf.result_schema(make(), "{x}", model="m")
+    assert schema.names()[:3] == ["x", "n", "custom_id"]
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [FRAME["x"], [1, 2], {"x": ["a"]}, None, "reviews.parquet", 3, object(), pl.DataFrame, FRAME.lazy, pl.col("x")],
+    ids=lambda frame: type(frame).__name__,
+)
+def test_what_is_no_frame_is_refused(frame):
+    for call in (bf.requests, bf.run, bf.submit, bf.result_schema):
+        with pytest.raises(
+            bf.InputError, match="expected a Polars DataFrame or LazyFrame, or an object with __arrow_c_stream__"
+        ) as caught:
+            call(frame, "{x}", model="m")
+        assert str(caught.value).endswith(f"got {type(frame).__module__}.{type(frame).__qualname__}")
+
+
+def test_a_stream_of_no_columns_is_refused():
+    with pytest.raises(
+        bf.InputError, match=r"Arrow stream of pyarrow\.lib\.ChunkedArray gives no frame|expected a Polars"
+    ):
+        contents(pa.chunked_array([["a"]]))
+
+
+def test_object_columns_are_refused_wherever_they_are():
+    for frame in (FRAME.with_columns(o=pl.Series([object()] * 3, dtype=pl.Object)),):
+        for given in (frame, frame.lazy()):
+            with pytest.raises(
+                bf.InputError, match="column 'o' has dtype Object, which no file can hold: drop it, or cast it"
+            ):
+                contents(given)
+
+
+def test_columns_of_ours_are_refused():
+    with pytest.raises(
+        bf.InputError, match="column 'batchframe:line' starts with 'batchframe:', which is batchframe's own: rename it"
+    ):
+        contents(FRAME.rename({"n": "batchframe:line"}))
+    assert contents(FRAME.rename({"n": "batchframe"})) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("make", [lambda frame: frame, lambda frame: frame.lazy()], ids=["eager", "lazy"])
+def test_no_rows(make):
+    frame = make(FRAME.clear())
+    rows = bf.requests(frame, "{x}", model="m", seed=pl.col("n"))
+    assert rows.schema == {"custom_id": pl.String, "request": pl.String}
+    assert rows.height == 0
+    assert bf.requests(frame, pl.col("x") + "!", model="m").height == 0
+
+
+@pytest.mark.filterwarnings("ignore:the prompt has no field")
+def test_no_columns():
+    assert bf.requests(pl.DataFrame(), "Go", model="m").height == 0
+    assert bf.requests(pl.DataFrame().lazy(), "Go", model="m").height == 0
+
+
+def test_columns_named_like_patterns_are_kept_apart():
+    frame = pl.DataFrame({"*": ["star"], "^.*$": ["pattern"], "x": ["a"]})
+    (rows,) = compile_prompt(frame, "{*}", _options.parse({"model": "m"}), 10_000).slices()
+    assert rows.columns[:3] == ["*", "^.*$", "x"]
+    assert rows.select(pl.nth(0, 1, 2)).rows() == [("star", "pattern", "a")]
+    assert contents(frame, "{*}{^.*$}", custom_id="^.*$") == ["starpattern"]
+
+
+# -- slices
+
+
+def test_a_lazy_frame_is_evaluated_once_in_order():
+    seen = []
+
+    def note(batch):
+        seen.append(batch["n"].to_list())
+        return batch
+
+    frame = pl.DataFrame({"n": range(50_000)}).lazy().map_batches(note, schema={"n": pl.Int64}, streamable=True)
+    for prompt in (
+        "{n}",
+        pl.format("{}", "n"),
+        pl.format("{}", pl.col("n").shift(0)),
+        [{"role": "user", "content": pl.col("n") + 0}],
+    ):
+        seen.clear()
+        assert contents(frame, prompt) == [str(n) for n in range(50_000)]
+        assert sorted(n for batch in seen for n in batch) == list(range(50_000))
+
+
+def test_a_lazy_frame_whose_expression_must_be_tried_is_evaluated_once():
+    seen = []
+
+    def note(batch):
+        seen.append(batch.height)
+        return batch
+
+    frame = FRAME.lazy().map_batches(note, schema=FRAME.schema)
+    assert contents(frame, pl.lit(pl.Series(["p", "q", "r"]))) == ["p", "q", "r"]
+    assert seen == [3]
+
+
+@pytest.mark.parametrize("lazy", [False, True], ids=["eager", "lazy"])
+def test_slices_are_bounded_in_rows_and_bytes(monkeypatch, lazy):
+    monkeypatch.setattr(_frames, "SLICE_ROWS", 1000)
+    monkeypatch.setattr(_frames, "SLICE_BYTES", 200_000)
+    frame = pl.DataFrame({"x": ["a" * 1000] * 2500, "n": range(2500)})
+    slices = list(Source(frame.lazy() if lazy else frame).slices())
+    assert pl.concat(slices).equals(frame)
+    assert max(piece.height for piece in slices) <= 1000
+    assert 100_000 < max(piece.estimated_size() for piece in slices) <= 201_000
+    small = pl.DataFrame({"n": range(2500)})
+    heights = [piece.height for piece in Source(small.lazy() if lazy else small).slices()]
+    assert sum(heights) == 2500
+    assert max(heights) <= 1000
+    assert len(heights) <= 5
+
+
+def test_small_batches_are_joined():
+    batches = (pl.DataFrame({"n": [row]}) for row in range(100))
+    assert [piece.height for piece in _frames._even(batches)] == [100]
+
+
+def test_rows_are_numbered_over_slices(monkeypatch):
+    monkeypatch.setattr(_frames, "SLICE_ROWS", 2)
+    frame = pl.DataFrame({"x": list("abcde")})
+    for given in (frame, frame.lazy()):
+        assert bf.requests(given, "{x}", model="m")["custom_id"].to_list() == [f"row-{row}" for row in range(5)]
+
+
+def test_the_frame_itself_is_not_changed():
+    frame = FRAME.clone()
+    contents(frame, pl.col("x"), seed=pl.col("n"))
+    assert frame.equals(FRAME)
+    assert to_polars(frame) is frame
+
+
+def test_an_error_of_the_users_query_comes_through():
+    frame = pl.DataFrame({"x": ["1", "b"]}).lazy().with_columns(n=pl.col("x").cast(pl.Int64))
+    with pytest.raises(pl.exceptions.PolarsError, match="conversion from `str` to `i64` failed"):
+        contents(frame)

@@ -1,0 +1,393 @@
+"""Options and body parameters: what is accepted, and what each refusal says."""
+
+from __future__ import annotations
+
+import datetime as dt
+import enum
+import importlib.util
+import json
+import numbers
+from decimal import Decimal
+from pathlib import Path
+
+import openai
+import polars as pl
+import pytest
+
+import batchframe as bf
+from batchframe import _options
+from batchframe._columns import added_schema
+from batchframe._parameters import PARAMETERS
+
+FRAME = pl.DataFrame({"x": ["a", "b"], "n": [1, None]})
+CHAT = "/v1/chat/completions"
+
+
+def bodies(**options):
+    rows = bf.requests(FRAME, "{x}", model="m", **options)
+    return [json.loads(line)["body"] for line in rows["request"]]
+
+
+def parameters(**options):
+    (first, _) = bodies(**options)
+    return {name: value for name, value in first.items() if name not in {"model", "messages"}}
+
+
+def refusal(**options):
+    with pytest.raises(bf.OptionError) as caught:
+        bf.requests(FRAME, "{x}", **{"model": "m", **options})
+    return str(caught.value)
+
+
+# -- the table
+
+
+def test_options_do_not_take_the_names_of_parameters_unawares():
+    # Made from the call, or reached by extra_body, as the table of options says.
+    known = {"model", "prompt", "response_format", "metadata", "include"}
+    for endpoint, names in PARAMETERS.items():
+        assert _options.NAMES & names <= known, endpoint
+
+
+def test_parameters_are_those_of_the_sdk():
+    path = Path(__file__).parents[1] / "scripts" / "generate_parameters.py"
+    spec = importlib.util.spec_from_file_location("generate_parameters", path)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    written = script.TARGET.read_text()
+    if f"openai {openai.__version__}." in written:
+        assert script.generate() == written, "run scripts/generate_parameters.py"
+    for endpoint, type_ in script.TYPES.items():
+        assert set(type_.__annotations__) <= PARAMETERS[endpoint], "a name that this SDK has is refused"
+
+
+def test_included_columns_are_those_of_the_schema():
+    assert list(added_schema(_options.INCLUDES))[-len(_options.INCLUDES) :] == list(_options.INCLUDES)
+    assert not set(_options.INCLUDES) & _options._NOT_YET_INCLUDED
+
+
+def test_none_means_the_default_of_each_option():
+    names = _options.NAMES - _options._NOT_YET - {"model"}
+    assert _options.parse({"model": "m", **dict.fromkeys(names)}) == _options.parse({"model": "m"})
+
+
+# -- names
+
+
+def test_model_is_required():
+    with pytest.raises(
+        bf.OptionError, match=r'model is required: .* such as model="gpt-4o-mini", or the Azure deployment'
+    ):
+        bf.requests(FRAME, "{x}")
+    for nothing in (None, "", "  "):
+        assert refusal(model=nothing) == f"model must be a model id or deployment name, got {nothing!r}"
+    assert "model must be text, got" in refusal(model=pl.col("x"))
+    assert "one run has one model" in refusal(model=["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("poll_second", "poll_seconds"),
+        ("temprature", "temperature"),
+        ("max_token", "max_tokens"),
+        ("custom_ids", "custom_id"),
+        ("Seed", "seed"),
+    ],
+)
+def test_a_wrong_name_is_refused_with_the_nearest(name, meant):
+    said = refusal(**{name: 1})
+    assert f"'{name}' is neither an option of batchframe nor a parameter of {CHAT}." in said
+    assert f"Did you mean {meant!r}?" in said
+    assert f"extra_body={{'{name}': …}}" in said
+
+
+def test_a_name_like_no_other_has_no_suggestion():
+    assert "Did you mean" not in refusal(zzzzzzzz=1)
+
+
+@pytest.mark.parametrize("name", ["stream", "stream_options"])
+@pytest.mark.parametrize("value", [True, False, None])
+def test_streaming_is_refused(name, value):
+    assert refusal(**{name: value}).startswith(f"{name} is refused: a batch cannot stream")
+
+
+def test_background_is_refused():
+    assert "background is refused" in refusal(background=True)
+
+
+@pytest.mark.parametrize("name", ["messages", "input"])
+def test_what_the_prompt_makes_is_refused(name):
+    assert refusal(**{name: []}) == f"{name} is made from the prompt: pass it as the prompt argument"
+
+
+@pytest.mark.parametrize("name", sorted(_options._NOT_YET))
+def test_options_to_come_are_refused_by_name(name):
+    assert refusal(**{name: 1}) == f"{name} is not available in this version of batchframe: leave it out"
+
+
+def test_endpoints():
+    assert bodies(endpoint=None) == bodies(endpoint=CHAT)
+    assert refusal(endpoint="/v1/responses").startswith("endpoint '/v1/responses' is not available in this version")
+    said = refusal(endpoint="/v1/chat/completion")
+    assert "is not an endpoint. Did you mean '/v1/chat/completions'?" in said
+    assert "Available: /v1/chat/completions" in refusal(endpoint=["x"])
+
+
+# -- values of options
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("on_null", "drop", """on_null must be "skip", "render" or "raise", got 'drop'"""),
+        ("on_null", ["skip"], "on_null must be"),
+        ("limits", {"max_requests": 1}, "limits must be a bf.Limits(...), such as"),
+        ("poll_seconds", -1, "poll_seconds must be a number of seconds, 0 or more, got -1"),
+        ("poll_seconds", "5", "got '5'"),
+        ("poll_seconds", True, "got True"),
+        ("settle_seconds", float("nan"), "settle_seconds must be a number of seconds, 0 or more, got nan"),
+        ("timeout_seconds", float("inf"), "timeout_seconds must be"),
+        ("custom_id", 3, "custom_id must be text, got 3"),
+        ("name", 3, "name must be text, got 3"),
+        ("prefix", 3, "prefix must be text, got 3"),
+        ("completion_window", 24, "completion_window must be text, got 24"),
+        ("run_dir", 3, "run_dir must be the path of a folder, got 3"),
+        ("extra_body", [1], "extra_body must be a dict of parameters, got [1]"),
+        ("extra_body", {1: 2}, "extra_body must be a dict of parameters, got {1: 2}"),
+        ("expires_after", 1.5, "expires_after must be a whole number of seconds from 3600"),
+        ("expires_after", True, "got True"),
+        ("expires_after", 3599, "got 3599"),
+        ("expires_after", 2_592_001, "to 2592000 (30 days), got 2592001"),
+        ("include", 5, """include must be a list of names, such as ["model", "raw"], got 5"""),
+        (
+            "include",
+            ["modell"],
+            "include has no column 'modell'. Did you mean 'model'? Available: model, request_id, batch_id, raw",
+        ),
+        ("include", ["model", ["raw"]], "include has no column ['raw']"),
+        ("include", "cost", "include='cost' is not available in this version of batchframe. Available: model"),
+        ("metadata", {"a": 1}, "metadata must be a dict of text to text, got {'a': 1}"),
+        ("metadata", "a", "metadata must be a dict of text to text, got 'a'"),
+        ("metadata", {str(key): "" for key in range(13)}, "metadata takes at most 12 pairs of yours"),
+        ("metadata", {"k" * 65: ""}, "keys to 64 characters"),
+        ("metadata", {"k": "v" * 513}, "values to 512"),
+        ("metadata", {"batchframe_run": "x"}, "metadata keys that start with batchframe_ are batchframe's own"),
+    ],
+)
+def test_values_that_cannot_be(option, value, said):
+    assert said in refusal(**{option: value})
+
+
+def test_values_at_their_limits():
+    metadata = {"k" * 64: "v" * 512} | {str(key): "" for key in range(11)}
+    given = {"metadata": metadata, "expires_after": 3600, "poll_seconds": 0, "include": ("raw", "model", "raw")}
+    parsed = _options.parse({"model": "m", **given})
+    assert (parsed.metadata, parsed.expires_after, parsed.poll_seconds) == (metadata, 3600, 0)
+    assert parsed.include == ("model", "raw")  # once each, in the order of the table
+    assert _options.parse({"model": "m", "include": "raw"}).include == ("raw",)
+
+
+# -- the body
+
+
+def test_the_order_of_arguments_makes_no_other_request():
+    one = bf.requests(FRAME, "{x}", model="m", temperature=0, seed=1, extra_body={"b": 1, "a": 2})
+    other = bf.requests(FRAME, "{x}", extra_body={"a": 2, "b": 1}, seed=1, temperature=0, model="m")
+    assert one.equals(other)
+
+
+def test_extra_body():
+    body = parameters(temperature=0, extra_body={"temperature": 1, "metadata": {"a": "b"}, "new": None, "n": 1})
+    assert body == {"temperature": 1, "metadata": {"a": "b"}, "new": None, "n": 1}
+    assert refusal(extra_body={"model": "x"}).startswith("extra_body holds model, which comes from the model argument")
+    assert refusal(extra_body={"messages": []}).startswith(
+        "extra_body holds messages, which comes from the prompt argument"
+    )
+    for body in (
+        {"stream": True},
+        {"background": False, "stream": True},
+        {"stream_options": {}},
+        {"stream": pl.col("n")},
+    ):
+        assert "which a batch cannot do: leave it out" in refusal(extra_body=body)
+    assert parameters(extra_body={"stream": False}) == {"stream": False}
+
+
+def test_a_parameter_that_is_none_or_null_is_left_out():
+    assert parameters(temperature=None, seed=1) == {"seed": 1}
+    assert [body.get("seed", "out") for body in bodies(seed=pl.col("n"))] == [1, "out"]
+    assert [body.get("seed", "out") for body in bodies(seed=pl.lit(None))] == ["out", "out"]
+
+
+@pytest.mark.parametrize("count", [2, 0, "1", pl.col("n"), pl.lit(1)], ids=str)
+def test_more_than_one_answer_is_refused(count):
+    assert refusal(n=count).startswith("n must be 1 in this version of batchframe, got")
+    assert parameters(n=1) == {"n": 1}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"type": "text"},
+        {"type": "json_object"},
+        {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}},
+    ],
+)
+def test_response_format_in_the_form_of_the_service(value):
+    assert parameters(response_format=value) == {"response_format": value}
+
+
+@pytest.mark.parametrize(
+    "value", [dict, pl.Struct({"a": pl.Int64}), {"type": "object"}, {"type": ["text"]}, "json_object"], ids=str
+)
+def test_response_format_in_other_forms_is_to_come(value):
+    assert "pass the service's own form, such as" in refusal(response_format=value)
+
+
+class Colour(str, enum.Enum):
+    RED = "red"
+
+
+class Text(str):
+    __slots__ = ()
+
+    def __str__(self):
+        return "another"
+
+
+class Scalar:
+    """As numpy's: registered as a number, and no Python number itself."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __int__(self):
+        return self.value
+
+    def __float__(self):
+        return float(self.value)
+
+    def __lt__(self, other):
+        return self.value < other
+
+
+class Whole(Scalar):
+    pass
+
+
+class Fraction(Scalar):
+    pass
+
+
+numbers.Integral.register(Whole)
+numbers.Real.register(Fraction)
+
+
+@pytest.mark.parametrize(
+    ("value", "sent"),
+    [
+        (True, "true"),
+        (10**30, "1" + "0" * 30),
+        (0.1, "0.1"),
+        (1e22, "1e22"),
+        ((1, "a"), '[1,"a"]'),
+        ({50256: -100}, '{"50256":-100}'),
+        (Decimal("1.50"), "1.50"),
+        (dt.date(2024, 1, 2), '"2024-01-02"'),
+        (dt.datetime(2024, 1, 2, 3, tzinfo=dt.timezone.utc), '"2024-01-02T03:00:00Z"'),
+        (dt.time(1, 2), '"01:02:00"'),
+        (Colour.RED, '"red"'),
+        (Text("a"), '"a"'),
+        (Whole(3), "3"),
+        (Fraction(3), "3.0"),
+        ({"é": [None, {"b": "\u2028"}]}, '{"é":[null,{"b":"\u2028"}]}'),
+        ({}, "{}"),
+    ],
+)
+def test_constant_values(value, sent):
+    line = bf.requests(FRAME, "{x}", model="m", extra_body={"p": value})["request"][0]
+    assert line.endswith(f'],"p":{sent}}}}}')
+
+
+def test_a_run_keeps_constant_values_of_every_kind(client):
+    run = bf.submit(
+        FRAME, "{x}", model="gpt-4o-mini", client=client, poll_seconds=0.05, temperature=Fraction(0), seed=Whole(3),
+        logit_bias={50256: Whole(-100)}, user=Colour.RED, top_p=Decimal("0.50"), stop=(Text("a"), "b"),
+    )  # fmt: skip
+    assert run.wait().succeeded == 2
+
+
+LOOP: list = []
+LOOP.append(LOOP)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (float("nan"), "temperature holds nan, which JSON has not"),
+        (float("inf"), "temperature holds inf, which JSON has not"),
+        (Decimal("NaN"), "temperature holds Decimal('NaN'), which JSON has not"),
+        ({"a": [1, float("nan")]}, "temperature['a'][1] holds nan"),
+        (Fraction(float("inf")), "which JSON has not"),
+        (b"x", "temperature holds bytes, which JSON has not: encode them first, such as base64"),
+        ([bytearray(b"x")], "temperature[0] holds bytes"),
+        ({1, 2}, "temperature holds set, which has no plain JSON: pass dicts, lists, text and numbers"),
+        (dt.timedelta(1), "temperature holds timedelta"),
+        (object(), "temperature holds object"),
+        (1j, "temperature holds complex"),
+        (pl.Series([1, 2]), "temperature holds Series"),
+        (lambda: 1, "temperature holds function"),
+        ({"a": pl.col("x")}, "temperature['a'] has an expression inside a value: make the whole value an expression"),
+        ([pl.col("x")], "temperature[0] has an expression inside a value"),
+        (Decimal("Infinity"), "temperature holds Decimal('Infinity')"),
+        ({1.5: 2}, "temperature has the key 1.5"),
+        ({None: 1}, "temperature has the key None, and JSON's keys are text"),
+        ({"a": {True: 1}}, "temperature['a'] has the key True"),
+        (LOOP, "temperature has no JSON: it is nested too deeply, or holds itself"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_values_that_have_no_json(value, said):
+    assert said in refusal(temperature=value)
+
+
+def test_a_bad_expression_names_the_parameter_and_the_columns():
+    with pytest.raises(
+        bf.TemplateError, match=r"the expression for seed does not fit the frame: .*nope.* Columns: 'x', 'n'"
+    ):
+        bodies(seed=pl.col("nope"))
+
+
+# -- clashes with columns of the frame
+
+
+def test_added_columns_do_not_take_the_place_of_others():
+    frame = pl.DataFrame({"x": ["a"], "response": ["b"], "b_usage": [1], "model": [1]})
+    with pytest.raises(bf.InputError, match=r"the frame has a column 'response' already, .* pass prefix=\"batch_\""):
+        bf.requests(frame, "{x}", model="m")
+    with pytest.raises(bf.InputError, match=r"'b_usage' already"):
+        bf.requests(frame, "{x}", model="m", prefix="b_")
+    schema = bf.result_schema(frame, "{x}", model="m", prefix="c_", include=["model", "raw"])
+    assert schema.names()[4:] == [
+        "c_custom_id",
+        "c_response",
+        "c_finish_reason",
+        "c_usage",
+        "c_error",
+        "c_model",
+        "c_raw",
+    ]
+    with pytest.raises(bf.InputError, match=r"'model' already"):
+        bf.requests(frame.drop("response"), "{x}", model="m", include="model")
+    assert bf.requests(frame.drop("response"), "{x}", model="m").height == 1  # not asked for: no clash
+
+
+def test_the_id_column_may_be_called_custom_id():
+    frame = pl.DataFrame({"x": ["a", "b"], "custom_id": ["p", "q"]})
+    assert bf.requests(frame, "{x}", model="m", custom_id="custom_id")["custom_id"].to_list() == ["p", "q"]
+    assert bf.result_schema(frame, "{x}", model="m", custom_id="custom_id").names().count("custom_id") == 1
+    with pytest.raises(bf.InputError, match="'custom_id' already"):
+        bf.requests(frame, "{x}", model="m")
+    with pytest.raises(bf.InputError, match="'custom_id' already"):  # the added column is text
+        bf.requests(frame.with_columns(custom_id=pl.lit(1)), "{x}", model="m", custom_id="custom_id")

@@ -1,0 +1,500 @@
+"""Prompts of every kind become request lines: messages, conversations, expressions, nulls, ids."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+
+import polars as pl
+import polars.selectors as cs
+import pytest
+
+import batchframe as bf
+from batchframe import _frames, _options
+from batchframe._requests import compile_prompt, digest_sums
+
+FRAME = pl.DataFrame({"x": ["a", "b", "c"], "n": [1, 2, 3], "maybe": ["p", None, "q"]})
+USER = {"role": "user", "content": "{x}"}
+
+
+def lines(frame, prompt, **options):
+    return bf.requests(frame, prompt, model="m", **options)["request"].to_list()
+
+
+def messages(frame, prompt, **options):
+    return [line and json.loads(line)["body"]["messages"] for line in lines(frame, prompt, **options)]
+
+
+def contents(frame, prompt, **options):
+    return [found and found[-1]["content"] for found in messages(frame, prompt, **options)]
+
+
+def codes(frame, prompt, **options):
+    renderer = compile_prompt(frame, prompt, _options.parse({"model": "m", **options}), 1_000_000)
+    rows = pl.concat(renderer.slices())
+    return list(zip(rows["batchframe:code"], rows["batchframe:message"], strict=True))
+
+
+def refusal(error, frame, prompt, **options):
+    with pytest.raises(error) as caught:
+        bf.requests(frame, prompt, model="m", **options)
+    return str(caught.value)
+
+
+@pytest.fixture(params=["eager", "lazy"])
+def as_frame(request):
+    return (lambda frame: frame.lazy()) if request.param == "lazy" else (lambda frame: frame)
+
+
+@pytest.fixture(params=[65_536, 2], ids=["one slice", "slices"])
+def _slices(request, monkeypatch):
+    monkeypatch.setattr(_frames, "SLICE_ROWS", request.param)
+
+
+# -- the line
+
+
+def test_the_line_to_the_byte():
+    (line,) = lines(FRAME.head(1), "Say {x}", system="Be brief", temperature=0, max_tokens=pl.col("n"))
+    assert line == (
+        '{"custom_id":"row-0","method":"POST","url":"/v1/chat/completions","body":{"model":"m","messages":'
+        '[{"role":"system","content":"Be brief"},{"role":"user","content":"Say a"}],"max_tokens":1,"temperature":0}}'
+    )
+
+
+def test_the_digest_is_of_the_body_alone():
+    def rows(frame, **options):
+        (slice_,) = compile_prompt(frame, "{x}", _options.parse({"model": "m", **options}), 1_000_000).slices()
+        return slice_["batchframe:digest"]
+
+    digests = rows(FRAME)
+    assert digests.n_unique() == 3
+    assert {len(value) for value in digests} == {16}
+    assert rows(FRAME.reverse()).to_list() == digests.reverse().to_list()
+    assert rows(FRAME, custom_id="x").equals(digests)
+    assert rows(FRAME, seed=1).n_unique() == 3
+    assert not set(rows(FRAME, seed=1)) & set(digests)
+
+
+def test_digest_sums_are_sums():
+    digests = pl.Series([b"\xff" * 16, b"\x00" * 15 + b"\x02", None, b"\x01" * 16], dtype=pl.Binary)
+    assert digest_sums(digests) == (2 + int.from_bytes(b"\x01" * 16, "big") - 1) % 2**128
+    assert digest_sums(digests.clear()) == 0
+    many = pl.Series([b"\xff" * 16] * 100_000, dtype=pl.Binary)
+    assert (
+        digest_sums(pl.concat([many, digests, many]))
+        == (2 + int.from_bytes(b"\x01" * 16, "big") - 1 - 200_000) % 2**128
+    )
+
+
+# -- messages
+
+
+@pytest.mark.usefixtures("_slices")
+def test_messages_of_templates_and_expressions(as_frame):
+    prompt = [
+        {"role": "developer", "content": "Be {n}"},
+        {"role": "user", "content": pl.col("x").str.to_uppercase()},
+        {"role": "assistant", "content": "fixed {{}}"},
+        {"role": "user", "content": "{x}?"},
+    ]
+    roles = ["system", "developer", "user", "assistant", "user"]
+    got = messages(as_frame(FRAME), prompt, system=pl.format("sys {}", "n"))
+    assert [[message["role"] for message in found] for found in got] == [roles] * 3
+    assert [[message["content"] for message in found] for found in got] == [
+        [f"sys {n}", f"Be {n}", x.upper(), "fixed {}", f"{x}?"] for x, n in zip("abc", [1, 2, 3], strict=True)
+    ]
+    assert messages(as_frame(FRAME), tuple(prompt)) == messages(as_frame(FRAME), prompt)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "said"),
+    [
+        ([], "the list of messages is empty"),
+        ([{"role": "user"}], """message 0 must be {"role": …, "content": …}, got {'role': 'user'}"""),
+        ([USER, "x"], "message 1 must be"),
+        ([{**USER, "name": "x"}], "message 0 must be"),
+        ([{**USER, "role": "usr"}], "message 0 has role 'usr': it must be one of system, developer, user"),
+        ([{**USER, "role": pl.col("x")}], "message 0 has role"),
+        ([{**USER, "content": 3}], "message 0 must be a template or an expression, got int"),
+        ([{**USER, "content": None}], "message 0 must be a template or an expression, got NoneType"),
+        (3, "the prompt must be a template, an expression, or a list of messages"),
+        (None, "the prompt must be a template"),
+        ({"role": "user", "content": "{x}"}, "the prompt must be a template"),
+        (b"{x}", "the prompt must be a template"),
+        (pl.Series(["a"]), "the prompt is a Series: add it to the frame and pass its column"),
+    ],
+)
+def test_prompts_that_are_none(prompt, said):
+    assert said in refusal(bf.OptionError, FRAME, prompt)
+
+
+def test_system_must_be_a_template_or_an_expression():
+    assert "system must be a template or an expression, got int" in refusal(bf.OptionError, FRAME, "{x}", system=3)
+    assert "the prompt names {nope}" in refusal(bf.TemplateError, FRAME, "{x}", system="{nope}")
+
+
+# -- nulls
+
+
+NULLABLE = {
+    "template": ("<{maybe}>", {}, ["<p>", "<>", "<q>"], "column 'maybe' is null"),
+    "expression": (pl.col("maybe"), {}, ["p", "", "q"], "prompt is null"),
+    "message": ([USER, {"role": "user", "content": "{maybe}"}], {}, ["p", "", "q"], "column 'maybe' is null"),
+    "message by expression": ([USER, {**USER, "content": pl.col("maybe")}], {}, ["p", "", "q"], "message 1 is null"),
+    "system": ("{x}", {"system": "{maybe}"}, ["a", "b", "c"], "column 'maybe' is null"),
+    "system by expression": ("{x}", {"system": pl.col("maybe")}, ["a", "b", "c"], "system is null"),
+}  # fmt: skip
+
+
+@pytest.mark.usefixtures("_slices")
+@pytest.mark.parametrize("kind", NULLABLE)
+def test_nulls(kind, as_frame):
+    prompt, options, rendered, said = NULLABLE[kind]
+    frame = as_frame(FRAME)
+    assert [found is None for found in messages(frame, prompt, **options)] == [False, True, False]
+    assert codes(frame, prompt, **options) == [(None, None), ("null_input", said), (None, None)]
+    assert contents(frame, prompt, on_null="render", **options) == rendered
+    assert codes(frame, prompt, on_null="render", **options) == [(None, None)] * 3
+    assert refusal(bf.InputError, frame, prompt, on_null="raise", **options) == (
+        f'{said} in row 1, and on_null="raise" was asked for'
+    )
+
+
+def test_a_null_system_message_rendered_is_empty():
+    got = messages(FRAME, "{x}", system=pl.col("maybe"), on_null="render")
+    assert [found[0] for found in got] == [{"role": "system", "content": text} for text in ("p", "", "q")]
+
+
+def test_a_row_has_the_first_of_its_reasons():
+    frame = pl.DataFrame(
+        {"a": [None, [1.0]], "b": [[float("nan")], [float("nan")]]}, schema_overrides={"a": pl.List(pl.Float64)}
+    )
+    assert codes(frame, "{a}{b}") == [
+        ("null_input", "column 'a' is null"),
+        ("invalid_input", "column 'b' holds NaN or infinity, which JSON has not"),
+    ]
+
+
+def test_parameters_that_have_no_json_spoil_their_row():
+    frame = FRAME.with_columns(t=pl.Series([0.5, float("nan"), None]), s=pl.Series([Decimal("0.10"), None, Decimal(2)]))
+    got = lines(frame, "{x}", temperature=pl.col("t"), top_p=pl.col("s"))
+    assert [line and line.split("}],")[1] for line in got] == [
+        '"temperature":0.5,"top_p":0.10}}', None, '"top_p":2.00}}'
+    ]  # fmt: skip
+    assert codes(frame, "{x}", temperature=pl.col("t"))[1] == (
+        "invalid_input", "temperature holds NaN or infinity, which JSON has not"
+    )  # fmt: skip
+
+
+# -- conversations
+
+
+def conversation(rows, **fields):
+    dtype = pl.List(pl.Struct({"role": pl.String, "content": pl.String, **fields}))
+    return pl.DataFrame({"chat": pl.Series(rows, dtype=dtype), "x": [str(row) for row in range(len(rows))]})
+
+
+def said_by(role, content, **fields):
+    return {"role": role, "content": content, **fields}
+
+
+@pytest.mark.usefixtures("_slices")
+def test_conversations(as_frame):
+    rows = [
+        [said_by("user", 'a"\n')],
+        [said_by("system", "s"), said_by("user", "b"), said_by("assistant", "c"), said_by("user", "{x}")],
+        [said_by("user", "")],
+    ]
+    frame = as_frame(conversation(rows))
+    assert messages(frame, pl.col("chat")) == rows
+    assert messages(frame, pl.col("chat"), system="S{x}") == [
+        [said_by("system", f"S{n}"), *row] for n, row in enumerate(rows)
+    ]
+    assert lines(frame.head(1), pl.col("chat"))[0].endswith('"messages":[{"role":"user","content":"a\\"\\n"}]}}')
+
+
+@pytest.mark.usefixtures("_slices")
+def test_conversations_that_cannot_be_sent(as_frame):
+    rows = [
+        [said_by("user", "good")],
+        None,
+        [],
+        [said_by("user", "a"), said_by("user", None)],
+        [said_by(None, "a")],
+        [said_by("usr", "a")],
+        [None, said_by("user", "a")],
+    ]
+    frame = as_frame(conversation(rows))
+    role = ("invalid_input", "a message's role is none of system, developer, user, assistant, tool, function")
+    none = ("invalid_input", "the conversation has no messages")
+    assert codes(frame, pl.col("chat")) == [
+        (None, None), ("null_input", "prompt is null"), none, ("null_input", "a message's content is null"),
+        role, role, role,
+    ]  # fmt: skip
+    assert [line is None for line in lines(frame, pl.col("chat"))] == [False] + [True] * 6
+    rendered = codes(frame, pl.col("chat"), on_null="render")
+    assert rendered == [
+        (None, None),
+        ("invalid_input", "the conversation is null"),
+        none,
+        (None, None),
+        role,
+        role,
+        role,
+    ]
+    assert messages(frame, pl.col("chat"), on_null="render")[3] == [said_by("user", "a"), said_by("user", "")]
+    assert "prompt is null in row 1" in refusal(bf.InputError, frame, pl.col("chat"), on_null="raise")
+
+
+def test_other_fields_of_messages_are_sent_where_they_are_not_null():
+    call = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
+    rows = [
+        [
+            said_by("user", "a", name="Ada", tool_calls=None, tool_call_id=None),
+            said_by("assistant", None, name=None, tool_calls=[call], tool_call_id=None),
+            said_by("tool", "b", name=None, tool_calls=None, tool_call_id="call_1"),
+        ]
+    ]
+    function = pl.Struct({"name": pl.String, "arguments": pl.String})
+    calls = pl.List(pl.Struct({"id": pl.String, "type": pl.String, "function": function}))
+    frame = conversation(rows, name=pl.String, tool_calls=calls, tool_call_id=pl.String)
+    wanted = [
+        said_by("user", "a", name="Ada"),
+        said_by("assistant", None, tool_calls=[call]),
+        said_by("tool", "b", tool_call_id="call_1"),
+    ]
+    assert messages(frame, pl.col("chat")) == [wanted]
+    assert messages(frame, pl.col("chat"), on_null="render") == [wanted]
+
+
+def test_content_may_be_a_list_of_parts():
+    text = {"type": "text", "text": "a", "image_url": None}
+    image = {"type": "image_url", "text": None, "image_url": {"url": "https://x/y.png", "detail": None}}
+    part = pl.Struct(
+        {"type": pl.String, "text": pl.String, "image_url": pl.Struct({"url": pl.String, "detail": pl.String})}
+    )
+    dtype = pl.List(pl.Struct({"content": pl.List(part), "role": pl.Enum(["user"])}))
+    chats = [[{"content": [text, image], "role": "user"}], [{"content": None, "role": "user"}], None]
+    frame = pl.DataFrame({"chat": pl.Series(chats, dtype=dtype)})
+    sent = [{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {"url": "https://x/y.png"}}]
+    assert messages(frame, pl.col("chat")) == [[said_by("user", sent)], None, None]
+    assert messages(frame, pl.col("chat"), on_null="render") == [[said_by("user", sent)], [said_by("user", "")], None]
+
+
+def test_content_of_other_dtypes_is_text():
+    dtype = pl.List(pl.Struct({"role": pl.Categorical, "content": pl.Int64}))
+    frame = pl.DataFrame({"chat": pl.Series([[said_by("user", 3)]], dtype=dtype)})
+    assert messages(frame, pl.col("chat")) == [[said_by("user", "3")]]
+    array = frame.select(pl.col("chat").list.to_array(1))
+    assert messages(array, pl.col("chat")) == [[said_by("user", "3")]]
+
+
+def test_nan_in_a_conversation_spoils_its_row():
+    rows = [[said_by("user", "a", weight=float("nan"))], [said_by("user", "b", weight=1.0)]]
+    frame = conversation(rows, weight=pl.Float64)
+    assert messages(frame, pl.col("chat")) == [None, [said_by("user", "b", weight=1.0)]]
+
+
+@pytest.mark.parametrize(
+    "dtype", [pl.List(pl.String), pl.List(pl.Struct({"role": pl.String})), pl.Array(pl.Int64, 1)], ids=str
+)
+def test_lists_that_are_no_conversation(dtype):
+    frame = pl.DataFrame({"chat": pl.Series([None], dtype=dtype)})
+    said = refusal(bf.TemplateError, frame, pl.col("chat"))
+    assert said.startswith("the prompt is ")
+    assert said.endswith("a conversation is List(Struct) with the fields role and content")
+
+
+# -- expressions see the whole frame
+
+
+WHOLE = {
+    "mean": pl.format("{} of {}", "n", pl.col("n").mean()),
+    "len": pl.format("{} of {}", "n", pl.len()),
+    "rank": pl.format("{}", pl.col("n").rank(descending=True)),
+    "over": pl.format("{}/{}", "n", pl.col("n").sum().over("g")),
+    "shift": pl.format("{} after {}", "n", pl.col("n").shift(1).fill_null(-1)),
+    "cum_sum": pl.format("{}", pl.col("n").cum_sum()),
+    "reverse": pl.format("{}", pl.col("n").reverse()),
+    "int_range": pl.format("{}", pl.int_range(pl.len())),
+    "when": pl.when(pl.col("n") > 5).then(pl.lit("big")).otherwise(pl.col("g")),
+    "coalesce": pl.coalesce(pl.lit(None, pl.String), "g"),
+    "python by value": pl.col("g").map_elements(lambda value: format(value, ">3"), return_dtype=pl.String),
+    "python by batch": pl.col("n").map_batches(
+        lambda s: s.sort(descending=True).cast(pl.String), return_dtype=pl.String
+    ),
+    "struct": pl.struct("n", "g"),
+    "literal": pl.lit(pl.Series([f"s{row}" for row in range(9)])),
+}
+
+
+@pytest.mark.usefixtures("_slices")
+@pytest.mark.parametrize("kind", WHOLE)
+def test_expressions_mean_what_with_columns_means(kind, as_frame):
+    frame = pl.DataFrame({"n": [4, 1, 7, 2, 9, 3, 8, 5, 6], "g": list("aabbcacab")})
+    column = frame.with_columns(WHOLE[kind].alias("p"))["p"]
+    wanted = column.struct.json_encode() if kind == "struct" else column
+    assert contents(as_frame(frame), WHOLE[kind]) == wanted.to_list()
+    assert contents(as_frame(frame), [{"role": "user", "content": WHOLE[kind]}]) == wanted.to_list()
+    assert contents(as_frame(frame), "{n}", system=WHOLE[kind]) == [str(n) for n in frame["n"]]
+    got = [json.loads(line)["body"]["user"] for line in lines(as_frame(frame), "{n}", user=WHOLE[kind])]
+    assert got == column.to_list()
+
+
+@pytest.mark.usefixtures("_slices")
+def test_one_value_for_all_rows_may_be_a_parameter_or_the_system(as_frame):
+    got = lines(as_frame(FRAME), "{x}", seed=pl.col("n").max(), user=pl.lit("u"), system=pl.col("x").first())
+    assert [json.loads(line)["body"]["seed"] for line in got] == [3, 3, 3]
+    assert [json.loads(line)["body"]["user"] for line in got] == ["u", "u", "u"]
+    assert [json.loads(line)["body"]["messages"][0]["content"] for line in got] == ["a", "a", "a"]
+
+
+@pytest.mark.parametrize("height", [0, 1, 3])
+@pytest.mark.parametrize(
+    "expression", [pl.lit("x"), pl.col("n").mean(), pl.col("x").first(), pl.len(), pl.col("n").sum() + 1], ids=str
+)
+def test_one_value_for_all_rows_is_refused_as_the_prompt(expression, height, as_frame):
+    frame = as_frame(FRAME.head(height))
+    said = refusal(bf.OptionError, frame, expression)
+    assert "the prompt expression gives one value for all rows" in said
+    fixed = {"role": "system", "content": "fixed"}
+    assert said == refusal(bf.OptionError, frame, [fixed, {"role": "user", "content": expression}])
+    assert len(lines(frame, [{"role": "user", "content": expression}, USER])) == height  # something else varies
+
+
+def test_a_prompt_for_a_frame_of_one_row_is_a_prompt_for_each(as_frame):
+    assert contents(as_frame(FRAME.head(1)), pl.col("x") + "!") == ["a!"]
+    assert contents(as_frame(FRAME.head(0)), pl.col("x") + "!") == []
+
+
+@pytest.mark.usefixtures("_slices")
+@pytest.mark.parametrize(
+    "expression",
+    [
+        pl.col("x").filter(pl.col("n") > 1),
+        pl.col("x").filter(pl.col("n") == 2),  # leaves one row, which with_columns of the streaming engine repeats
+        pl.col("maybe").drop_nulls(),
+        pl.col("maybe").filter(pl.col("maybe").is_null()),
+        pl.col("x").head(2),
+        pl.col("x").append(pl.col("x")),
+        pl.col("x").str.split("").explode(),
+        pl.col("g").unique(),
+        pl.lit(pl.Series(["a", "b"])),
+        pl.col("x").map_batches(lambda values: values.filter(values == "b"), return_dtype=pl.String),
+    ],
+    ids=range(10),
+)
+def test_expressions_that_change_the_height_are_refused(expression, as_frame):
+    frame = as_frame(FRAME.with_columns(g=pl.Series(["a", "b", "a"]), x=pl.Series(["aa", "bb", "b"])))
+    for prompt, options in (
+        (expression, {}),
+        ([{"role": "user", "content": expression}], {}),
+        ("{x}", {"system": expression}),
+        ("{x}", {"user": expression}),
+    ):
+        said = refusal(bf.OptionError, frame, prompt, **options)
+        assert "changes the number of rows" in said or "gives one value for all rows" in said
+
+
+def test_unique_keeps_the_height_where_all_are_distinct(as_frame):
+    assert contents(as_frame(FRAME), pl.col("x").unique(maintain_order=True)) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("expression", "said"),
+    [
+        (pl.col("nope"), "the expression for prompt does not fit the frame: "),
+        (pl.col("x").dt.year(), "`year` operation not supported for dtype `str`"),
+        (
+            pl.all(),
+            "the expression for prompt gives 3 columns ('x', 'n', 'maybe'), not one: join them, as pl.format does",
+        ),
+        (cs.string(), "the expression for prompt gives 2 columns ('x', 'maybe'), not one"),
+        (pl.col("x", "n"), "the expression for prompt gives 2 columns"),
+        (cs.float(), "the expression for prompt gives 0 columns, not one"),
+        (pl.element(), "the expression for prompt does not fit the frame: "),
+    ],
+    ids=str,
+)
+def test_expressions_that_do_not_fit(expression, said, as_frame):
+    assert said in refusal(bf.TemplateError, as_frame(FRAME), expression)
+
+
+def test_an_expression_with_a_bad_column_names_those_there_are():
+    assert "nope" in refusal(bf.TemplateError, FRAME, pl.col("nope"))
+    assert refusal(bf.TemplateError, FRAME, pl.col("nope")).endswith("Columns: 'x', 'n', 'maybe'")
+
+
+def test_an_expression_that_fails_on_nulls_alone_works(as_frame):
+    def upper(values):
+        assert values.null_count() == 0
+        return values.str.to_uppercase()
+
+    assert contents(as_frame(FRAME), pl.col("x").map_batches(upper, return_dtype=pl.String)) == ["A", "B", "C"]
+
+
+def test_an_expression_is_evaluated_once_on_a_frame():
+    seen = []
+
+    def note(values):
+        seen.append(len(values))
+        return values
+
+    contents(FRAME, pl.col("x").map_batches(note, return_dtype=pl.String))
+    assert seen == [3]
+
+
+def test_a_selector_of_one_column_is_an_expression():
+    assert contents(FRAME.select("x", "n"), cs.string()) == ["a", "b", "c"]
+
+
+# -- ids
+
+
+def ids(frame, name="id", **options):
+    return bf.requests(frame, "{x}", model="m", custom_id=name, **options)["custom_id"].to_list()
+
+
+@pytest.mark.usefixtures("_slices")
+def test_ids(as_frame):
+    frame = FRAME.with_columns(id=pl.Series(["k", "l", "m"]), big=pl.Series([2**63, 0, 7], dtype=pl.UInt64))
+    assert ids(as_frame(frame)) == ["k", "l", "m"]
+    assert ids(as_frame(frame), "big") == ["9223372036854775808", "0", "7"]
+    assert bf.requests(as_frame(frame), "{x}", model="m")["custom_id"].to_list() == ["row-0", "row-1", "row-2"]
+    assert ids(as_frame(pl.DataFrame({"x": ["a"], "id": ["é" * 64]}))) == ["é" * 64]
+
+
+@pytest.mark.usefixtures("_slices")
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [(None, "null"), ("", "empty"), ("k" * 65, "longer than 64 characters")],
+)
+def test_ids_that_cannot_be(bad, said, as_frame):
+    frame = pl.DataFrame({"x": ["a", "b", "c"], "id": ["k", "l", bad]})
+    assert refusal(bf.InputError, as_frame(frame), "{x}", custom_id="id") == (
+        f"custom_id column 'id' is {said} in row 2: every row needs an id of its own"
+    )
+
+
+def test_a_null_integer_id_is_refused():
+    assert "is null in row 1" in refusal(
+        bf.InputError, pl.DataFrame({"x": ["a", "b"], "id": [1, None]}), "{x}", custom_id="id"
+    )
+
+
+def test_ids_of_other_dtypes_and_names():
+    frame = FRAME.with_columns(f=pl.col("n").cast(pl.Float64))
+    assert (
+        refusal(bf.InputError, frame, "{x}", custom_id="f")
+        == "custom_id column 'f' is Float64: it must be String or an integer"
+    )
+    assert "Did you mean 'maybe'?" in refusal(bf.TemplateError, frame, "{x}", custom_id="mybe")
+
+
+@pytest.mark.parametrize("values", [["k", "l", "k"], [1, 2, 1]], ids=["text", "integers"])
+def test_ids_that_occur_twice_are_refused_before_anything_is_sent(values, client, emu):
+    frame = pl.DataFrame({"x": ["a", "b", "c"], "id": values})
+    with pytest.raises(bf.InputError, match=rf"custom_id column 'id' has '{values[0]}' in rows 0, 2: "):
+        bf.run(frame, "{x}", model="gpt-4o-mini", custom_id="id", client=client, poll_seconds=0.05)
+    assert client.files.list().data == []

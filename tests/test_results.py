@@ -1,0 +1,242 @@
+"""What a result line of any shape says; nothing that a service writes makes the parser raise."""
+
+# ruff: noqa: E501  (a table reads best a case a line)
+
+from __future__ import annotations
+
+import io
+import json
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchframe import _results
+from batchframe._columns import best_answers
+from batchframe._results import ANSWER_SCHEMA, read_answers
+
+MESSAGE = {"role": "assistant", "content": "hello"}
+USAGE = {
+    "prompt_tokens": 5,
+    "completion_tokens": 7,
+    "total_tokens": 12,
+    "prompt_tokens_details": {"cached_tokens": 3},
+    "completion_tokens_details": {"reasoning_tokens": 2},
+}
+
+
+def body(**changes):
+    return {
+        "model": "m-2024",
+        "choices": [{"index": 0, "message": MESSAGE, "finish_reason": "stop"}],
+        "usage": USAGE,
+    } | changes
+
+
+def line(**changes):
+    return {
+        "id": "b",
+        "custom_id": "x",
+        "response": {"status_code": 200, "request_id": "r", "body": body()},
+        "error": None,
+    } | changes
+
+
+def response(status=200, **more):
+    return {"response": {"status_code": status, "request_id": "r"} | more}
+
+
+def message(**changes):
+    return response(body=body(choices=[{"message": MESSAGE | changes, "finish_reason": "stop"}]))
+
+
+def read(*lines, end=b"\n", raw=False):
+    data = end.join(one if isinstance(one, bytes) else json.dumps(one).encode() for one in lines) + end
+    return pl.concat(list(read_answers(io.BytesIO(data), raw=raw)))
+
+
+def test_a_good_line():
+    (row,) = read(line()).rows(named=True)
+    assert row == {
+        "custom_id": "x",
+        "response": "hello",
+        "finish_reason": "stop",
+        "input_tokens": 5,
+        "output_tokens": 7,
+        "total_tokens": 12,
+        "cached_tokens": 3,
+        "reasoning_tokens": 2,
+        "code": None,
+        "message": None,
+        "model": "m-2024",
+        "request_id": "r",
+    }
+
+
+GOOD = {
+    "no usage": response(body=body(usage=None)),
+    "no usage details": response(body=body(usage={"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12})),
+    "usage of another shape": response(body=body(usage="many")),
+    "a number too large": response(body=body(usage={"prompt_tokens": 2**70})),
+    "a body as JSON text": response(body=json.dumps(body())),
+    "no id, other key order": {"id": None},
+    "201": response(201, body=body()),
+    "extra keys": {"response": {"status_code": 200, "body": body(prompt_filter_results=[{"x": 1}])}},
+    "an error object that says nothing": {"error": {}},
+}
+
+
+@pytest.mark.parametrize("case", GOOD)
+def test_success_of_other_shapes(case):
+    (row,) = read(line(**GOOD[case])).rows(named=True)
+    assert row["code"] is None
+    assert row["response"] == "hello"
+
+
+def test_content_that_is_empty_text_is_an_answer():
+    (row,) = read(line(**message(content=""))).rows(named=True)
+    assert (row["response"], row["code"]) == ("", None)
+
+
+def test_tool_calls_without_content_are_a_success_without_text():
+    (row,) = read(line(**message(content=None, tool_calls=[{"id": "1"}]))).rows(named=True)
+    assert (row["response"], row["code"]) == (None, None)
+
+
+BAD = {
+    "4xx with error null": (response(400, body={"error": {"code": "bad", "type": "t", "message": "said"}}), "bad", "said"),
+    "type where no code": (response(400, body={"error": {"code": None, "type": "t", "message": "said"}}), "t", "said"),
+    "neither": (response(418, body={"error": {"message": "said"}}), "http_418", "said"),
+    "status 0": (response(0, body={}), "http_0", "the service gave no reason (http_0)"),
+    "status 0, body null": (response(0, body=None), "http_0", "the service gave no reason (http_0)"),
+    "429": (response(429, body={"error": {"code": "rate_limit_exceeded", "message": "slow"}}), "rate_limit_exceeded", "slow"),
+    "body as text": (response(500, body="<html>"), "http_500", "<html>"),
+    "message beside": (response(400, body={"message": "flat", "code": "c"}), "c", "flat"),
+    "expired": ({"response": None, "error": {"code": "batch_expired", "message": "too late"}}, "batch_expired", "too late"),
+    "no response, no error": ({"response": None}, "empty_response", "the line has neither a response nor an error"),
+    "response missing": ({"response": 5}, "empty_response", "the line has neither a response nor an error"),
+    "body null": (response(body=None), "empty_response", "status 200 without a body"),
+    "body empty": (response(body={}), "empty_response", "status 200 without a body"),
+    "body empty text": (response(body=""), "empty_response", "status 200 without a body"),
+    "body a list": (response(body=[1]), "invalid_response", "the body is list, not an object"),
+    "body a text": (response(body="hi"), "invalid_response", "the body is str, not an object"),
+    "no choices": (response(body=body(choices=[])), "invalid_response", "the body has no choices"),
+    "choices null": (response(body=body(choices=None)), "invalid_response", "the body has no choices"),
+    "choice without message": (response(body=body(choices=[{}])), "invalid_response", "the body has a choice without a message"),
+    "content a list": (message(content=[{"text": "x"}]), "invalid_response", "the content is list, not text"),
+    "content null": (message(content=None), "empty_response", "the body has neither content nor tool calls"),
+    "refusal": (message(content=None, refusal="I will not"), "refusal", "I will not"),
+    "no status": ({"response": {"body": body()}}, "invalid_response", "the line has no status_code, got None"),
+    "an error in a 200": (response(body={"error": {"code": "late", "message": "said"}}), "late", "said"),
+    "error a text": ({"response": None, "error": "boom"}, "unknown_error", "boom"),
+    "code a number": (response(400, body={"error": {"code": 1301, "message": "said"}}), "1301", "said"),
+    "withheld": (
+        response(body=body(choices=[{"message": {"content": None}, "finish_reason": "content_filter"}])),
+        "content_filter",
+        "the answer was withheld by the content filter",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_failures(case):
+    changes, code, said = BAD[case]
+    (row,) = read(line(**changes)).rows(named=True)
+    assert (row["code"], row["message"], row["response"]) == (code, said, None)
+
+
+def test_usage_of_a_refusal_is_kept():
+    (row,) = read(line(**message(content=None, refusal="no"))).rows(named=True)
+    assert (row["input_tokens"], row["output_tokens"], row["finish_reason"]) == (5, 7, "stop")
+
+
+def test_a_broken_line_still_tells_whose_it_is():
+    broken = json.dumps(line()).encode()[:-30]
+    (row,) = read(broken).rows(named=True)
+    assert (row["custom_id"], row["code"]) == ("x", "malformed_line")
+    assert read(b'{"oops": 1', b"null", b"[]", b'{"custom_id": 5}').height == 0
+
+
+def test_invalid_utf8_is_a_malformed_line_and_touches_no_other():
+    bad = json.dumps(line(custom_id="y")).encode().replace(b"hello", b"\xff\xfe")
+    found = read(line(), bad, line(custom_id="z"))
+    assert found["custom_id"].to_list() == ["x", "y", "z"]
+    assert found["code"].to_list() == [None, "malformed_line", None]
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\n\n", b"\n \n"])
+def test_line_ends_and_blank_lines(end):
+    found = read(line(), line(custom_id="y"), end=end)
+    assert found["custom_id"].to_list() == ["x", "y"]
+    assert found["code"].null_count() == 2
+
+
+def test_no_newline_at_the_end_and_separators_inside_strings():
+    text = "a\u2028b\u2029c\u0085d\x1ce"
+    data = json.dumps(line(**message(content=text)), ensure_ascii=False).encode()
+    (found,) = read_answers(io.BytesIO(data))
+    assert found["response"].to_list() == [text]
+
+
+def test_an_empty_file_says_nothing():
+    assert list(read_answers(io.BytesIO(b""))) == []
+
+
+def test_the_raw_line_comes_along():
+    found = read(line(), raw=True)
+    assert json.loads(found["raw"][0]) == line()
+
+
+@given(st.lists(st.text(max_size=30), max_size=20), st.integers(1, 200))
+def test_slices_of_any_size_read_the_same(texts, slice_bytes):
+    data = b"".join(
+        json.dumps(line(custom_id=str(n), **message(content=text)), ensure_ascii=False).encode("utf-8", "surrogatepass")
+        + b"\n"
+        for n, text in enumerate(texts)
+    )
+    before, _results.SLICE_BYTES = _results.SLICE_BYTES, slice_bytes
+    try:
+        frames = list(read_answers(io.BytesIO(data)))
+    finally:
+        _results.SLICE_BYTES = before
+    found = pl.concat([pl.DataFrame(schema=ANSWER_SCHEMA), *frames])
+    assert found["custom_id"].to_list() == [str(n) for n in range(len(texts))]
+    assert found["response"].to_list() == texts
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
+        st.sampled_from(["response", "error", "body", "choices", "message", "content", "status_code", "usage", "code", "prompt_tokens"]), inner, max_size=4),
+    max_leaves=12,
+)  # fmt: skip
+
+
+@given(json_values)
+def test_a_line_of_any_shape_has_an_outcome(value):
+    found = read({"custom_id": "x"} | (value if isinstance(value, dict) else {"response": value}))
+    assert found["custom_id"].to_list() == ["x"]
+    assert (found["code"][0] is None) <= (found["response"][0] is not None or "tool_calls" in str(value))
+
+
+def answers(*rows):
+    frame = pl.DataFrame(rows, schema=["custom_id", "response", "code"], orient="row")
+    return (
+        pl.DataFrame(schema=ANSWER_SCHEMA).with_columns().select(frame.columns).vstack(frame.cast({"code": pl.String}))
+    )
+
+
+def test_the_first_success_else_the_last_failure():
+    found = best_answers(
+        answers(
+            ("a", None, "x"),
+            ("a", "A", None),
+            ("a", "A2", None),
+            ("b", None, "x"),
+            ("b", None, "y"),
+            ("c", "C", None),
+            ("a", None, "z"),
+        )  # fmt: skip
+    )
+    assert sorted(found.rows()) == [("a", "A", None), ("b", None, "y"), ("c", "C", None)]
