@@ -1,0 +1,146 @@
+"""The frame of results, a block at a time: what is known so far, or the files of a finished run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+import polars as pl
+
+from batchframe._assembly import Assembler
+from batchframe._columns import CORE, MORE, TOKENS, added_schema
+from batchframe._frames import OURS
+from batchframe._requests import CODE, CUSTOM_ID, DIGEST, MESSAGE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from batchframe._store import RunFolder
+
+OUTCOMES = ("succeeded", "failed", "not_sent", "pending")
+NOT_SENT = ("null_input", "invalid_input", "request_too_large", "not_submitted")
+_NOTE = "results.json"
+
+
+class ResultNote(msgspec.Struct):
+    """``results.json``: what the result blocks hold; written after them, so that it vouches for all of them.
+
+    ``prefix`` is what the added columns are called by in the blocks: nothing, unless the frame has a column of such a
+    name.
+    """
+
+    blocks: int
+    raw: bool
+    prefix: str
+    counts: dict[str, int]
+    usage: dict[str, int]
+
+
+def blocks_so_far(folder: RunFolder, view: RunFolder | None, *, raw: bool) -> Iterator[pl.DataFrame]:
+    """Yield the blocks of the frame, input columns and added columns (as ``batchframe:…``), from what was downloaded.
+
+    Parameters
+    ----------
+    folder
+        The run.
+    view
+        Another arrangement of its rows to show it in, or None. This one holds all answers in memory.
+    raw
+        Whether to add the result lines themselves.
+    """
+    count = len(folder.record().blocks)
+    with Assembler(folder, raw=raw) as assembler:
+        if view is not None:
+            yield from _arranged((assembler.block(number) for number in range(count)), view)
+            return
+        for number in range(count):
+            yield assembler.block(number).drop(DIGEST)
+            assembler.forget_before(number + 1)
+
+
+def _arranged(blocks: Iterable[pl.DataFrame], view: RunFolder) -> Iterator[pl.DataFrame]:
+    """Give each row of another arrangement the answer to the same request, the n-th to the n-th."""
+    added = [OURS + name for name in (*CORE, *MORE)]
+    answers = pl.concat([block.select(DIGEST, *(name for name in added if name in block.columns)) for block in blocks])
+    nth = OURS + "nth"
+    answers = answers.filter(pl.col(DIGEST).is_not_null()).with_columns(pl.int_range(pl.len()).over(DIGEST).alias(nth))
+    stored = [pl.read_parquet(view.rows_path(number), glob=False) for number in range(len(view_blocks(view)))]
+    ordinals = (
+        pl.concat([rows.select(DIGEST) for rows in stored]).select(pl.int_range(pl.len()).over(DIGEST)).to_series()
+    )
+    offset = 0
+    for rows in stored:
+        keyed = rows.with_columns(ordinals[offset : offset + rows.height].alias(nth))
+        offset += rows.height
+        joined = keyed.join(answers, on=[DIGEST, nth], how="left", maintain_order="left")
+        # Whether a row is sent can differ from the first arrangement: its own code comes before the request's.
+        own = pl.struct(pl.col(CODE).alias("code"), pl.col(MESSAGE).alias("message"))
+        error = pl.when(pl.col(CODE).is_not_null()).then(own).otherwise(pl.col(OURS + "error")).alias(OURS + "error")
+        kept = [name for name in rows.columns if not name.startswith(OURS)]
+        names = [name for name in answers.columns if name not in (DIGEST, nth, CUSTOM_ID)]
+        yield joined.with_columns(error).select(*kept, CUSTOM_ID, *names)
+
+
+def view_blocks(view: RunFolder) -> list[int]:
+    """Return the heights of a view's blocks."""
+    return msgspec.convert(view.read_note("view.json"), list[int])
+
+
+def final_blocks(folder: RunFolder, view: RunFolder | None, *, raw: bool) -> ResultNote:
+    """Write the result blocks of a finished run, unless they are there, and return what they hold."""
+    target = view or folder
+    note = _read_note(target)
+    if note is not None and (note.raw or not raw):
+        return note
+    counts, usage = dict.fromkeys(OUTCOMES, 0), dict.fromkeys(TOKENS, 0)
+    prefix, number = "", 0
+    for number, block in enumerate(blocks_so_far(folder, view, raw=raw)):
+        tally(block, counts, usage)
+        if not number and {*CORE, *MORE} & set(block.columns):
+            prefix = OURS
+        target.write_frame(
+            target.results_path(number),
+            block.rename({OURS + name: prefix + name for name in (*CORE, *MORE)}, strict=False),
+        )
+    note = ResultNote(number + 1, raw, prefix, counts, usage)
+    target.write_note(_NOTE, note)
+    return note
+
+
+def _read_note(folder: RunFolder) -> ResultNote | None:
+    found = folder.read_note(_NOTE)
+    note = None if found is None else msgspec.convert(found, ResultNote)
+    if note is None or not all(folder.results_path(number).is_file() for number in range(note.blocks)):
+        return None
+    return note
+
+
+def scan_final(folder: RunFolder, note: ResultNote) -> pl.LazyFrame:
+    """Return a scan of the result blocks."""
+    return pl.scan_parquet([folder.results_path(number) for number in range(note.blocks)], glob=False)
+
+
+def shown(frame: pl.LazyFrame, stored_prefix: str, include: Iterable[str], prefix: str) -> pl.LazyFrame:
+    """Return the input columns and the added ones that were asked for, under the names that were asked for."""
+    stored = {stored_prefix + name for name in (*CORE, *MORE)}
+    kept = [name for name in frame.collect_schema() if name not in stored]
+    added = [
+        pl.col(stored_prefix + name).alias(prefix + name) for name in added_schema(include) if prefix + name not in kept
+    ]
+    return frame.select(*kept, *added)
+
+
+def tally(block: pl.DataFrame, counts: dict[str, int], usage: dict[str, int]) -> None:
+    """Add a block's rows by outcome, and its tokens, to what was counted so far."""
+    code = pl.col(OURS + "error").struct.field("code")
+    outcome = (
+        pl.when(code.is_null()).then(pl.lit("succeeded"))
+        .when(code == "pending").then(pl.lit("pending"))
+        .when(code.is_in(NOT_SENT)).then(pl.lit("not_sent"))
+        .otherwise(pl.lit("failed"))
+    )  # fmt: skip
+    for name, count in block.select(outcome.alias("outcome")).group_by("outcome").len().rows():
+        counts[name] += count
+    sums = block.select(pl.col(OURS + "usage").struct.field(name).sum().alias(name) for name in TOKENS)
+    for name, total in sums.row(0, named=True).items():
+        usage[name] += total

@@ -1,0 +1,360 @@
+"""The batch client over the openai SDK; errors of the SDK and of its transport are mapped here and nowhere else."""
+
+from __future__ import annotations
+
+import datetime as dt
+import email.utils
+import importlib
+import os
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
+
+import msgspec
+import openai
+
+from batchframe._exceptions import (
+    APICallError,
+    AuthenticationError,
+    ConnectionFailedError,
+    InvalidCallError,
+    NotVisibleError,
+    OptionError,
+    RateLimitError,
+    ServiceError,
+)
+from batchframe._providers import OPENAI, Provider, provider_named
+from batchframe._types import Account, RemoteBatch, RemoteFile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_PAGE = 100  # the most that one page of the list may hold: OpenAI's API specification
+# httpx2 is the transport of today's SDK, httpx that of older ones.
+_TRANSPORTS = tuple(
+    importlib.import_module(name) for name in ("httpx2", "httpx") if importlib.util.find_spec(name) is not None
+)
+_TRANSPORT_ERRORS = tuple(
+    error for module in _TRANSPORTS for error in (module.HTTPError, module.StreamError, module.InvalidURL)
+)
+_NEVER_SENT = tuple(
+    error for module in _TRANSPORTS for error in (module.ConnectError, module.ConnectTimeout, module.PoolTimeout)
+)
+_OUR_MISTAKE = tuple(
+    error
+    for module in _TRANSPORTS
+    for error in (module.UnsupportedProtocol, module.InvalidURL, module.LocalProtocolError, module.TooManyRedirects)
+)
+
+
+def client_from_environment() -> openai.OpenAI:
+    """Return the client that the SDK's own environment variables describe.
+
+    Raises
+    ------
+    OptionError
+        None is described, or two.
+    """
+    has_openai = bool(os.environ.get("OPENAI_API_KEY"))
+    azure = [name for name in ("AZURE_OPENAI_ENDPOINT", "AZURE_OPENAI_API_KEY") if os.environ.get(name)]
+    if has_openai and azure:
+        msg = (
+            f"the environment names two services: OPENAI_API_KEY and {' and '.join(azure)} are set. Unset one, or pass "
+            "client=openai.OpenAI() or client=openai.AzureOpenAI()"
+        )
+        raise OptionError(msg)
+    if azure:
+        msg = f"{azure[0]} is set, and this version of batchframe has no Azure OpenAI: pass client=openai.OpenAI(...)"
+        raise OptionError(msg)
+    if not has_openai:
+        msg = "no API key: set OPENAI_API_KEY (and OPENAI_BASE_URL for another service), or pass client=openai.OpenAI()"
+        raise OptionError(msg)
+    return openai.OpenAI()
+
+
+class OpenAIClient:
+    """`BatchClient` over an `openai.OpenAI`; the user's client is copied, never changed.
+
+    Parameters
+    ----------
+    client
+        The user's client; None for the one of the environment.
+    provider
+        The service's profile; None to tell it from the client.
+
+    Raises
+    ------
+    OptionError
+        The client is async, or of another library; or the environment describes none, or two.
+    """
+
+    def __init__(self, client: Any = None, provider: str | Provider | None = None) -> None:
+        self._is_ours = client is None
+        if client is None:
+            client = client_from_environment()
+        if isinstance(client, (openai.AsyncOpenAI, openai.AsyncAzureOpenAI)):
+            sync = type(client).__name__.removeprefix("Async")
+            msg = f"the client is an {type(client).__name__}: pass the sync one, client=openai.{sync}(...)"
+            raise OptionError(msg)
+        if not isinstance(client, openai.OpenAI):
+            msg = f"client must be an openai.OpenAI, got {type(client).__module__}.{type(client).__qualname__}"
+            raise OptionError(msg)
+        if isinstance(client, openai.AzureOpenAI):
+            msg = "Azure OpenAI is not available in this version of batchframe: pass an openai.OpenAI(...)"
+            raise OptionError(msg)
+        self.provider = profile(provider)
+        self._client = client
+        self._once = client.with_options(max_retries=0)
+        self.account = Account(
+            provider=self.provider.name,
+            base_url=_without_credentials(str(client.base_url)),
+            organization=client.organization or None,
+            project=client.project or None,
+        )
+
+    def close(self) -> None:
+        """Close the connections of a client that was made here; the user's own is left open."""
+        if self._is_ours:
+            self._client.close()
+
+    def upload(self, handle: IO[bytes], filename: str, expires_after: int | None) -> RemoteFile:
+        """Upload an input file from an open handle, which the SDK streams."""
+        extra: dict[str, Any] = {}
+        if expires_after is not None:
+            extra["expires_after"] = {"anchor": "created_at", "seconds": expires_after}
+        with self._mapped("upload"):
+            reply = self._once.files.with_raw_response.create(file=(filename, handle), purpose="batch", **extra)
+            return _remote_file(_object(reply))
+
+    def retrieve_file(self, file_id: str) -> RemoteFile:
+        """Return what the service knows of a file."""
+        with self._mapped("retrieve_file"):
+            return _remote_file(_object(self._client.files.with_raw_response.retrieve(file_id)))
+
+    def delete_file(self, file_id: str) -> None:
+        """Delete a file; one that is gone already is deleted."""
+        try:
+            with self._mapped("delete_file"):
+                self._client.files.with_raw_response.delete(file_id)
+        except NotVisibleError:
+            pass
+
+    def create(
+        self,
+        input_file_id: str,
+        endpoint: str,
+        completion_window: str,
+        metadata: dict[str, str],
+        expires_after: int | None,
+    ) -> RemoteBatch:
+        """Create a batch, without any retry: this is the call that spends money."""
+        extra: dict[str, Any] = {}
+        if expires_after is not None:
+            extra["extra_body"] = {"output_expires_after": {"anchor": "created_at", "seconds": expires_after}}
+        window: Any = completion_window
+        path: Any = endpoint
+        with self._mapped("create_batch"):
+            reply = self._once.batches.with_raw_response.create(
+                input_file_id=input_file_id, endpoint=path, completion_window=window, metadata=metadata, **extra
+            )
+            return _remote_batch(_object(reply))
+
+    def retrieve(self, batch_id: str) -> RemoteBatch:
+        """Return where a batch stands."""
+        with self._mapped("retrieve_batch"):
+            return _remote_batch(_object(self._client.batches.with_raw_response.retrieve(batch_id)))
+
+    def list(self) -> Iterator[RemoteBatch]:
+        """Yield the account's batches, the newest first, a page at a time."""
+        after: dict[str, Any] = {}
+        while True:
+            with self._mapped("list_batches"):
+                page = _object(self._client.batches.with_raw_response.list(limit=_PAGE, **after))
+            data = [_remote_batch(found) for found in page.get("data") or page.get("value") or []]
+            yield from data
+            if not page.get("has_more") or not data:
+                return
+            after = {"after": data[-1].id}
+
+    def cancel(self, batch_id: str) -> RemoteBatch:
+        """Ask for a batch to be cancelled."""
+        with self._mapped("cancel_batch"):
+            return _remote_batch(_object(self._once.batches.with_raw_response.cancel(batch_id)))
+
+    def download(self, file_id: str, handle: IO[bytes]) -> None:
+        """Write a file's bytes to ``handle`` as they come; an error in their middle is the transport's."""
+        with self._mapped("download"), self._client.files.with_streaming_response.content(file_id) as reply:
+            for chunk in reply.iter_bytes():
+                handle.write(chunk)
+
+    @contextmanager
+    def _mapped(self, call: str) -> Iterator[None]:
+        try:
+            yield
+        except (openai.OpenAIError, *_TRANSPORT_ERRORS, msgspec.DecodeError) as error:
+            raise map_error(error, call, self._client.api_key) from error
+
+
+def profile(provider: Any) -> Provider:
+    """Return the profile that a ``provider`` option means."""
+    if provider is None:
+        return OPENAI
+    if isinstance(provider, str):
+        return provider_named(provider)
+    if isinstance(provider, Provider):
+        return provider
+    msg = f'provider must be a name such as "openai" or a bf.Provider(...), got {provider!r}'
+    raise OptionError(msg)
+
+
+def map_error(error: Exception, call: str, secret: str = "") -> APICallError:
+    """Return our error for one of the SDK's or of its transport's.
+
+    Parameters
+    ----------
+    error
+        The foreign error.
+    call
+        The call in which it came.
+    secret
+        A text to keep out of the message.
+    """
+    text = str(error).replace(secret, "***") if secret else str(error)
+    if isinstance(error, openai.APIStatusError):
+        return _map_status(error, call, secret)
+    if isinstance(error, (openai.APIConnectionError, *_TRANSPORT_ERRORS)):
+        cause = error.__cause__ if isinstance(error, openai.APIConnectionError) and error.__cause__ else error
+        told = f"{text} ({type(cause).__name__}: {cause})" if cause is not error else text or type(error).__name__
+        if isinstance(cause, _OUR_MISTAKE):
+            return InvalidCallError(
+                f"{call}: the call could not be made: {told}. Check the base URL", call=call, was_sent=False
+            )
+        was_sent = not isinstance(cause, _NEVER_SENT)
+        if not was_sent:
+            return ConnectionFailedError(
+                f"{call}: the service cannot be reached: {told}. Check the base URL and the network",
+                call=call,
+                was_sent=False,
+            )
+        return ConnectionFailedError(f"{call}: the connection broke: {told}", call=call)
+    if isinstance(error, (msgspec.DecodeError, openai.APIResponseValidationError)):
+        return ServiceError(f"{call}: the service answered with something that is no JSON object: {text}", call=call)
+    return APICallError(f"{call}: {type(error).__name__}: {text}", call=call, was_sent=False)
+
+
+_BY_STATUS: dict[int, type[APICallError]] = {
+    401: AuthenticationError,
+    403: AuthenticationError,
+    404: NotVisibleError,
+    408: ServiceError,
+    409: ServiceError,
+    429: RateLimitError,
+}
+_NEXT_STEP = {
+    401: ". Check the key: OPENAI_API_KEY, or client=openai.OpenAI(api_key=…)",
+    403: ". The key lacks a permission for it: files and batches are both needed",
+    413: ". Lower limits=bf.Limits(max_bytes=…)",
+}
+
+
+def _map_status(error: openai.APIStatusError, call: str, secret: str) -> APICallError:
+    status = error.status_code
+    body = error.body if isinstance(error.body, dict) else {}
+    said, code = body.get("message") or error.message, body.get("code") or body.get("type")
+    if secret:
+        said = str(said).replace(secret, "***")
+    kind = _BY_STATUS.get(status) or (ServiceError if status >= 500 else InvalidCallError)  # noqa: PLR2004
+    return kind(
+        f"{call}: the service answered {status}{f' {code}' if code else ''}: {said}{_NEXT_STEP.get(status, '')}",
+        call=call,
+        status_code=status,
+        code=str(code) if code else None,
+        request_id=error.request_id,
+        retry_after_seconds=_retry_after(error.response.headers),
+    )
+
+
+def _retry_after(headers: Any) -> float | None:
+    """Return how many seconds the service asks to wait; what cannot be read counts as nothing."""
+    try:
+        if "retry-after-ms" in headers:
+            seconds = float(headers["retry-after-ms"]) / 1000
+        elif "retry-after" not in headers:
+            return None
+        elif headers["retry-after"].strip().replace(".", "", 1).isdigit():
+            seconds = float(headers["retry-after"])
+        else:
+            at = email.utils.parsedate_to_datetime(headers["retry-after"])
+            seconds = (at - dt.datetime.now(dt.timezone.utc)).total_seconds()
+    except (TypeError, ValueError):
+        return None
+    return seconds if 0 < seconds < 86_400 else None  # noqa: PLR2004
+
+
+def _object(reply: Any) -> dict[str, Any]:
+    """Return a reply's JSON object as it came: the SDK's models drop what they do not know."""
+    return msgspec.json.decode(reply.http_response.content, type=dict[str, Any])
+
+
+def _remote_file(found: dict[str, Any]) -> RemoteFile:
+    status, size = found.get("status"), found.get("bytes")
+    return RemoteFile(
+        id=_id(found),
+        bytes=size if isinstance(size, int) else None,
+        created_at=_time(found.get("created_at")),
+        status=status.lower() if isinstance(status, str) else None,
+    )
+
+
+def _remote_batch(found: dict[str, Any]) -> RemoteBatch:
+    status, counts = found.get("status"), found.get("request_counts")
+    counts = counts if isinstance(counts, dict) else {}
+    return RemoteBatch(
+        id=_id(found),
+        status=status.lower() if isinstance(status, str) else "unknown",
+        input_file_id=found.get("input_file_id") or None,
+        output_file_id=found.get("output_file_id") or None,
+        error_file_id=found.get("error_file_id") or None,
+        created_at=_time(found.get("created_at")),
+        completed_requests=counts.get("completed") or 0,
+        failed_requests=counts.get("failed") or 0,
+        errors=_errors(found.get("errors")),
+        raw=found,
+    )
+
+
+def _id(found: dict[str, Any]) -> str:
+    if not isinstance(found.get("id"), str) or not found["id"]:
+        msg = f"no id in {str(found)[:200]}"
+        raise msgspec.ValidationError(msg)
+    return str(found["id"])
+
+
+def _errors(errors: Any) -> list[tuple[int | None, str, str]]:
+    """Return a batch's errors; some services send the bare list."""
+    data = errors.get("data") if isinstance(errors, dict) else errors
+    found = [error for error in data or [] if isinstance(error, dict)] if isinstance(data, list) else []
+    return [
+        (
+            error["line"] if isinstance(error.get("line"), int) else None,
+            str(error.get("code") or "unknown_error"),
+            str(error.get("message") or ""),
+        )
+        for error in found
+    ]
+
+
+def _time(value: Any) -> dt.datetime | None:
+    """Return a moment: seconds since 1970, or ISO 8601."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return dt.datetime.fromtimestamp(value, dt.timezone.utc)
+    try:
+        return msgspec.convert(value, dt.datetime) if isinstance(value, str) else None
+    except msgspec.ValidationError:
+        return None
+
+
+def _without_credentials(url: str) -> str:
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, parts.path.rstrip("/"), "", ""))

@@ -1,0 +1,163 @@
+"""A frame becomes a run's rows and input files on disk: one pass, a slice at a time, nothing sent."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import IO, TYPE_CHECKING
+
+import polars as pl
+
+from batchframe._exceptions import InputError
+from batchframe._frames import OURS
+from batchframe._input_files import Splitter, estimated_tokens
+from batchframe._requests import CUSTOM_ID, DIGEST, LINE, REQUEST, digest_sums
+from batchframe._types import PartRecord
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from batchframe._limits import Limits
+    from batchframe._requests import Renderer
+    from batchframe._store import RunFolder
+
+
+@dataclass
+class Prepared:
+    """What was rendered: rows and parts in a scratch folder, and the sum of the request digests."""
+
+    folder: RunFolder
+    blocks: list[int] = field(default_factory=list)
+    requests: int = 0
+    digest: int = 0
+
+    @property
+    def rows(self) -> int:
+        """The height of the frame."""
+        return sum(self.blocks)
+
+
+def prepare(folder: RunFolder, renderer: Renderer, limits: Limits) -> Prepared:
+    """Render a frame into a scratch folder.
+
+    Parameters
+    ----------
+    folder
+        An empty folder.
+    renderer
+        The frame and its prompt.
+    limits
+        The limits of an input file, both set.
+
+    Raises
+    ------
+    InputError
+        A custom_id occurs twice, is null, or cannot be one.
+    """
+    prepared = Prepared(folder)
+    with _PartWriter(folder, limits) as writer:
+        for block, rows in enumerate(renderer.slices()):
+            stored = rows.drop(LINE).with_columns(pl.lit(None, pl.String).alias(REQUEST))
+            folder.write_frame(folder.rows_path(block), stored)
+            prepared.blocks.append(rows.height)
+            writer.add(block, rows)
+        prepared.requests, prepared.digest = writer.finish()
+    if renderer.custom_id is not None:
+        _refuse_duplicates(folder, renderer.custom_id)
+    return prepared
+
+
+class _PartWriter:
+    """Appends lines to input files, and closes a part when it is full."""
+
+    def __init__(self, folder: RunFolder, limits: Limits) -> None:
+        assert limits.max_requests is not None
+        assert limits.max_bytes is not None
+        self._folder = folder
+        self._splitter = Splitter(limits.max_requests, limits.max_bytes)
+        self._handle: IO[bytes] | None = None
+        self._parts: list[PartRecord] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._close()
+
+    def add(self, block: int, rows: pl.DataFrame) -> None:
+        """Append the lines of a block's rows that are sent."""
+        sent = rows[LINE].is_not_null().arg_true()
+        if not len(sent):
+            return
+        lines = rows[LINE].drop_nulls().rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
+        _, offsets_buffer, data_buffer = lines.buffers()
+        # A large_string array: 64-bit offsets into one buffer that holds the lines end to end. It is written as it is.
+        offsets = memoryview(offsets_buffer).cast("q")[lines.offset : lines.offset + len(lines) + 1]
+        data = memoryview(data_buffer)
+        for part, start, stop in self._splitter.cuts(offsets):
+            record = self._part(part)
+            assert self._handle is not None
+            self._handle.write(data[offsets[start] : offsets[stop]])
+            record.requests += stop - start
+            record.bytes += offsets[stop] - offsets[start]
+            first, last = sent[start], sent[stop - 1] + 1
+            record.digest = f"{(int(record.digest, 16) + digest_sums(rows[DIGEST][first:last])) % 2**128:032x}"
+            assert record.ranges is not None
+            record.ranges.append((block, first, last))
+
+    def _part(self, number: int) -> PartRecord:
+        if number == len(self._parts):
+            self._close()
+            path = self._folder.input_path(number)
+            path.parent.mkdir(parents=True)
+            self._handle = path.open("wb")
+            self._parts.append(PartRecord(number=number, requests=0, bytes=0, tokens=0, digest="0", ranges=[]))
+        return self._parts[number]
+
+    def _close(self) -> None:
+        if self._handle is not None:
+            self._handle.flush()
+            os.fsync(self._handle.fileno())
+            self._handle.close()
+            self._handle = None
+
+    def finish(self) -> tuple[int, int]:
+        """Close the last part, write the records, and return the number of requests and the sum of their digests."""
+        self._close()
+        if len(self._parts) > 1 and self._splitter.fits_in_one:
+            self._merge()
+        for record in self._parts:
+            record.tokens = estimated_tokens(record.bytes)
+            self._folder.write_part(record)
+        return self._splitter.total_requests, sum(int(record.digest, 16) for record in self._parts) % 2**128
+
+    def _merge(self) -> None:
+        """Join the small first part and the second: it showed only now that one file is enough."""
+        first, second = self._parts
+        with self._folder.input_path(0).open("ab") as target, self._folder.input_path(1).open("rb") as rest:
+            while chunk := rest.read(1_000_000):
+                target.write(chunk)
+            target.flush()
+            os.fsync(target.fileno())
+        self._folder.input_path(1).unlink()
+        self._folder.part_path(1).rmdir()
+        first.requests += second.requests
+        first.bytes += second.bytes
+        first.digest = f"{(int(first.digest, 16) + int(second.digest, 16)) % 2**128:032x}"
+        assert first.ranges is not None
+        first.ranges += second.ranges or []
+        self._parts = [first]
+
+
+def _refuse_duplicates(folder: RunFolder, column: str) -> None:
+    ids = pl.scan_parquet(sorted((folder.path / "rows").glob("*.parquet"))).select(CUSTOM_ID)
+    twice = ids.group_by(CUSTOM_ID).len().filter(pl.col("len") > 1).head(1).collect(engine="streaming")
+    if twice.height:
+        value = twice[CUSTOM_ID][0]
+        where = ids.with_row_index(OURS + "row").filter(pl.col(CUSTOM_ID) == value).head(5).collect()
+        rows = ", ".join(map(str, where[OURS + "row"]))
+        msg = (
+            f"custom_id column {column!r} has {value!r} in rows {rows}: each row needs its own, or the service "
+            "refuses the file. Drop the duplicates, or leave custom_id out"
+        )
+        raise InputError(msg)
