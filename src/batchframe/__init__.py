@@ -1,0 +1,67 @@
+"""Run a prompt over every row of a frame with the OpenAI Batch API, and get a frame back."""
+
+from __future__ import annotations
+
+from batchframe import _frame
+from batchframe._calls import open_run, requests, result_schema, run, submit
+from batchframe._exceptions import (
+    APICallError,
+    AuthenticationError,
+    BatchframeError,
+    BatchframeWarning,
+    ConnectionFailedError,
+    InputError,
+    InputFileRejectedError,
+    InvalidCallError,
+    MissingExtraError,
+    NotVisibleError,
+    OptionError,
+    RateLimitError,
+    ResultsError,
+    RunError,
+    RunMismatchError,
+    RunNotFoundError,
+    RunPendingError,
+    ServiceError,
+    StoreVersionError,
+    TemplateError,
+)
+from batchframe._limits import Limits
+from batchframe._parquet import run_parquet
+from batchframe._providers import Provider
+from batchframe._run import Run, RunStatus
+
+__all__ = [
+    "APICallError",
+    "AuthenticationError",
+    "BatchframeError",
+    "BatchframeWarning",
+    "ConnectionFailedError",
+    "InputError",
+    "InputFileRejectedError",
+    "InvalidCallError",
+    "Limits",
+    "MissingExtraError",
+    "NotVisibleError",
+    "OptionError",
+    "Provider",
+    "RateLimitError",
+    "ResultsError",
+    "Run",
+    "RunError",
+    "RunMismatchError",
+    "RunNotFoundError",
+    "RunPendingError",
+    "RunStatus",
+    "ServiceError",
+    "StoreVersionError",
+    "TemplateError",
+    "open_run",
+    "requests",
+    "result_schema",
+    "run",
+    "run_parquet",
+    "submit",
+]
+
+_frame.register()

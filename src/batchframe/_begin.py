@@ -1,0 +1,238 @@
+"""A call becomes a run: its frame is rendered once, and its requests tell whether that run exists already."""
+
+from __future__ import annotations
+
+import datetime as dt
+import filecmp
+import hashlib
+import os
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import polars as pl
+
+from batchframe import _options
+from batchframe._columns import check_clashes
+from batchframe._events import logger
+from batchframe._exceptions import OptionError, RunMismatchError
+from batchframe._limits import Limits
+from batchframe._openai import OpenAIClient, profile
+from batchframe._prepare import prepare
+from batchframe._providers import Provider
+from batchframe._requests import Renderer, compile_prompt
+from batchframe._run import Run, differences
+from batchframe._store import RECORD, RunFolder, make_private
+from batchframe._types import Identity, RunRecord
+
+if TYPE_CHECKING:
+    from batchframe._options import Options
+    from batchframe._prepare import Prepared
+
+
+def renderer(frame: pl.DataFrame | pl.LazyFrame, prompt: Any, options: Options) -> Renderer:
+    """Return what renders a frame's requests, after checking that the call fits the frame; nothing is sent."""
+    check_clashes(frame.collect_schema(), options.include, options.prefix, options.custom_id)
+    limits = _limits(options)
+    assert limits.max_bytes is not None
+    return compile_prompt(frame, prompt, options, limits.max_bytes)
+
+
+def begin(frame: pl.DataFrame | pl.LazyFrame, prompt: Any, options: Options) -> Run:
+    """Render a frame, and return its run: a new one, or the one that its requests were sent with before.
+
+    Raises
+    ------
+    RunMismatchError
+        ``run_dir`` holds another run; says what differs.
+    """
+    rendering = renderer(frame, prompt, options)
+    account = OpenAIClient(options.client, options.provider).account
+    named = None if options.run_dir is None else _local(options.run_dir)
+    if named is None:
+        root = _absolute(os.environ.get("BATCHFRAME_HOME") or ".batchframe")
+        _make_root(root)
+    scratch = RunFolder.scratch(root if named is None else named.parent)
+    try:
+        prepared = prepare(scratch, rendering, _limits(options))
+        identity = Identity(f"{prepared.digest:032x}", prepared.requests, options.endpoint, account, options.name)
+        record = _record(identity, prepared, prompt, options)
+        folder = RunFolder(named or root / record.run_id)
+        view = None
+        if folder.exists() or not folder.take(scratch, record):
+            stored = folder.record()
+            _check_same(folder, stored, record)
+            view, record = _view(folder, stored, prepared), stored
+    finally:
+        scratch.remove()
+    return Run(folder, record, options, lambda: OpenAIClient(options.client, options.provider), view=view)
+
+
+def open_folder(folder: RunFolder, client: Any) -> Run:
+    """Return the run of a folder, with the options that ``run.json`` keeps."""
+    record = folder.record()
+    saved = msgspec.convert(record.options, _SavedOptions)
+    given = msgspec.structs.asdict(saved)
+    options = _options.Options(
+        **given | {"limits": Limits(max_in_flight=given.pop("max_in_flight"))},
+        endpoint=record.identity.endpoint,
+        name=record.identity.name,
+    )
+    provider = Provider(name=record.identity.account.provider)
+    return Run(folder, record, options, lambda: OpenAIClient(client, provider))
+
+
+class _SavedOptions(msgspec.Struct):
+    """The options that another process needs to go on with a run; ``run.json`` holds more, for people to read."""
+
+    model: str
+    include: tuple[str, ...] = ()
+    prefix: str = ""
+    custom_id: str | None = None
+    metadata: dict[str, str] = {}
+    completion_window: str = "24h"
+    expires_after: int | None = None
+    settle_seconds: float = 60.0
+    poll_seconds: float | None = None
+    max_in_flight: int | None = None
+
+
+def _limits(options: Options) -> Limits:
+    """Return the limits of an input file, after checking the options against the provider's profile."""
+    provider = profile(options.provider)
+    if options.completion_window not in provider.completion_windows:
+        known = ", ".join(provider.completion_windows)
+        msg = f"completion_window {options.completion_window!r} is not one of {provider.name}'s: {known}"
+        raise OptionError(msg)
+    return options.limits.over(provider.limits)
+
+
+def _local(run_dir: Any) -> Path:
+    path = os.fspath(run_dir)
+    if not isinstance(path, str) or "://" in path:
+        msg = f"run_dir must be a folder of this machine in this version of batchframe, got {path!r}"
+        raise OptionError(msg)
+    folder = _absolute(path)
+    others = [found.name for found in folder.iterdir()] if folder.is_dir() else []
+    if folder.exists() and (not folder.is_dir() or (others and RECORD not in others)):
+        found = f"it holds {others[0]!r}" if others else "it is a file"
+        msg = f"run_dir {path!r} is not a run: {found}. Name a new or empty folder"
+        raise RunMismatchError(msg)
+    return folder
+
+
+def _make_root(root: Path) -> None:
+    try:
+        make_private(root)
+    except OSError as error:
+        msg = f"the folder for runs, {os.fspath(root)!r}, cannot be made: {error}. Set BATCHFRAME_HOME, or pass run_dir"
+        raise OptionError(msg) from error
+
+
+def _absolute(path: str) -> Path:
+    """Return a path that holds when the process changes its folder: a lazy result is read later."""
+    return Path(path).expanduser().absolute()
+
+
+def _record(identity: Identity, prepared: Prepared, prompt: Any, options: Options) -> RunRecord:
+    """Return what ``run.json`` will hold; the options are there for people, and to say what differs."""
+    saved = {name: getattr(options, name) for name in _SavedOptions.__struct_fields__ if hasattr(options, name)}
+    shown = saved | {
+        "max_in_flight": options.limits.max_in_flight,
+        "prompt": _description(prompt),
+        "system": _description(options.system),
+        "body": {name: _description(value) for name, value in options.body.items()},
+        "on_null": options.on_null,
+    }
+    return RunRecord(
+        run_id=hashlib.blake2b(msgspec.json.encode(identity), digest_size=16).hexdigest(),
+        identity=identity,
+        rows=prepared.rows,
+        blocks=prepared.blocks,
+        options=msgspec.to_builtins(shown),
+        created_at=dt.datetime.now(dt.timezone.utc),
+        batchframe_version=version("batchframe"),
+    )
+
+
+def _description(value: Any) -> Any:
+    """Return a prompt or parameter as it can be kept: expressions in Polars' own words."""
+    if isinstance(value, pl.Expr):
+        return (
+            f"expression: {value.meta.tree_format(return_as_string=True)}"
+            if not value.meta.has_multiple_outputs()
+            else "expression"
+        )
+    if isinstance(value, dict):
+        return {str(key): _description(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_description(inner) for inner in value]
+    return value
+
+
+def _check_same(folder: RunFolder, stored: RunRecord, record: RunRecord) -> None:
+    """Refuse a folder that holds another run, saying what differs."""
+    one, other = stored.identity, record.identity
+    if one == other:
+        logger.info("going on with run %s of %s (%s)", stored.run_id, stored.created_at.date(), one.account.base_url)
+        return
+    said = [differences(one.account, other.account)] if one.account != other.account else []
+    said += [f"{name} was {getattr(one, name)!r}, is {getattr(other, name)!r}" for name in ("endpoint", "name")
+             if getattr(one, name) != getattr(other, name)]  # fmt: skip
+    said += _option_differences(stored.options, record.options)
+    if one.requests != other.requests:
+        said.append(f"it had {one.requests} requests, this call has {other.requests}")
+    elif one.digest != other.digest and not said:
+        said.append("the texts of some rows")
+    msg = (
+        f"{folder.path} holds another run, of {stored.created_at:%Y-%m-%d %H:%M} UTC. What differs: {'; '.join(said)}. "
+        "Name another run_dir, or leave it out: each run then has its own folder"
+    )
+    raise RunMismatchError(msg)
+
+
+def _option_differences(stored: dict[str, Any], given: dict[str, Any]) -> list[str]:
+    """Return in words which of the options that make the requests differ."""
+    said = [
+        f"{name} was {_short(stored.get(name))}, is {_short(given.get(name))}"
+        for name in ("model", "prompt", "system", "on_null")
+        if stored.get(name) != given.get(name)
+    ]
+    was, now = stored.get("body") or {}, given.get("body") or {}
+    return said + [
+        f"{name} was {_shown(was, name)}, is {_shown(now, name)}"
+        for name in sorted({*was, *now})
+        if was.get(name) != now.get(name)
+    ]
+
+
+def _shown(body: dict[str, Any], name: str) -> str:
+    return _short(body[name]) if name in body else "not set"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}…"  # noqa: PLR2004
+
+
+def _view(folder: RunFolder, stored: RunRecord, prepared: Prepared) -> RunFolder | None:
+    """Return None where the rows are those of the run as it is stored; else keep this arrangement of them beside it.
+
+    The same requests in another order, or beside other columns, are the same run; its answers are matched by request.
+    """
+    fresh = [prepared.folder.rows_path(number) for number in range(len(prepared.blocks))]
+    if stored.blocks == prepared.blocks and all(
+        filecmp.cmp(path, folder.rows_path(number), shallow=False) for number, path in enumerate(fresh)
+    ):
+        return None
+    hashed = hashlib.blake2b(digest_size=16)
+    for path in fresh:
+        hashed.update(path.read_bytes())
+    view = folder.view(hashed.hexdigest())
+    if view.read_note("view.json") is None:
+        view.remove()
+        view.path.mkdir(parents=True)
+        (prepared.folder.path / "rows").rename(view.path / "rows")
+        view.write_note("view.json", prepared.blocks)
+    return view

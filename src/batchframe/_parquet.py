@@ -1,0 +1,108 @@
+"""Parquet in, Parquet out: the same run over files, in bounded memory."""
+
+from __future__ import annotations
+
+import os
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from batchframe import _options
+from batchframe._begin import begin
+from batchframe._exceptions import InputError
+from batchframe._frames import to_polars
+from batchframe._progress import showing
+
+if TYPE_CHECKING:
+    from batchframe._run import Run
+
+
+def run_parquet(
+    source: str | os.PathLike[str], destination: str | os.PathLike[str], prompt: Any, **options: Any
+) -> Run:
+    """Ask a model about every row of a Parquet file, wait, and write a Parquet file with the answers.
+
+    Parameters
+    ----------
+    source
+        The file to read.
+    destination
+        The file to write: all rows and columns of ``source`` in their order, and the added columns of `run`. It takes
+        its name only when it is whole; one that is there is replaced.
+    prompt, **options
+        As for `run`.
+
+    Returns
+    -------
+    Run
+        The finished run.
+
+    Raises
+    ------
+    InputError
+        ``source`` cannot be read, or ``destination`` cannot be written there. Nothing was sent.
+    TemplateError, OptionError, APICallError, RunError
+        As for `run`.
+
+    Notes
+    -----
+    Charged like `run`. The same call again writes the file anew from the finished run, and pays nothing.
+
+    Examples
+    --------
+    >>> pl.DataFrame({"text": ["Great sound.", "Broke after a week."]}).write_parquet("reviews.parquet")
+    >>> run = bf.run_parquet("reviews.parquet", "out.parquet", "Classify as positive or negative: {text}",
+    ...                      model="gpt-4o-mini", client=client, poll_seconds=0.1)
+    >>> run.status().succeeded
+    2
+    >>> pl.read_parquet("out.parquet").select("text", "response")
+    shape: (2, 2)
+    ┌─────────────────────┬──────────┐
+    │ text                ┆ response │
+    │ ---                 ┆ ---      │
+    │ str                 ┆ str      │
+    ╞═════════════════════╪══════════╡
+    │ Great sound.        ┆ positive │
+    │ Broke after a week. ┆ negative │
+    └─────────────────────┴──────────┘
+    """
+    parsed = _options.parse(options)
+    target = _checked_destination(Path(source), Path(destination))
+    try:
+        frame = pl.scan_parquet(Path(source), glob=False)
+        frame.collect_schema()
+    except (OSError, pl.exceptions.PolarsError) as error:
+        msg = f"{os.fspath(source)!r} cannot be read as Parquet: {error}"
+        raise InputError(msg) from error
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        temporary.touch()
+    except OSError as error:
+        msg = f"{os.fspath(target)!r} cannot be written: {error}"
+        raise InputError(msg) from error
+    try:
+        run = begin(to_polars(frame), prompt, parsed)
+        with showing(run, progress=parsed.progress), closing(run):
+            run.wait()
+        run.scan().sink_parquet(temporary, maintain_order=True)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    run.warn_of_failures()
+    return run
+
+
+def _checked_destination(source: Path, destination: Path) -> Path:
+    """Refuse a destination that could not be written hours later."""
+    if not destination.parent.is_dir():
+        msg = f"the folder of the destination, {os.fspath(destination.parent)!r}, is not there: make it first"
+        raise InputError(msg)
+    if destination.is_dir():
+        msg = f"the destination {os.fspath(destination)!r} is a folder: name a file"
+        raise InputError(msg)
+    if destination.exists() and source.exists() and destination.samefile(source):
+        msg = f"source and destination are the same file, {os.fspath(source)!r}: name another destination"
+        raise InputError(msg)
+    return destination

@@ -1,0 +1,383 @@
+"""The handle of a run: going on with it, and reading what it has."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import polars as pl
+import tenacity
+
+from batchframe._assembly import part_states
+from batchframe._blocks import OUTCOMES, blocks_so_far, final_blocks, scan_final, shown, tally, view_blocks
+from batchframe._columns import TOKENS, added_schema
+from batchframe._events import Event, Listener, ignore, logger
+from batchframe._exceptions import RunMismatchError, RunPendingError, warn
+from batchframe._frames import OURS
+from batchframe._loop import Clock, Loop, LoopSettings, Pass
+from batchframe._results import RAW
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from batchframe._client import BatchClient
+    from batchframe._options import Options
+    from batchframe._store import RunFolder
+    from batchframe._types import Account, RunRecord
+
+_UNREACHABLE_SECONDS = 60.0
+_MIN_POLL_SECONDS, _MAX_POLL_SECONDS = 5.0, 60.0
+_TIME = pl.Datetime("us", "UTC")
+_BATCHES = {
+    "part": pl.Int64(),
+    "attempt": pl.Int64(),
+    "submission": pl.Int64(),
+    "batch_id": pl.String(),
+    "input_file_id": pl.String(),
+    "stage": pl.String(),
+    "status": pl.String(),
+    "reason": pl.String(),
+    "requests": pl.Int64(),
+    "bytes": pl.Int64(),
+    "tokens": pl.Int64(),
+    "submitted_at": _TIME,
+    "ended_at": _TIME,
+}
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """Where a run stands. The four counts are of rows, come from result lines, and sum to ``rows``.
+
+    Parameters
+    ----------
+    state
+        ``"running"``, or ``"finished"``: every row has its outcome.
+    rows, succeeded, failed, not_sent, pending
+        Rows by outcome.
+    batches
+        Batches by the service's status.
+    usage
+        Tokens of all answers read, by name.
+    cost
+        None: prices are not known in this version.
+    waiting_for
+        What the run waits for, in words; empty where it is finished.
+    done
+        Whether it is finished.
+    """
+
+    state: str
+    rows: int
+    succeeded: int
+    failed: int
+    not_sent: int
+    pending: int
+    batches: dict[str, int]
+    usage: dict[str, int]
+    cost: float | None
+    waiting_for: str
+    done: bool
+
+
+class Run:
+    """One run: many parts, resumable, its state in a folder.
+
+    Made by `submit`, `open_run` and `run_parquet`. Reading what was downloaded needs neither key nor service.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        record: RunRecord,
+        options: Options,
+        connect: Callable[[], BatchClient],
+        *,
+        view: RunFolder | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._folder = folder
+        self._record = record
+        self._options = options
+        self._connect = connect
+        self._view = view
+        self._clock = clock or Clock()
+        self._client: BatchClient | None = None
+        self._loop: Loop | None = None
+        self._begun = 0.0
+        self._finished = False
+        self.listen: Listener = ignore
+
+    def __repr__(self) -> str:
+        return f"Run({os.fspath(self.path)!r}, rows={self._rows}, model={self._options.model!r})"
+
+    @property
+    def path(self) -> Path:
+        """The run's folder."""
+        return self._folder.path
+
+    @property
+    def id(self) -> str:
+        """The run's id."""
+        return self._record.run_id
+
+    @property
+    def _rows(self) -> int:
+        return sum(self._record.blocks if self._view is None else view_blocks(self._view))
+
+    # -- going on
+
+    def status(self, refresh: bool = True) -> RunStatus:  # noqa: FBT001, FBT002  (the public signature)
+        """Return where the run stands.
+
+        Parameters
+        ----------
+        refresh
+            Whether to ask the service first. Nothing is submitted.
+
+        Raises
+        ------
+        APICallError
+            The service was asked, and did not answer.
+        """
+        if not refresh or self.is_finished:
+            return self._status(Pass())
+        seen = self._connected().refresh()
+        if seen.trouble is not None:
+            raise seen.trouble
+        return self._status(seen)
+
+    def advance(self) -> RunStatus:
+        """Make one pass: collect what is finished, submit what is next. It never sleeps, so it suits cron and webhooks.
+
+        Raises
+        ------
+        APICallError, RunError
+            What no waiting mends. The run stays resumable.
+        """
+        return self._status(self._pass())
+
+    def wait(self, timeout_seconds: float | None = None) -> RunStatus:
+        """Make passes until the run is finished.
+
+        Parameters
+        ----------
+        timeout_seconds
+            How long to wait at most; None for as long as it takes, or the ``timeout_seconds`` of the call.
+
+        Raises
+        ------
+        RunPendingError
+            The time was up. Nothing was cancelled; the error holds the run.
+        APICallError, RunError
+            What no waiting mends. The run stays resumable.
+        """
+        timeout = self._options.timeout_seconds if timeout_seconds is None else timeout_seconds
+        if self.is_finished and self._record.identity.requests:
+            at, service = self._record.created_at, self._record.identity.account.base_url
+            when = f"this run was made on {at:%Y-%m-%d %H:%M} UTC at {service} and is finished"
+            self._say(f"{when}: its answers are returned. For fresh ones pass another name=")
+        return self._status(self._passes(lambda seen: seen.done, timeout))
+
+    def start(self) -> None:
+        """Make passes until the first batches are created."""
+        self._passes(lambda seen: seen.done or bool(seen.by_status), None)
+
+    def _passes(self, is_enough: Callable[[Pass], bool], timeout: float | None) -> Pass:
+        begun = self._clock.monotonic()
+
+        def left() -> float:
+            return float("inf") if timeout is None else timeout - (self._clock.monotonic() - begun)
+
+        polling = tenacity.Retrying(
+            retry=tenacity.retry_if_result(lambda seen: not is_enough(seen)),
+            wait=self._interval,
+            stop=lambda _: left() <= 0,
+            sleep=lambda seconds: self._clock.sleep(max(0.0, min(seconds, left()))),
+        )
+        try:
+            seen: Pass = polling(self._pass)
+        except tenacity.RetryError:
+            msg = f"the run was not finished after {timeout:g} seconds; its batches go on. {self._how_to_go_on()}"
+            raise RunPendingError(msg, self) from None
+        except KeyboardInterrupt as error:
+            msg = f"detached: nothing was cancelled, and what was submitted goes on. {self._how_to_go_on()}"
+            raise KeyboardInterrupt(msg) from error
+        return seen
+
+    def _pass(self) -> Pass:
+        if self.is_finished:
+            return Pass(done=True)
+        loop = self._connected()
+        seen = loop.advance()
+        # Before the first accepted call an unreachable service is a mistake in the set-up; after it, bad weather.
+        if (
+            seen.trouble is not None
+            and not loop.was_ever_accepted
+            and self._clock.monotonic() - self._begun >= _UNREACHABLE_SECONDS
+        ):
+            raise seen.trouble
+        return seen
+
+    def _connected(self) -> Loop:
+        """Return the loop; the client is made when it is first needed, and must be of the run's account."""
+        if self._loop is None:
+            client = self._client = self._connect()
+            if client.account != self._record.identity.account:
+                differs = differences(self._record.identity.account, client.account)
+                msg = f"the run in {self.path} belongs to another account: {differs}. Pass the client it was begun with"
+                raise RunMismatchError(msg)
+            settings = LoopSettings(
+                run_id=self.id,
+                endpoint=self._record.identity.endpoint,
+                completion_window=self._options.completion_window,
+                metadata=self._options.metadata,
+                expires_after=self._options.expires_after,
+                settle_seconds=self._options.settle_seconds,
+                max_in_flight=self._options.limits.max_in_flight,
+            )
+            self._loop = Loop(self._folder, client, settings, listen=self._tell, clock=self._clock)
+            self._begun = self._clock.monotonic()
+        return self._loop
+
+    def close(self) -> None:
+        """Close the connections that this handle opened; it opens them anew when they are needed."""
+        if self._client is not None:
+            self._client.close()
+        self._client = self._loop = None
+
+    def _interval(self, state: tenacity.RetryCallState) -> float:
+        """Return how long to wait before the next pass: a second at first, since bad files fail at once, then more."""
+        assert state.outcome is not None
+        trouble = state.outcome.result().trouble
+        seconds = self._options.poll_seconds
+        if seconds is None:
+            grown = min(_MAX_POLL_SECONDS, _MIN_POLL_SECONDS * 1.3 ** (state.attempt_number - 2))
+            seconds = 1.0 if state.attempt_number == 1 else grown * (0.8 + 0.4 * self._clock.chance())
+        return max(seconds, 0.0 if trouble is None else trouble.retry_after_seconds or 0.0)
+
+    def _how_to_go_on(self) -> str:
+        return f"Go on with it by the same call, or by bf.open_run({os.fspath(self.path)!r}).wait()"
+
+    def _say(self, message: str) -> None:
+        logger.info(message)
+        self._tell(Event("notice", message))
+
+    def _tell(self, event: Event) -> None:
+        self.listen(event)
+
+    # -- results
+
+    def result(self) -> pl.DataFrame:
+        """Return the whole frame: input columns and added columns, in row order.
+
+        Rows that are not finished have the error code ``pending``. Needs neither key nor service.
+        """
+        if self.is_finished:
+            return self.scan().collect()
+        options = self._options
+        blocks = blocks_so_far(self._folder, self._view, raw=RAW in options.include)
+        return pl.concat([shown(block.lazy(), OURS, options.include, options.prefix).collect() for block in blocks])
+
+    def scan(self) -> pl.LazyFrame:
+        """Return what `result` does, lazily: a scan of the run's result blocks once it is finished."""
+        if not self.is_finished:
+            return self.result().lazy()
+        options = self._options
+        note = final_blocks(self._folder, self._view, raw=RAW in options.include)
+        return shown(scan_final(self._view or self._folder, note), note.prefix, options.include, options.prefix)
+
+    def added_to(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Return the frame this run was made of, with the added columns; its own columns stay the very same."""
+        names = [self._options.prefix + name for name in added_schema(self._options.include)]
+        return frame.hstack(self.scan().select(name for name in names if name not in frame.columns).collect())
+
+    def errors(self) -> pl.DataFrame:
+        """Return the rows that did not succeed.
+
+        Returns
+        -------
+        pl.DataFrame
+            The columns of `result`, with ``code`` and ``message`` (with the prefix) in the place of ``error``.
+        """
+        error = pl.col(self._options.prefix + "error")
+        fields = [error.struct.field(name).alias(self._options.prefix + name) for name in ("code", "message")]
+        return (
+            self.scan()
+            .filter(error.is_not_null())
+            .select(pl.all().exclude(error.meta.output_name()), *fields)
+            .collect()
+        )
+
+    def batches(self) -> pl.DataFrame:
+        """Return one row a submission: which part, which batch, where it stands, when.
+
+        Returns
+        -------
+        pl.DataFrame
+            ``part, attempt, submission: Int64``, ``batch_id, input_file_id, stage, status, reason: String``,
+            ``requests, bytes, tokens: Int64`` (tokens estimated), ``submitted_at, ended_at: Datetime`` (UTC).
+        """
+        rows = [
+            (part.number, part.attempt, found.number, found.batch_id, found.input_file_id, found.stage, found.status,
+             found.reason, part.requests, part.bytes, part.tokens,
+             found.times.get("submitted_at"), found.times.get("ended_at"))
+            for part in self._folder.parts()
+            for found in self._folder.submissions(part.number)
+        ]  # fmt: skip
+        return pl.DataFrame(rows, schema=_BATCHES, orient="row")
+
+    def warn_of_failures(self) -> None:
+        """Warn once, with the counts by code, when rows did not succeed."""
+        code = pl.col(self._options.prefix + "error").struct.field("code").alias("code")
+        codes = (
+            self.scan()
+            .select(code)
+            .drop_nulls()
+            .group_by("code")
+            .len()
+            .sort("len", "code", descending=[True, False])
+            .collect()
+        )
+        if codes.height:
+            counts = ", ".join(f"{count} {code}" for code, count in codes.rows())
+            bad = codes["len"].sum()
+            warn(f"{bad} of {self._rows} rows did not succeed: {counts}. See their error column, or run.errors()")
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether every row has its outcome; as far as is known here, without asking the service."""
+        if not self._finished:
+            self._finished = not any(state.is_live for state in part_states(self._folder))
+        return self._finished
+
+    def _status(self, seen: Pass) -> RunStatus:
+        if self.is_finished:
+            note = final_blocks(self._folder, self._view, raw=RAW in self._options.include)
+            counts, usage = note.counts, note.usage
+        else:
+            counts, usage = dict.fromkeys(OUTCOMES, 0), dict.fromkeys(TOKENS, 0)
+            for block in blocks_so_far(self._folder, self._view, raw=False):
+                tally(block, counts, usage)
+        statuses = self.batches()["status"].drop_nulls()
+        return RunStatus(
+            state="finished" if self.is_finished else "running",
+            rows=self._rows,
+            **counts,
+            batches=dict(statuses.value_counts(sort=True).rows()),
+            usage=usage,
+            cost=None,
+            waiting_for="" if self.is_finished else "; ".join(seen.waiting_for) or "its batches to end",
+            done=self.is_finished,
+        )
+
+
+def differences(one: Account, other: Account) -> str:
+    """Return in words what differs between two accounts."""
+    return "; ".join(
+        f"{name} was {getattr(one, name)!r}, is {getattr(other, name)!r}"
+        for name in ("provider", "base_url", "organization", "project")
+        if getattr(one, name) != getattr(other, name)
+    )
