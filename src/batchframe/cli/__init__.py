@@ -1,0 +1,26 @@
+"""The command ``batchframe``: the calls of the package from a shell. It needs the extra ``cli``."""
+
+from __future__ import annotations
+
+import sys
+
+__all__ = ["main"]
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the command, and return its exit code.
+
+    Parameters
+    ----------
+    args
+        The words after ``batchframe``; None takes them from the command line.
+    """
+    try:
+        import click  # noqa: F401, PLC0415  (only with the extra)
+    except ImportError:
+        sys.stderr.write('the command batchframe needs its extra: pip install "batchframe[cli]"\n')
+        return 1
+    from batchframe.cli._commands import group  # noqa: PLC0415  (needs click)
+    from batchframe.cli._guard import guarded  # noqa: PLC0415
+
+    return guarded(group, args)

@@ -1,0 +1,156 @@
+"""The commands: each turns words into one call of the package."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+import polars as pl
+
+import batchframe as bf
+from batchframe.cli import _show
+from batchframe.cli._guard import Detached, Exit, tell
+
+_PROGRESS = click.option("--progress/--no-progress", default=None, help="Show progress; by default on terminals.")
+
+
+@click.group(no_args_is_help=False)
+@click.version_option(package_name="batchframe", message="%(prog)s %(version)s")
+def group() -> None:
+    """Run a prompt over every row of a Parquet file with the OpenAI Batch API.
+
+    The service comes from the environment: OPENAI_API_KEY, and OPENAI_BASE_URL for another service than OpenAI's.
+
+    Exit codes: 0 done; 1 the run could not go on; 2 a mistake in the call; 3 finished, and some rows did not succeed;
+    4 still running.
+    """
+
+
+def _prompt(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    """Read a prompt from the file that ``@file`` names; one last line end is the editor's and not the prompt's."""
+    if value is None or not value.startswith("@"):
+        return value
+    try:
+        return Path(value[1:]).read_text(encoding="utf-8-sig").removesuffix("\n")
+    except OSError as error:
+        msg = f"{value[1:]!r} cannot be read: {error.strerror}"
+        raise click.BadParameter(msg) from error
+    except UnicodeDecodeError as error:
+        msg = f"{value[1:]!r} is not UTF-8: {error}"
+        raise click.BadParameter(msg) from error
+
+
+def _params(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
+    """Return request parameters by name; a value is JSON where it reads as JSON, else text."""
+    params: dict[str, Any] = {}
+    for given in values:
+        name, equals, text = given.partition("=")
+        if not name or not equals:
+            msg = f"{given!r} is not of the form name=value, such as temperature=0"
+            raise click.BadParameter(msg)
+        if name in params:
+            msg = f"{name!r} is given twice"
+            raise click.BadParameter(msg)
+        try:
+            params[name] = json.loads(text)
+        except ValueError:
+            params[name] = text
+    return params
+
+
+@group.command()
+@click.argument("src")
+@click.argument("dst")
+@click.option(
+    "--prompt", required=True, callback=_prompt, help='Template with {column} fields; "@file" reads it from a file.'
+)
+@click.option("--model", required=True, help="Model id.")
+@click.option("--system", callback=_prompt, help='Template of the system message; "@file" reads it from a file.')
+@click.option("--endpoint", help="Endpoint of the requests.  [default: /v1/chat/completions]")
+@click.option("--param", "params", multiple=True, callback=_params, metavar="NAME=VALUE",
+              help="Request parameter, as JSON or text: temperature=0. May be repeated.")  # fmt: skip
+@click.option("--custom-id", help="Column with the ids of the requests.")
+@click.option("--prefix", help="Put before the name of every added column.")
+@click.option("--include", multiple=True, help="Extra column: model, request_id, batch_id, raw. May be repeated.")
+@click.option("--on-null", metavar="[skip|render|raise]", help="What to do with rows that have a null in the prompt.")
+@click.option("--name", help="Part of the run's id: another name asks for fresh answers.")
+@click.option("--run-dir", help="Folder of the run.  [default: a folder in $BATCHFRAME_HOME or .batchframe]")
+@click.option("--max-requests", type=int, help="Most requests of one input file.")
+@click.option("--max-bytes", type=int, help="Most bytes of one input file.")
+@click.option("--poll-seconds", type=float, help="Seconds between two looks at the service.  [default: adaptive]")
+@click.option("--timeout-seconds", type=float, help="Wait no longer than this; the batches go on.")
+@click.option("--allow-failed", is_flag=True, help="Exit with 0 though rows did not succeed.")
+@_PROGRESS
+def run(
+    src: str,
+    dst: str,
+    params: dict[str, Any],
+    max_requests: int | None,
+    max_bytes: int | None,
+    *,
+    allow_failed: bool,
+    **options: Any,
+) -> Exit:
+    """Ask a model about every row of the Parquet file SRC, wait, and write the Parquet file DST.
+
+    The same command goes on with a run that was interrupted, and pays nothing for one that is finished.
+    """
+    given = {name: value for name, value in options.items() if value not in (None, ())}
+    twice = sorted({*options, "max_requests", "max_bytes"} & params.keys())
+    if twice:
+        msg = f"{twice[0]!r} is an option of its own: --{twice[0].replace('_', '-')}"
+        raise click.BadParameter(msg, param_hint="--param")
+    limits = bf.Limits(max_requests=max_requests, max_bytes=max_bytes)
+    try:
+        finished = bf.run_parquet(src, dst, limits=limits, **given, **params)
+    except KeyboardInterrupt:
+        msg = "detached: nothing was cancelled, submitted batches go on. The same command goes on with the run"
+        raise Detached(msg) from None
+    status = finished.status(refresh=False)
+    _show.show_status(finished, status)
+    click.echo(f"{'result':<10} {dst}")
+    return Exit.DONE if allow_failed or status.succeeded == status.rows else Exit.FAILED_ROWS
+
+
+@group.command()
+@click.argument("run_dir")
+@click.option("--refresh", is_flag=True, help="Ask the service first; nothing is submitted.")
+def status(run_dir: str, *, refresh: bool) -> None:
+    """Show where the run in the folder RUN_DIR stands, from what is on disk."""
+    opened = bf.open_run(run_dir)
+    _show.show_status(opened, opened.status(refresh=refresh))
+
+
+@group.command()
+@click.option("--rows", type=click.IntRange(min=1), help="How many of the texts.  [default: all]")
+@click.option("--base-url", help="Run against another service, with the key of OPENAI_API_KEY.", hidden=True)
+@click.option("--progress/--no-progress", default=True, help="Show progress.")
+def demo(rows: int | None, base_url: str | None, *, progress: bool) -> None:
+    """Run a prompt over some hundred real texts on a batch service in this process: no key, no network, no cost."""
+    from batchframe.cli import _demo  # noqa: PLC0415  (imports what only it needs)
+
+    tell(f"prompt: {_demo.PROMPT}")
+    with _demo.service(base_url) as client:
+        out, finished = _demo.demo(rows, client, progress=progress)
+        status = finished.status(refresh=False)
+    tokens = [pl.col("usage").struct.field(name) for name in ("input_tokens", "output_tokens")]
+    _show.show_frame(out.select("term", "definition", "response", *tokens))
+    _show.show_frame(out.group_by("response").len("terms").sort("terms", "response", descending=[True, False]))
+    _show.show_status(finished, status)
+    if base_url is None:
+        tell("The service was an emulator in this process, which answers by simple rules: nothing left this machine.")
+
+
+@group.command()
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 takes a free one.")
+@click.option("--host", default="127.0.0.1", show_default=True)
+def emulator(port: int, host: str) -> None:
+    """Serve a local batch service that speaks OpenAI's dialect, until interrupted.
+
+    Use it with OPENAI_BASE_URL=http://127.0.0.1:8080/v1 and any OPENAI_API_KEY.
+    """
+    from batchframe.emulator import serve  # noqa: PLC0415  (needs the extra emulator)
+
+    serve(host, port)
