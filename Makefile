@@ -1,0 +1,51 @@
+# Every target does its own set-up: python3 (3.10 or newer) and make are all it takes.
+#
+#   PYTHON=python3.12              the interpreter the environment is made with
+#   VENV=.venv-oldest              another environment
+#   WHEEL=dist/batchframe….whl     test that wheel, not the source tree
+#   CONSTRAINTS=constraints/oldest.txt
+#   PYTEST_ARGS="-k cli -x"
+
+PYTHON ?= python3
+VENV ?= .venv
+WHEEL ?=
+CONSTRAINTS ?=
+PYTEST_ARGS ?= -n auto
+
+BIN := $(VENV)/bin
+# Another wheel or other constraints are another environment.
+STAMP := $(VENV)/.made-of$(subst /,-,$(if $(WHEEL),-$(WHEEL))$(if $(CONSTRAINTS),-$(CONSTRAINTS)))
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help demo install test lint bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(STAMP) ## run a prompt over real texts on a batch service on this machine
+	@$(BIN)/batchframe demo
+
+test: $(STAMP) ## run the tests
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(STAMP) ## check style, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(STAMP) ## measure speed and memory
+	$(BIN)/python benchmarks/run.py
+
+install: $(STAMP) ## make the environment, and do nothing in it
+
+clean: ## remove the environment and what was built
+	rm -rf $(VENV) dist build
+
+$(STAMP): pyproject.toml $(WHEEL) $(CONSTRAINTS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.12 …")'
+	$(PYTHON) -m venv $(if $(WHEEL)$(CONSTRAINTS),--clear) $(VENV)
+	@rm -f $(VENV)/.made-of*
+	$(PIP) --upgrade 'pip>=25.1'
+	$(PIP) --group dev $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) $(if $(WHEEL),'$(WHEEL)[all]','--editable=.[all]')
+	@touch $@
