@@ -203,6 +203,14 @@ def test_the_frames_own_columns_come_back_as_they_were(client):
     assert_frame_equal(lazy, out)
 
 
+def test_columns_with_names_that_polars_reads_as_patterns(client):
+    frame = pl.DataFrame({"*": ["a"], "^x.*$": [1], "xy": ["b"]})
+    for one in (frame, frame.lazy()):
+        out = bf.run(one, "Repeat: {xy} {*}", client=client, **ARGUMENTS).lazy().collect()
+        assert out.columns == [*frame.columns, *ADDED]
+        assert_frame_equal(out[frame.columns], frame)
+
+
 def test_expressions_see_the_whole_frame_in_every_part(client, monkeypatch):
     monkeypatch.setattr("batchframe._frames.SLICE_ROWS", 7)
     frame = pl.DataFrame({"n": range(50)})

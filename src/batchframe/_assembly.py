@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from batchframe._columns import MORE, PENDING, added_columns, best_answers
+from batchframe._columns import MORE, PENDING, added_columns
 from batchframe._frames import OURS
 from batchframe._requests import CODE, CUSTOM_ID, DIGEST, MESSAGE, REQUEST
 from batchframe._results import ANSWER_SCHEMA, RAW, read_answers
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from batchframe._types import PartRecord
 
 _KEY = OURS + "key"
-_FOUND = OURS + "found"
+_HELD_BYTES = 64_000_000
 OUR_COLUMNS = (CUSTOM_ID, DIGEST, REQUEST, CODE, MESSAGE)
 
 
@@ -72,7 +72,8 @@ class Assembler:
     folder: RunFolder
     raw: bool = False
     states: list[PartState] = field(init=False)
-    _answers: dict[int, list[pl.LazyFrame]] = field(default_factory=dict, init=False)
+    _answers: dict[int, list[pl.DataFrame | pl.LazyFrame]] = field(default_factory=dict, init=False)
+    _held_bytes: dict[int, int] = field(default_factory=dict, init=False)
     _spilled: Path = field(init=False)
 
     def __post_init__(self) -> None:
@@ -92,14 +93,15 @@ class Assembler:
         rows = rows.with_columns(self._pending(touching, number, rows).alias(PENDING))
         answers = self._answers_to(rows, touching)
         added = added_columns(rows, answers, MORE if self.raw else [name for name in MORE if name != RAW])
-        kept = [name for name in stored.columns if name not in OUR_COLUMNS]
-        return stored.select(*kept, DIGEST).hstack(added.rename({name: OURS + name for name in added.columns}))
+        input_columns = stored.drop(name for name in OUR_COLUMNS if name != DIGEST)
+        return input_columns.hstack(added.rename({name: OURS + name for name in added.columns}))
 
     def forget_before(self, block: int) -> None:
         """Drop what no later block needs; the blocks of first attempts come in order."""
         for state in self.states:
             if state.record.ranges and state.record.ranges[-1][0] < block:
                 self._answers.pop(state.record.number, None)
+                self._held_bytes.pop(state.record.number, None)
                 shutil.rmtree(self._answers_folder(state.record.number), ignore_errors=True)
 
     def _holds(self, part: PartRecord, block: int, rows: pl.DataFrame) -> bool:
@@ -132,30 +134,41 @@ class Assembler:
         return pl.Series(ids, dtype=pl.String).implode()
 
     def _answers_to(self, rows: pl.DataFrame, touching: list[PartState]) -> pl.DataFrame:
-        wanted = rows.lazy().select(pl.col(_KEY).alias("custom_id")).unique()
+        """Return the answers to these rows, and maybe to others, in the order in which they were asked for."""
         states = self.states if _shares_answers(rows) else touching
         found = [answers for state in states for answers in self._part_answers(state.record.number)]
-        answers = pl.DataFrame(schema=ANSWER_SCHEMA | {name: MORE[name] for name in MORE if name != RAW or self.raw})
-        if found:
-            # One streamed join: the rows' ids are hashed once, and only what is wanted of the answers is held.
-            joined = pl.concat(found).join(wanted, on="custom_id", how="semi", maintain_order="left")
-            answers = joined.collect(engine="streaming")
-        return best_answers(answers).with_columns(pl.lit(value=True).alias(_FOUND))
+        wanted = rows.lazy().select(pl.col(_KEY).alias("custom_id")).unique()
+        frames = [pl.DataFrame(schema=_known_schema(raw=self.raw))]
+        for some in found:
+            if isinstance(some, pl.LazyFrame):  # streamed, so that only what is wanted of the file is held
+                joined = some.join(wanted, on="custom_id", how="semi", maintain_order="left")
+                frames.append(joined.collect(engine="streaming"))
+            else:
+                frames.append(some)
+        return pl.concat(frames)
 
-    def _part_answers(self, part: int) -> list[pl.LazyFrame]:
-        """Return what a part's result files say: parsed once, kept as Arrow files that the next blocks read."""
+    def _part_answers(self, part: int) -> list[pl.DataFrame | pl.LazyFrame]:
+        """Return what a part's result files say: parsed once, and kept for the next blocks."""
         if part not in self._answers:
-            frames = []
-            folder = self._answers_folder(part)
-            folder.mkdir(parents=True, exist_ok=True)
+            frames = self._answers[part] = []
             for submission, kind, path in self.folder.result_files(part):
                 with path.open("rb") as handle:
                     for index, answers in enumerate(read_answers(handle, raw=self.raw)):
-                        target = folder / f"{submission.number}.{kind}.{index}.arrow"
-                        known = answers.with_columns(pl.lit(submission.batch_id, pl.String).alias("batch_id"))
-                        frames.append(_spill(known, target))
-            self._answers[part] = frames
+                        batch_id = pl.lit(submission.batch_id, pl.String).alias("batch_id")
+                        known = answers.with_columns(batch_id).select(*_known_schema(raw=self.raw))
+                        frames.append(self._kept(known, part, f"{submission.number}.{kind}.{index}.arrow"))
         return self._answers[part]
+
+    def _kept(self, answers: pl.DataFrame, part: int, name: str) -> pl.DataFrame | pl.LazyFrame:
+        """Keep answers in memory while they are few, else as a file: memory does not grow with a result file."""
+        size = int(answers.estimated_size())
+        if sum(self._held_bytes.values()) + size <= _HELD_BYTES:
+            self._held_bytes[part] = self._held_bytes.get(part, 0) + size
+            return answers
+        folder = self._answers_folder(part)
+        folder.mkdir(parents=True, exist_ok=True)
+        answers.write_ipc(folder / name)
+        return pl.scan_ipc(folder / name)
 
     def _answers_folder(self, part: int) -> Path:
         return self._spilled / f"{part:04d}"
@@ -185,7 +198,5 @@ def _shares_answers(rows: pl.DataFrame) -> bool:
     return rows[REQUEST].null_count() < rows.height
 
 
-def _spill(frame: pl.DataFrame, target: Path) -> pl.LazyFrame:
-    columns = ANSWER_SCHEMA | {"batch_id": MORE["batch_id"]} | ({RAW: MORE[RAW]} if RAW in frame.columns else {})
-    frame.select(*columns).write_ipc(target)
-    return pl.scan_ipc(target)
+def _known_schema(*, raw: bool) -> dict[str, pl.DataType]:
+    return ANSWER_SCHEMA | {"batch_id": MORE["batch_id"]} | ({RAW: MORE[RAW]} if raw else {})

@@ -114,12 +114,16 @@ def _local(run_dir: Any) -> Path:
         msg = f"run_dir must be a folder of this machine in this version of batchframe, got {path!r}"
         raise OptionError(msg)
     folder = _absolute(path)
-    others = [found.name for found in folder.iterdir()] if folder.is_dir() else []
+    others = sorted((found.name for found in folder.iterdir()), key=_is_hidden) if folder.is_dir() else []
     if folder.exists() and (not folder.is_dir() or (others and RECORD not in others)):
         found = f"it holds {others[0]!r}" if others else "it is a file"
         msg = f"run_dir {path!r} is not a run: {found}. Name a new or empty folder"
         raise RunMismatchError(msg)
     return folder
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".")
 
 
 def _make_root(root: Path) -> None:

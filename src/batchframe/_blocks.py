@@ -122,12 +122,13 @@ def scan_final(folder: RunFolder, note: ResultNote) -> pl.LazyFrame:
 
 def shown(frame: pl.LazyFrame, stored_prefix: str, include: Iterable[str], prefix: str) -> pl.LazyFrame:
     """Return the input columns and the added ones that were asked for, under the names that were asked for."""
-    stored = {stored_prefix + name for name in (*CORE, *MORE)}
-    kept = [name for name in frame.collect_schema() if name not in stored]
-    added = [
-        pl.col(stored_prefix + name).alias(prefix + name) for name in added_schema(include) if prefix + name not in kept
-    ]
-    return frame.select(*kept, *added)
+    stored = {stored_prefix + name: name for name in (*CORE, *MORE)}
+    taken = {name for name in frame.collect_schema() if name not in stored}
+    # Dropped and renamed, not selected: the frame may have a column called "*".
+    names = {name: prefix + stored[name] for name in frame.collect_schema() if name in stored}
+    wanted = {prefix + name for name in added_schema(include)} - taken
+    names = {name: final for name, final in names.items() if final in wanted}
+    return frame.drop([name for name in stored if name not in names], strict=False).rename(names)
 
 
 def tally(block: pl.DataFrame, counts: dict[str, int], usage: dict[str, int]) -> None:

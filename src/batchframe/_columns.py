@@ -28,6 +28,7 @@ CORE = {
 MORE = {"model": pl.String(), "request_id": pl.String(), "batch_id": pl.String(), RAW: pl.String()}
 
 PENDING = OURS + "pending"
+_FOUND = OURS + "found"
 
 
 def added_schema(include: Iterable[str]) -> dict[str, pl.DataType]:
@@ -69,13 +70,16 @@ def best_answers(answers: pl.DataFrame) -> pl.DataFrame:
     answers
         Answers in the order in which they were asked for.
     """
-    if not answers["custom_id"].is_duplicated().any():
-        return answers
     order = pl.int_range(pl.len())
     rank = pl.when(pl.col("code").is_null()).then(order).otherwise(2 * pl.len().cast(pl.Int64) - order)
     return answers.with_columns(rank.alias("batchframe:rank")).sort("batchframe:rank").unique(
         "custom_id", keep="first", maintain_order=True
     ).drop("batchframe:rank")  # fmt: skip
+
+
+def _join(rows: pl.DataFrame, answers: pl.DataFrame) -> pl.DataFrame:
+    found = answers.with_columns(pl.lit(value=True).alias(_FOUND))
+    return rows.join(found, left_on=OURS + "key", right_on="custom_id", how="left", maintain_order="left")
 
 
 def added_columns(rows: pl.DataFrame, answers: pl.DataFrame, include: Iterable[str]) -> pl.DataFrame:
@@ -87,12 +91,15 @@ def added_columns(rows: pl.DataFrame, answers: pl.DataFrame, include: Iterable[s
         Our columns of the rows: custom_id, code and message where not sent, whether the row is pending, and
         ``batchframe:key``, the custom_id of the request that answers it.
     answers
-        At most one answer a request, and its ``batch_id``.
+        Answers in the order in which they were asked for, each with its ``batch_id``: the first success of a request
+        counts, else its last failure. Those to other requests are passed over.
     include
         The names of the extra columns.
     """
-    joined = rows.join(answers, left_on="batchframe:key", right_on="custom_id", how="left", maintain_order="left")
-    has_answer = pl.col("batchframe:found").fill_null(value=False)
+    joined = _join(rows, answers)
+    if joined.height > rows.height:
+        joined = _join(rows, best_answers(answers))
+    has_answer = pl.col(_FOUND).fill_null(value=False)
     succeeded = has_answer & pl.col("code").is_null()
     code = (
         pl.when(pl.col(CODE).is_not_null()).then(pl.col(CODE))
