@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
 
+from batchframe.emulator._batch_faults import BatchFault, BatchKind
 from batchframe.emulator._faults import Fault
 from batchframe.emulator._public import thread_server
+from batchframe.emulator._row_faults import RowFault, RowKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,6 +21,15 @@ if TYPE_CHECKING:
     from batchframe.emulator._service import Service
 
 __all__ = ["Emulator", "emulator"]
+
+T = TypeVar("T")
+
+
+def _converted(options: dict[str, Any], kind: type[T]) -> T:
+    try:
+        return msgspec.convert(options, kind)
+    except msgspec.ValidationError as exc:
+        raise TypeError(f"not a fault of the emulator: {exc}") from exc
 
 
 class Emulator:
@@ -104,21 +115,57 @@ class Emulator:
             `status` (503), `retry_after`, `seconds` (1), `at` (0.5), `times` (1; None: always), `skip` (0: how many
             calls pass first).
         """
-        try:
-            fault = msgspec.convert({"call": call, "kind": kind, **options}, Fault)
-        except msgspec.ValidationError as exc:
-            raise TypeError(f"not a fault of the emulator: {exc}") from exc
+        fault = _converted({"call": call, "kind": kind, **options}, Fault)
 
         async def add(service: Service) -> None:
             service.faults.add(fault)
 
         self._server.call(add)
 
+    def row_fault(self, kind: RowKind, **options: Any) -> None:
+        """Let rows go wrong.
+
+        Parameters
+        ----------
+        kind
+            What happens to the rows that are hit, or to whole result files, as
+            :class:`~batchframe.emulator._row_faults.RowFault` says.
+        **options
+            Which rows: `custom_ids`, `containing` (a text of the request), `share` (of the rows, chosen by their
+            bodies), `every` (n-th of a file); all of them when none is given. How often: `attempts` (1; None: always).
+            What: `status`, `code`, `message`, `type`, `body`, `at`, `copy`.
+        """
+        fault = _converted({"kind": kind, **options}, RowFault)
+
+        async def add(service: Service) -> None:
+            service.row_faults.add(fault)
+
+        self._server.call(add)
+
+    def batch_fault(self, kind: BatchKind, **options: Any) -> None:
+        """Let batches go wrong that are created from now on; a batch takes all faults that are due.
+
+        Parameters
+        ----------
+        kind
+            What happens, as :class:`~batchframe.emulator._batch_faults.BatchFault` says; also the name of an oddity,
+            which then changes only the batches that are hit.
+        **options
+            `times` (1; None: all batches) and `skip` (0: how many batches pass first); what each kind takes: `at`,
+            `unexecuted`, `code`, `message`, `param`, `lines`, `phase`, `seconds`, `polls`, `spelling`, `status`.
+        """
+        fault = _converted({"kind": kind, **options}, BatchFault)
+
+        async def add(service: Service) -> None:
+            service.batch_faults.add(fault)
+
+        self._server.call(add)
+
     def clear_faults(self) -> None:
-        """Forget the faults that are still to come."""
+        """Forget the faults that are still to come, of whatever kind."""
 
         async def clear(service: Service) -> None:
-            service.faults.clear()
+            service.clear_faults()
 
         self._server.call(clear)
 

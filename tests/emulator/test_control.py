@@ -106,9 +106,11 @@ def test_the_ledger_counts_executions_by_custom_id_and_by_body(client, service):
         "billed": 3,
         "by_custom_id": {"a": 2, "b": 1, "c": 1},
         "by_body": {hashlib.sha256(one).hexdigest(): 2, body_digest(body("two")): 1, body_digest(body(foo=1)): 1},
+        "billed_by_body": {body_digest(body("one")): 2, body_digest(body("two")): 1},
     }
     assert ledger == service.ledger()
     summary = {"executions": 4, "billed": 3, "custom_ids": 3, "bodies": 3, "max_by_custom_id": 2, "max_by_body": 2}
+    summary["max_billed_by_body"] = 2
     assert call(service, "GET", "/_emulator/ledger?summary=1")[1] == summary == service.ledger(summary=True)
 
 

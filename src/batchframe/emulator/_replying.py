@@ -12,7 +12,7 @@ from starlette.responses import Response
 from batchframe.emulator import _errors as errors
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from starlette.requests import Request
@@ -26,7 +26,9 @@ _PIECE_BYTES = 1 << 18
 class HasId(Protocol):
     """An object of a list."""
 
-    id: str
+    @property
+    def id(self) -> str:
+        """What ``after`` names."""
 
 
 T = TypeVar("T", bound=HasId)
@@ -60,8 +62,20 @@ async def json_body(request: Request) -> Any:
         raise errors.unreadable_body() from exc
 
 
-def page(request: Request, items: Sequence[T], *, default: int, most: int, absent: Any) -> Response:
-    """Reply with the page of `items` that the query asks for; `absent` makes the error for an unknown ``after``."""
+def page(
+    request: Request,
+    items: Sequence[T],
+    *,
+    default: int,
+    most: int,
+    absent: Any,
+    show: Callable[[T], Any] = lambda item: item,
+    key: str = "data",
+) -> Response:
+    """Reply with the page of `items` that the query asks for.
+
+    `absent` makes the error for an unknown ``after``, `show` an item's object; `key` names the list in the reply.
+    """
     limit = _limit(request, default, most)
     after = request.query_params.get("after")
     start = 0
@@ -73,7 +87,7 @@ def page(request: Request, items: Sequence[T], *, default: int, most: int, absen
     return reply(
         {
             "object": "list",
-            "data": data,
+            key: [show(item) for item in data],
             "first_id": data[0].id if data else None,
             "last_id": data[-1].id if data else None,
             "has_more": start + limit < len(items),

@@ -36,6 +36,8 @@ CONTROL: tuple[tuple[str, tuple[str, ...], View], ...] = (
     ("/_emulator/reset", ("POST",), control.reset),
     ("/_emulator/settings", ("GET", "PATCH"), control.settings),
     ("/_emulator/faults", ("GET", "POST", "DELETE"), control.faults),
+    ("/_emulator/row-faults", ("GET", "POST", "DELETE"), control.row_faults),
+    ("/_emulator/batch-faults", ("GET", "POST", "DELETE"), control.batch_faults),
     ("/_emulator/step", ("POST",), control.step),
     ("/_emulator/expire", ("POST",), control.expire),
 )

@@ -18,13 +18,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from batchframe.emulator import _errors as errors
+from batchframe.emulator._batch_faults import BatchFaults
 from batchframe.emulator._batches import TERMINAL, Batch, check_create
 from batchframe.emulator._faults import Faults
 from batchframe.emulator._files import Files
 from batchframe.emulator._ids import Ids
 from batchframe.emulator._ledger import Ledger
 from batchframe.emulator._lifecycle import Job
+from batchframe.emulator._row_faults import RowFaults
 from batchframe.emulator._settings import Settings, changed
+from batchframe.emulator._troubles import Troubles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -49,6 +52,8 @@ class Service:
         self.jobs: dict[str, Job] = {}
         self.ledger = Ledger(self.root / "ledger")
         self.faults = Faults()
+        self.row_faults = RowFaults(settings.seed)
+        self.batch_faults = BatchFaults()
         self.calls: Counter[str] = Counter()
         self.closed = asyncio.Event()
         self.abort = threading.Event()
@@ -85,10 +90,16 @@ class Service:
         settings = changed(self.settings, changes)
         if settings.seed != self.settings.seed:
             self.ids.random.seed(settings.seed)
+            self.row_faults.reseed(settings.seed)
         self.settings = settings
         for job in self.jobs.values():
             job.wake.set()
         return settings
+
+    def clear_faults(self) -> None:
+        """Forget all faults that are still to come."""
+        for registry in (self.faults, self.row_faults, self.batch_faults):
+            registry.clear()
 
     async def in_thread(self, function: Callable[[], T]) -> T:
         """Run work on files beside the event loop."""
@@ -116,7 +127,7 @@ class Service:
 
     # ------------------------------------------------------------------------------------------------------ batches
 
-    def create_batch(self, body: Any) -> Batch:
+    def create_batch(self, body: Any) -> Job:
         """Create a batch; that its input file exists is found out later, as with the service."""
         check_create(body)
         now = time.time()
@@ -141,12 +152,13 @@ class Service:
             order=random.Random(self.ids.random.getrandbits(64)),  # noqa: S311 - an order, not a secret
             deadline=now + self.settings.window_seconds,
             life_seconds=expires_after["seconds"] if expires_after else None,
+            troubles=Troubles(self.batch_faults.take()),
         )
         self.jobs[batch.id] = job
         driver = asyncio.get_running_loop().create_task(job.drive(self))
         self._drivers.add(driver)
         driver.add_done_callback(self._drivers.discard)
-        return batch
+        return job
 
     def job(self, batch_id: str) -> Job:
         """Return a batch with its work, or refuse with 404."""
@@ -154,11 +166,15 @@ class Service:
             raise errors.no_such_batch(batch_id)
         return self.jobs[batch_id]
 
-    def newest_first(self) -> list[Batch]:
-        """List all batches."""
-        return [job.batch for job in reversed(self.jobs.values())]
+    def listed(self) -> list[Job]:
+        """List the batches, the newest first."""
+        return [job for job in reversed(self.jobs.values()) if job.troubles.is_listed()]
 
-    def cancel_batch(self, batch_id: str) -> Batch:
+    def show(self, job: Job) -> dict[str, Any]:
+        """Return a batch object as clients see it."""
+        return job.troubles.show(job.batch, self.settings.chosen_oddities)
+
+    def cancel_batch(self, batch_id: str) -> Job:
         """Ask a batch to stop."""
         job = self.job(batch_id)
         batch = job.batch
@@ -167,7 +183,7 @@ class Service:
         if batch.status not in {"cancelling", "cancelled"}:
             batch.status, batch.cancelling_at = "cancelling", int(time.time())
             job.stop_for("cancel")
-        return batch
+        return job
 
     def expire(self, batch_id: str | None = None) -> int:
         """Let the window of one batch, or of all that are alive, end now; returns how many."""

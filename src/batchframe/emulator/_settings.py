@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from batchframe.emulator._oddities import AZURE_ODDITIES, Oddity
+
 Progression = Literal["instant", "timed", "stepped"]
 
 
@@ -46,6 +48,13 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
     max_errors: int = 100
     """Length at which the list of validation errors ends. The service's own cap is not documented."""
     batches_per_hour: int = 2000
+    oddities: tuple[Oddity, ...] | Literal["all"] = ()
+    """Spellings of the batch object, by name; ``"all"``: those of Azure's documents together."""
+
+    @property
+    def chosen_oddities(self) -> tuple[Oddity, ...]:
+        """The oddities by name."""
+        return AZURE_ODDITIES if self.oddities == "all" else self.oddities
 
 
 def changed(settings: Settings, changes: dict[str, Any]) -> Settings:

@@ -87,20 +87,33 @@ async def create_batch(request: Request) -> Response:
     """``POST /v1/batches``."""
     body = await json_body(request)
     await take_effect(request)
-    return reply(service_of(request).create_batch(body))
+    service = service_of(request)
+    return reply(service.show(service.create_batch(body)))
 
 
 async def list_batches(request: Request) -> Response:
     """``GET /v1/batches``."""
-    batches = service_of(request).newest_first()
-    return page(request, batches, default=_BATCHES_PER_PAGE, most=_MOST_BATCHES_PER_PAGE, absent=errors.no_such_batch)
+    service = service_of(request)
+    return page(
+        request,
+        service.listed(),
+        default=_BATCHES_PER_PAGE,
+        most=_MOST_BATCHES_PER_PAGE,
+        absent=errors.no_such_batch,
+        show=service.show,
+        key="value" if "value_list" in service.settings.chosen_oddities else "data",
+    )
 
 
 async def retrieve_batch(request: Request) -> Response:
     """``GET /v1/batches/{id}``."""
-    return reply(service_of(request).job(request.path_params["id"]).batch)
+    service = service_of(request)
+    job = service.job(request.path_params["id"])
+    job.troubles.retrieved(job.batch)
+    return reply(service.show(job))
 
 
 async def cancel_batch(request: Request) -> Response:
     """``POST /v1/batches/{id}/cancel``."""
-    return reply(service_of(request).cancel_batch(request.path_params["id"]))
+    service = service_of(request)
+    return reply(service.show(service.cancel_batch(request.path_params["id"])))
