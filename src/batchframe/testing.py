@@ -9,6 +9,7 @@ import msgspec
 
 from batchframe.emulator._batch_faults import BatchFault, BatchKind
 from batchframe.emulator._faults import Fault
+from batchframe.emulator._file_faults import FileFault, FileKind
 from batchframe.emulator._public import thread_server
 from batchframe.emulator._row_faults import RowFault, RowKind
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     import openai
 
+    from batchframe.emulator._dialects import DialectName
     from batchframe.emulator._server import ThreadServer
     from batchframe.emulator._service import Service
 
@@ -37,17 +39,22 @@ class Emulator:
 
     Attributes
     ----------
-    base_url
-        What a client takes as its ``base_url``; the control plane is at ``/_emulator/`` of the same host.
+    endpoint
+        Where the service is, without a path: Azure's ``azure_endpoint``; the control plane is at ``/_emulator/``.
     """
 
     def __init__(self, server: ThreadServer, clients: contextlib.ExitStack) -> None:
         self._server = server
         self._clients = clients
-        self.base_url = server.base_url
+        self.endpoint = server.endpoint
 
     def __repr__(self) -> str:
         return f"Emulator({self.base_url!r})"
+
+    @property
+    def base_url(self) -> str:
+        """What a client takes as its ``base_url``."""
+        return self.endpoint + self._server.dialect.prefix
 
     def client(self, **options: Any) -> openai.OpenAI:
         """Make a client of this service; it is closed together with the service.
@@ -55,10 +62,14 @@ class Emulator:
         Parameters
         ----------
         **options
-            Passed on to :class:`openai.OpenAI`; the key is ``"sk-emulator"`` unless given.
+            Passed on to :class:`openai.OpenAI`, and in the dialect ``"azure"`` to :class:`openai.AzureOpenAI`; the
+            key is ``"sk-emulator"`` and the version of the interface ``"2024-10-21"`` unless given.
         """
         import openai  # noqa: PLC0415 - half a second that only users of clients pay
 
+        if self._server.dialect.needs_api_version:
+            options = {"api_key": "sk-emulator", "api_version": "2024-10-21", **options}
+            return self._clients.enter_context(openai.AzureOpenAI(azure_endpoint=self.endpoint, **options))
         options = {"api_key": "sk-emulator", "base_url": self.base_url, **options}
         return self._clients.enter_context(openai.OpenAI(**options))
 
@@ -161,6 +172,23 @@ class Emulator:
 
         self._server.call(add)
 
+    def file_fault(self, kind: FileKind, **options: Any) -> None:
+        """Let files go wrong that are uploaded from now on; a file takes all faults that are due.
+
+        Parameters
+        ----------
+        kind
+            What happens, as :class:`~batchframe.emulator._file_faults.FileFault` says.
+        **options
+            `times` (1; None: all files), `skip` (0: how many files pass first), `polls` (1), `at` (0.5).
+        """
+        fault = _converted({"kind": kind, **options}, FileFault)
+
+        async def add(service: Service) -> None:
+            service.file_faults.add(fault)
+
+        self._server.call(add)
+
     def clear_faults(self) -> None:
         """Forget the faults that are still to come, of whatever kind."""
 
@@ -187,13 +215,14 @@ class Emulator:
 
 
 @contextlib.contextmanager
-def emulator(dialect: Literal["openai", "azure"] = "openai", **settings: Any) -> Iterator[Emulator]:
+def emulator(dialect: DialectName = "openai", **settings: Any) -> Iterator[Emulator]:
     """Start the local batch service on a free port, and stop it at the end.
 
     Parameters
     ----------
     dialect
-        The service to speak like. ``"azure"`` is not there yet.
+        The service to speak like: ``"openai"``; ``"azure"`` with dated versions of its interface, as
+        :class:`openai.AzureOpenAI` speaks; ``"azure-v1"`` under ``/openai/v1``, for :class:`openai.OpenAI`.
     **settings
         Fields of :class:`batchframe.emulator.Settings`. By default a small batch ends within a second.
 
@@ -209,9 +238,7 @@ def emulator(dialect: Literal["openai", "azure"] = "openai", **settings: Any) ->
     ...     print(len(service.client().batches.list().data))
     0
     """
-    if dialect != "openai":
-        raise NotImplementedError(f"the emulator speaks only the dialect 'openai' so far, not {dialect!r}")
-    server = thread_server(settings)
+    server = thread_server({"dialect": dialect, **settings})
     server.start()
     try:
         with contextlib.ExitStack() as clients:

@@ -218,8 +218,8 @@ def test_the_context_manager_leaves_nothing(tmp_path, monkeypatch):
         openai.OpenAI(api_key="x", base_url=service.base_url, max_retries=0).batches.list()
 
 
-def test_what_is_not_there_yet_or_not_at_all():
-    with pytest.raises(NotImplementedError, match="only the dialect 'openai' so far"), emulator("azure"):
+def test_what_is_not_there_at_all():
+    with pytest.raises(TypeError, match="klingon"), emulator("klingon"):
         pass
     with pytest.raises(TypeError, match="nonsense"), emulator(nonsense=1):
         pass

@@ -61,32 +61,3 @@ class BatchFault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
             raise ValueError(f"'at' is the fraction of the rows executed: expected 0 <= at < 1, got {self.at}")
         if self.kind == "list_late" and (self.seconds is None) == (self.polls is None):
             raise ValueError("'list_late' takes either 'seconds' or 'polls'")
-
-
-class BatchFaults:
-    """The faults that batches to come will take."""
-
-    def __init__(self) -> None:
-        self.waiting: list[BatchFault] = []
-
-    def add(self, fault: BatchFault) -> None:
-        """Put a fault behind the others; a batch takes all that are due."""
-        self.waiting.append(fault)
-
-    def clear(self) -> None:
-        """Forget all of them; what a batch has taken stays."""
-        self.waiting.clear()
-
-    def take(self) -> list[BatchFault]:
-        """Return the faults of a new batch, using them up."""
-        return [fault for fault in list(self.waiting) if self._is_due(fault)]
-
-    def _is_due(self, fault: BatchFault) -> bool:
-        if fault.skip:
-            fault.skip -= 1
-            return False
-        if fault.times is not None:
-            fault.times -= 1
-            if not fault.times:
-                self.waiting.remove(fault)
-        return True

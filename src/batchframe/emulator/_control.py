@@ -9,6 +9,7 @@ import msgspec
 from batchframe.emulator import _errors as errors
 from batchframe.emulator._batch_faults import BatchFault
 from batchframe.emulator._faults import Fault
+from batchframe.emulator._file_faults import FileFault
 from batchframe.emulator._replying import json_body, reply, service_of
 from batchframe.emulator._row_faults import RowFault
 
@@ -84,6 +85,11 @@ async def row_faults(request: Request) -> Response:
 async def batch_faults(request: Request) -> Response:
     """Show, add or clear the faults of batches to come, in the same way."""
     return await _faults(request, service_of(request).batch_faults, BatchFault)
+
+
+async def file_faults(request: Request) -> Response:
+    """Show, add or clear the faults of uploads to come, in the same way."""
+    return await _faults(request, service_of(request).file_faults, FileFault)
 
 
 async def _faults(request: Request, registry: Registry[T], kind: type[T]) -> Response:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import msgspec
 
+from batchframe.emulator import _azure_lines as azure_lines
 from batchframe.emulator import _row_effects as effects
 from batchframe.emulator._answers import respond
 from batchframe.emulator._bodies import check_body
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchframe.emulator._completions import Completion
+    from batchframe.emulator._dialects import Dialect
+    from batchframe.emulator._model_table import Model
     from batchframe.emulator._row_faults import RowFault, RowFaults
 
 _decode = msgspec.json.Decoder().decode
@@ -47,7 +51,14 @@ class Execution:
         ledger: Ledger,
         order: random.Random,
         faults: RowFaults,
+        model: Model,
+        dialect: Dialect,
     ) -> None:
+        self._model = model
+        self._is_azure = dialect.is_azure
+        self._encode = (
+            partial(azure_lines.encode, has_details=not dialect.is_old_object) if dialect.is_azure else _encode
+        )
         self._source = source
         self._ledger = ledger
         self._random = order
@@ -89,7 +100,7 @@ class Execution:
         error = {"code": code, "message": message}
         while (line := self._next()) is not None:
             line_id = f"batch_req_{self._random.getrandbits(128):032x}"
-            self._errors.write(_encode(ResultLine(line_id, _decode(line)["custom_id"], None, error)) + b"\n")
+            self._write(ResultLine(line_id, _decode(line)["custom_id"], None, error), in_output=False)
 
     def finish(self, *, shuffle: bool) -> tuple[Path | None, Path | None]:
         """Close all files; return those of the output and the errors, None for one without lines."""
@@ -122,12 +133,12 @@ class Execution:
         hits: list[RowFault] = []
         if self._faults.waiting:
             hits = self._faults.of_row(custom_id, digest, position, line)
-        refusal = effects.refused(hits, is_azure=False) if hits else None
+        refusal = effects.refused(hits, is_azure=self._is_azure) if hits else None
         is_executed = refusal is None or effects.was_executed(refusal[0])
         answer = None
         if refusal is None:
             try:
-                prompt_tokens = check_body(body)
+                prompt_tokens = check_body(body, self._model)
             except ApiError as exc:
                 refusal = exc.status, exc.body()
             else:
@@ -137,7 +148,7 @@ class Execution:
         status, content = (200, answer) if refusal is None else refusal
         result = ResultLine(f"batch_req_{ids[32:]}", custom_id, Response(status, ids[:32], content), None)
         if hits:
-            for made, in_output in effects.lines(result, hits, in_output=answer is not None):
+            for made, in_output in effects.lines(result, hits, in_output=answer is not None, encode=self._encode):
                 self._write(made, in_output=in_output)
             is_failed = effects.counts_as_failed(status, hits)
         else:
@@ -149,7 +160,7 @@ class Execution:
     def _answer(
         self, body: dict[str, Any], digest: bytes, prompt_tokens: int, now: int, hits: list[RowFault]
     ) -> Completion:
-        answer = respond(body, digest, prompt_tokens, now)
+        answer = respond(body, digest, prompt_tokens, now, self._model)
         if hits:
             effects.alter(answer, hits)
         self._input_tokens += prompt_tokens
@@ -159,7 +170,7 @@ class Execution:
 
     def _write(self, line: ResultLine | bytes, *, in_output: bool) -> None:
         file = self._output if in_output else self._errors
-        file.write((line if isinstance(line, bytes) else _encode(line)) + b"\n")
+        file.write((line if isinstance(line, bytes) else self._encode(line)) + b"\n")
 
 
 def usage_object(input_tokens: int = 0, output_tokens: int = 0, reasoning: int = 0) -> dict[str, Any]:

@@ -11,11 +11,12 @@ import shutil
 import time
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
-from batchframe.emulator._batches import Batch, Errors, LineError
+from batchframe.emulator._batches import WINDOW, Batch, Errors, LineError
 from batchframe.emulator._errors import ApiError
 from batchframe.emulator._execution import Execution, usage_object
 from batchframe.emulator._model_table import described
-from batchframe.emulator._validation import Validation, cannot_find_file, validate, wrong_purpose
+from batchframe.emulator._refusals import refusal
+from batchframe.emulator._validation import Validation, model_behind, validate
 
 if TYPE_CHECKING:
     import random
@@ -46,7 +47,9 @@ class Job:
         deadline: float,
         life_seconds: int | None,
         troubles: Troubles,
+        owner: str,
     ) -> None:
+        self.owner = owner
         self.batch = batch
         self.troubles = troubles
         self.stop: Literal["cancel", "expire"] | None = None
@@ -126,17 +129,24 @@ class Job:
         await self._finish(service)
 
     def _open(self, service: Service) -> BinaryIO | LineError:
-        file_id = self.batch.input_file_id
+        file_id, window = self.batch.input_file_id, self.batch.completion_window
+        if window != WINDOW:
+            return refusal("window", is_azure=True, value=window)
         try:
-            file = service.files.get(file_id)
+            file = service.files.get(file_id, self.owner)
         except ApiError:
-            return cannot_find_file(file_id, service.settings.organization)
+            file = None
+        if file is None or service.files.is_lost(file):
+            organization = service.settings.organization
+            return refusal("file", is_azure=False, value=file_id, organization=organization)
         if file.purpose != "batch":
-            return wrong_purpose(file_id, file.purpose)
+            return refusal("purpose", is_azure=False, value=file.purpose)
         return service.files.path(file_id).open("rb")
 
     def _accept(self, service: Service, source: BinaryIO, validation: Validation) -> None:
         source.seek(0)
+        name = validation.model or ""
+        model = described(model_behind(name, service.settings) or name)
         self._execution = Execution(
             source,
             self._folder,
@@ -144,8 +154,10 @@ class Job:
             ledger=service.ledger,
             order=self._order,
             faults=service.row_faults,
+            model=model,
+            dialect=service.settings.speaks,
         )
-        self.batch.model = described(validation.model or "").snapshot
+        self.batch.model = model.snapshot
         self.batch.request_counts.total = validation.requests
         if self.stop is None:
             self.batch.status, self.batch.in_progress_at = "in_progress", int(time.time())
@@ -211,7 +223,7 @@ class Job:
         if path is None:
             return None
         filename = f"{self.batch.id}_{what}.jsonl"
-        return service.files.add(path, filename=filename, purpose="batch_output", life_seconds=self._life_seconds).id
+        return service.add_output(path, filename, self._life_seconds, self.owner).id
 
     def _leaves_no_trace(self) -> bool:
         """Say whether rows that were not executed stand in neither file."""
@@ -224,13 +236,13 @@ class Job:
         if self.troubles.of("outputs_expired") is not None:
             for file_id in (batch.output_file_id, batch.error_file_id):
                 if file_id is not None:
-                    service.files.delete(file_id)
+                    service.files.delete(file_id, self.owner)
         absent = self.troubles.of("absent_id")
-        if absent is None or absent.spelling == "null":
-            return
-        if absent.spelling == "empty":
+        # Azure's error file is always there.
+        spelling = absent.spelling if absent else "zero_bytes" if service.settings.speaks.is_azure else "null"
+        if spelling == "empty":
             batch.output_file_id, batch.error_file_id = batch.output_file_id or "", batch.error_file_id or ""
-        elif batch.error_file_id is None:
+        elif spelling == "zero_bytes" and batch.error_file_id is None:
             empty = self._folder / "empty"
             empty.touch()
             batch.error_file_id = self._add(service, empty, "error")

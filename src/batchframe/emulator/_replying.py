@@ -40,18 +40,25 @@ def service_of(request: Request) -> Service:
     return service
 
 
+def owner_of(request: Request) -> str:
+    """Return whose files and batches a request sees."""
+    owner: str = request.state.owner
+    return owner
+
+
 def reply(value: object, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """Reply with JSON."""
     names = {"x-request-id": f"req_{uuid.uuid4().hex}", **(headers or {})}
     return Response(msgspec.json.encode(value), status, names, "application/json")
 
 
-async def on_error(_: Request, exc: Exception) -> Response:
+async def on_error(request: Request, exc: Exception) -> Response:
     """Reply with a refusal."""
     if not isinstance(exc, errors.ApiError):
         # Starlette raises the cause again after this reply, and the server logs it.
         exc = errors.ApiError(f"the emulator failed: {exc!r}", status=500, kind="emulator_error")
-    return reply(exc.body(), status=exc.status, headers=exc.headers)
+    is_azure = service_of(request).settings.speaks.is_azure and not request.url.path.startswith("/_emulator/")
+    return reply(exc.azure_body() if is_azure else exc.body(), status=exc.status, headers=exc.headers)
 
 
 async def json_body(request: Request) -> Any:

@@ -13,7 +13,7 @@ from batchframe.emulator import _tokens as tokens
 from batchframe.emulator._completions import Response, ResultLine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from batchframe.emulator._completions import Completion
@@ -74,7 +74,9 @@ def alter(answer: Completion, hits: Iterable[RowFault]) -> None:
         usage.total_tokens = usage.prompt_tokens + usage.completion_tokens
 
 
-def lines(line: ResultLine, hits: Sequence[RowFault], *, in_output: bool) -> list[tuple[ResultLine | bytes, bool]]:
+def lines(
+    line: ResultLine, hits: Sequence[RowFault], *, in_output: bool, encode: Callable[[ResultLine], bytes]
+) -> list[tuple[ResultLine | bytes, bool]]:
     """Return the lines a row gets, each with whether it goes to the output file."""
     made: list[tuple[ResultLine | bytes, bool]] = [(line, in_output)]
     for fault in hits:
@@ -90,14 +92,14 @@ def lines(line: ResultLine, hits: Sequence[RowFault], *, in_output: bool) -> lis
         if fault.kind == "duplicate" and fault.copy == "same":
             made += made
         elif fault.kind == "duplicate":
-            response = Response(fault.shown_status, f"{line.id[-32:]}", _error_body(fault))
+            response = Response(fault.shown_status, line.id[-32:], _error_body(fault))
             made.append((ResultLine(f"{line.id}-2", line.custom_id, response, None), False))
         elif fault.kind == "unknown_id":
             made.append((msgspec.structs.replace(line, custom_id=f"unknown-{line.custom_id}"), in_output))
         elif fault.kind == "missing":
             made = [(each, where) for each, where in made if each is not line]
         elif fault.kind == "malformed":
-            made = [(_cut(each, fault.at), where) for each, where in made]
+            made = [(_cut(each if isinstance(each, bytes) else encode(each), fault.at), where) for each, where in made]
     return made
 
 
@@ -123,9 +125,8 @@ def dress(path: Path, hits: Iterable[RowFault]) -> Path:
     return dressed
 
 
-def _cut(line: ResultLine | bytes, at: float) -> bytes:
-    whole = line if isinstance(line, bytes) else msgspec.json.encode(line)
-    return whole[: int(len(whole) * at)]
+def _cut(line: bytes, at: float) -> bytes:
+    return line[: int(len(line) * at)]
 
 
 def _absent(how: str) -> dict[str, Any] | UnsetType | None:

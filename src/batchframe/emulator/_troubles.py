@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from batchframe.emulator import _errors as errors
 from batchframe.emulator._batches import TERMINAL, Batch, Errors, LineError
 from batchframe.emulator._oddities import BATCH_ODDITIES, shown
-from batchframe.emulator._validation import cannot_find_file
+from batchframe.emulator._refusals import refusal
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -45,7 +45,7 @@ class Troubles:
     def failure(self, batch: Batch, organization: str) -> Errors | None:
         """Say why the batch fails although nothing is wrong with its file."""
         if "cannot_find_file" in self._by_kind:
-            return Errors(data=[cannot_find_file(batch.input_file_id, organization)])
+            return Errors(data=[refusal("file", is_azure=False, value=batch.input_file_id, organization=organization)])
         fault = self._by_kind.get("fail")
         if fault is None:
             return None
