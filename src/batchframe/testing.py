@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
 
+from batchframe.emulator._batch_faults import BatchFault, BatchKind
 from batchframe.emulator._faults import Fault
+from batchframe.emulator._file_faults import FileFault, FileKind
 from batchframe.emulator._public import thread_server
+from batchframe.emulator._row_faults import RowFault, RowKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import openai
 
+    from batchframe.emulator._dialects import DialectName
     from batchframe.emulator._server import ThreadServer
     from batchframe.emulator._service import Service
 
 __all__ = ["Emulator", "emulator"]
+
+T = TypeVar("T")
+
+
+def _converted(options: dict[str, Any], kind: type[T]) -> T:
+    try:
+        return msgspec.convert(options, kind)
+    except msgspec.ValidationError as exc:
+        raise TypeError(f"not a fault of the emulator: {exc}") from exc
 
 
 class Emulator:
@@ -26,17 +39,22 @@ class Emulator:
 
     Attributes
     ----------
-    base_url
-        What a client takes as its ``base_url``; the control plane is at ``/_emulator/`` of the same host.
+    endpoint
+        Where the service is, without a path: Azure's ``azure_endpoint``; the control plane is at ``/_emulator/``.
     """
 
     def __init__(self, server: ThreadServer, clients: contextlib.ExitStack) -> None:
         self._server = server
         self._clients = clients
-        self.base_url = server.base_url
+        self.endpoint = server.endpoint
 
     def __repr__(self) -> str:
         return f"Emulator({self.base_url!r})"
+
+    @property
+    def base_url(self) -> str:
+        """What a client takes as its ``base_url``."""
+        return self.endpoint + self._server.dialect.prefix
 
     def client(self, **options: Any) -> openai.OpenAI:
         """Make a client of this service; it is closed together with the service.
@@ -44,10 +62,14 @@ class Emulator:
         Parameters
         ----------
         **options
-            Passed on to :class:`openai.OpenAI`; the key is ``"sk-emulator"`` unless given.
+            Passed on to :class:`openai.OpenAI`, and in the dialect ``"azure"`` to :class:`openai.AzureOpenAI`; the
+            key is ``"sk-emulator"`` and the version of the interface ``"2024-10-21"`` unless given.
         """
         import openai  # noqa: PLC0415 - half a second that only users of clients pay
 
+        if self._server.dialect.needs_api_version:
+            options = {"api_key": "sk-emulator", "api_version": "2024-10-21", **options}
+            return self._clients.enter_context(openai.AzureOpenAI(azure_endpoint=self.endpoint, **options))
         options = {"api_key": "sk-emulator", "base_url": self.base_url, **options}
         return self._clients.enter_context(openai.OpenAI(**options))
 
@@ -104,21 +126,74 @@ class Emulator:
             `status` (503), `retry_after`, `seconds` (1), `at` (0.5), `times` (1; None: always), `skip` (0: how many
             calls pass first).
         """
-        try:
-            fault = msgspec.convert({"call": call, "kind": kind, **options}, Fault)
-        except msgspec.ValidationError as exc:
-            raise TypeError(f"not a fault of the emulator: {exc}") from exc
+        fault = _converted({"call": call, "kind": kind, **options}, Fault)
 
         async def add(service: Service) -> None:
             service.faults.add(fault)
 
         self._server.call(add)
 
+    def row_fault(self, kind: RowKind, **options: Any) -> None:
+        """Let rows go wrong.
+
+        Parameters
+        ----------
+        kind
+            What happens to the rows that are hit, or to whole result files, as
+            :class:`~batchframe.emulator._row_faults.RowFault` says.
+        **options
+            Which rows: `custom_ids`, `containing` (a text of the request), `share` (of the rows, chosen by their
+            bodies), `every` (n-th of a file); all of them when none is given. How often: `attempts` (1; None: always).
+            What: `status`, `code`, `message`, `type`, `body`, `at`, `copy`.
+        """
+        fault = _converted({"kind": kind, **options}, RowFault)
+
+        async def add(service: Service) -> None:
+            service.row_faults.add(fault)
+
+        self._server.call(add)
+
+    def batch_fault(self, kind: BatchKind, **options: Any) -> None:
+        """Let batches go wrong that are created from now on; a batch takes all faults that are due.
+
+        Parameters
+        ----------
+        kind
+            What happens, as :class:`~batchframe.emulator._batch_faults.BatchFault` says; also the name of an oddity,
+            which then changes only the batches that are hit.
+        **options
+            `times` (1; None: all batches) and `skip` (0: how many batches pass first); what each kind takes: `at`,
+            `unexecuted`, `code`, `message`, `param`, `lines`, `phase`, `seconds`, `polls`, `spelling`, `status`.
+        """
+        fault = _converted({"kind": kind, **options}, BatchFault)
+
+        async def add(service: Service) -> None:
+            service.batch_faults.add(fault)
+
+        self._server.call(add)
+
+    def file_fault(self, kind: FileKind, **options: Any) -> None:
+        """Let files go wrong that are uploaded from now on; a file takes all faults that are due.
+
+        Parameters
+        ----------
+        kind
+            What happens, as :class:`~batchframe.emulator._file_faults.FileFault` says.
+        **options
+            `times` (1; None: all files), `skip` (0: how many files pass first), `polls` (1), `at` (0.5).
+        """
+        fault = _converted({"kind": kind, **options}, FileFault)
+
+        async def add(service: Service) -> None:
+            service.file_faults.add(fault)
+
+        self._server.call(add)
+
     def clear_faults(self) -> None:
-        """Forget the faults that are still to come."""
+        """Forget the faults that are still to come, of whatever kind."""
 
         async def clear(service: Service) -> None:
-            service.faults.clear()
+            service.clear_faults()
 
         self._server.call(clear)
 
@@ -140,13 +215,14 @@ class Emulator:
 
 
 @contextlib.contextmanager
-def emulator(dialect: Literal["openai", "azure"] = "openai", **settings: Any) -> Iterator[Emulator]:
+def emulator(dialect: DialectName = "openai", **settings: Any) -> Iterator[Emulator]:
     """Start the local batch service on a free port, and stop it at the end.
 
     Parameters
     ----------
     dialect
-        The service to speak like. ``"azure"`` is not there yet.
+        The service to speak like: ``"openai"``; ``"azure"`` with dated versions of its interface, as
+        :class:`openai.AzureOpenAI` speaks; ``"azure-v1"`` under ``/openai/v1``, for :class:`openai.OpenAI`.
     **settings
         Fields of :class:`batchframe.emulator.Settings`. By default a small batch ends within a second.
 
@@ -162,9 +238,7 @@ def emulator(dialect: Literal["openai", "azure"] = "openai", **settings: Any) ->
     ...     print(len(service.client().batches.list().data))
     0
     """
-    if dialect != "openai":
-        raise NotImplementedError(f"the emulator speaks only the dialect 'openai' so far, not {dialect!r}")
-    server = thread_server(settings)
+    server = thread_server({"dialect": dialect, **settings})
     server.start()
     try:
         with contextlib.ExitStack() as clients:

@@ -20,6 +20,8 @@ from batchframe.emulator._model_table import described
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from batchframe.emulator._model_table import Model
+
 _PIECE = re.compile(r"\s*\S+|\s+")
 _REASONING_TOKENS = 64
 _ANY_OBJECT = {"type": "object"}
@@ -38,14 +40,13 @@ def answer(body: dict[str, Any], *, created: int = 0) -> dict[str, Any]:
         What the answer's ``created`` shall be, the only part that does not follow from `body`.
     """
     digest = hashlib.sha256(canonical(body)).digest()
-    completion = respond(body, digest, tokens.of_prompt(body), created)
+    completion = respond(body, digest, tokens.of_prompt(body), created, described(body["model"]))
     made: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(completion))
     return made
 
 
-def respond(body: dict[str, Any], digest: bytes, prompt_tokens: int, created: int) -> Completion:
+def respond(body: dict[str, Any], digest: bytes, prompt_tokens: int, created: int, model: Model) -> Completion:
     """Answer a body whose digest and number of tokens are known already."""
-    model = described(body["model"])
     number = int.from_bytes(digest[:6], "big")
     cap = body.get("max_completion_tokens") or body.get("max_tokens") or model.output_tokens
     reasoning = min(cap, _reasoning_tokens(body, number)) if model.is_reasoning else 0

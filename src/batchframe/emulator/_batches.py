@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from batchframe.emulator import _errors as errors
-from batchframe.emulator._files import DEFAULT_LIFE_SECONDS, SHORTEST_LIFE_SECONDS
+
+if TYPE_CHECKING:
+    from batchframe.emulator._dialects import Dialect
 
 # Source: the `endpoint` of openai.types.batch_create_params (3.54.0).
 ENDPOINTS = (
@@ -22,6 +24,7 @@ ENDPOINTS = (
 )
 EXECUTED_ENDPOINTS = ("/v1/chat/completions",)
 TERMINAL = frozenset({"failed", "completed", "expired", "cancelled"})
+WINDOW = "24h"
 _PARAMETERS = ("input_file_id", "endpoint", "completion_window", "metadata", "output_expires_after")
 _METADATA_PAIRS, _METADATA_KEY, _METADATA_VALUE = 16, 64, 512
 
@@ -77,10 +80,12 @@ class Batch(msgspec.Struct, kw_only=True):
     metadata: dict[str, str] | None = None
 
 
-def check_create(body: Any) -> None:  # noqa: C901 - one branch a rule
+def check_create(body: Any, dialect: Dialect) -> None:  # noqa: C901, PLR0912 - one branch a rule
     """Refuse a create that the service refuses at once. A file id that does not exist is not among the reasons."""
     if not isinstance(body, dict):
         raise errors.unreadable_body()
+    if dialect.is_azure and ("input_blob" in body or "output_folder" in body):
+        raise errors.not_emulated("batches in Blob storage")
     for name in body:
         if name not in _PARAMETERS:
             raise errors.unknown(name)
@@ -89,18 +94,22 @@ def check_create(body: Any) -> None:  # noqa: C901 - one branch a rule
             raise errors.missing(name)
         if not isinstance(body[name], str):
             raise errors.wrong_type(name, "a string", body[name])
-    if body["endpoint"] not in ENDPOINTS:
+    endpoint = body["endpoint"]
+    if dialect.is_azure:
+        # Both spellings are in the documents: with and without the version.
+        endpoint = "/v1" + endpoint.removeprefix("/v1")
+    if endpoint not in ENDPOINTS:
         raise errors.wrong_value("endpoint", body["endpoint"], ENDPOINTS)
-    if body["completion_window"] != "24h":
-        raise errors.wrong_value("completion_window", body["completion_window"], ["24h"])
+    if body["completion_window"] != WINDOW and not dialect.is_azure:
+        raise errors.wrong_value("completion_window", body["completion_window"], [WINDOW])
     check_metadata(body.get("metadata"))
     expires_after = body.get("output_expires_after")
     if expires_after is not None:
         if not isinstance(expires_after, dict):
             raise errors.wrong_type("output_expires_after", "an object", expires_after)
-        check_expires_after("output_expires_after", expires_after.get("anchor"), expires_after.get("seconds"))
-    if body["endpoint"] not in EXECUTED_ENDPOINTS:
-        raise errors.not_emulated(body["endpoint"])
+        check_expires_after("output_expires_after", expires_after.get("anchor"), expires_after.get("seconds"), dialect)
+    if endpoint not in EXECUTED_ENDPOINTS:
+        raise errors.not_emulated(endpoint)
 
 
 def check_metadata(metadata: Any) -> None:
@@ -120,7 +129,7 @@ def check_metadata(metadata: Any) -> None:
             raise errors.too_long(f"metadata.{key}", value, _METADATA_VALUE)
 
 
-def check_expires_after(param: str, anchor: Any, seconds: Any) -> int:
+def check_expires_after(param: str, anchor: Any, seconds: Any, dialect: Dialect) -> int:
     """Check the two halves of an expiry and return its seconds."""
     if anchor is None:
         raise errors.missing(f"{param}.anchor")
@@ -130,8 +139,8 @@ def check_expires_after(param: str, anchor: Any, seconds: Any) -> int:
         raise errors.missing(f"{param}.seconds")
     if isinstance(seconds, bool) or not isinstance(seconds, int):
         raise errors.wrong_type(f"{param}.seconds", "an integer", seconds)
-    if seconds < SHORTEST_LIFE_SECONDS:
-        raise errors.out_of_range(f"{param}.seconds", seconds, SHORTEST_LIFE_SECONDS, above=False)
-    if seconds > DEFAULT_LIFE_SECONDS:
-        raise errors.out_of_range(f"{param}.seconds", seconds, DEFAULT_LIFE_SECONDS, above=True)
+    if seconds < dialect.shortest_life_seconds:
+        raise errors.out_of_range(f"{param}.seconds", seconds, dialect.shortest_life_seconds, above=False)
+    if seconds > dialect.longest_life_seconds:
+        raise errors.out_of_range(f"{param}.seconds", seconds, dialect.longest_life_seconds, above=True)
     return seconds

@@ -225,8 +225,8 @@ _NOT_NULL = {
 _FIXED = {"temperature": 1, "top_p": 1, "presence_penalty": 0, "frequency_penalty": 0}
 
 
-def check_body(body: dict[str, Any]) -> int:
-    """Refuse a body the service would refuse; return the tokens of its prompt."""
+def check_body(body: dict[str, Any], model: Model | None = None) -> int:
+    """Refuse a body the service would refuse; return the tokens of its prompt. `model`: what its name stands for."""
     for name, value in body.items():
         check = _PARAMETERS.get(name)
         if check is None:
@@ -239,7 +239,7 @@ def check_body(body: dict[str, Any]) -> int:
     for name in ("messages", "model"):
         if name not in body:
             raise errors.missing(name)
-    model = described(body["model"])
+    model = model or described(body["model"])
     if model.is_reasoning:
         _check_reasoning(body)
     elif body.get("reasoning_effort") is not None:

@@ -71,7 +71,7 @@ class Response(msgspec.Struct, gc=False):
 
     status_code: int
     request_id: str
-    body: Completion | dict[str, Any]
+    body: Completion | dict[str, Any] | str | UnsetType | None
 
 
 class ResultLine(msgspec.Struct, gc=False):

@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
 
 from batchframe.emulator import _errors as errors
+from batchframe.emulator._batch_faults import BatchFault
 from batchframe.emulator._faults import Fault
+from batchframe.emulator._file_faults import FileFault
 from batchframe.emulator._replying import json_body, reply, service_of
+from batchframe.emulator._row_faults import RowFault
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
+
+
+T = TypeVar("T")
+
+
+class Registry(Protocol[T]):
+    """Faults of one kind."""
+
+    waiting: list[T]
+
+    def add(self, fault: T) -> None:
+        """Put a fault behind the others."""
+
+    def clear(self) -> None:
+        """Forget all of them."""
 
 
 async def health(_: Request) -> Response:
@@ -55,19 +73,37 @@ def _configure(request: Request, changes: dict[str, Any]) -> None:
 
 
 async def faults(request: Request) -> Response:
-    """Show the faults to come; ``POST`` adds one (or a list of them), ``DELETE`` clears them."""
-    waiting = service_of(request).faults
+    """Show the faults of calls to come; ``POST`` adds one (or a list of them), ``DELETE`` clears them."""
+    return await _faults(request, service_of(request).faults, Fault)
+
+
+async def row_faults(request: Request) -> Response:
+    """Show, add or clear the faults of rows, in the same way."""
+    return await _faults(request, service_of(request).row_faults, RowFault)
+
+
+async def batch_faults(request: Request) -> Response:
+    """Show, add or clear the faults of batches to come, in the same way."""
+    return await _faults(request, service_of(request).batch_faults, BatchFault)
+
+
+async def file_faults(request: Request) -> Response:
+    """Show, add or clear the faults of uploads to come, in the same way."""
+    return await _faults(request, service_of(request).file_faults, FileFault)
+
+
+async def _faults(request: Request, registry: Registry[T], kind: type[T]) -> Response:
     if request.method == "DELETE":
-        waiting.clear()
+        registry.clear()
     if request.method == "POST":
         body = await json_body(request)
         try:
-            added = msgspec.convert(body if isinstance(body, list) else [body], list[Fault])
+            added = [msgspec.convert(each, kind) for each in (body if isinstance(body, list) else [body])]
         except msgspec.ValidationError as exc:
             raise errors.ApiError(str(exc)) from exc
         for fault in added:
-            waiting.add(fault)
-    return reply(waiting.waiting)
+            registry.add(fault)
+    return reply(registry.waiting)
 
 
 async def step(request: Request) -> Response:

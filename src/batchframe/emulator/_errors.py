@@ -18,6 +18,20 @@ TYPE_NAMES = {
 }
 
 
+# The gateway's own refusals carry the status as their code; the others are those of Azure's REST guidelines.
+_AZURE_CODES = {
+    401: "401",
+    404: "404",
+    405: "MethodNotAllowed",
+    409: "Conflict",
+    413: "RequestEntityTooLarge",
+    429: "429",
+    500: "InternalServerError",
+    501: "NotImplemented",
+    503: "ServiceUnavailable",
+}
+
+
 class ApiError(Exception):
     """One refusal, as an HTTP reply or as the response of a line in the error file."""
 
@@ -30,8 +44,10 @@ class ApiError(Exception):
         param: str | None = None,
         code: str | None = None,
         headers: dict[str, str] | None = None,
+        listed: list[Any] | None = None,
     ) -> None:
         super().__init__(message)
+        self.listed = listed
         self.message = message
         self.status = status
         self.kind = kind
@@ -42,6 +58,12 @@ class ApiError(Exception):
     def body(self) -> dict[str, Any]:
         """Return the envelope."""
         return {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}}
+
+    def azure_body(self) -> dict[str, Any]:
+        """Return Azure's envelope, which holds less; a refused input file comes as a list of its errors."""
+        if self.listed is not None:
+            return {"errors": {"object": "list", "data": self.listed}}
+        return {"error": {"code": self.code or _AZURE_CODES.get(self.status, "BadRequest"), "message": self.message}}
 
 
 def named(value: object) -> str:
@@ -147,6 +169,44 @@ def wrong_key(key: str) -> ApiError:
         status=401,
         code="invalid_api_key",
     )
+
+
+def azure_unauthorized() -> ApiError:
+    """Refuse a call to Azure without a key, or with a wrong one."""
+    return ApiError(
+        "Access denied due to invalid subscription key or wrong API endpoint. Make sure to provide a valid key for an "
+        "active subscription and use a correct regional API endpoint for your resource.",
+        status=401,
+    )
+
+
+def azure_not_found() -> ApiError:
+    """Answer for a path Azure does not have, or for a version of its interface it does not know."""
+    return ApiError("Resource not found", status=404)
+
+
+def azure_version(version: str) -> ApiError:
+    """Refuse a dated version where there is none."""
+    return ApiError(f"API version not supported: '{version}'", code="BadRequest")
+
+
+def file_not_processed(file_id: str, status: str | None) -> ApiError:
+    """Refuse a batch of a file that Azure has not processed."""
+    return ApiError(
+        f"The input file '{file_id}' is in '{status}' state. Only files with status 'Processed' are accepted for "
+        "batch inferencing. Please check the file status and try again"
+    )
+
+
+def too_many_files(most: int, *, have_expiry: bool) -> ApiError:
+    """Refuse one more file. The sentence for files with an expiry is made after the one for those without."""
+    which = "with" if have_expiry else "without"
+    return ApiError(f"The quota for files {which} expiry is reached. The maximum is {most}.")
+
+
+def refused_file(found: list[Any]) -> ApiError:
+    """Refuse to create a batch for what validation found."""
+    return ApiError(found[0].message, code=found[0].code, listed=found)
 
 
 def no_such_path(method: str, path: str) -> ApiError:

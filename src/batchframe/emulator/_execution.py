@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import time
-from typing import TYPE_CHECKING, Any, BinaryIO
+from functools import partial
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import msgspec
 
+from batchframe.emulator import _azure_lines as azure_lines
+from batchframe.emulator import _row_effects as effects
 from batchframe.emulator._answers import respond
 from batchframe.emulator._bodies import check_body
 from batchframe.emulator._completions import Response, ResultLine
@@ -19,62 +22,93 @@ if TYPE_CHECKING:
     import random
     from pathlib import Path
 
+    from batchframe.emulator._completions import Completion
+    from batchframe.emulator._dialects import Dialect
+    from batchframe.emulator._model_table import Model
+    from batchframe.emulator._row_faults import RowFault, RowFaults
+
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
+
+
+class _Row(NamedTuple):
+    """What one request came to: its record for the ledger (None: not executed), and how it is counted."""
+
+    packed: bytes | None
+    is_failed: bool
+    is_billed: bool
 
 
 class Execution:
     """One batch being executed, in slices, by one worker thread at a time."""
 
-    def __init__(self, source: BinaryIO, folder: Path, *, requests: int, ledger: Ledger, order: random.Random) -> None:
+    def __init__(
+        self,
+        source: BinaryIO,
+        folder: Path,
+        *,
+        requests: int,
+        ledger: Ledger,
+        order: random.Random,
+        faults: RowFaults,
+        model: Model,
+        dialect: Dialect,
+    ) -> None:
+        self._model = model
+        self._is_azure = dialect.is_azure
+        self._encode = (
+            partial(azure_lines.encode, has_details=not dialect.is_old_object) if dialect.is_azure else _encode
+        )
         self._source = source
         self._ledger = ledger
         self._random = order
+        self._faults = faults
         self._output = ResultFile(folder / "output")
         self._errors = ResultFile(folder / "error")
         self._input_tokens = 0
         self._output_tokens = 0
         self._reasoning_tokens = 0
         self.requests = requests
+        self.done = 0
         self.completed = 0
         self.failed = 0
-
-    @property
-    def done(self) -> int:
-        """How many requests were executed."""
-        return self.completed + self.failed
 
     def run(self, requests: int, seconds: float) -> None:
         """Execute the next `requests`, or as many of them as take `seconds`."""
         now = int(time.time())
         until = time.monotonic() + seconds
-        completed, failed, records = 0, 0, []
+        failed, billed, done, records = 0, 0, 0, []
         for _ in range(requests):
             line = self._next()
             if line is None:
                 break
-            succeeded, packed = self._execute(line, now)
-            records.append(packed)
-            completed += succeeded
-            failed += not succeeded
+            done += 1
+            row = self._execute(line, now, self.done + done)
+            if row.packed is not None:
+                records.append(row.packed)
+            failed += row.is_failed
+            billed += row.is_billed
             if time.monotonic() > until:
                 break
-        self._ledger.add(b"".join(records), executions=completed + failed, billed=completed)
-        self.completed += completed
+        self._ledger.add(b"".join(records), executions=len(records), billed=billed)
+        self.completed += done - failed
         self.failed += failed
+        self.done += done
 
     def abandon(self, code: str, message: str) -> None:
         """Give every request that was not executed an error line that says why."""
         error = {"code": code, "message": message}
         while (line := self._next()) is not None:
             line_id = f"batch_req_{self._random.getrandbits(128):032x}"
-            self._errors.write(_encode(ResultLine(line_id, _decode(line)["custom_id"], None, error)) + b"\n")
+            self._write(ResultLine(line_id, _decode(line)["custom_id"], None, error), in_output=False)
 
     def finish(self, *, shuffle: bool) -> tuple[Path | None, Path | None]:
         """Close all files; return those of the output and the errors, None for one without lines."""
         self._source.close()
         order = self._random if shuffle else None
-        return self._output.finish(order), self._errors.finish(order)
+        hits = self._faults.of_files()
+        output, error = (file.finish(order) for file in (self._output, self._errors))
+        return output and effects.dress(output, hits), error and effects.dress(error, hits)
 
     def close(self) -> None:
         """Drop everything."""
@@ -92,25 +126,51 @@ class Execution:
                 return line
         return None
 
-    def _execute(self, line: bytes, now: int) -> tuple[bool, bytes]:
+    def _execute(self, line: bytes, now: int, position: int) -> _Row:
         request = _decode(line)
         custom_id, body = request["custom_id"], request["body"]
         digest = hashlib.sha256(canonical(body)).digest()
+        hits: list[RowFault] = []
+        if self._faults.waiting:
+            hits = self._faults.of_row(custom_id, digest, position, line)
+        refusal = effects.refused(hits, is_azure=self._is_azure) if hits else None
+        is_executed = refusal is None or effects.was_executed(refusal[0])
+        answer = None
+        if refusal is None:
+            try:
+                prompt_tokens = check_body(body, self._model)
+            except ApiError as exc:
+                refusal = exc.status, exc.body()
+            else:
+                answer = self._answer(body, digest, prompt_tokens, now, hits)
         # One draw for both ids of the line.
         ids = f"{self._random.getrandbits(256):064x}"
-        try:
-            prompt_tokens = check_body(body)
-        except ApiError as refusal:
-            response = Response(refusal.status, ids[:32], refusal.body())
-            self._errors.write(_encode(ResultLine(f"batch_req_{ids[32:]}", custom_id, response, None)) + b"\n")
-            return False, record(digest, custom_id, billed=False)
-        answer = respond(body, digest, prompt_tokens, now)
-        response = Response(200, ids[:32], answer)
-        self._output.write(_encode(ResultLine(f"batch_req_{ids[32:]}", custom_id, response, None)) + b"\n")
+        status, content = (200, answer) if refusal is None else refusal
+        result = ResultLine(f"batch_req_{ids[32:]}", custom_id, Response(status, ids[:32], content), None)
+        if hits:
+            for made, in_output in effects.lines(result, hits, in_output=answer is not None, encode=self._encode):
+                self._write(made, in_output=in_output)
+            is_failed = effects.counts_as_failed(status, hits)
+        else:
+            self._write(result, in_output=answer is not None)
+            is_failed = answer is None
+        packed = record(digest, custom_id, billed=answer is not None) if is_executed else None
+        return _Row(packed, is_failed, answer is not None)
+
+    def _answer(
+        self, body: dict[str, Any], digest: bytes, prompt_tokens: int, now: int, hits: list[RowFault]
+    ) -> Completion:
+        answer = respond(body, digest, prompt_tokens, now, self._model)
+        if hits:
+            effects.alter(answer, hits)
         self._input_tokens += prompt_tokens
         self._output_tokens += answer.usage.completion_tokens
         self._reasoning_tokens += answer.usage.completion_tokens_details.reasoning_tokens
-        return True, record(digest, custom_id, billed=True)
+        return answer
+
+    def _write(self, line: ResultLine | bytes, *, in_output: bool) -> None:
+        file = self._output if in_output else self._errors
+        file.write((line if isinstance(line, bytes) else self._encode(line)) + b"\n")
 
 
 def usage_object(input_tokens: int = 0, output_tokens: int = 0, reasoning: int = 0) -> dict[str, Any]:

@@ -10,13 +10,12 @@ import msgspec
 from batchframe.emulator import _errors as errors
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
-    from batchframe.emulator._ids import Ids
+    from batchframe.emulator._file_faults import FileFault
 
 PURPOSES = ("assistants", "batch", "fine-tune", "vision", "user_data", "evals")
-DEFAULT_LIFE_SECONDS = 2_592_000
-SHORTEST_LIFE_SECONDS = 3_600
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -30,63 +29,120 @@ class File(msgspec.Struct, kw_only=True):
     expires_at: int | None
     filename: str
     purpose: str
-    status: str = "processed"
+    status: str | None = "processed"
     status_details: str | None = None
 
 
+class Handling(msgspec.Struct):
+    """What is not shown of a file: whose it is, and what its faults have left to do."""
+
+    owner: str = ""
+    pending: int = 0
+    """Looks after which the file is processed."""
+    ends_as: str = "processed"
+    has_null_status: bool = False
+    lost: int = 0
+    """Batches that do not find the file."""
+    gone: int = 0
+    """Retrieves that do not find it."""
+
+
 class Files:
-    """The files of one emulator."""
+    """The files of one emulator. Those of another owner are not there."""
 
-    def __init__(self, folder: Path, ids: Ids) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._ids = ids
         self._files: dict[str, File] = {}
+        self._handling: dict[str, Handling] = {}
 
-    def add(self, source: Path, *, filename: str, purpose: str, life_seconds: int | None = None) -> File:
+    def add(self, source: Path, file: File, handling: Handling) -> File:
         """Take over the bytes at `source`, which is moved."""
-        now = int(time.time())
-        if life_seconds is None and purpose in {"batch", "batch_output"}:
-            life_seconds = DEFAULT_LIFE_SECONDS
-        file = File(
-            id=self._ids.file(),
-            bytes=source.stat().st_size,
-            created_at=now,
-            expires_at=None if life_seconds is None else now + life_seconds,
-            filename=filename,
-            purpose=purpose,
-        )
         source.replace(self.path(file.id))
         self._files[file.id] = file
+        self._handling[file.id] = handling
         return file
 
     def path(self, file_id: str) -> Path:
         """Say where the bytes of a file are."""
         return self._folder / file_id
 
-    def get(self, file_id: str) -> File:
+    def get(self, file_id: str, owner: str) -> File:
         """Return a file, or refuse with 404."""
         file = self._files.get(file_id)
-        if file is None:
+        if file is None or self._handling[file_id].owner != owner:
             raise errors.no_such_file(file_id)
         if file.expires_at is not None and file.expires_at <= time.time():
             self._drop(file_id)
             raise errors.no_such_file(file_id)
         return file
 
-    def delete(self, file_id: str) -> dict[str, Any]:
+    def look(self, file_id: str, owner: str) -> File:
+        """Return a file to a client that asks for it, and count that."""
+        file, handling = self.get(file_id, owner), self._handling[file_id]
+        if handling.gone:
+            handling.gone -= 1
+            raise errors.no_such_file(file_id)
+        self.poll(file)
+        return file
+
+    def poll(self, file: File) -> None:
+        """Count a look at a file: enough of them and it is processed."""
+        handling = self._handling[file.id]
+        if file.status in {"pending", "uploaded"}:
+            if not handling.pending:
+                file.status = handling.ends_as
+            handling.pending -= 1
+
+    def status(self, file: File) -> str | None:
+        """Say what is shown as the status of a file."""
+        return None if self._handling[file.id].has_null_status else file.status
+
+    def is_lost(self, file: File) -> bool:
+        """Say, to one batch, whether the file cannot be found although it is there."""
+        handling = self._handling[file.id]
+        handling.lost -= 1
+        return handling.lost >= 0
+
+    def delete(self, file_id: str, owner: str) -> dict[str, Any]:
         """Delete a file and its bytes."""
-        self.get(file_id)
+        self.get(file_id, owner)
         self._drop(file_id)
         return {"id": file_id, "object": "file", "deleted": True}
 
-    def newest_first(self) -> list[File]:
-        """List all files that have not expired."""
+    def newest_first(self, owner: str) -> list[File]:
+        """List all files of an owner that have not expired."""
         now = time.time()
-        return [file for file in reversed(self._files.values()) if file.expires_at is None or file.expires_at > now]
+        return [
+            file
+            for file in reversed(self._files.values())
+            if self._handling[file.id].owner == owner and (file.expires_at is None or file.expires_at > now)
+        ]
+
+    def count_batch_inputs(self, *, have_expiry: bool) -> int:
+        """Count the input files that have an expiry, or that have none."""
+        files = self._files.values()
+        return sum(file.purpose == "batch" and (file.expires_at is not None) is have_expiry for file in files)
 
     def _drop(self, file_id: str) -> None:
-        del self._files[file_id]
+        del self._files[file_id], self._handling[file_id]
         self.path(file_id).unlink(missing_ok=True)
+
+
+def handling(faults: Iterable[FileFault], owner: str, pending: int) -> Handling:
+    """Read off a new file's faults how it is handled."""
+    made = Handling(owner, pending)
+    for fault in faults:
+        if fault.kind == "pending":
+            made.pending = fault.polls
+        elif fault.kind == "error":
+            made.pending, made.ends_as = fault.polls, "error"
+        elif fault.kind == "null_status":
+            made.has_null_status = True
+        elif fault.kind == "cannot_find":
+            made.lost = fault.polls
+        elif fault.kind == "gone":
+            made.gone = fault.polls
+    return made
 
 
 def check_batch_file(path: Path, filename: str) -> None:

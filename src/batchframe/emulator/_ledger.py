@@ -60,39 +60,47 @@ class Ledger:
         self._file.close()
 
     def counts(self) -> dict[str, Any]:
-        """Count the executions by custom_id and by body."""
+        """Count the executions by custom_id and by body, and how often each body was billed."""
         by_custom_id: Counter[str] = Counter()
         by_body: Counter[str] = Counter()
-        for digest, custom_id in self._records():
+        billed: Counter[str] = Counter()
+        for digest, custom_id, is_billed in self._records():
             by_custom_id[custom_id.decode(errors="replace")] += 1
             by_body[digest.hex()] += 1
-        return {**self._totals(), "by_custom_id": dict(by_custom_id), "by_body": dict(by_body)}
+            if is_billed:
+                billed[digest.hex()] += 1
+        counted = {"by_custom_id": dict(by_custom_id), "by_body": dict(by_body), "billed_by_body": dict(billed)}
+        return {**self._totals(), **counted}
 
     def summary(self) -> dict[str, Any]:
         """Count the executions, and how often the most repeated custom_id and body were executed."""
         # Hashes stand for the names: what is kept are two integers a row.
         by_custom_id: Counter[int] = Counter()
         by_body: Counter[int] = Counter()
-        for digest, custom_id in self._records():
+        billed: Counter[int] = Counter()
+        for digest, custom_id, is_billed in self._records():
             by_custom_id[hash(custom_id)] += 1
             by_body[hash(digest)] += 1
+            if is_billed:
+                billed[hash(digest)] += 1
         return {
             **self._totals(),
             "custom_ids": len(by_custom_id),
             "bodies": len(by_body),
             "max_by_custom_id": max(by_custom_id.values(), default=0),
             "max_by_body": max(by_body.values(), default=0),
+            "max_billed_by_body": max(billed.values(), default=0),
         }
 
     def _totals(self) -> dict[str, Any]:
         return {"executions": self.executions, "billed": self.billed}
 
-    def _records(self) -> Iterator[tuple[bytes, bytes]]:
+    def _records(self) -> Iterator[tuple[bytes, bytes, bool]]:
         with self._lock:
             self._file.flush()
             left = self._file.tell()
         with self._path.open("rb") as file:
             while left > 0:
-                digest, _, length = _HEAD.unpack(file.read(_HEAD.size))
-                yield digest, file.read(length)
+                digest, is_billed, length = _HEAD.unpack(file.read(_HEAD.size))
+                yield digest, file.read(length), is_billed
                 left -= _HEAD.size + length

@@ -11,17 +11,20 @@ import shutil
 import time
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
-from batchframe.emulator._batches import Batch, Errors, LineError
+from batchframe.emulator._batches import WINDOW, Batch, Errors, LineError
 from batchframe.emulator._errors import ApiError
 from batchframe.emulator._execution import Execution, usage_object
 from batchframe.emulator._model_table import described
-from batchframe.emulator._validation import Validation, cannot_find_file, validate, wrong_purpose
+from batchframe.emulator._refusals import refusal
+from batchframe.emulator._validation import Validation, model_behind, validate
 
 if TYPE_CHECKING:
     import random
     from pathlib import Path
 
+    from batchframe.emulator._batch_faults import BatchFault
     from batchframe.emulator._service import Service
+    from batchframe.emulator._troubles import Troubles
 
 _logger = logging.getLogger(__name__)
 
@@ -36,9 +39,19 @@ class Job:
     """A batch, and the work that is behind it."""
 
     def __init__(
-        self, batch: Batch, *, folder: Path, order: random.Random, deadline: float, life_seconds: int | None
+        self,
+        batch: Batch,
+        *,
+        folder: Path,
+        order: random.Random,
+        deadline: float,
+        life_seconds: int | None,
+        troubles: Troubles,
+        owner: str,
     ) -> None:
+        self.owner = owner
         self.batch = batch
+        self.troubles = troubles
         self.stop: Literal["cancel", "expire"] | None = None
         self.wake = asyncio.Event()
         self.idle = asyncio.Event()
@@ -48,6 +61,11 @@ class Job:
         self._life_seconds = life_seconds
         self._steps = 0
         self._execution: Execution | None = None
+
+    @property
+    def id(self) -> str:
+        """The batch's id, by which lists are paged."""
+        return self.batch.id
 
     def stop_for(self, reason: Literal["cancel", "expire"]) -> None:
         """End the batch before its work is done."""
@@ -80,6 +98,11 @@ class Job:
     async def _drive(self, service: Service) -> None:
         batch = self.batch
         await self._gate(service, service.settings.seconds.validating)
+        await self._hold(self.troubles.hold("validating"))
+        failure = self.troubles.failure(batch, service.settings.organization)
+        if self.stop is None and failure is not None:
+            self._fail(failure.data)
+            return
         if self.stop is None:
             source = self._open(service)
             if isinstance(source, LineError):
@@ -100,26 +123,41 @@ class Job:
         if self.stop is None:
             batch.status, batch.finalizing_at = "finalizing", int(time.time())
             await self._gate(service, service.settings.seconds.finalizing)
+            await self._hold(self.troubles.hold("finalizing"))
         if self.stop == "cancel":
             await self._gate(service, service.settings.seconds.cancelling, stoppable=False)
         await self._finish(service)
 
     def _open(self, service: Service) -> BinaryIO | LineError:
-        file_id = self.batch.input_file_id
+        file_id, window = self.batch.input_file_id, self.batch.completion_window
+        if window != WINDOW:
+            return refusal("window", is_azure=True, value=window)
         try:
-            file = service.files.get(file_id)
+            file = service.files.get(file_id, self.owner)
         except ApiError:
-            return cannot_find_file(file_id, service.settings.organization)
+            file = None
+        if file is None or service.files.is_lost(file):
+            organization = service.settings.organization
+            return refusal("file", is_azure=False, value=file_id, organization=organization)
         if file.purpose != "batch":
-            return wrong_purpose(file_id, file.purpose)
+            return refusal("purpose", is_azure=False, value=file.purpose)
         return service.files.path(file_id).open("rb")
 
     def _accept(self, service: Service, source: BinaryIO, validation: Validation) -> None:
         source.seek(0)
+        name = validation.model or ""
+        model = described(model_behind(name, service.settings) or name)
         self._execution = Execution(
-            source, self._folder, requests=validation.requests, ledger=service.ledger, order=self._order
+            source,
+            self._folder,
+            requests=validation.requests,
+            ledger=service.ledger,
+            order=self._order,
+            faults=service.row_faults,
+            model=model,
+            dialect=service.settings.speaks,
         )
-        self.batch.model = described(validation.model or "").snapshot
+        self.batch.model = model.snapshot
         self.batch.request_counts.total = validation.requests
         if self.stop is None:
             self.batch.status, self.batch.in_progress_at = "in_progress", int(time.time())
@@ -128,6 +166,10 @@ class Job:
         started = time.monotonic()
         while execution.done < execution.requests and self.stop is None:
             settings = service.settings
+            until = self.troubles.next_interruption(execution.requests)
+            if until is not None and execution.done >= until:
+                await self._interrupt(self.troubles.interrupt())
+                continue
             target = execution.requests
             if settings.progression == "stepped":
                 await self._gate(service, 0.0)
@@ -138,18 +180,28 @@ class Job:
                 if target <= execution.done:
                     await self._pause(min(_SLICE_SECONDS, settings.seconds.in_progress / 10))
                     continue
-            while execution.done < min(target, execution.requests) and self.stop is None:
+            target = min(target, execution.requests if until is None else until)
+            while execution.done < target and self.stop is None:
                 requests = target - execution.done
                 await service.in_thread(functools.partial(execution.run, requests, _SLICE_SECONDS))
                 self.batch.request_counts.completed = execution.completed
                 self.batch.request_counts.failed = execution.failed
                 self._check_deadline()
 
+    async def _interrupt(self, fault: BatchFault) -> None:
+        if fault.kind == "cancel":
+            self.batch.status, self.batch.cancelling_at = "cancelling", int(time.time())
+            self.stop_for("cancel")
+        elif fault.kind == "expire":
+            self.stop_for("expire")
+        else:
+            await self._hold(fault)
+
     async def _finish(self, service: Service) -> None:
         batch, execution, stop = self.batch, self._execution, self.stop
         batch.usage = usage_object()
         if execution is not None:
-            if stop is not None:
+            if stop is not None and not self._leaves_no_trace():
                 code, message = _EXPIRED if stop == "expire" else _CANCELLED
                 await service.in_thread(functools.partial(execution.abandon, code, message))
             finish = functools.partial(execution.finish, shuffle=service.settings.shuffle)
@@ -157,6 +209,7 @@ class Job:
             batch.usage = execution.usage()
             batch.output_file_id = self._add(service, output, "output")
             batch.error_file_id = self._add(service, error, "error")
+            self._spoil_files(service)
         now = int(time.time())
         # A cancel that came while the files were written finds all requests executed; it is honoured by the word.
         if self.stop == "cancel":
@@ -170,7 +223,29 @@ class Job:
         if path is None:
             return None
         filename = f"{self.batch.id}_{what}.jsonl"
-        return service.files.add(path, filename=filename, purpose="batch_output", life_seconds=self._life_seconds).id
+        return service.add_output(path, filename, self._life_seconds, self.owner).id
+
+    def _leaves_no_trace(self) -> bool:
+        """Say whether rows that were not executed stand in neither file."""
+        fault = self.troubles.of("expire" if self.stop == "expire" else "cancel")
+        return fault is not None and fault.unexecuted == "nowhere"
+
+    def _spoil_files(self, service: Service) -> None:
+        """Do what the batch's faults do to its files at the end."""
+        batch = self.batch
+        if self.troubles.of("outputs_expired") is not None:
+            for file_id in (batch.output_file_id, batch.error_file_id):
+                if file_id is not None:
+                    service.files.delete(file_id, self.owner)
+        absent = self.troubles.of("absent_id")
+        # Azure's error file is always there.
+        spelling = absent.spelling if absent else "zero_bytes" if service.settings.speaks.is_azure else "null"
+        if spelling == "empty":
+            batch.output_file_id, batch.error_file_id = batch.output_file_id or "", batch.error_file_id or ""
+        elif spelling == "zero_bytes" and batch.error_file_id is None:
+            empty = self._folder / "empty"
+            empty.touch()
+            batch.error_file_id = self._add(service, empty, "error")
 
     def _fail(self, errors: list[LineError]) -> None:
         self.batch.errors = Errors(data=errors)
@@ -196,6 +271,16 @@ class Job:
                 if left <= 0:
                     return
                 await self._pause(left)
+
+    async def _hold(self, fault: BatchFault | None) -> None:
+        """Stay where the batch is: for ever or for some time, but no longer than for a stop."""
+        if fault is None:
+            return
+        seconds = 1.0 if fault.seconds is None else fault.seconds
+        end = math.inf if fault.kind == "stuck" else time.monotonic() + seconds
+        while self.stop is None and (left := end - time.monotonic()) > 0:
+            self.idle.set()
+            await self._pause(None if left == math.inf else left)
 
     async def _pause(self, seconds: float | None) -> None:
         """Sleep until something changes, `seconds` have passed or the window has ended."""

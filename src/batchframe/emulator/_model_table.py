@@ -44,7 +44,7 @@ SNAPSHOTS = {
 
 # The first pattern that matches decides. Chat variants of the gpt-5 family take the parameters of ordinary models.
 _FAMILIES: tuple[tuple[str, int, int, bool], ...] = (
-    (r"gpt-3\.5-turbo(-.+)?", 16_385, 4_096, False),
+    (r"gpt-3\.?5-turbo(-.+)?", 16_385, 4_096, False),
     (r"gpt-4-32k(-.+)?", 32_768, 4_096, False),
     (r"gpt-4(-\d{4})?", 8_192, 8_192, False),
     (r"gpt-4-(turbo|\d{4}-preview|vision)(-.+)?", 128_000, 4_096, False),

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from batchframe.emulator import _errors as errors
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from starlette.requests import Request
@@ -26,7 +26,9 @@ _PIECE_BYTES = 1 << 18
 class HasId(Protocol):
     """An object of a list."""
 
-    id: str
+    @property
+    def id(self) -> str:
+        """What ``after`` names."""
 
 
 T = TypeVar("T", bound=HasId)
@@ -38,18 +40,25 @@ def service_of(request: Request) -> Service:
     return service
 
 
+def owner_of(request: Request) -> str:
+    """Return whose files and batches a request sees."""
+    owner: str = request.state.owner
+    return owner
+
+
 def reply(value: object, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """Reply with JSON."""
     names = {"x-request-id": f"req_{uuid.uuid4().hex}", **(headers or {})}
     return Response(msgspec.json.encode(value), status, names, "application/json")
 
 
-async def on_error(_: Request, exc: Exception) -> Response:
+async def on_error(request: Request, exc: Exception) -> Response:
     """Reply with a refusal."""
     if not isinstance(exc, errors.ApiError):
         # Starlette raises the cause again after this reply, and the server logs it.
         exc = errors.ApiError(f"the emulator failed: {exc!r}", status=500, kind="emulator_error")
-    return reply(exc.body(), status=exc.status, headers=exc.headers)
+    is_azure = service_of(request).settings.speaks.is_azure and not request.url.path.startswith("/_emulator/")
+    return reply(exc.azure_body() if is_azure else exc.body(), status=exc.status, headers=exc.headers)
 
 
 async def json_body(request: Request) -> Any:
@@ -60,8 +69,20 @@ async def json_body(request: Request) -> Any:
         raise errors.unreadable_body() from exc
 
 
-def page(request: Request, items: Sequence[T], *, default: int, most: int, absent: Any) -> Response:
-    """Reply with the page of `items` that the query asks for; `absent` makes the error for an unknown ``after``."""
+def page(
+    request: Request,
+    items: Sequence[T],
+    *,
+    default: int,
+    most: int,
+    absent: Any,
+    show: Callable[[T], Any] = lambda item: item,
+    key: str = "data",
+) -> Response:
+    """Reply with the page of `items` that the query asks for.
+
+    `absent` makes the error for an unknown ``after``, `show` an item's object; `key` names the list in the reply.
+    """
     limit = _limit(request, default, most)
     after = request.query_params.get("after")
     start = 0
@@ -73,7 +94,7 @@ def page(request: Request, items: Sequence[T], *, default: int, most: int, absen
     return reply(
         {
             "object": "list",
-            "data": data,
+            key: [show(item) for item in data],
             "first_id": data[0].id if data else None,
             "last_id": data[-1].id if data else None,
             "has_more": start + limit < len(items),

@@ -17,6 +17,7 @@ from batchframe.emulator._app import build_app
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from batchframe.emulator._dialects import Dialect
     from batchframe.emulator._service import Service
     from batchframe.emulator._settings import Settings
 
@@ -69,16 +70,16 @@ def listen(host: str, port: int) -> socket.socket:
     return sock
 
 
-def base_url(sock: socket.socket) -> str:
-    """Say what clients are given as their base URL."""
+def endpoint(sock: socket.socket) -> str:
+    """Say where the service is, without any path."""
     host, port = sock.getsockname()[:2]
-    return f"http://[{host}]:{port}/v1" if ":" in host else f"http://{host}:{port}/v1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def run(host: str, port: int, settings: Settings) -> None:
     """Serve until interrupted."""
     sock = listen(host, port)
-    url = base_url(sock)
+    url = endpoint(sock) + settings.speaks.prefix
 
     def announce() -> None:
         sys.stderr.write(f"batchframe emulator: {url}\n")
@@ -99,7 +100,7 @@ class ThreadServer:
         self._socket = listen("127.0.0.1", 0)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="batchframe-emulator", daemon=True)
-        self.base_url = base_url(self._socket)
+        self.endpoint = endpoint(self._socket)
 
     def start(self) -> None:
         """Start, and return once it answers."""
@@ -111,6 +112,12 @@ class ThreadServer:
         """Stop, and return once everything is cleaned up."""
         self._server.should_exit = True
         self._thread.join()
+
+    @property
+    def dialect(self) -> Dialect:
+        """What the service speaks now."""
+        service: Service = self._app.state.service
+        return service.settings.speaks
 
     def call(self, function: Callable[[Service], Coroutine[Any, Any, T]]) -> T:
         """Run a coroutine on the service, in its event loop, and return its result."""

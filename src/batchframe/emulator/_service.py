@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import math
+import os
 import random
 import shutil
 import tempfile
@@ -15,22 +18,38 @@ import time
 from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import msgspec
 
 from batchframe.emulator import _errors as errors
 from batchframe.emulator._batches import TERMINAL, Batch, check_create
+from batchframe.emulator._dues import Dues
 from batchframe.emulator._faults import Faults
-from batchframe.emulator._files import Files
+from batchframe.emulator._files import File, Files, Handling, handling
 from batchframe.emulator._ids import Ids
 from batchframe.emulator._ledger import Ledger
 from batchframe.emulator._lifecycle import Job
+from batchframe.emulator._row_faults import RowFaults
 from batchframe.emulator._settings import Settings, changed
+from batchframe.emulator._troubles import Troubles
+from batchframe.emulator._validation import validate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from batchframe.emulator._batch_faults import BatchFault
+    from batchframe.emulator._file_faults import FileFault
+
 T = TypeVar("T")
 _HOUR = 3600.0
+
+
+class Clearable(Protocol):
+    """Faults of some kind."""
+
+    def clear(self) -> None:
+        """Forget them."""
 
 
 class Service:
@@ -45,10 +64,13 @@ class Service:
         self.root = Path(tempfile.mkdtemp(prefix="batchframe-emulator-"))
         (self.root / "files").mkdir()
         self.ids = Ids(settings.seed)
-        self.files = Files(self.root / "files", self.ids)
+        self.files = Files(self.root / "files")
         self.jobs: dict[str, Job] = {}
         self.ledger = Ledger(self.root / "ledger")
         self.faults = Faults()
+        self.row_faults = RowFaults(settings.seed)
+        self.batch_faults: Dues[BatchFault] = Dues()
+        self.file_faults: Dues[FileFault] = Dues()
         self.calls: Counter[str] = Counter()
         self.closed = asyncio.Event()
         self.abort = threading.Event()
@@ -85,10 +107,17 @@ class Service:
         settings = changed(self.settings, changes)
         if settings.seed != self.settings.seed:
             self.ids.random.seed(settings.seed)
+            self.row_faults.reseed(settings.seed)
         self.settings = settings
         for job in self.jobs.values():
             job.wake.set()
         return settings
+
+    def clear_faults(self) -> None:
+        """Forget all faults that are still to come."""
+        registries: tuple[Clearable, ...] = (self.faults, self.row_faults, self.batch_faults, self.file_faults)
+        for registry in registries:
+            registry.clear()
 
     async def in_thread(self, function: Callable[[], T]) -> T:
         """Run work on files beside the event loop."""
@@ -114,19 +143,71 @@ class Service:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
+    # -------------------------------------------------------------------------------------------------------- files
+
+    def add_upload(self, path: Path, filename: str, purpose: str, life_seconds: int | None, owner: str) -> File:
+        """Take over an uploaded file, unless its quota is used up."""
+        dialect = self.settings.speaks
+        if life_seconds is None and purpose == "batch":
+            life_seconds = dialect.life_seconds
+        if dialect.is_azure and purpose == "batch":
+            self._check_quota(have_expiry=life_seconds is not None)
+        faults = self.file_faults.take()
+        for fault in faults:
+            if fault.kind == "short":
+                os.truncate(path, int(path.stat().st_size * fault.at))
+        file = self._file(path, filename, purpose, life_seconds, is_output=False)
+        handled = handling(faults, owner, self.settings.pending_polls)
+        file.status = dialect.first_file_status
+        if handled.pending or handled.ends_as != "processed":
+            file.status = "pending" if dialect.is_azure else "uploaded"
+        return self.files.add(path, file, handled)
+
+    def add_output(self, path: Path, filename: str, life_seconds: int | None, owner: str) -> File:
+        """Take over a result file."""
+        life_seconds = life_seconds or self.settings.speaks.life_seconds
+        file = self._file(path, filename, "batch_output", life_seconds, is_output=True)
+        return self.files.add(path, file, Handling(owner))
+
+    def show_file(self, file: File) -> File | dict[str, Any]:
+        """Return a file object as clients see it."""
+        status = self.files.status(file)
+        if "null_file_status" in self.settings.chosen_oddities and status == "pending":
+            status = None
+        return msgspec.structs.replace(file, status=status)
+
+    def _file(self, path: Path, filename: str, purpose: str, life_seconds: int | None, *, is_output: bool) -> File:
+        now = int(time.time())
+        return File(
+            id=self.ids.file(is_azure=self.settings.speaks.is_azure, is_output=is_output),
+            bytes=path.stat().st_size,
+            created_at=now,
+            expires_at=None if life_seconds is None else now + life_seconds,
+            filename=filename,
+            purpose=purpose,
+        )
+
+    def _check_quota(self, *, have_expiry: bool) -> None:
+        most = self.settings.files_with_expiry if have_expiry else self.settings.files_without_expiry
+        if self.files.count_batch_inputs(have_expiry=have_expiry) >= most:
+            raise errors.too_many_files(most, have_expiry=have_expiry)
+
     # ------------------------------------------------------------------------------------------------------ batches
 
-    def create_batch(self, body: Any) -> Batch:
+    async def create_batch(self, body: Any, owner: str) -> Job:
         """Create a batch; that its input file exists is found out later, as with the service."""
-        check_create(body)
+        dialect = self.settings.speaks
+        check_create(body, dialect)
+        if dialect.is_azure:
+            await self._check_input(body["input_file_id"], body["endpoint"], owner)
         now = time.time()
         while self._created and self._created[0] <= now - _HOUR:
             self._created.popleft()
-        if len(self._created) >= self.settings.batches_per_hour:
+        if len(self._created) >= self.settings.batches_per_hour and not dialect.is_azure:
             raise errors.too_many_batches(self.settings.batches_per_hour, self.settings.organization)
         self._created.append(now)
         batch = Batch(
-            id=self.ids.batch(),
+            id=self.ids.batch(is_azure=dialect.is_azure),
             endpoint=body["endpoint"],
             input_file_id=body["input_file_id"],
             completion_window=body["completion_window"],
@@ -139,39 +220,64 @@ class Service:
             batch,
             folder=Path(tempfile.mkdtemp(dir=self.root)),
             order=random.Random(self.ids.random.getrandbits(64)),  # noqa: S311 - an order, not a secret
-            deadline=now + self.settings.window_seconds,
+            deadline=now + self.settings.window_seconds if dialect.expires else math.inf,
             life_seconds=expires_after["seconds"] if expires_after else None,
+            troubles=Troubles(self.batch_faults.take()),
+            owner=owner,
         )
         self.jobs[batch.id] = job
         driver = asyncio.get_running_loop().create_task(job.drive(self))
         self._drivers.add(driver)
         driver.add_done_callback(self._drivers.discard)
-        return batch
+        return job
 
-    def job(self, batch_id: str) -> Job:
+    async def _check_input(self, file_id: str, endpoint: str, owner: str) -> None:
+        """Refuse at once what Azure refuses at once: a file that is not processed, and what the settings say."""
+        try:
+            file = self.files.get(file_id, owner)
+        except errors.ApiError:
+            return
+        self.files.poll(file)
+        if file.status != "processed":
+            raise errors.file_not_processed(file_id, file.status)
+        if self.settings.errors_at_create:
+            with self.files.path(file_id).open("rb") as source:
+                work = functools.partial(validate, source, endpoint, self.settings, self.abort)
+                validation = await self.in_thread(work)
+            if validation.errors:
+                raise errors.refused_file(validation.errors)
+
+    def job(self, batch_id: str, owner: str) -> Job:
         """Return a batch with its work, or refuse with 404."""
-        if batch_id not in self.jobs:
+        if batch_id not in self.jobs or self.jobs[batch_id].owner != owner:
             raise errors.no_such_batch(batch_id)
         return self.jobs[batch_id]
 
-    def newest_first(self) -> list[Batch]:
-        """List all batches."""
-        return [job.batch for job in reversed(self.jobs.values())]
+    def listed(self, owner: str) -> list[Job]:
+        """List an owner's batches, the newest first."""
+        return [job for job in reversed(self.jobs.values()) if job.owner == owner and job.troubles.is_listed()]
 
-    def cancel_batch(self, batch_id: str) -> Batch:
+    def show(self, job: Job) -> dict[str, Any]:
+        """Return a batch object as clients see it."""
+        view = job.troubles.show(job.batch, self.settings.chosen_oddities)
+        if self.settings.speaks.is_old_object:
+            return {name: view[name] for name in sorted(view) if name not in {"model", "usage"}}
+        return view
+
+    def cancel_batch(self, batch_id: str, owner: str) -> Job:
         """Ask a batch to stop."""
-        job = self.job(batch_id)
+        job = self.job(batch_id, owner)
         batch = job.batch
         if batch.status in TERMINAL - {"cancelled"}:
             raise errors.not_cancellable(batch.status)
         if batch.status not in {"cancelling", "cancelled"}:
             batch.status, batch.cancelling_at = "cancelling", int(time.time())
             job.stop_for("cancel")
-        return batch
+        return job
 
     def expire(self, batch_id: str | None = None) -> int:
         """Let the window of one batch, or of all that are alive, end now; returns how many."""
-        jobs = [self.job(batch_id)] if batch_id else list(self.jobs.values())
+        jobs = [self.jobs[batch_id]] if batch_id in self.jobs else [] if batch_id else list(self.jobs.values())
         alive = [job for job in jobs if job.batch.status not in TERMINAL and job.stop is None]
         for job in alive:
             job.stop_for("expire")

@@ -6,6 +6,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from batchframe.emulator._dialects import DIALECTS, Dialect, DialectName
+from batchframe.emulator._oddities import AZURE_ODDITIES, Oddity
+
 Progression = Literal["instant", "timed", "stepped"]
 
 
@@ -25,6 +28,7 @@ class Seconds(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
 class Settings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """The settings of one emulator; every one of them can be changed while it runs."""
 
+    dialect: DialectName = "openai"
     progression: Progression = "timed"
     """``timed`` by the clock, ``stepped`` by ``POST /_emulator/step``, ``instant`` as fast as the work goes."""
     seconds: Seconds = Seconds()
@@ -35,17 +39,49 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
     shuffle: bool = True
     models: tuple[str, ...] = ()
     """Model names to accept besides those of the table."""
+    deployments: dict[str, str] = {}
+    """Azure: the names of deployments and their models. Empty: each model is deployed under its own name."""
+    standard_deployments: tuple[str, ...] = ()
+    """Azure: deployments whose SKU is not for batches."""
+    errors_at_create: bool = False
+    """Azure: a file that fails validation is refused when the batch is created, as ``{"errors": {"data": […]}}``."""
+    pending_polls: int = 0
+    """For how many looks at an uploaded file it is not processed yet; Azure refuses to create batches of it."""
+    files_without_expiry: int = 500
+    """Azure: the quota of batch files that have no expiry."""
+    files_with_expiry: int = 10_000
+    """Azure: the quota of those that have one."""
     api_keys: tuple[str, ...] = ()
     """The accepted keys; empty accepts any."""
+    isolate: Literal["project", "key"] | None = None
+    """Whose files and batches a caller sees: those of its ``OpenAI-Project`` or of its key; None: all."""
     organization: str = "org-emulator"
     window_seconds: float = 86_400.0
     """When an unfinished batch expires, counted from its creation."""
-    max_requests: int = 50_000
+    max_requests: int | None = None
+    """None takes the dialect's: 50,000, and 100,000 for Azure."""
     max_file_bytes: int = 209_715_200
     """"200 MB" in the service's words; read as 200 MiB, the larger meaning, so that nothing is refused too early."""
     max_errors: int = 100
     """Length at which the list of validation errors ends. The service's own cap is not documented."""
     batches_per_hour: int = 2000
+    oddities: tuple[Oddity, ...] | Literal["all"] = ()
+    """Spellings of the batch object, by name; ``"all"``: those of Azure's documents together."""
+
+    @property
+    def speaks(self) -> Dialect:
+        """The dialect's facts."""
+        return DIALECTS[self.dialect]
+
+    @property
+    def limits_tokens(self) -> bool:
+        """Whether enqueued tokens have to be counted."""
+        return False
+
+    @property
+    def chosen_oddities(self) -> tuple[Oddity, ...]:
+        """The oddities by name."""
+        return AZURE_ODDITIES if self.oddities == "all" else self.oddities
 
 
 def changed(settings: Settings, changes: dict[str, Any]) -> Settings:

@@ -6,15 +6,18 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import msgspec
 
-from batchframe.emulator._batches import LineError
+from batchframe.emulator import _tokens as tokens
 from batchframe.emulator._model_table import known
+from batchframe.emulator._refusals import refusal
 
 if TYPE_CHECKING:
     import threading
 
+    from batchframe.emulator._batches import LineError
     from batchframe.emulator._settings import Settings
 
 _REQUIRED = ("custom_id", "method", "url", "body")
+_BOM = b"\xef\xbb\xbf"
 _decode = msgspec.json.Decoder().decode
 
 
@@ -23,44 +26,48 @@ class Validation(NamedTuple):
 
     requests: int
     model: str | None
+    """The model, or the deployment, as the lines name it."""
     errors: list[LineError]
+    tokens: int = 0
+    """What is enqueued; counted only when there is a limit."""
 
 
-def cannot_find_file(file_id: str, organization: str) -> LineError:
-    """Say that the input file is not there."""
-    message = f"Cannot find file {file_id}, or organization {organization} does not have access to it."
-    return LineError("invalid_request", message, "file_id")
+def model_behind(name: str, settings: Settings) -> str | None:
+    """Return the model a line's ``model`` stands for: itself, or that of an Azure deployment; None: unknown."""
+    if settings.speaks.is_azure and settings.deployments:
+        return settings.deployments.get(name)
+    return name if known(name) is not None or name in settings.models else None
 
 
-def wrong_purpose(file_id: str, purpose: str) -> LineError:
-    """Say that the file was uploaded for something else. The service's own words are not known."""
-    message = f"Invalid purpose '{purpose}' of file {file_id}. Expected 'batch'."
-    return LineError("invalid_request", message, "file_id")
+def normalised(url: str, settings: Settings) -> str:
+    """Return what has to be equal of a url and an endpoint: OpenAI all of it; Azure without ``/v1``."""
+    return url.removeprefix("/v1") if settings.speaks.is_azure else url
 
 
 def validate(file: BinaryIO, endpoint: str, settings: Settings, abort: threading.Event) -> Validation:
     """Read `file` to its end, or until enough is wrong with it; one error a line, the first that applies."""
     checks = _Checks(endpoint, settings)
+    is_azure = settings.speaks.is_azure
+    most = settings.max_requests or settings.speaks.max_requests
     errors: list[LineError] = []
     requests = 0
     for number, line in enumerate(file, 1):
         if line.isspace():
             continue
+        if is_azure and number == 1 and line.startswith(_BOM):
+            return Validation(0, None, [refusal("byte_order_mark", is_azure=True)])
         requests += 1
-        if requests > settings.max_requests:
-            # Code and sentence of this one are unverified; the limit is documented.
-            text = f"The batch has more requests than allowed. Each batch may have at most {settings.max_requests}."
-            return Validation(requests, checks.model, [LineError("batch_request_limit_exceeded", text)])
-        error = checks.check(line)
-        if error is not None:
-            code, message, param = error
-            errors.append(LineError(code, message, param, number))
+        if requests > most:
+            return Validation(requests, checks.model, [refusal("too_many", is_azure=is_azure, value=most)])
+        found = checks.check(line)
+        if found is not None:
+            what, value = found
+            errors.append(refusal(what, is_azure=is_azure, line=number, value=value))
         if len(errors) >= settings.max_errors or abort.is_set():
             break
     if not requests:
-        text = "The input file is empty. Please ensure that the batch contains at least one request."
-        errors.append(LineError("empty_file", text))
-    return Validation(requests, checks.model, errors)
+        errors.append(refusal("empty", is_azure=is_azure))
+    return Validation(requests, checks.model, errors, checks.tokens)
 
 
 class _Checks:
@@ -68,65 +75,65 @@ class _Checks:
 
     def __init__(self, endpoint: str, settings: Settings) -> None:
         self.model: str | None = None
-        self._endpoint = endpoint
-        self._also_known = frozenset(settings.models)
+        self.tokens = 0
+        self._settings = settings
+        self._endpoint = normalised(endpoint, settings)
+        self._counts_tokens = settings.limits_tokens
         self._custom_ids: set[str] = set()
 
-    def check(self, line: bytes) -> tuple[str, str, str | None] | None:
+    def check(self, line: bytes) -> tuple[str, object] | None:
+        """Say what is wrong with a line, and the value that is."""
         try:
             request = _decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             request = None
         if not isinstance(request, dict):
-            return "invalid_json_line", "This line is not parseable as valid JSON.", None
+            return "json", None
         for name in _REQUIRED:
             if request.get(name) is None:
-                return "missing_required_parameter", f"Missing required parameter: '{name}'.", name
+                return "missing", name
         return self._check_envelope(request) or self._check_body(request["body"])
 
-    def _check_envelope(self, request: dict[str, Any]) -> tuple[str, str, str | None] | None:
+    def _check_envelope(self, request: dict[str, Any]) -> tuple[str, object] | None:
         custom_id = request["custom_id"]
         if not isinstance(custom_id, str):
-            return "invalid_type", "Invalid type for 'custom_id': expected a string.", "custom_id"
+            return "custom_id", custom_id
         if custom_id in self._custom_ids:
-            return (
-                "duplicate_custom_id",
-                (
-                    f"The custom_id '{custom_id}' for this request is a duplicate of another request. "
-                    "The custom_id parameter must be unique for each request in a batch."
-                ),
-                "custom_id",
-            )
+            return "duplicate", custom_id
         self._custom_ids.add(custom_id)
         if request["method"] != "POST":
-            return "invalid_value", f"Invalid value: '{request['method']}'. Supported values are: 'POST'", "method"
-        if request["url"] != self._endpoint:
-            return "invalid_url", "The URL provided for this request does not match the batch endpoint.", "url"
+            return "method", request["method"]
+        url = request["url"]
+        if not isinstance(url, str) or normalised(url, self._settings) != self._endpoint:
+            return "url", url
         return None
 
-    def _check_body(self, body: Any) -> tuple[str, str, str | None] | None:  # noqa: PLR0911 - one a rule
+    def _check_body(self, body: Any) -> tuple[str, object] | None:  # noqa: PLR0911 - one a rule
         if not isinstance(body, dict):
-            return "invalid_type", "Invalid type for 'body': expected an object.", "body"
+            return "body", None
         model = body.get("model")
         if not isinstance(model, str) or not model:
-            return "invalid_request", "Model parameter is required.", "body.model"
+            return "no_model", None
         if model != self.model:
-            if known(model) is None and model not in self._also_known:
-                message = f"The provided model '{model}' is not supported by the Batch API."
-                return "model_not_found", message, "body.model"
+            if model_behind(model, self._settings) is None:
+                return "model", model
+            if self._settings.speaks.is_azure and model in self._settings.standard_deployments:
+                return "sku", model
             if self.model is not None:
-                return (
-                    "mismatched_model",
-                    (
-                        f"The model '{model}' for this request does not match the rest of the batch. "
-                        "Each batch must contain requests for a single model."
-                    ),
-                    "body.model",
-                )
+                return "mismatch", model
             self.model = model
         if body.get("messages") is None:
-            return "invalid_request", "Messages parameter is required.", "body.messages"
+            return "messages", None
         if body.get("stream"):
-            message = "Chat Completions: Streaming is not supported in the Batch API."
-            return "streaming_unsupported", message, "body.stream"
+            return "stream", None
+        if self._counts_tokens:
+            self.tokens += _enqueued(body)
         return None
+
+
+def _enqueued(body: dict[str, Any]) -> int:
+    """Count a body's tokens, whatever is wrong with it: that is found out when it is executed."""
+    try:
+        return tokens.of_prompt(body)
+    except (AttributeError, KeyError, TypeError):
+        return 0

@@ -6,15 +6,18 @@ import functools
 from typing import TYPE_CHECKING
 
 from batchframe.emulator import _errors as errors
+from batchframe.emulator import _filters as filters
 from batchframe.emulator._batches import check_expires_after
 from batchframe.emulator._disturbance import take_effect
 from batchframe.emulator._files import PURPOSES, check_batch_file
-from batchframe.emulator._replying import FileReply, json_body, page, reply, service_of
+from batchframe.emulator._replying import FileReply, json_body, owner_of, page, reply, service_of
 from batchframe.emulator._uploads import receive
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
+
+    from batchframe.emulator._dialects import Dialect
 
 _FILES_PER_PAGE = 10_000
 _BATCHES_PER_PAGE, _MOST_BATCHES_PER_PAGE = 20, 100
@@ -34,28 +37,34 @@ async def create_file(request: Request) -> Response:
             raise errors.missing("purpose")
         if purpose not in PURPOSES:
             raise errors.wrong_value("purpose", purpose, PURPOSES)
-        life_seconds = _life_seconds(upload.fields)
+        life_seconds = _life_seconds(upload.fields, service.settings.speaks)
         if upload.size_bytes > limit_bytes:
             raise errors.file_too_large(limit_bytes)
         if purpose == "batch":
             await service.reading(functools.partial(check_batch_file, path, upload.filename))
         await take_effect(request)
-        file = service.files.add(path, filename=upload.filename, purpose=purpose, life_seconds=life_seconds)
-    return reply(file)
+        file = service.add_upload(path, upload.filename, purpose, life_seconds, owner_of(request))
+    status = service.settings.speaks.created_status
+    headers = {"location": str(request.url.replace(path=f"{request.url.path}/{file.id}"))} if status == 201 else None  # noqa: PLR2004
+    return reply(service.show_file(file), status=status, headers=headers)
 
 
-def _life_seconds(fields: dict[str, str]) -> int | None:
+def _life_seconds(fields: dict[str, str], dialect: Dialect) -> int | None:
     anchor, text = fields.get("expires_after[anchor]"), fields.get("expires_after[seconds]")
+    if dialect.is_azure:
+        # The documents have both spellings: the SDK's, and dots.
+        anchor, text = fields.get("expires_after.anchor", anchor), fields.get("expires_after.seconds", text)
     if anchor is None and text is None:
         return None
     seconds = int(text) if text is not None and text.lstrip("-").isdecimal() else text
-    return check_expires_after("expires_after", anchor, seconds)
+    return check_expires_after("expires_after", anchor, seconds, dialect)
 
 
 async def list_files(request: Request) -> Response:
     """``GET /v1/files``."""
     query = request.query_params
-    files = service_of(request).files.newest_first()
+    service = service_of(request)
+    files = service.files.newest_first(owner_of(request))
     order = query.get("order", "desc")
     if order not in {"asc", "desc"}:
         raise errors.wrong_value("order", order, ["asc", "desc"])
@@ -63,23 +72,31 @@ async def list_files(request: Request) -> Response:
         files.reverse()
     if "purpose" in query:
         files = [file for file in files if file.purpose == query["purpose"]]
-    return page(request, files, default=_FILES_PER_PAGE, most=_FILES_PER_PAGE, absent=errors.no_such_file)
+    return page(
+        request,
+        files,
+        default=_FILES_PER_PAGE,
+        most=_FILES_PER_PAGE,
+        absent=errors.no_such_file,
+        show=service.show_file,
+    )
 
 
 async def retrieve_file(request: Request) -> Response:
     """``GET /v1/files/{id}``."""
-    return reply(service_of(request).files.get(request.path_params["id"]))
+    service = service_of(request)
+    return reply(service.show_file(service.files.look(request.path_params["id"], owner_of(request))))
 
 
 async def delete_file(request: Request) -> Response:
     """``DELETE /v1/files/{id}``."""
-    return reply(service_of(request).files.delete(request.path_params["id"]))
+    return reply(service_of(request).files.delete(request.path_params["id"], owner_of(request)))
 
 
 async def file_content(request: Request) -> Response:
     """``GET /v1/files/{id}/content``."""
     service = service_of(request)
-    file = service.files.get(request.path_params["id"])
+    file = service.files.get(request.path_params["id"], owner_of(request))
     return FileReply(service, service.files.path(file.id), file.bytes)
 
 
@@ -87,20 +104,39 @@ async def create_batch(request: Request) -> Response:
     """``POST /v1/batches``."""
     body = await json_body(request)
     await take_effect(request)
-    return reply(service_of(request).create_batch(body))
+    service = service_of(request)
+    return reply(service.show(await service.create_batch(body, owner_of(request))))
 
 
 async def list_batches(request: Request) -> Response:
     """``GET /v1/batches``."""
-    batches = service_of(request).newest_first()
-    return page(request, batches, default=_BATCHES_PER_PAGE, most=_MOST_BATCHES_PER_PAGE, absent=errors.no_such_batch)
+    service = service_of(request)
+    batches = service.listed(owner_of(request))
+    if service.settings.speaks.is_azure:
+        is_chosen = filters.chosen(request.query_params)
+        batches = [job for job in batches if is_chosen(job.batch)]
+        if filters.is_ascending(request.query_params):
+            batches.reverse()
+    return page(
+        request,
+        batches,
+        default=_BATCHES_PER_PAGE,
+        most=_MOST_BATCHES_PER_PAGE,
+        absent=errors.no_such_batch,
+        show=service.show,
+        key="value" if "value_list" in service.settings.chosen_oddities else "data",
+    )
 
 
 async def retrieve_batch(request: Request) -> Response:
     """``GET /v1/batches/{id}``."""
-    return reply(service_of(request).job(request.path_params["id"]).batch)
+    service = service_of(request)
+    job = service.job(request.path_params["id"], owner_of(request))
+    job.troubles.retrieved(job.batch)
+    return reply(service.show(job))
 
 
 async def cancel_batch(request: Request) -> Response:
     """``POST /v1/batches/{id}/cancel``."""
-    return reply(service_of(request).cancel_batch(request.path_params["id"]))
+    service = service_of(request)
+    return reply(service.show(service.cancel_batch(request.path_params["id"], owner_of(request))))
