@@ -50,6 +50,7 @@ class Job:
         owner: str,
     ) -> None:
         self.owner = owner
+        self.enqueued: tuple[str, int] | None = None
         self.batch = batch
         self.troubles = troubles
         self.stop: Literal["cancel", "expire"] | None = None
@@ -93,6 +94,7 @@ class Job:
             self._fail([LineError("emulator_error", f"{type(exc).__name__}: {exc}")])
         finally:
             shutil.rmtree(self._folder, ignore_errors=True)
+            service.dequeue(self)
             self.idle.set()
 
     async def _drive(self, service: Service) -> None:
@@ -110,6 +112,9 @@ class Job:
                 return
             work = functools.partial(validate, source, batch.endpoint, service.settings, service.abort)
             validation = await service.in_thread(work)
+            refused = None if validation.errors else service.enqueue(self, validation)
+            if refused is not None:
+                validation.errors.append(refused)
             if not validation.errors:
                 self._accept(service, source, validation)
             else:

@@ -118,8 +118,13 @@ class FileReply(Response):
 
     media_type = "application/octet-stream"
 
-    def __init__(self, service: Service, path: Path, size_bytes: int) -> None:
+    def __init__(self, service: Service, path: Path, size_bytes: int, *, how: str = "plain") -> None:
         super().__init__(headers={"content-length": str(size_bytes), "x-request-id": f"req_{uuid.uuid4().hex}"})
+        if how != "plain":
+            del self.headers["content-length"]
+        if how == "gzip":
+            self.headers["content-encoding"] = "gzip"
+        self.size_bytes = size_bytes
         self._service = service
         self._path = path
 

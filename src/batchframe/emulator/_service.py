@@ -30,15 +30,17 @@ from batchframe.emulator._files import File, Files, Handling, handling
 from batchframe.emulator._ids import Ids
 from batchframe.emulator._ledger import Ledger
 from batchframe.emulator._lifecycle import Job
+from batchframe.emulator._quota import Quota
 from batchframe.emulator._row_faults import RowFaults
 from batchframe.emulator._settings import Settings, changed
 from batchframe.emulator._troubles import Troubles
-from batchframe.emulator._validation import validate
+from batchframe.emulator._validation import Validation, validate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from batchframe.emulator._batch_faults import BatchFault
+    from batchframe.emulator._batches import LineError
     from batchframe.emulator._file_faults import FileFault
 
 T = TypeVar("T")
@@ -66,6 +68,7 @@ class Service:
         self.ids = Ids(settings.seed)
         self.files = Files(self.root / "files")
         self.jobs: dict[str, Job] = {}
+        self.quota = Quota()
         self.ledger = Ledger(self.root / "ledger")
         self.faults = Faults()
         self.row_faults = RowFaults(settings.seed)
@@ -147,7 +150,9 @@ class Service:
 
     def add_upload(self, path: Path, filename: str, purpose: str, life_seconds: int | None, owner: str) -> File:
         """Take over an uploaded file, unless its quota is used up."""
-        dialect = self.settings.speaks
+        dialect, room = self.settings.speaks, self.settings.storage_bytes
+        if room is not None and self.files.total_bytes() + path.stat().st_size > room:
+            raise errors.storage_full(room)
         if life_seconds is None and purpose == "batch":
             life_seconds = dialect.life_seconds
         if dialect.is_azure and purpose == "batch":
@@ -198,8 +203,13 @@ class Service:
         """Create a batch; that its input file exists is found out later, as with the service."""
         dialect = self.settings.speaks
         check_create(body, dialect)
-        if dialect.is_azure:
-            await self._check_input(body["input_file_id"], body["endpoint"], owner)
+        validation = await self._check_input(body["input_file_id"], body["endpoint"], owner)
+        enqueued = None
+        if validation is not None and self.settings.limits_tokens and self.settings.over_limit_at == "create":
+            refused = self.quota.enter(owner, validation.model or "", validation.tokens, self.settings)
+            if refused is not None:
+                raise errors.ApiError(refused.message, code=refused.code)
+            enqueued = validation.model or "", validation.tokens
         now = time.time()
         while self._created and self._created[0] <= now - _HOUR:
             self._created.popleft()
@@ -225,27 +235,55 @@ class Service:
             troubles=Troubles(self.batch_faults.take()),
             owner=owner,
         )
+        job.enqueued = enqueued
         self.jobs[batch.id] = job
         driver = asyncio.get_running_loop().create_task(job.drive(self))
         self._drivers.add(driver)
         driver.add_done_callback(self._drivers.discard)
         return job
 
-    async def _check_input(self, file_id: str, endpoint: str, owner: str) -> None:
-        """Refuse at once what Azure refuses at once: a file that is not processed, and what the settings say."""
+    async def _check_input(self, file_id: str, endpoint: str, owner: str) -> Validation | None:
+        """Look at a file before a batch is created of it, as far as the dialect and the settings ask for that.
+
+        Azure refuses a file that is not processed. What validation finds in a file is of use here only when errors,
+        or too many tokens, are refused at once.
+        """
+        settings, is_azure = self.settings, self.settings.speaks.is_azure
         try:
             file = self.files.get(file_id, owner)
         except errors.ApiError:
-            return
-        self.files.poll(file)
-        if file.status != "processed":
-            raise errors.file_not_processed(file_id, file.status)
-        if self.settings.errors_at_create:
-            with self.files.path(file_id).open("rb") as source:
-                work = functools.partial(validate, source, endpoint, self.settings, self.abort)
-                validation = await self.in_thread(work)
-            if validation.errors:
-                raise errors.refused_file(validation.errors)
+            return None
+        if is_azure:
+            self.files.poll(file)
+            if file.status != "processed":
+                raise errors.file_not_processed(file_id, file.status)
+        if not (is_azure and settings.errors_at_create) and settings.over_limit_at != "create":
+            return None
+        with self.files.path(file_id).open("rb") as source:
+            work = functools.partial(validate, source, endpoint, settings, self.abort)
+            validation = await self.in_thread(work)
+        if validation.errors and is_azure and settings.errors_at_create:
+            raise errors.refused_file(validation.errors)
+        return None if validation.errors else validation
+
+    def enqueue(self, job: Job, validation: Validation) -> LineError | None:
+        """Hold the tokens of a validated batch, or say why not."""
+        if job.enqueued is not None or not self.settings.limits_tokens:
+            return None
+        model = validation.model or ""
+        refused = self.quota.enter(job.owner, model, validation.tokens, self.settings)
+        if refused is not None and self.settings.refused_hold_tokens:
+            self.quota.hold(job.owner, model, validation.tokens)
+        if refused is None or self.settings.refused_hold_tokens:
+            job.enqueued = model, validation.tokens
+        return refused
+
+    def dequeue(self, job: Job) -> None:
+        """Let go, now or later, what a batch that has ended held."""
+        if job.enqueued is not None:
+            model, tokens = job.enqueued
+            delay = self.settings.token_release_seconds
+            asyncio.get_running_loop().call_later(delay, self.quota.hold, job.owner, model, -tokens)
 
     def job(self, batch_id: str, owner: str) -> Job:
         """Return a batch with its work, or refuse with 404."""

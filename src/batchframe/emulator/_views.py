@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import gzip
+import shutil
 from typing import TYPE_CHECKING
 
 from batchframe.emulator import _errors as errors
@@ -14,6 +16,8 @@ from batchframe.emulator._replying import FileReply, json_body, owner_of, page, 
 from batchframe.emulator._uploads import receive
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from starlette.requests import Request
     from starlette.responses import Response
 
@@ -97,7 +101,20 @@ async def file_content(request: Request) -> Response:
     """``GET /v1/files/{id}/content``."""
     service = service_of(request)
     file = service.files.get(request.path_params["id"], owner_of(request))
-    return FileReply(service, service.files.path(file.id), file.bytes)
+    path, how = service.files.path(file.id), service.settings.download
+    if how != "gzip" or "gzip" not in request.headers.get("accept-encoding", ""):
+        return FileReply(service, path, file.bytes, how="chunked" if how == "chunked" else "plain")
+    packed = await service.reading(functools.partial(_packed, path))
+    return FileReply(service, packed, packed.stat().st_size, how="gzip")
+
+
+def _packed(path: Path) -> Path:
+    """Compress a file beside itself, once."""
+    packed = path.with_suffix(".gz")
+    if not packed.exists():
+        with path.open("rb") as source, gzip.open(packed, "wb", compresslevel=1) as target:
+            shutil.copyfileobj(source, target)
+    return packed
 
 
 async def create_batch(request: Request) -> Response:
