@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO, Literal
 from batchframe.emulator._batches import WINDOW, Batch, Errors, LineError
 from batchframe.emulator._errors import ApiError
 from batchframe.emulator._execution import Execution, usage_object
+from batchframe.emulator._intake import add_output
 from batchframe.emulator._model_table import described
 from batchframe.emulator._refusals import refusal
 from batchframe.emulator._validation import Validation, model_behind, validate
@@ -228,7 +229,7 @@ class Job:
         if path is None:
             return None
         filename = f"{self.batch.id}_{what}.jsonl"
-        return service.add_output(path, filename, self._life_seconds, self.owner).id
+        return add_output(service, path, filename, self._life_seconds, self.owner).id
 
     def _leaves_no_trace(self) -> bool:
         """Say whether rows that were not executed stand in neither file."""
