@@ -65,6 +65,7 @@ def test_every_fault_of_rows_at_once(spoken, seed):
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in FILE_KINDS])
 @pytest.mark.parametrize("other", ["duplicate", "missing", "in_error_file", "no_body"])
+@pytest.mark.parametrize("spoken", ["openai", "azure"], indirect=True)
 def test_two_faults_on_every_row(spoken, kind, other):
     spoken.reset()
     spoken.row_fault(kind, attempts=None)
