@@ -109,7 +109,7 @@ class Emulator:
     def fault(
         self,
         call: str,
-        kind: Literal["status", "reset_before", "reset_after", "late", "truncate", "delay"],
+        kind: Literal["status", "reset_before", "reset_after", "late", "truncate", "delay", "slow"],
         **options: Any,
     ) -> None:
         """Let API calls go wrong.
@@ -121,10 +121,11 @@ class Emulator:
         kind
             ``status`` answers `status` and does not act; ``reset_before`` and ``reset_after`` drop the connection
             before or after the service acted; ``late`` drops it and acts `seconds` later; ``truncate`` cuts the reply
-            after the fraction `at`; ``delay`` waits `seconds`.
+            after the fraction `at`; ``delay`` waits `seconds`; ``slow`` lets request and reply travel at
+            `bytes_per_second`.
         **options
-            `status` (503), `retry_after`, `seconds` (1), `at` (0.5), `times` (1; None: always), `skip` (0: how many
-            calls pass first).
+            `status` (503), `retry_after`, `headers`, `bytes_per_second` (a million), `seconds` (1), `at` (0.5),
+            `times` (1; None: always), `skip` (0: how many calls pass first).
         """
         fault = _converted({"call": call, "kind": kind, **options}, Fault)
 

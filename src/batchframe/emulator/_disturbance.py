@@ -6,7 +6,7 @@ import contextlib
 import socket
 import struct
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from starlette.types import Message, Receive, Scope, Send
 
     from batchframe.emulator._faults import Fault
+    from batchframe.emulator._service import Service
 
 View = Callable[[Request], Awaitable[Response]]
 
@@ -51,7 +52,8 @@ class Cut(Response):
         async def send_some(message: Message) -> None:
             nonlocal left
             if message["type"] == "http.response.start":
-                left = int(int(dict(message["headers"])[b"content-length"]) * self._fraction)
+                told = dict(message["headers"]).get(b"content-length")
+                left = int((int(told) if told else getattr(self._whole, "size_bytes", 0)) * self._fraction)
             else:
                 piece = message.get("body", b"")[:left]
                 left -= len(piece)
@@ -67,10 +69,44 @@ class Cut(Response):
         await _gone(receive)
 
 
+class Slow:
+    """A connection that carries so many bytes a second."""
+
+    def __init__(self, service: Service, bytes_per_second: float) -> None:
+        self._service = service
+        self._bytes_per_second = bytes_per_second
+
+    def request(self, request: Request) -> Request:
+        """Let a request arrive slowly."""
+
+        async def receive() -> Message:
+            message = await request.receive()
+            await self._take_time(message)
+            return message
+
+        return Request(request.scope, receive)
+
+    def reply(self, whole: Response) -> Response:
+        """Let a reply leave slowly."""
+
+        async def send_slowly(scope: Scope, receive: Receive, send: Send) -> None:
+            async def send_piece(message: Message) -> None:
+                await self._take_time(message)
+                await send(message)
+
+            await whole(scope, receive, send_piece)
+
+        return cast("Response", send_slowly)
+
+    async def _take_time(self, message: Message) -> None:
+        await self._service.sleep(len(message.get("body", b"")) / self._bytes_per_second)
+
+
 async def disturbed(fault: Fault, request: Request, view: View) -> Response:
     """Run `view` under a fault."""
     if fault.kind == "status":
-        headers = {} if fault.retry_after is None else {"retry-after": f"{fault.retry_after:g}"}
+        retry = {} if fault.retry_after is None else {"retry-after": f"{fault.retry_after:g}"}
+        headers = {**retry, **fault.headers}
         # Read first: a reply before the end of the request would reach clients as a broken connection.
         async for _ in request.stream():
             pass
@@ -78,6 +114,9 @@ async def disturbed(fault: Fault, request: Request, view: View) -> Response:
     if fault.kind == "delay":
         await service_of(request).sleep(fault.seconds)
         return await view(request)
+    if fault.kind == "slow":
+        slow = Slow(service_of(request), fault.bytes_per_second)
+        return slow.reply(await view(slow.request(request)))
     _transport(request.scope)
     if fault.kind == "reset_before":
         reset(request)

@@ -204,6 +204,12 @@ def too_many_files(most: int, *, have_expiry: bool) -> ApiError:
     return ApiError(f"The quota for files {which} expiry is reached. The maximum is {most}.")
 
 
+def storage_full(most: int) -> ApiError:
+    """Refuse one more file when the room is used up. The beginning of the sentence was seen, with "100 GB"."""
+    size = f"{most / 1e9:g} GB" if most >= 1e9 else f"{most} bytes"  # noqa: PLR2004 - from here on GB are read better
+    return ApiError(f"Organizations are limited to {size} of files. Please delete old files to upload more.")
+
+
 def refused_file(found: list[Any]) -> ApiError:
     """Refuse to create a batch for what validation found."""
     return ApiError(found[0].message, code=found[0].code, listed=found)

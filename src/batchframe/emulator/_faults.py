@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-Kind = Literal["status", "reset_before", "reset_after", "late", "truncate", "delay"]
+Kind = Literal["status", "reset_before", "reset_after", "late", "truncate", "delay", "slow"]
 Call = Literal[
     "create_file",
     "list_files",
@@ -25,15 +25,19 @@ class Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """One fault.
 
     ``status``: answered with `status`, and `retry_after` when given; the service does not act. ``reset_before``:
-    the connection drops before the service acts. ``reset_after``: the service acts, the reply is lost. ``late``: the
-    reply is lost and the service acts `seconds` later; only for calls that create. ``truncate``: the connection
+    the connection drops before the service acts. ``reset_after``: the service acts, the reply is lost. ``late``:
+    the reply is lost and the service acts `seconds` later; only for calls that create. ``truncate``: the connection
     closes after the fraction `at` of the reply's bytes. ``delay``: the service waits `seconds`, then acts as ever.
+    ``slow``: request and reply travel at `bytes_per_second`.
     """
 
     call: Call
     kind: Kind
     status: int = 503
     retry_after: float | None = None
+    headers: dict[str, str] = {}
+    """More headers of a ``status`` reply, such as ``x-should-retry``."""
+    bytes_per_second: float = 1e6
     seconds: float = 1.0
     at: float = 0.5
     times: int | None = 1
@@ -47,6 +51,8 @@ class Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
             raise ValueError(f"a late {self.call} has no meaning: only {' and '.join(CREATING)} take effect")
         if not 0 <= self.at < 1:
             raise ValueError(f"'at' is the fraction of the bytes that arrive: expected 0 <= at < 1, got {self.at}")
+        if self.bytes_per_second <= 0:
+            raise ValueError(f"expected bytes_per_second above 0, got {self.bytes_per_second}")
         if not 400 <= self.status <= 599:  # noqa: PLR2004
             raise ValueError(f"expected a status from 400 to 599, got {self.status}")
 

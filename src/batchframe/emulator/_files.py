@@ -118,6 +118,10 @@ class Files:
             if self._handling[file.id].owner == owner and (file.expires_at is None or file.expires_at > now)
         ]
 
+    def total_bytes(self) -> int:
+        """Sum the sizes of all files."""
+        return sum(file.bytes for file in self._files.values())
+
     def count_batch_inputs(self, *, have_expiry: bool) -> int:
         """Count the input files that have an expiry, or that have none."""
         files = self._files.values()

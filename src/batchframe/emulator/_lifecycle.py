@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO, Literal
 from batchframe.emulator._batches import WINDOW, Batch, Errors, LineError
 from batchframe.emulator._errors import ApiError
 from batchframe.emulator._execution import Execution, usage_object
+from batchframe.emulator._intake import add_output
 from batchframe.emulator._model_table import described
 from batchframe.emulator._refusals import refusal
 from batchframe.emulator._validation import Validation, model_behind, validate
@@ -50,6 +51,7 @@ class Job:
         owner: str,
     ) -> None:
         self.owner = owner
+        self.enqueued: tuple[str, int] | None = None
         self.batch = batch
         self.troubles = troubles
         self.stop: Literal["cancel", "expire"] | None = None
@@ -93,6 +95,7 @@ class Job:
             self._fail([LineError("emulator_error", f"{type(exc).__name__}: {exc}")])
         finally:
             shutil.rmtree(self._folder, ignore_errors=True)
+            service.dequeue(self)
             self.idle.set()
 
     async def _drive(self, service: Service) -> None:
@@ -110,6 +113,9 @@ class Job:
                 return
             work = functools.partial(validate, source, batch.endpoint, service.settings, service.abort)
             validation = await service.in_thread(work)
+            refused = None if validation.errors else service.enqueue(self, validation)
+            if refused is not None:
+                validation.errors.append(refused)
             if not validation.errors:
                 self._accept(service, source, validation)
             else:
@@ -223,7 +229,7 @@ class Job:
         if path is None:
             return None
         filename = f"{self.batch.id}_{what}.jsonl"
-        return service.add_output(path, filename, self._life_seconds, self.owner).id
+        return add_output(service, path, filename, self._life_seconds, self.owner).id
 
     def _leaves_no_trace(self) -> bool:
         """Say whether rows that were not executed stand in neither file."""

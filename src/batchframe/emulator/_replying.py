@@ -118,8 +118,13 @@ class FileReply(Response):
 
     media_type = "application/octet-stream"
 
-    def __init__(self, service: Service, path: Path, size_bytes: int) -> None:
+    def __init__(self, service: Service, path: Path, size_bytes: int, *, how: str = "plain") -> None:
         super().__init__(headers={"content-length": str(size_bytes), "x-request-id": f"req_{uuid.uuid4().hex}"})
+        if how != "plain":
+            del self.headers["content-length"]
+        if how == "gzip":
+            self.headers["content-encoding"] = "gzip"
+        self.size_bytes = size_bytes
         self._service = service
         self._path = path
 
@@ -128,6 +133,10 @@ class FileReply(Response):
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         with self._path.open("rb") as file:
             read = functools.partial(file.read, _PIECE_BYTES)
-            while piece := await self._service.reading(read):
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
-        await send({"type": "http.response.body"})
+            left = self.size_bytes
+            # The last piece says that it is the last: a client that has it may be gone before one more read is done.
+            while left > 0 and (piece := await self._service.reading(read)):
+                left -= len(piece)
+                await send({"type": "http.response.body", "body": piece, "more_body": left > 0})
+        if left > 0 or not self.size_bytes:
+            await send({"type": "http.response.body"})

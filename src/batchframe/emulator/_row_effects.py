@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 SEPARATORS = "one\u2028two\u2029three\u0085four "
 _NOT_EXECUTED = frozenset({"status", "rate_limited", "server_error"})
+_ALTERING = frozenset({"content_filter", "refusal", "length", "separators"})
+# In this order, whatever the order they were asked for in: what is missing is so twice, what is cut is cut at last.
+_OF_LINES = ("duplicate", "unknown_id", "missing", "malformed")
 _BETWEEN_WORDS = re.compile(r"(?<=\w) (?=\w)")
 _REFUSAL = "I'm sorry, I can't assist with that."
 _FILTERED = (
@@ -37,9 +40,9 @@ def refused(hits: Sequence[RowFault], *, is_azure: bool) -> tuple[int, Any] | No
             return fault.shown_status, _error_body(fault)
         if fault.kind == "content_filter" and is_azure:
             return 400, _filtered_body()
-    if any(fault.kind == "in_output_file" for fault in hits):
-        fault = next(fault for fault in hits if fault.kind == "in_output_file")
-        return fault.shown_status, _error_body(fault)
+    for fault in hits:
+        if fault.kind == "in_output_file":
+            return fault.shown_status, _error_body(fault)
     return None
 
 
@@ -55,7 +58,10 @@ def counts_as_failed(status: int, hits: Sequence[RowFault]) -> bool:
 
 def alter(answer: Completion, hits: Iterable[RowFault]) -> None:
     """Change an answer that is billed all the same."""
-    for fault in hits:
+    altering = [fault for fault in hits if fault.kind in _ALTERING]
+    if not altering:
+        return
+    for fault in altering:
         for choice in answer.choices:
             message, text = choice.message, choice.message.content
             if fault.kind == "content_filter":
@@ -64,7 +70,7 @@ def alter(answer: Completion, hits: Iterable[RowFault]) -> None:
                 message.content, message.refusal = None, _REFUSAL
             elif fault.kind == "length":
                 message.content, choice.finish_reason = (text or "")[: len(text or "") // 2], "length"
-            elif fault.kind == "separators" and text is not None:
+            elif text is not None:
                 # Into a gap of a JSON answer, which must stay JSON; before any other.
                 message.content = _BETWEEN_WORDS.sub("\u2028", text) if text.startswith("{") else SEPARATORS + text
     usage = answer.usage
@@ -88,7 +94,7 @@ def lines(
                 if fault.kind == "no_body"
                 else msgspec.json.encode(line.response.body).decode()
             )
-    for fault in hits:
+    for fault in [fault for kind in _OF_LINES for fault in hits if fault.kind == kind]:
         if fault.kind == "duplicate" and fault.copy == "same":
             made += made
         elif fault.kind == "duplicate":
@@ -98,7 +104,7 @@ def lines(
             made.append((msgspec.structs.replace(line, custom_id=f"unknown-{line.custom_id}"), in_output))
         elif fault.kind == "missing":
             made = [(each, where) for each, where in made if each is not line]
-        elif fault.kind == "malformed":
+        else:
             made = [(_cut(each if isinstance(each, bytes) else encode(each), fault.at), where) for each, where in made]
     return made
 

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import math
-import os
 import random
 import shutil
 import tempfile
@@ -20,26 +18,27 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-import msgspec
-
 from batchframe.emulator import _errors as errors
 from batchframe.emulator._batches import TERMINAL, Batch, check_create
 from batchframe.emulator._dues import Dues
 from batchframe.emulator._faults import Faults
-from batchframe.emulator._files import File, Files, Handling, handling
+from batchframe.emulator._files import Files
 from batchframe.emulator._ids import Ids
+from batchframe.emulator._intake import check_input
 from batchframe.emulator._ledger import Ledger
 from batchframe.emulator._lifecycle import Job
+from batchframe.emulator._quota import Quota
 from batchframe.emulator._row_faults import RowFaults
 from batchframe.emulator._settings import Settings, changed
 from batchframe.emulator._troubles import Troubles
-from batchframe.emulator._validation import validate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from batchframe.emulator._batch_faults import BatchFault
+    from batchframe.emulator._batches import LineError
     from batchframe.emulator._file_faults import FileFault
+    from batchframe.emulator._validation import Validation
 
 T = TypeVar("T")
 _HOUR = 3600.0
@@ -66,6 +65,7 @@ class Service:
         self.ids = Ids(settings.seed)
         self.files = Files(self.root / "files")
         self.jobs: dict[str, Job] = {}
+        self.quota = Quota()
         self.ledger = Ledger(self.root / "ledger")
         self.faults = Faults()
         self.row_faults = RowFaults(settings.seed)
@@ -143,63 +143,19 @@ class Service:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    # -------------------------------------------------------------------------------------------------------- files
-
-    def add_upload(self, path: Path, filename: str, purpose: str, life_seconds: int | None, owner: str) -> File:
-        """Take over an uploaded file, unless its quota is used up."""
-        dialect = self.settings.speaks
-        if life_seconds is None and purpose == "batch":
-            life_seconds = dialect.life_seconds
-        if dialect.is_azure and purpose == "batch":
-            self._check_quota(have_expiry=life_seconds is not None)
-        faults = self.file_faults.take()
-        for fault in faults:
-            if fault.kind == "short":
-                os.truncate(path, int(path.stat().st_size * fault.at))
-        file = self._file(path, filename, purpose, life_seconds, is_output=False)
-        handled = handling(faults, owner, self.settings.pending_polls)
-        file.status = dialect.first_file_status
-        if handled.pending or handled.ends_as != "processed":
-            file.status = "pending" if dialect.is_azure else "uploaded"
-        return self.files.add(path, file, handled)
-
-    def add_output(self, path: Path, filename: str, life_seconds: int | None, owner: str) -> File:
-        """Take over a result file."""
-        life_seconds = life_seconds or self.settings.speaks.life_seconds
-        file = self._file(path, filename, "batch_output", life_seconds, is_output=True)
-        return self.files.add(path, file, Handling(owner))
-
-    def show_file(self, file: File) -> File | dict[str, Any]:
-        """Return a file object as clients see it."""
-        status = self.files.status(file)
-        if "null_file_status" in self.settings.chosen_oddities and status == "pending":
-            status = None
-        return msgspec.structs.replace(file, status=status)
-
-    def _file(self, path: Path, filename: str, purpose: str, life_seconds: int | None, *, is_output: bool) -> File:
-        now = int(time.time())
-        return File(
-            id=self.ids.file(is_azure=self.settings.speaks.is_azure, is_output=is_output),
-            bytes=path.stat().st_size,
-            created_at=now,
-            expires_at=None if life_seconds is None else now + life_seconds,
-            filename=filename,
-            purpose=purpose,
-        )
-
-    def _check_quota(self, *, have_expiry: bool) -> None:
-        most = self.settings.files_with_expiry if have_expiry else self.settings.files_without_expiry
-        if self.files.count_batch_inputs(have_expiry=have_expiry) >= most:
-            raise errors.too_many_files(most, have_expiry=have_expiry)
-
     # ------------------------------------------------------------------------------------------------------ batches
 
     async def create_batch(self, body: Any, owner: str) -> Job:
         """Create a batch; that its input file exists is found out later, as with the service."""
         dialect = self.settings.speaks
         check_create(body, dialect)
-        if dialect.is_azure:
-            await self._check_input(body["input_file_id"], body["endpoint"], owner)
+        validation = await check_input(self, body["input_file_id"], body["endpoint"], owner)
+        enqueued = None
+        if validation is not None and self.settings.limits_tokens and self.settings.over_limit_at == "create":
+            refused = self.quota.enter(owner, validation.model or "", validation.tokens, self.settings)
+            if refused is not None:
+                raise errors.ApiError(refused.message, code=refused.code)
+            enqueued = validation.model or "", validation.tokens
         now = time.time()
         while self._created and self._created[0] <= now - _HOUR:
             self._created.popleft()
@@ -225,27 +181,34 @@ class Service:
             troubles=Troubles(self.batch_faults.take()),
             owner=owner,
         )
+        job.enqueued = enqueued
         self.jobs[batch.id] = job
         driver = asyncio.get_running_loop().create_task(job.drive(self))
         self._drivers.add(driver)
         driver.add_done_callback(self._drivers.discard)
         return job
 
-    async def _check_input(self, file_id: str, endpoint: str, owner: str) -> None:
-        """Refuse at once what Azure refuses at once: a file that is not processed, and what the settings say."""
-        try:
-            file = self.files.get(file_id, owner)
-        except errors.ApiError:
-            return
-        self.files.poll(file)
-        if file.status != "processed":
-            raise errors.file_not_processed(file_id, file.status)
-        if self.settings.errors_at_create:
-            with self.files.path(file_id).open("rb") as source:
-                work = functools.partial(validate, source, endpoint, self.settings, self.abort)
-                validation = await self.in_thread(work)
-            if validation.errors:
-                raise errors.refused_file(validation.errors)
+    def enqueue(self, job: Job, validation: Validation) -> LineError | None:
+        """Hold the tokens of a validated batch, or say why not."""
+        if job.enqueued is not None or not self.settings.limits_tokens:
+            return None
+        model = validation.model or ""
+        refused = self.quota.enter(job.owner, model, validation.tokens, self.settings)
+        if refused is not None and self.settings.refused_hold_tokens:
+            self.quota.hold(job.owner, model, validation.tokens)
+        if refused is None or self.settings.refused_hold_tokens:
+            job.enqueued = model, validation.tokens
+        return refused
+
+    def dequeue(self, job: Job) -> None:
+        """Let go, now or later, what a batch that has ended held."""
+        if job.enqueued is not None:
+            model, tokens = job.enqueued
+            delay = self.settings.token_release_seconds
+            if delay > 0:
+                asyncio.get_running_loop().call_later(delay, self.quota.hold, job.owner, model, -tokens)
+            else:
+                self.quota.hold(job.owner, model, -tokens)
 
     def job(self, batch_id: str, owner: str) -> Job:
         """Return a batch with its work, or refuse with 404."""
@@ -277,7 +240,9 @@ class Service:
 
     def expire(self, batch_id: str | None = None) -> int:
         """Let the window of one batch, or of all that are alive, end now; returns how many."""
-        jobs = [self.jobs[batch_id]] if batch_id in self.jobs else [] if batch_id else list(self.jobs.values())
+        if batch_id is not None and batch_id not in self.jobs:
+            raise errors.no_such_batch(batch_id)
+        jobs = list(self.jobs.values()) if batch_id is None else [self.jobs[batch_id]]
         alive = [job for job in jobs if job.batch.status not in TERMINAL and job.stop is None]
         for job in alive:
             job.stop_for("expire")

@@ -65,6 +65,20 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
     max_errors: int = 100
     """Length at which the list of validation errors ends. The service's own cap is not documented."""
     batches_per_hour: int = 2000
+    storage_bytes: int | None = None
+    """The room for files; None: no end of it."""
+    enqueued_token_limit: int | None = None
+    """Tokens of one model that may be enqueued, counted as in the usage of the answers; None: any number."""
+    enqueued_token_limits: dict[str, int] = {}
+    """The same for models, or deployments, by name."""
+    over_limit_at: Literal["validation", "create"] = "validation"
+    """When a batch over the limit is refused: by failing later, or at once with 400."""
+    token_release_seconds: float = 0.0
+    """How long after its end a batch goes on holding its tokens."""
+    refused_hold_tokens: bool = False
+    """Whether a batch that fails for the limit holds its tokens too, until they are released."""
+    download: Literal["plain", "chunked", "gzip"] = "plain"
+    """How the content of files travels: with its length, without it, or compressed for clients that take that."""
     oddities: tuple[Oddity, ...] | Literal["all"] = ()
     """Spellings of the batch object, by name; ``"all"``: those of Azure's documents together."""
 
@@ -76,7 +90,7 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
     @property
     def limits_tokens(self) -> bool:
         """Whether enqueued tokens have to be counted."""
-        return False
+        return self.enqueued_token_limit is not None or bool(self.enqueued_token_limits)
 
     @property
     def chosen_oddities(self) -> tuple[Oddity, ...]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import gzip
+import shutil
 from typing import TYPE_CHECKING
 
 from batchframe.emulator import _errors as errors
@@ -10,10 +12,13 @@ from batchframe.emulator import _filters as filters
 from batchframe.emulator._batches import check_expires_after
 from batchframe.emulator._disturbance import take_effect
 from batchframe.emulator._files import PURPOSES, check_batch_file
+from batchframe.emulator._intake import add_upload, show_file
 from batchframe.emulator._replying import FileReply, json_body, owner_of, page, reply, service_of
 from batchframe.emulator._uploads import receive
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from starlette.requests import Request
     from starlette.responses import Response
 
@@ -43,10 +48,10 @@ async def create_file(request: Request) -> Response:
         if purpose == "batch":
             await service.reading(functools.partial(check_batch_file, path, upload.filename))
         await take_effect(request)
-        file = service.add_upload(path, upload.filename, purpose, life_seconds, owner_of(request))
+        file = add_upload(service, path, upload.filename, purpose, life_seconds=life_seconds, owner=owner_of(request))
     status = service.settings.speaks.created_status
     headers = {"location": str(request.url.replace(path=f"{request.url.path}/{file.id}"))} if status == 201 else None  # noqa: PLR2004
-    return reply(service.show_file(file), status=status, headers=headers)
+    return reply(show_file(service, file), status=status, headers=headers)
 
 
 def _life_seconds(fields: dict[str, str], dialect: Dialect) -> int | None:
@@ -78,14 +83,14 @@ async def list_files(request: Request) -> Response:
         default=_FILES_PER_PAGE,
         most=_FILES_PER_PAGE,
         absent=errors.no_such_file,
-        show=service.show_file,
+        show=functools.partial(show_file, service),
     )
 
 
 async def retrieve_file(request: Request) -> Response:
     """``GET /v1/files/{id}``."""
     service = service_of(request)
-    return reply(service.show_file(service.files.look(request.path_params["id"], owner_of(request))))
+    return reply(show_file(service, service.files.look(request.path_params["id"], owner_of(request))))
 
 
 async def delete_file(request: Request) -> Response:
@@ -97,7 +102,20 @@ async def file_content(request: Request) -> Response:
     """``GET /v1/files/{id}/content``."""
     service = service_of(request)
     file = service.files.get(request.path_params["id"], owner_of(request))
-    return FileReply(service, service.files.path(file.id), file.bytes)
+    path, how = service.files.path(file.id), service.settings.download
+    if how != "gzip" or "gzip" not in request.headers.get("accept-encoding", ""):
+        return FileReply(service, path, file.bytes, how="chunked" if how == "chunked" else "plain")
+    packed = await service.reading(functools.partial(_packed, path))
+    return FileReply(service, packed, packed.stat().st_size, how="gzip")
+
+
+def _packed(path: Path) -> Path:
+    """Compress a file beside itself, once."""
+    packed = path.with_suffix(".gz")
+    if not packed.exists():
+        with path.open("rb") as source, gzip.open(packed, "wb", compresslevel=1) as target:
+            shutil.copyfileobj(source, target)
+    return packed
 
 
 async def create_batch(request: Request) -> Response:
