@@ -220,7 +220,10 @@ def test_odd_and_missing_keys_of_a_batch():
 def test_which_client():
     for wrong, says in (
         (openai.AsyncOpenAI(api_key="k"), r"AsyncOpenAI: pass the sync one, client=openai\.OpenAI"),
-        (openai.AzureOpenAI(api_key="k", api_version="1", azure_endpoint="https://x"), "Azure OpenAI is not available"),
+        (
+            openai.AsyncAzureOpenAI(api_key="k", api_version="1", azure_endpoint="https://x"),
+            r"client=openai\.AzureOpenAI",
+        ),
         ("sk-key", r"must be an openai\.OpenAI, got builtins\.str"),
     ):
         with pytest.raises(bf.OptionError, match=says):

@@ -20,7 +20,7 @@ from batchframe._exceptions import OptionError, RunMismatchError
 from batchframe._limits import Limits
 from batchframe._openai import OpenAIClient, profile
 from batchframe._prepare import prepare
-from batchframe._providers import Provider
+from batchframe._providers import PROVIDERS, Provider, provider_named
 from batchframe._requests import Renderer, compile_prompt
 from batchframe._run import Run, differences
 from batchframe._store import RECORD, RunFolder, make_private
@@ -34,9 +34,11 @@ if TYPE_CHECKING:
 def renderer(frame: pl.DataFrame | pl.LazyFrame, prompt: Any, options: Options) -> Renderer:
     """Return what renders a frame's requests, after checking that the call fits the frame; nothing is sent."""
     check_clashes(frame.collect_schema(), options.include, options.prefix, options.custom_id)
-    limits = _limits(options)
+    provider = _profile(options)
+    limits = options.limits.over(provider.limits)
     assert limits.max_bytes is not None
-    return compile_prompt(frame, prompt, options, limits.max_bytes)
+    url = provider.endpoints.get(options.endpoint, options.endpoint)
+    return compile_prompt(frame, prompt, options, limits.max_bytes, url)
 
 
 def begin(frame: pl.DataFrame | pl.LazyFrame, prompt: Any, options: Options) -> Run:
@@ -55,9 +57,9 @@ def begin(frame: pl.DataFrame | pl.LazyFrame, prompt: Any, options: Options) -> 
         _make_root(root)
     scratch = RunFolder.scratch(root if named is None else named.parent)
     try:
-        prepared = prepare(scratch, rendering, _limits(options))
+        prepared = prepare(scratch, rendering, options.limits.over(_profile(options).limits))
         identity = Identity(f"{prepared.digest:032x}", prepared.requests, options.endpoint, account, options.name)
-        record = _record(identity, prepared, prompt, options)
+        record = _record(identity, prepared, prompt, options, rendering.url)
         folder = RunFolder(named or root / record.run_id)
         view = None
         if folder.exists() or not folder.take(scratch, record):
@@ -79,7 +81,8 @@ def open_folder(folder: RunFolder, client: Any) -> Run:
         endpoint=record.identity.endpoint,
         name=record.identity.name,
     )
-    provider = Provider(name=record.identity.account.provider)
+    name = record.identity.account.provider
+    provider = provider_named(name) if name in PROVIDERS else Provider(name=name)
     return Run(folder, record, options, lambda: OpenAIClient(client, provider))
 
 
@@ -96,16 +99,27 @@ class _SavedOptions(msgspec.Struct):
     settle_seconds: float = 60.0
     poll_seconds: float | None = None
     max_in_flight: int | None = None
+    max_attempts: int = 3
 
 
-def _limits(options: Options) -> Limits:
-    """Return the limits of an input file, after checking the options against the provider's profile."""
-    provider = profile(options.provider)
+def _profile(options: Options) -> Provider:
+    """Return the provider's profile, after checking the options against it."""
+    provider = profile(options.provider, options.client)
     if options.completion_window not in provider.completion_windows:
         known = ", ".join(provider.completion_windows)
         msg = f"completion_window {options.completion_window!r} is not one of {provider.name}'s: {known}"
         raise OptionError(msg)
-    return options.limits.over(provider.limits)
+    allowed = provider.file_expiry_seconds
+    if (
+        options.expires_after is not None
+        and allowed is not None
+        and not allowed[0] <= options.expires_after <= allowed[1]
+    ):
+        msg = (
+            f"expires_after is {options.expires_after} seconds, and {provider.name} takes {allowed[0]} to {allowed[1]}"
+        )
+        raise OptionError(msg)
+    return provider
 
 
 def _local(run_dir: Any) -> Path:
@@ -139,10 +153,11 @@ def _absolute(path: str) -> Path:
     return Path(path).expanduser().absolute()
 
 
-def _record(identity: Identity, prepared: Prepared, prompt: Any, options: Options) -> RunRecord:
+def _record(identity: Identity, prepared: Prepared, prompt: Any, options: Options, url: str) -> RunRecord:
     """Return what ``run.json`` will hold; the options are there for people, and to say what differs."""
     saved = {name: getattr(options, name) for name in _SavedOptions.__struct_fields__ if hasattr(options, name)}
     shown = saved | {
+        "url": url,
         "max_in_flight": options.limits.max_in_flight,
         "prompt": _description(prompt),
         "system": _description(options.system),

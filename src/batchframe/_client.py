@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import IO, TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    import datetime as dt
     from collections.abc import Iterator
 
+    from batchframe._limits import Limits
     from batchframe._types import Account, RemoteBatch, RemoteFile
 
 
@@ -20,6 +22,14 @@ class BatchClient(Protocol):
     @property
     def account(self) -> Account:
         """Whose batches these are."""
+
+    @property
+    def limits(self) -> Limits:
+        """The service's limits of an input file."""
+
+    @property
+    def min_poll_seconds(self) -> float:
+        """How long the service wants to be left alone between two looks at a batch."""
 
     def close(self) -> None:
         """Close what was opened here."""
@@ -48,6 +58,9 @@ class BatchClient(Protocol):
 
     def list(self) -> Iterator[RemoteBatch]:
         """Yield the account's batches, the newest first, a page at a time."""
+
+    def list_matching(self, since: dt.datetime | None, status: str | None) -> Iterator[RemoteBatch]:
+        """Yield the account's batches, the newest first, perhaps only those created since and with that status."""
 
     def cancel(self, batch_id: str) -> RemoteBatch:
         """Ask for a batch to be cancelled."""

@@ -12,6 +12,8 @@
     │  ├─ NotVisibleError                 404: not there, or not visible to this key and project
     │  ├─ InvalidCallError                other 4xx: the service refused the call
     │  ├─ RateLimitError                  429: wait, then call again (transient)
+    │  │  └─ NoRoomError                  the queue of enqueued tokens is full: wait for a batch to end (transient)
+    │  ├─ FileNotReadyError               the service has not looked at the input file yet (transient)
     │  ├─ ServiceError                    5xx, 408, 409: the service's trouble (transient)
     │  └─ ConnectionFailedError           no answer, or half of one (transient)
     └─ RunError                           about one run; it stays resumable
@@ -133,6 +135,16 @@ class InvalidCallError(APICallError):
 
 class RateLimitError(APICallError):
     """429: the service did not act and asks to wait."""
+
+    is_transient = True
+
+
+class NoRoomError(RateLimitError):
+    """The queue of enqueued tokens is full: the same batch goes in when others have ended."""
+
+
+class FileNotReadyError(APICallError):
+    """The service has not looked at the input file yet, and refuses to make a batch of it until then."""
 
     is_transient = True
 

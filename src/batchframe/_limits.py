@@ -3,8 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING
 
-from batchframe._exceptions import OptionError
+from batchframe._exceptions import OptionError, suggestion
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+# Azure's limits of one input file, "Global batch limits": both seed documents.
+AZURE_MAX_REQUESTS, AZURE_MAX_BYTES = 100_000, 200_000_000
+
+# Enqueued tokens a deployment, by model and kind of subscription: the table "Batch quota" of Microsoft's limits page,
+# from the seed documents. Where the two differ this is the later one (001, October 2024; the notebook of August 2024
+# has smaller numbers for the default and no gpt-4o-mini). Quotas can be raised for a subscription, and dynamic quota
+# goes beyond them: cited data, never assumed.
+AZURE_SUBSCRIPTIONS = {
+    "enterprise": "Enterprise agreement",
+    "default": "Default",
+    "credit_card": "Monthly credit card based subscriptions",
+    "msdn": "MSDN subscriptions",
+    "students": "Azure for Students, Free Trials",
+}
+AZURE_QUOTAS: dict[str, tuple[int | None, ...]] = {
+    "gpt-4o": (5_000_000_000, 200_000_000, 50_000_000, 90_000, None),
+    "gpt-4o-mini": (15_000_000_000, 1_000_000_000, 50_000_000, 90_000, None),
+    "gpt-4-turbo": (300_000_000, 80_000_000, 40_000_000, 90_000, None),
+    "gpt-4": (150_000_000, 30_000_000, 5_000_000, 100_000, None),
+    "gpt-35-turbo": (10_000_000_000, 1_000_000_000, 100_000_000, 2_000_000, 50_000),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,3 +70,72 @@ class Limits:
         """Return these limits with what is None taken from ``defaults``."""
         given = {field.name: value for field in fields(self) if (value := getattr(self, field.name)) is not None}
         return replace(defaults, **given)
+
+    @classmethod
+    def azure(cls, model: str, subscription: str) -> Limits:
+        """Return Azure's limits for a model and a kind of subscription, as Microsoft's table of October 2024 has them.
+
+        The quota of enqueued tokens holds for one deployment. It may have been raised for a subscription since, and
+        the quota page of the portal shows the one that counts.
+
+        Parameters
+        ----------
+        model
+            The model behind the deployment: ``"gpt-4o"``, ``"gpt-4o-mini"``, ``"gpt-4-turbo"``, ``"gpt-4"`` or
+            ``"gpt-35-turbo"``.
+        subscription
+            ``"enterprise"``, ``"default"``, ``"credit_card"`` (paid monthly by card), ``"msdn"`` or ``"students"``
+            (also free trials); the titles of Microsoft's table are understood too.
+
+        Returns
+        -------
+        Limits
+            100,000 requests and 200 MB an input file, and the quota.
+
+        Raises
+        ------
+        OptionError
+            The table has no such model or subscription, or the subscription has no quota for the model.
+
+        Examples
+        --------
+        >>> bf.Limits.azure("gpt-4o", "default").max_enqueued_tokens
+        200000000
+        """
+        if model not in AZURE_QUOTAS:
+            raise OptionError(_not_in_table("model", model, AZURE_QUOTAS))
+        titles = {_plain(title): name for name, title in AZURE_SUBSCRIPTIONS.items()}
+        names = titles | {_plain(name): name for name in AZURE_SUBSCRIPTIONS}
+        name = names.get(_plain(subscription)) if isinstance(subscription, str) else None
+        if name is None:
+            raise OptionError(_not_in_table("subscription", subscription, AZURE_SUBSCRIPTIONS))
+        quotas = dict(zip(AZURE_SUBSCRIPTIONS, AZURE_QUOTAS[model], strict=True))
+        if quotas[name] is None:
+            others = ", ".join(other for other, quota in quotas.items() if quota is not None)
+            msg = (
+                f"a subscription of the kind {AZURE_SUBSCRIPTIONS[name]!r} has no batch quota for {model} (N/A in "
+                f"Microsoft's table); these have one: {others}"
+            )
+            raise OptionError(msg)
+        return cls(max_requests=AZURE_MAX_REQUESTS, max_bytes=AZURE_MAX_BYTES, max_enqueued_tokens=quotas[name])
+
+
+def azure_quota_note(model: str) -> str:
+    """Return what Microsoft's table says of a model, as a sentence; nothing where the table does not have it."""
+    quotas = [
+        f"{title} {quota:,}" if quota is not None else f"{title} none"
+        for title, quota in zip(AZURE_SUBSCRIPTIONS.values(), AZURE_QUOTAS.get(model, ()), strict=False)
+    ]
+    return f"Enqueued tokens for {model} in Microsoft's table of October 2024: {'; '.join(quotas)}." if quotas else ""
+
+
+def _plain(text: str) -> str:
+    return "".join(character for character in text.casefold() if character.isalnum())
+
+
+def _not_in_table(what: str, got: object, known: Iterable[str]) -> str:
+    near = suggestion(got, known) if isinstance(got, str) else ""
+    return (
+        f"Microsoft's table of batch quotas has no {what} {got!r}.{near} It has: {', '.join(known)}. For another, read "
+        "the quota page of the portal and pass bf.Limits(max_enqueued_tokens=…)"
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import email.utils
 import importlib
+import math
 import os
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any
@@ -13,21 +14,27 @@ from urllib.parse import urlsplit, urlunsplit
 import msgspec
 import openai
 
+from batchframe import _azure, _lenient
 from batchframe._exceptions import (
     APICallError,
     AuthenticationError,
     ConnectionFailedError,
+    FileNotReadyError,
     InvalidCallError,
+    NoRoomError,
     NotVisibleError,
     OptionError,
     RateLimitError,
     ServiceError,
 )
-from batchframe._providers import OPENAI, Provider, provider_named
+from batchframe._lenient import mapping, text
+from batchframe._providers import Provider, provider_named, provider_of
 from batchframe._types import Account, RemoteBatch, RemoteFile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+
+    from batchframe._limits import Limits
 
 _PAGE = 100  # the most that one page of the list may hold: OpenAI's API specification
 # httpx2 is the transport of today's SDK, httpx that of older ones.
@@ -48,7 +55,7 @@ _OUR_MISTAKE = tuple(
 
 
 def client_from_environment() -> openai.OpenAI:
-    """Return the client that the SDK's own environment variables describe.
+    """Return the client, of OpenAI or Azure, that the SDK's own environment variables describe.
 
     Raises
     ------
@@ -64,8 +71,7 @@ def client_from_environment() -> openai.OpenAI:
         )
         raise OptionError(msg)
     if azure:
-        msg = f"{azure[0]} is set, and this version of batchframe has no Azure OpenAI: pass client=openai.OpenAI(...)"
-        raise OptionError(msg)
+        return _azure.client_from_environment()
     if not has_openai:
         msg = "no API key: set OPENAI_API_KEY (and OPENAI_BASE_URL for another service), or pass client=openai.OpenAI()"
         raise OptionError(msg)
@@ -73,7 +79,7 @@ def client_from_environment() -> openai.OpenAI:
 
 
 class OpenAIClient:
-    """`BatchClient` over an `openai.OpenAI`; the user's client is copied, never changed.
+    """`BatchClient` over an `openai.OpenAI` or `AzureOpenAI`; the user's client is copied, never changed.
 
     Parameters
     ----------
@@ -99,18 +105,33 @@ class OpenAIClient:
         if not isinstance(client, openai.OpenAI):
             msg = f"client must be an openai.OpenAI, got {type(client).__module__}.{type(client).__qualname__}"
             raise OptionError(msg)
-        if isinstance(client, openai.AzureOpenAI):
-            msg = "Azure OpenAI is not available in this version of batchframe: pass an openai.OpenAI(...)"
-            raise OptionError(msg)
-        self.provider = profile(provider)
+        self.provider = profile(provider, client)
         self._client = client
         self._once = client.with_options(max_retries=0)
         self.account = Account(
             provider=self.provider.name,
-            base_url=_without_credentials(str(client.base_url)),
+            base_url=self._address(str(client.base_url)),
             organization=client.organization or None,
             project=client.project or None,
         )
+
+    @property
+    def limits(self) -> Limits:
+        """The service's limits of an input file."""
+        return self.provider.limits
+
+    @property
+    def min_poll_seconds(self) -> float:
+        """How long the service wants to be left alone between two looks at a batch."""
+        return self.provider.min_poll_seconds
+
+    @property
+    def is_azure(self) -> bool:
+        """Whether the service is Azure OpenAI."""
+        return self.provider.name == "azure"
+
+    def _address(self, base_url: str) -> str:
+        return _azure.resource(base_url) if self.is_azure else _without_credentials(base_url)
 
     def close(self) -> None:
         """Close the connections of a client that was made here; the user's own is left open."""
@@ -120,6 +141,8 @@ class OpenAIClient:
     def upload(self, handle: IO[bytes], filename: str, expires_after: int | None) -> RemoteFile:
         """Upload an input file from an open handle, which the SDK streams."""
         extra: dict[str, Any] = {}
+        if expires_after is None:
+            expires_after = self.provider.expires_files
         if expires_after is not None:
             extra["expires_after"] = {"anchor": "created_at", "seconds": expires_after}
         with self._mapped("upload"):
@@ -166,15 +189,42 @@ class OpenAIClient:
 
     def list(self) -> Iterator[RemoteBatch]:
         """Yield the account's batches, the newest first, a page at a time."""
-        after: dict[str, Any] = {}
+        return self._listed({})
+
+    def list_matching(self, since: dt.datetime | None, status: str | None) -> Iterator[RemoteBatch]:
+        """Yield the account's batches, the newest first; where the service can filter, only those that match."""
+        terms = [] if since is None else [f"created_at gt {math.floor(since.timestamp()) - 1}"]
+        if status is not None and status.isalpha():  # 'Completed' is documented, the spelling of in_progress is not
+            terms.append(f"status eq '{status.capitalize()}'")
+        matching: Iterator[RemoteBatch] = iter(())
+        if terms and self.provider.filters_batches:
+            matching = self._listed({"$filter": " and ".join(terms), "$orderby": "created_at desc"})
+        try:
+            first = next(matching, None)
+        except (InvalidCallError, NotVisibleError):  # an API version that cannot
+            first = None
+        if first is None:  # nothing, or a filter that is understood differently: the whole list decides
+            yield from self.list()
+        else:
+            yield first
+            yield from matching
+
+    def _listed(self, query: dict[str, str]) -> Iterator[RemoteBatch]:
+        more: dict[str, str] = {}
         while True:
             with self._mapped("list_batches"):
-                page = _object(self._client.batches.with_raw_response.list(limit=_PAGE, **after))
-            data = [_remote_batch(found) for found in page.get("data") or page.get("value") or []]
+                reply = self._client.batches.with_raw_response.list(limit=_PAGE, extra_query=query | more)
+                page = _object(reply)
+            listed = page.get("data") or page.get("value") or []
+            data = [_remote_batch(found) for found in listed if isinstance(found, dict) and text(found.get("id"))]
             yield from data
-            if not page.get("has_more") or not data:
+            cursor = text(mapping(page.get("paging")).get("next_cursor"))  # Groq
+            if cursor:
+                more = {"cursor": cursor}
+            elif page.get("has_more") and data:
+                more = {"after": data[-1].id}
+            else:
                 return
-            after = {"after": data[-1].id}
 
     def cancel(self, batch_id: str) -> RemoteBatch:
         """Ask for a batch to be cancelled."""
@@ -192,22 +242,28 @@ class OpenAIClient:
         try:
             yield
         except (openai.OpenAIError, *_TRANSPORT_ERRORS, msgspec.DecodeError) as error:
-            raise map_error(error, call, self._client.api_key) from error
+            raise map_error(error, call, _azure.secrets_of(self._client), is_azure=self.is_azure) from error
 
 
-def profile(provider: Any) -> Provider:
-    """Return the profile that a ``provider`` option means."""
-    if provider is None:
-        return OPENAI
+def profile(provider: Any, client: Any = None) -> Provider:
+    """Return the profile that a ``provider`` option means; None: the client's, or that of the environment."""
     if isinstance(provider, str):
         return provider_named(provider)
     if isinstance(provider, Provider):
         return provider
-    msg = f'provider must be a name such as "openai" or a bf.Provider(...), got {provider!r}'
-    raise OptionError(msg)
+    if provider is not None:
+        msg = f'provider must be a name such as "openai" or a bf.Provider(...), got {provider!r}'
+        raise OptionError(msg)
+    if isinstance(client, openai.AzureOpenAI):
+        return provider_named("azure")
+    if isinstance(client, openai.OpenAI):
+        return provider_of(str(client.base_url))
+    if os.environ.get("AZURE_OPENAI_ENDPOINT") and not os.environ.get("OPENAI_API_KEY"):
+        return provider_named("azure")
+    return provider_of(os.environ.get("OPENAI_BASE_URL") or "")
 
 
-def map_error(error: Exception, call: str, secret: str = "") -> APICallError:
+def map_error(error: Exception, call: str, secrets: Iterable[str] = (), *, is_azure: bool = False) -> APICallError:
     """Return our error for one of the SDK's or of its transport's.
 
     Parameters
@@ -216,30 +272,34 @@ def map_error(error: Exception, call: str, secret: str = "") -> APICallError:
         The foreign error.
     call
         The call in which it came.
-    secret
-        A text to keep out of the message.
+    secrets
+        Texts to keep out of the message.
+    is_azure
+        Whether to end a message with what helps on Azure.
     """
-    text = str(error).replace(secret, "***") if secret else str(error)
+    text = _without(secrets, str(error))
     if isinstance(error, openai.APIStatusError):
-        return _map_status(error, call, secret)
+        return _map_status(error, call, secrets, is_azure=is_azure)
     if isinstance(error, (openai.APIConnectionError, *_TRANSPORT_ERRORS)):
         cause = error.__cause__ if isinstance(error, openai.APIConnectionError) and error.__cause__ else error
         told = f"{text} ({type(cause).__name__}: {cause})" if cause is not error else text or type(error).__name__
+        told = _without(secrets, told)
         if isinstance(cause, _OUR_MISTAKE):
-            return InvalidCallError(
-                f"{call}: the call could not be made: {told}. Check the base URL", call=call, was_sent=False
-            )
-        was_sent = not isinstance(cause, _NEVER_SENT)
-        if not was_sent:
-            return ConnectionFailedError(
-                f"{call}: the service cannot be reached: {told}. Check the base URL and the network",
-                call=call,
-                was_sent=False,
-            )
+            msg = f"{call}: the call could not be made: {told}. Check the base URL"
+            return InvalidCallError(msg, call=call, was_sent=False)
+        if isinstance(cause, _NEVER_SENT):
+            msg = f"{call}: the service cannot be reached: {told}. Check the base URL and the network"
+            return ConnectionFailedError(msg, call=call, was_sent=False)
         return ConnectionFailedError(f"{call}: the connection broke: {told}", call=call)
     if isinstance(error, (msgspec.DecodeError, openai.APIResponseValidationError)):
         return ServiceError(f"{call}: the service answered with something that is no JSON object: {text}", call=call)
     return APICallError(f"{call}: {type(error).__name__}: {text}", call=call, was_sent=False)
+
+
+def _without(secrets: Iterable[str], text: str) -> str:
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    return text
 
 
 _BY_STATUS: dict[int, type[APICallError]] = {
@@ -257,15 +317,20 @@ _NEXT_STEP = {
 }
 
 
-def _map_status(error: openai.APIStatusError, call: str, secret: str) -> APICallError:
+def _map_status(error: openai.APIStatusError, call: str, secrets: Iterable[str], *, is_azure: bool) -> APICallError:
     status = error.status_code
-    body = error.body if isinstance(error.body, dict) else {}
-    said, code = body.get("message") or error.message, body.get("code") or body.get("type")
-    if secret:
-        said = str(said).replace(secret, "***")
+    body = _azure.refusal(error.body)
+    said, code = str(body.get("message") or error.message), body.get("code") or body.get("type")
     kind = _BY_STATUS.get(status) or (ServiceError if status >= 500 else InvalidCallError)  # noqa: PLR2004
+    if kind is InvalidCallError and "token_limit_exceeded" in f"{code} {said}":
+        kind = NoRoomError
+    elif kind is InvalidCallError and _azure.is_not_processed(said):
+        kind = FileNotReadyError
+    step = (_azure.next_step(str(code), said) if is_azure else "") or _NEXT_STEP.get(status, "")
     return kind(
-        f"{call}: the service answered {status}{f' {code}' if code else ''}: {said}{_NEXT_STEP.get(status, '')}",
+        _without(
+            secrets, f"{call}: the service answered {status}{f' {code}' if code else ''}: {said.rstrip('.')}{step}"
+        ),
         call=call,
         status_code=status,
         code=str(code) if code else None,
@@ -301,26 +366,35 @@ def _remote_file(found: dict[str, Any]) -> RemoteFile:
     return RemoteFile(
         id=_id(found),
         bytes=size if isinstance(size, int) else None,
-        created_at=_time(found.get("created_at")),
-        status=status.lower() if isinstance(status, str) else None,
+        created_at=_lenient.moment(found.get("created_at")),
+        status=status.casefold() if isinstance(status, str) else None,
     )
 
 
 def _remote_batch(found: dict[str, Any]) -> RemoteBatch:
-    status, counts = found.get("status"), found.get("request_counts")
-    counts = counts if isinstance(counts, dict) else {}
+    status, counts = found.get("status"), _lenient.mapping(found.get("request_counts"))
     return RemoteBatch(
         id=_id(found),
-        status=status.lower() if isinstance(status, str) else "unknown",
-        input_file_id=found.get("input_file_id") or None,
-        output_file_id=found.get("output_file_id") or None,
-        error_file_id=found.get("error_file_id") or None,
-        created_at=_time(found.get("created_at")),
-        completed_requests=counts.get("completed") or 0,
-        failed_requests=counts.get("failed") or 0,
+        status=_status(status),
+        input_file_id=_lenient.text(found.get("input_file_id")),
+        output_file_id=_lenient.text(found.get("output_file_id")),
+        error_file_id=_lenient.text(found.get("error_file_id")),
+        created_at=_lenient.moment(found.get("created_at")),
+        completed_requests=_lenient.integer(counts.get("completed")) or 0,
+        failed_requests=_lenient.integer(counts.get("failed")) or 0,
         errors=_errors(found.get("errors")),
         raw=found,
     )
+
+
+# Other spellings that services and their documentation use.
+_ALIASES = {"canceled": "cancelled", "canceling": "cancelling", "complete": "completed", "succeeded": "completed"}
+
+
+def _status(status: Any) -> str:
+    """Return a status in lower case and the usual spelling; what is not known counts as still running."""
+    word = status.strip().casefold() if isinstance(status, str) else "unknown"
+    return _ALIASES.get(word, word)
 
 
 def _id(found: dict[str, Any]) -> str:
@@ -342,16 +416,6 @@ def _errors(errors: Any) -> list[tuple[int | None, str, str]]:
         )
         for error in found
     ]
-
-
-def _time(value: Any) -> dt.datetime | None:
-    """Return a moment: seconds since 1970, or ISO 8601."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return dt.datetime.fromtimestamp(value, dt.timezone.utc)
-    try:
-        return msgspec.convert(value, dt.datetime) if isinstance(value, str) else None
-    except msgspec.ValidationError:
-        return None
 
 
 def _without_credentials(url: str) -> str:

@@ -3,46 +3,181 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from batchframe._exceptions import OptionError, suggestion
-from batchframe._limits import Limits
+from batchframe._limits import AZURE_MAX_BYTES, AZURE_MAX_REQUESTS, Limits
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# 50,000 requests and 200 MB: OpenAI's API specification and SDK docstrings (S). The specification does not say whether
+# its MB is 10^6 or 2^20 bytes, so the smaller reading is used; here and below.
+_SAFE_LIMITS = Limits(max_requests=50_000, max_bytes=200_000_000)
+_CHAT = "/v1/chat/completions"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Provider:
-    """A batch service: its name, limits and completion windows.
+    """A batch service that speaks like OpenAI's: what it allows, and how it spells things.
 
     Parameters
     ----------
     name
         The name, as in ``provider="openai"``.
     limits
-        What one input file may hold.
+        What one input file may hold; what is None there is OpenAI's 50,000 requests and 200 MB.
     completion_windows
         The windows it accepts, the default first.
+    endpoints
+        Our endpoint to the spelling that it wants, in ``endpoint`` of the batch and ``url`` of each line. An endpoint
+        that is not here is sent as it is.
+    file_expiry_seconds
+        The shortest and the longest ``expires_after`` that it accepts, in seconds; None where it is not known.
+    expires_files
+        The seconds after which it is to delete an input file when no ``expires_after`` is given; None leaves that to
+        the service.
+    min_poll_seconds
+        How long it wants to be left alone between two looks, in seconds.
+    hosts
+        The hosts by which it is recognised in a base URL; one that begins with a dot stands for all hosts below it.
+    filters_batches
+        Whether its list of batches takes ``$filter`` and ``$orderby``.
 
     Examples
     --------
-    >>> bf.Provider(name="ours", limits=bf.Limits(max_requests=1_000, max_bytes=10_000_000)).name
-    'ours'
+    >>> ours = bf.Provider(name="ours", limits=bf.Limits(max_requests=1_000, max_bytes=10_000_000))
+    >>> ours.name, ours.limits.max_requests
+    ('ours', 1000)
     """
 
     name: str
     limits: Limits = field(default_factory=Limits)
     completion_windows: tuple[str, ...] = ("24h",)
+    endpoints: Mapping[str, str] = field(default_factory=dict, hash=False)
+    file_expiry_seconds: tuple[int, int] | None = None
+    expires_files: int | None = None
+    min_poll_seconds: float = 0.0
+    hosts: tuple[str, ...] = ()
+    filters_batches: bool = False
 
     def __post_init__(self) -> None:
+        for names in ("completion_windows", "hosts"):
+            if isinstance(getattr(self, names), str):
+                msg = f"{names} must be a tuple of texts, got the text {getattr(self, names)!r}"
+                raise OptionError(msg)
+        if not self.name or not isinstance(self.name, str):
+            msg = f"name must be a text that is not empty, got {self.name!r}"
+            raise OptionError(msg)
+        if not self.completion_windows:
+            msg = f"completion_windows of {self.name!r} is empty: name the window that the service takes, such as '24h'"
+            raise OptionError(msg)
         if self.limits.max_requests is None or self.limits.max_bytes is None:
             object.__setattr__(self, "limits", self.limits.over(_SAFE_LIMITS))
 
+    def serves(self, host: str) -> bool:
+        """Whether a host is this service's."""
+        return any(host == known or (known.startswith(".") and host.endswith(known)) for known in self.hosts)
 
-# 50,000 requests and 200 MB: OpenAI's API specification and SDK docstrings. The specification does not say whether
-# its MB is 10^6 or 2^20 bytes, so the smaller reading is used.
-_SAFE_LIMITS = Limits(max_requests=50_000, max_bytes=200_000_000)
 
-OPENAI = Provider(name="openai", limits=_SAFE_LIMITS)
+# Confidence, as in the project's notes: S specification or SDK types; D the vendor's documentation; W seen on the
+# wire; T a third party; U not known, where nothing is claimed and the safe limits stand. Read in November 2026.
+_PROFILES = (
+    Provider(
+        name="openai",
+        limits=_SAFE_LIMITS,
+        # "24h" only; 3600 to 2592000 seconds: OpenAI's API specification (S).
+        completion_windows=("24h",),
+        file_expiry_seconds=(3_600, 2_592_000),
+        hosts=("api.openai.com", ".api.openai.com"),  # regional hosts, as eu.api.openai.com, are below it (T)
+    ),
+    Provider(
+        name="azure",
+        # 100,000 requests and 200 MB: "Global batch limits" of both seed documents and of Microsoft's how-to (D). The
+        # v1 REST reference says 50,000, in a sentence copied from OpenAI.
+        limits=Limits(max_requests=AZURE_MAX_REQUESTS, max_bytes=AZURE_MAX_BYTES),
+        # "If you set any other value than 24h your job will fail": Microsoft's how-to (D).
+        completion_windows=("24h",),
+        # Both seed documents write it so in lines and batches (W); the v1 how-to has it for the batch, and takes
+        # /v1/chat/completions in lines (D). Lines that differ from the batch are a url_mismatch (D).
+        endpoints={_CHAT: "/chat/completions"},
+        # 14 to 30 days: the how-to (D); the v1 reference copies OpenAI's hour. Without an expiry a resource holds 500
+        # input files, with one 10,000 (D): so one is asked for.
+        file_expiry_seconds=(1_209_600, 2_592_000),
+        expires_files=2_592_000,
+        # "we recommend waiting at least 60 seconds in between each status call": the how-to (D).
+        min_poll_seconds=60.0,
+        hosts=(".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com"),
+        # $filter and $orderby: the how-to, for api-version 2025-04-01-preview, and the second seed document (D).
+        filters_batches=True,
+    ),
+    Provider(
+        name="groq",
+        # 50,000 lines, 200 MB, "24h" to "7d": console.groq.com/docs/batch (D). Which windows it takes between: U.
+        limits=Limits(max_requests=50_000, max_bytes=200_000_000),
+        completion_windows=("24h", "7d"),
+        hosts=("api.groq.com",),
+    ),
+    Provider(
+        name="together",
+        # 50,000 requests, 100 MB, 24h that "cannot be changed": docs.together.ai/docs/inference/batch/overview (D). It
+        # has an upload flow of its own beside OpenAI's (D).
+        limits=Limits(max_requests=50_000, max_bytes=100_000_000),
+        hosts=("api.together.xyz",),
+    ),
+    Provider(
+        name="dashscope",
+        # 50,000 requests, 100 MB, only 24h: help.aliyun.com/zh/dashscope/developer-reference/openai-batch-interface
+        # (D). Later pages allow larger files (U); the smaller number holds in both.
+        limits=Limits(max_requests=50_000, max_bytes=100_000_000),
+        hosts=("dashscope.aliyuncs.com", "dashscope-intl.aliyuncs.com", ".maas.aliyuncs.com"),
+    ),
+    Provider(
+        name="siliconflow",
+        # 5,000 lines, 1 GB, windows of 24 to 336 hours: docs.siliconflow.cn/cn/userguide/guides/batch (D).
+        limits=Limits(max_requests=5_000, max_bytes=1_000_000_000),
+        completion_windows=tuple(f"{24 * days}h" for days in range(1, 15)),
+        hosts=("api.siliconflow.cn", "api.siliconflow.com"),
+    ),
+    Provider(
+        name="moonshot",
+        # 100 MB: platform.kimi.ai/docs/api/batch-create (D); no number of requests is named there (U). Windows from 12h
+        # to 7d, 24h in the examples: the same page, by way of a copy (T).
+        limits=Limits(max_bytes=100_000_000),
+        completion_windows=("24h", "12h", "1d", "3d", "7d"),
+        hosts=("api.moonshot.cn", "api.moonshot.ai"),
+    ),
+    Provider(
+        name="zhipu",
+        # 50,000 requests, 100 MB: docs.bigmodel.cn, guide "Batch" (D). /v4/chat/completions in batch and lines: the
+        # same page and its API reference (D), and seen (W); /v4/embeddings: clients of others (T).
+        limits=Limits(max_requests=50_000, max_bytes=100_000_000),
+        endpoints={_CHAT: "/v4/chat/completions", "/v1/embeddings": "/v4/embeddings"},
+        hosts=("open.bigmodel.cn",),
+    ),
+    Provider(
+        name="nebius",
+        # 5,000,000 requests, 10 GB, only 24h: docs.tokenfactory.nebius.com/ai-models-inference/batch-inference (D). Its
+        # 500 batches are of no concern here.
+        limits=Limits(max_requests=5_000_000, max_bytes=10_000_000_000),
+        hosts=("api.tokenfactory.nebius.com", "api.studio.nebius.com"),
+    ),
+    Provider(
+        name="doubleword",
+        # Windows of 24 hours and of one: docs.doubleword.ai (D). Limits: U.
+        completion_windows=("24h", "1h"),
+        hosts=("api.doubleword.ai",),
+    ),
+    Provider(
+        name="parasail",
+        # Batches by way of its own package openai-batch (D). Limits and windows: U.
+        hosts=("api.parasail.io",),
+    ),
+)
 
-_PROVIDERS = {OPENAI.name: OPENAI}
+PROVIDERS: dict[str, Provider] = {profile.name: profile for profile in _PROFILES}
+OPENAI = PROVIDERS["openai"]
 
 
 def provider_named(name: str) -> Provider:
@@ -53,7 +188,16 @@ def provider_named(name: str) -> Provider:
     OptionError
         No profile has that name.
     """
-    if name not in _PROVIDERS:
-        msg = f"there is no provider {name!r}.{suggestion(name, _PROVIDERS)} Known: {', '.join(sorted(_PROVIDERS))}"
+    if name not in PROVIDERS:
+        msg = f"there is no provider {name!r}.{suggestion(name, PROVIDERS)} Known: {', '.join(sorted(PROVIDERS))}"
         raise OptionError(f"{msg}; for another service pass a bf.Provider(...)")
-    return _PROVIDERS[name]
+    return PROVIDERS[name]
+
+
+def provider_of(base_url: str) -> Provider:
+    """Return the profile of the service behind a base URL; OpenAI's, whose limits are safe, where it is not known."""
+    try:
+        host = (urlsplit(base_url).hostname or "").rstrip(".")
+    except ValueError:  # brackets that hold no address
+        host = ""
+    return next((profile for profile in _PROFILES if profile.serves(host)), OPENAI)

@@ -63,7 +63,7 @@ class Renderer:
     """
 
     source: Source
-    endpoint: str
+    url: str
     max_line_bytes: int
     on_null: str
     custom_id: str | None
@@ -94,7 +94,7 @@ class Renderer:
         if out[CODE].null_count() < out.height:
             body = pl.when(pl.col(CODE).is_null()).then(body)
         out = out.with_columns(body.alias(_BODY))
-        head, tail = '{"custom_id":', f',"method":"POST","url":{_encode.constant(self.endpoint, "endpoint")},"body":'
+        head, tail = '{"custom_id":', f',"method":"POST","url":{_encode.constant(self.url, "endpoint")},"body":'
         custom_id = pl.concat_str(pl.lit('"'), pl.col(CUSTOM_ID), pl.lit('"'))
         if self.custom_id is not None:  # ours have nothing to escape
             custom_id = _encode.json(pl.col(CUSTOM_ID), pl.String(), "custom_id")
@@ -173,8 +173,19 @@ def digest_sums(digests: pl.Series) -> int:
     return int(digests.bin.reinterpret(dtype=pl.UInt128, endianness="big").sum() or 0)
 
 
-def compile_prompt(frame: pl.DataFrame | pl.LazyFrame, prompt: Any, options: Options, max_line_bytes: int) -> Renderer:
+def compile_prompt(
+    frame: pl.DataFrame | pl.LazyFrame, prompt: Any, options: Options, max_line_bytes: int, url: str | None = None
+) -> Renderer:
     """Check prompt and options against a frame, and return what renders its rows.
+
+    Parameters
+    ----------
+    frame, prompt, options
+        The call.
+    max_line_bytes
+        What an input file may hold.
+    url
+        The endpoint as the service spells it in a line; None: as we do.
 
     Raises
     ------
@@ -194,7 +205,7 @@ def compile_prompt(frame: pl.DataFrame | pl.LazyFrame, prompt: Any, options: Opt
     body = _join([opening, *messages, *members, "}"])
     return Renderer(
         source=source,
-        endpoint=options.endpoint,
+        url=url or options.endpoint,
         max_line_bytes=max_line_bytes,
         on_null=options.on_null,
         custom_id=options.custom_id,

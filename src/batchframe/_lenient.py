@@ -1,0 +1,41 @@
+"""What a service sends, read so that nothing odd or missing raises: what cannot be read is None."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from typing import Any
+
+import msgspec
+
+# Azure writes seven digits, and no decoder promises to read more than six.
+_FRACTION = re.compile(r"(\.\d{6})\d+")
+_LARGEST = 2**63
+
+
+def moment(value: Any) -> dt.datetime | None:
+    """Return a moment in UTC: seconds since 1970, or ISO 8601, which is UTC where it names no zone."""
+    try:
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return dt.datetime.fromtimestamp(value, dt.timezone.utc)
+        if not isinstance(value, str):
+            return None
+        found = msgspec.convert(_FRACTION.sub(r"\1", value.strip()), dt.datetime)
+        return found.replace(tzinfo=dt.timezone.utc) if found.tzinfo is None else found.astimezone(dt.timezone.utc)
+    except (msgspec.ValidationError, ValueError, OverflowError, OSError):
+        return None
+
+
+def integer(value: Any) -> int | None:
+    """Return a whole number that a column can hold."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < _LARGEST else None
+
+
+def text(value: Any) -> str | None:
+    """Return a text; the empty one, which some services send for what is not there, counts as nothing."""
+    return value if isinstance(value, str) and value else None
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    """Return an object, empty where it is none."""
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,257 @@
+"""Azure OpenAI through the same calls: classic and v1, with everything it does differently."""
+
+# ruff: noqa: E501  (a table reads best a case a line)
+
+from __future__ import annotations
+
+import importlib.util
+import json
+
+import openai
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+import batchframe as bf
+from batchframe import _azure, _loop, testing
+from batchframe._lenient import moment
+from batchframe._openai import OpenAIClient, _remote_batch, map_error
+
+transport = importlib.import_module("httpx2" if importlib.util.find_spec("httpx2") else "httpx")  # the SDK's own
+ARGUMENTS = {"model": "gpt-4o-mini", "poll_seconds": 0.05, "settle_seconds": 0.5}
+FRAME = pl.DataFrame({"text": [f"text {n}" for n in range(40)]})
+
+
+def classic(**options):
+    given = {"api_key": "azure-key-123", "api_version": "2024-10-21", "azure_endpoint": "https://res.openai.azure.com"}
+    return openai.AzureOpenAI(**given | options)
+
+
+def v1(**options):
+    return openai.OpenAI(
+        **{"api_key": "azure-key-123", "base_url": "https://res.openai.azure.com/openai/v1/"} | options
+    )
+
+
+CLIENTS = {
+    "classic": classic,
+    "classic with a deployment": lambda: classic(azure_deployment="mine"),
+    "classic with a token": lambda: classic(api_key=None, azure_ad_token="entra-token-123"),
+    "classic with a token provider": lambda: classic(api_key=None, azure_ad_token_provider=lambda: "entra-token-123"),
+    "v1": v1,
+}
+
+
+@pytest.mark.parametrize("which", CLIENTS)
+def test_azure_is_known_by_its_client(which):
+    client = OpenAIClient(CLIENTS[which]())
+    assert client.account.provider == "azure"
+    assert client.account.base_url == "https://res.openai.azure.com"
+    assert client.min_poll_seconds == 60
+
+
+def test_the_provider_option_says_it_outright():
+    assert OpenAIClient(v1(base_url="https://proxy.example/openai/v1"), "azure").account.provider == "azure"
+    assert OpenAIClient(v1(base_url="https://proxy.example/openai/v1")).account.provider == "openai"
+
+
+def test_the_environment_describes_azure(monkeypatch):
+    monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", "https://res.openai.azure.com")
+    monkeypatch.setenv("AZURE_OPENAI_API_KEY", "k-123")
+    with pytest.raises(bf.OptionError, match=r"describes Azure OpenAI in part .*OPENAI_API_VERSION"):
+        OpenAIClient()
+    monkeypatch.setenv("OPENAI_API_VERSION", "2024-10-21")
+    assert OpenAIClient().account.base_url == "https://res.openai.azure.com"
+    line = json.loads(bf.requests(FRAME, "{text}", model="my-deployment")["request"][0])
+    assert line["url"] == "/chat/completions"
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-123")
+    with pytest.raises(bf.OptionError, match="names two services"):
+        OpenAIClient()
+
+
+def test_expiry_within_azures_range(tmp_path):
+    for seconds in (3600, 1_209_599):
+        with pytest.raises(bf.OptionError, match=r"expires_after is \d+ seconds, and azure takes 1209600 to 2592000"):
+            bf.requests(FRAME, "{text}", client=classic(), expires_after=seconds, model="m")
+    assert bf.requests(FRAME, "{text}", client=classic(), expires_after=1_209_600, model="m").height == 40
+
+
+def refusal(status, body, call="create_batch"):
+    response = openai._base_client.httpx2 if hasattr(openai._base_client, "httpx2") else __import__("httpx")
+    request = response.Request("POST", "https://res.openai.azure.com/openai/batches")
+    sdk = classic()
+    error = sdk._make_status_error(
+        "said", body=body.get("error", body), response=response.Response(status, request=request)
+    )
+    return map_error(error, call, ["azure-key-123"], is_azure=True)
+
+
+REFUSALS = {
+    "error object": (
+        400,
+        {"error": {"code": "OperationNotSupported", "message": "The batch operation does not work"}},
+        bf.InvalidCallError,
+        "OperationNotSupported: The batch operation does not work. The deployment must be of type Global Batch",
+    ),
+    "errors list": (
+        400,
+        {"errors": {"data": [{"code": "model_not_found", "message": "no azure-key-123 deployment"}]}},
+        bf.InvalidCallError,
+        r"400 model_not_found: no \*\*\* deployment. Check the model: on Azure it is the name of a Global Batch",
+    ),
+    "flat": (
+        401,
+        {"statusCode": 401, "message": "Unauthorized. Access token is missing"},
+        bf.AuthenticationError,
+        "401: Unauthorized",
+    ),
+    "file quota": (
+        400,
+        {
+            "error": {
+                "code": "invalidPayload",
+                "message": "The quota for files without expiry is reached. The maximum is 500.",
+            }
+        },
+        bf.InvalidCallError,
+        "maximum is 500. Delete files of the resource that are no longer needed",
+    ),
+    "no room": (
+        400,
+        {"error": {"code": "token_limit_exceeded", "message": "The number of enqueued tokens has surpassed the limit"}},
+        bf.RateLimitError,
+        "surpassed the limit",
+    ),
+    "no room, in the text": (
+        400,
+        {"error": {"code": "BadRequest", "message": "token_limit_exceeded: full"}},
+        bf.RateLimitError,
+        "full",
+    ),
+    "not processed": (
+        400,
+        {
+            "error": {
+                "message": "The input file 'file-1' is in 'pending' state. Only files with status 'Processed' are accepted for batch"
+            }
+        },
+        bf.APICallError,
+        "pending",
+    ),
+    "path": (
+        404,
+        {"error": {"code": "404", "message": "Resource not found"}},
+        bf.NotVisibleError,
+        "Check azure_endpoint and api_version",
+    ),
+    "no body": (400, {}, bf.InvalidCallError, "the service answered 400"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_refusals_of_every_shape(case):
+    status, body, kind, says = REFUSALS[case]
+    error = refusal(status, body)
+    with pytest.raises(kind, match=says):
+        raise error
+    assert error.is_in_doubt is False
+    assert error.is_transient is (case.startswith("no room") or case == "not processed")
+
+
+def test_odd_batch_objects():
+    batch = _remote_batch(
+        {
+            "id": "batch_1",
+            "status": "Canceled",
+            "created_at": "2024-07-19T17:13:57.2491382+00:00",
+            "endpoint": None,
+            "input_file_id": "file-1",
+            "output_file_id": "",
+            "error_file_id": "",
+            "request_counts": {"total": None, "completed": None, "failed": None},
+            "errors": None,
+        }
+    )
+    assert (batch.status, batch.is_terminal) == ("cancelled", True)
+    assert (batch.output_file_id, batch.error_file_id, batch.completed_requests) == (None, None, 0)
+    assert batch.created_at.microsecond == 249138
+    assert not _remote_batch({"id": "b", "status": "pre_schedule"}).is_terminal
+    assert not _remote_batch({"id": "b", "status": None}).is_terminal
+
+
+@pytest.mark.parametrize("value", [None, "", "yesterday", [], {}, True, 10**30])
+def test_times_that_are_none(value):
+    assert moment(value) is None
+
+
+def test_a_secret_of_any_kind_is_kept_out():
+    assert _azure.secrets_of(classic(api_key=None, azure_ad_token="entra-token-123"))[-1] == "entra-token-123"
+    assert "azure-key-123" in _azure.secrets_of(v1())
+
+
+@pytest.fixture(params=["azure", "azure-v1"])
+def azure(request):
+    with testing.emulator(request.param) as emu:
+        yield emu
+
+
+def ask(azure, prompt="Repeat: {text}", frame=FRAME, **options):
+    # The address of the emulator tells nobody that it is Azure; a v1 client needs to be told.
+    return bf.run(frame, prompt, client=azure.client(), provider="azure", **ARGUMENTS | options)
+
+
+def test_the_same_frame_comes_back_from_every_service(azure, emu):
+    azure.configure(oddities="all", pending_polls=2)
+    include = ["batch_id", "raw", "content_filter"]
+    theirs = ask(azure, include=include)
+    ours = bf.run(FRAME, "Repeat: {text}", client=emu.client(), **ARGUMENTS)
+    # The classic interface leaves the details of usage out; what was not told is null, not 0.
+    untold = ["cached_tokens", "reasoning_tokens"] if theirs["usage"][0]["cached_tokens"] is None else []
+    untold_as_null = [pl.lit(None, pl.Int64).alias(name) for name in untold]
+    assert_frame_equal(theirs[ours.columns], ours.with_columns(pl.col("usage").struct.with_fields(*untold_as_null)))
+    assert azure.ledger()["by_custom_id"] == {f"row-{n}": 1 for n in range(40)}
+    said = json.loads(theirs["content_filter"][0])
+    assert set(said) == {"prompt", "response"}
+    assert said["response"]["hate"] == {"filtered": False, "severity": "safe"}
+
+
+def test_a_pending_file_is_waited_for_with_a_limit(monkeypatch, azure):
+    azure.configure(pending_polls=3)
+    assert ask(azure)["error"].null_count() == 40
+    assert azure.calls()["create_batch"] == 1
+    monkeypatch.setattr(_loop, "_LOOK_SECONDS", 0.3)
+    azure.configure(pending_polls=10_000)
+    with pytest.raises(bf.RunError, match="had not looked at the input file after"):
+        ask(azure, "Again: {text}")
+    azure.configure(pending_polls=0)
+    assert ask(azure, "Again: {text}")["error"].null_count() == 40
+
+
+@pytest.mark.parametrize("kind", ["reset_before", "reset_after", "status", "late"])
+def test_a_create_in_doubt_is_settled_on_azure_too(azure, kind):
+    azure.configure(oddities="all")
+    azure.fault("create_batch", kind, **{"seconds": 0.2} if kind == "late" else {})
+    assert ask(azure)["error"].null_count() == 40
+    assert azure.ledger()["by_custom_id"] == {f"row-{n}": 1 for n in range(40)}
+
+
+def test_an_unknown_deployment_is_one_clear_error(azure):
+    azure.configure(deployments={"mine": "gpt-4o-mini"})
+    with pytest.raises(bf.BatchframeError, match=r"model_not_found|DeploymentNotFound"):
+        ask(azure, model="yours")
+    assert ask(azure, model="mine")["error"].null_count() == 40
+    assert azure.ledger()["executions"] == 40
+
+
+def test_files_are_sent_with_an_expiry(azure):
+    ask(azure)
+    (file,) = [file for file in azure.client().files.list() if file.purpose == "batch"]
+    assert file.expires_at - file.created_at == 2_592_000
+
+
+def test_rows_that_failed(azure):
+    azure.configure(oddities="all")
+    frame = pl.DataFrame({"text": ["a", "b"], "heat": [0.0, 99.0]})
+    with pytest.warns(bf.BatchframeWarning, match="1 of 2 rows did not succeed"):
+        out = ask(azure, frame=frame, temperature=pl.col("heat"))
+    assert out["error"].is_null().to_list() == [True, False]
