@@ -34,6 +34,8 @@ def test_example(found, client, tmp_path, monkeypatch):
     assert not results.failed, "".join(said)
 
 
-@pytest.mark.parametrize("name", ["run", "submit", "requests", "result_schema", "run_parquet", "open_run"])
+@pytest.mark.parametrize(
+    "name", ["run", "submit", "requests", "result_schema", "run_parquet", "open_run", "batches", "read_batch"]
+)
 def test_every_call_has_an_example(name):
     assert f"bf.{name}" in {found.name for found in DOCTESTS}

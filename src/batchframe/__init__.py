@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from batchframe import _frame
+from batchframe._account import batches
 from batchframe._calls import open_run, requests, result_schema, run, submit
 from batchframe._exceptions import (
     APICallError,
@@ -29,6 +30,7 @@ from batchframe._exceptions import (
 from batchframe._limits import Limits
 from batchframe._parquet import run_parquet
 from batchframe._providers import Provider
+from batchframe._reading import read_batch
 from batchframe._run import Run, RunStatus
 
 __all__ = [
@@ -56,7 +58,9 @@ __all__ = [
     "ServiceError",
     "StoreVersionError",
     "TemplateError",
+    "batches",
     "open_run",
+    "read_batch",
     "requests",
     "result_schema",
     "run",

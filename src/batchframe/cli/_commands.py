@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,68 @@ def status(run_dir: str, *, refresh: bool) -> None:
     """Show where the run in the folder RUN_DIR stands, from what is on disk."""
     opened = bf.open_run(run_dir)
     _show.show_status(opened, opened.status(refresh=refresh))
+
+
+@group.command()
+@click.option("--since", help='Created then or later: "2026-11-01", "2026-11-01T08:00Z", "8h", "3d".')
+@click.option("--status", multiple=True, help="With this status. May be repeated.")
+@click.option("--limit", type=click.IntRange(min=1), help="At most so many, the newest.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object a line, with every column.")
+def batches(since: str | None, status: tuple[str, ...], limit: int | None, *, as_json: bool) -> None:
+    """Show the account's batches, the newest first, whoever made them."""
+    found = bf.batches(since=since, status=status or None, limit=limit)
+    if as_json:
+        click.echo(found.write_ndjson(), nl=False)
+        return
+    times = pl.col("created_at", "ended_at").dt.strftime("%Y-%m-%d %H:%M:%S")
+    counts = ("requests", "completed", "failed")
+    _show.show_frame(found.select("batch_id", "status", "model", times, *counts, "run"), whole=True)
+
+
+@group.command()
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE... [DST.parquet]")
+@click.option("--frame", "frame_path", metavar="FILE.parquet", help="Parquet file with the rows that were asked about.")
+@click.option(
+    "--custom-id", help="Its column with the ids of the requests.  [default: custom_id, else row-0, row-1, …]"
+)
+@click.option("--allow-failed", is_flag=True, help="Exit with 0 though rows did not succeed.")
+def read(sources: tuple[str, ...], frame_path: str | None, custom_id: str | None, *, allow_failed: bool) -> Exit:
+    """Read answers that exist already: of a batch by its id, or from output and error files (JSONL) made anywhere.
+
+    The answers are printed, or written to DST.parquet; with --frame they are joined to its rows.
+    """
+    destination = Path(sources[-1]) if len(sources) > 1 and sources[-1].lower().endswith(".parquet") else None
+    given = list(sources if destination is None else sources[:-1])
+    if destination is not None and not destination.absolute().parent.is_dir():
+        msg = f"the folder of {sources[-1]!r} is not there: make it first"
+        raise click.BadParameter(msg)
+    out = bf.read_batch(given, None if frame_path is None else _frame(frame_path), custom_id=custom_id)
+    if destination is None:
+        _show.show_frame(out)
+    else:
+        temporary = destination.with_name(f".{destination.name}.{os.getpid()}.tmp")
+        try:
+            out.write_parquet(temporary)
+            temporary.replace(destination)
+        finally:
+            temporary.unlink(missing_ok=True)
+    codes = out["error"].struct.field("code")
+    counts = {"succeeded": codes.null_count()} | dict(codes.drop_nulls().value_counts(sort=True, name="rows").rows())
+    click.echo(f"{'rows':<10} {out.height:,}: {', '.join(f'{count:,} {code}' for code, count in counts.items())}")
+    if destination is not None:
+        click.echo(f"{'result':<10} {destination}")
+    if "pending" in counts:
+        return Exit.STILL_RUNNING
+    return Exit.DONE if allow_failed or counts["succeeded"] == out.height else Exit.FAILED_ROWS
+
+
+def _frame(path: str) -> pl.DataFrame:
+    try:
+        return pl.read_parquet(Path(path), glob=False)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        said = str(error).split("\n", 1)[0]
+        msg = f"{path!r} cannot be read as Parquet: {said}"
+        raise click.BadParameter(msg, param_hint="--frame") from error
 
 
 @group.command()

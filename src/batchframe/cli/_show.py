@@ -38,9 +38,11 @@ def show_status(run: Run, status: RunStatus) -> None:
             click.echo(f"{name:<10} {text}")
 
 
-def show_frame(frame: pl.DataFrame) -> None:
-    """Print a frame, drawn with what the terminal's encoding has."""
+def show_frame(frame: pl.DataFrame, *, whole: bool = False) -> None:
+    """Print a frame, drawn with what the terminal's encoding has; ``whole`` with every row, column and character."""
     is_unicode = (getattr(sys.stdout, "encoding", None) or "").lower().startswith("utf")
     with pl.Config(tbl_width_chars=-1, fmt_str_lengths=24) as config:
         config.set_tbl_formatting("UTF8_FULL_CONDENSED" if is_unicode else "ASCII_FULL_CONDENSED")
+        if whole:
+            config.set_tbl_rows(-1).set_tbl_cols(-1).set_fmt_str_lengths(1_000)
         click.echo(str(frame))

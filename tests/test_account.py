@@ -1,0 +1,340 @@
+"""The account's batches as a frame: one schema, whatever the service says and whoever made them."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import time
+
+import openai
+import polars as pl
+import pytest
+
+import batchframe as bf
+from batchframe import _account, _lenient
+from batchframe._account import SCHEMA
+from batchframe._openai import OpenAIClient
+from batchframe.testing import emulator
+from odd_service import OddService
+
+UTC = dt.timezone.utc
+NEW = 1_760_000_000  # 2025-10-09
+
+
+def make(client, texts=("a",), metadata=None, model="gpt-4o-mini"):
+    """Make a batch by hand, as others do, and wait for it."""
+    lines = [
+        {"custom_id": f"c-{i}", "method": "POST", "url": "/v1/chat/completions",
+         "body": {"model": model, "messages": [{"role": "user", "content": text}]}}
+        for i, text in enumerate(texts)
+    ]  # fmt: skip
+    data = "\n".join(map(json.dumps, lines)).encode()
+    file = client.files.create(file=("a.jsonl", data), purpose="batch")
+    batch = client.batches.create(
+        input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h", metadata=metadata
+    )
+    while batch.status in {"validating", "in_progress", "finalizing"}:
+        time.sleep(0.02)
+        batch = client.batches.retrieve(batch.id)
+    return batch
+
+
+def batch(number=0, **changes):
+    return {"id": f"batch_{number}", "object": "batch", "status": "completed", "created_at": NEW - number} | changes
+
+
+def pages(batches):
+    """Return what answers list calls as OpenAI does."""
+
+    def answer(path, query):
+        assert path == "/batches"
+        ids = [one["id"] for one in batches]
+        start = ids.index(query["after"]) + 1 if "after" in query else 0
+        stop = start + int(query["limit"])
+        return {"object": "list", "data": batches[start:stop], "has_more": stop < len(batches)}
+
+    return answer
+
+
+def test_batches_of_ours_and_of_others(client):
+    make(client, ["one", "two"], metadata={"project": "x"})
+    bf.run(pl.DataFrame({"t": ["a", "b", "c"]}), "{t}", model="gpt-4o-mini", client=client, poll_seconds=0.05)
+    found = bf.batches(client)
+    assert dict(found.schema) == SCHEMA
+    ours, theirs = found.rows(named=True)
+    assert (ours["requests"], theirs["requests"]) == (3, 2)
+    assert ours["run"] is not None
+    assert theirs["run"] is None
+    assert found["metadata"].str.json_path_match("$.project").to_list() == [None, "x"]
+    assert ours["status"] == theirs["status"] == "completed"
+    assert theirs["created_at"] <= theirs["ended_at"] < theirs["expires_at"]
+    assert theirs["model"].startswith("gpt-4o-mini")
+    assert theirs["input_tokens"] > 0
+    assert theirs["output_file_id"]
+    assert theirs["error_file_id"] is None
+    assert theirs["errors"] == []
+
+
+def test_an_account_without_batches_has_the_same_schema(client):
+    assert dict(bf.batches(client).schema) == SCHEMA
+    assert dict(bf.batches(client, since="1d", status="failed", limit=3).schema) == SCHEMA
+
+
+def test_why_an_input_file_was_refused(client):
+    refused = make(client, model="no-such-model")
+    assert refused.status == "failed"
+    (row,) = bf.batches(client, status="failed").rows(named=True)
+    assert row["errors"][0]["code"] == "model_not_found"
+    assert row["errors"][0]["line"] == 1
+    assert row["ended_at"] is not None
+
+
+def test_status_and_limit(client):
+    good = [make(client).id for _ in range(2)]
+    bad = make(client, model="no-such-model").id
+    assert bf.batches(client, status="failed")["batch_id"].to_list() == [bad]
+    assert set(bf.batches(client, status=["COMPLETED", "failed"])["batch_id"]) == {*good, bad}
+    assert bf.batches(client, limit=1)["batch_id"].to_list() == [bad]
+    assert bf.batches(client, status="completed", limit=1)["batch_id"].to_list() == [good[1]]
+    assert bf.batches(client, status="in_progress").height == 0
+
+
+def test_the_client_of_the_environment(emu, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+    monkeypatch.setenv("OPENAI_BASE_URL", emu.base_url)
+    assert bf.batches().height == 0
+    monkeypatch.delenv("OPENAI_API_KEY")
+    with pytest.raises(bf.OptionError, match="no API key"):
+        bf.batches()
+
+
+def test_the_list_is_read_back_to_since_and_no_further():
+    listed = [batch(number * 3_600) for number in range(350)]
+    with OddService(pages(listed)) as service:
+        since = dt.datetime.fromtimestamp(NEW - 120 * 3_600, UTC)
+        found = bf.batches(service.client, since=since)
+        assert found.height == 121
+        assert found["created_at"].min() == since
+        assert len(service.asked) == 2
+        assert bf.batches(service.client, limit=100).height == 100
+        assert len(service.asked) == 3
+        assert bf.batches(service.client).height == 350
+        assert len(service.asked) == 7
+
+
+SINCE = {
+    "2025-10-01": dt.datetime(2025, 10, 1, tzinfo=UTC),
+    "2025-10-01T08:30": dt.datetime(2025, 10, 1, 8, 30, tzinfo=UTC),
+    "2025-10-01T08:30Z": dt.datetime(2025, 10, 1, 8, 30, tzinfo=UTC),
+    "2025-10-01 08:30:00": dt.datetime(2025, 10, 1, 8, 30, tzinfo=UTC),
+    "2025-10-01T08:30:00.25+02:00": dt.datetime(2025, 10, 1, 6, 30, 0, 250_000, tzinfo=UTC),
+    dt.date(2025, 10, 1): dt.datetime(2025, 10, 1, tzinfo=UTC),
+    dt.datetime(2025, 10, 1, 8): dt.datetime(2025, 10, 1, 8, tzinfo=UTC),  # noqa: DTZ001
+    dt.datetime(2025, 10, 1, 8, tzinfo=dt.timezone(dt.timedelta(hours=2))): dt.datetime(2025, 10, 1, 6, tzinfo=UTC),
+    None: None,
+}
+
+
+@pytest.mark.parametrize("since", SINCE, ids=repr)
+def test_since(since):
+    assert _account._start(since) == SINCE[since]
+
+
+@pytest.mark.parametrize(
+    ("since", "back"),
+    [("8h", dt.timedelta(hours=8)), (" 3 d", dt.timedelta(days=3)), ("90m", dt.timedelta(minutes=90)),
+     ("2w", dt.timedelta(weeks=2)), (dt.timedelta(hours=1), dt.timedelta(hours=1))],
+)  # fmt: skip
+def test_since_back_from_now(since, back):
+    assert abs(_account._start(since) - (dt.datetime.now(UTC) - back)) < dt.timedelta(seconds=5)
+
+
+def test_since_before_all_time():
+    assert _account._start("999999w") == dt.datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"since": "yesterday"}, "since must be a datetime, a date, .* got 'yesterday'"),
+        ({"since": "2025-13-01"}, "got '2025-13-01'"),
+        ({"since": 5}, "got 5"),
+        ({"since": dt.timedelta(hours=-1)}, "since must be"),
+        ({"limit": 0}, "limit must be a whole number of at least 1"),
+        ({"limit": True}, "limit must be"),
+        ({"status": "complete"}, r"no status 'complete'. Did you mean 'completed'\? The services': validating"),
+        ({"status": ["completed", "canceled"]}, "Did you mean 'cancelled'"),
+        ({"status": []}, "status is empty"),
+        ({"status": ""}, "no status ''"),
+        ({"status": 5}, "status must be a text, or several"),
+        ({"status": [None]}, "status must be a text, or several"),
+        ({"client": "sk-x"}, r"must be an openai\.OpenAI"),
+    ],
+)
+def test_mistakes(options, says):
+    client = options.pop("client", openai.OpenAI(api_key="k", base_url="http://127.0.0.1:1/v1"))
+    with pytest.raises(bf.OptionError, match=says):
+        bf.batches(client, **options)
+
+
+def test_a_status_of_a_service_of_its_own_is_no_mistake():
+    with OddService(pages([batch(status="paused"), batch(1)])) as service:
+        assert bf.batches(service.client, status="paused")["batch_id"].to_list() == ["batch_0"]
+
+
+# -- what services send
+
+
+AZURE = {
+    "cancelled_at": None,
+    "completed_at": None,
+    "completion_window": "24h",
+    "created_at": "2024-07-19T17:13:57.2491382+00:00",
+    "error_file_id": "",
+    "expires_at": "2024-07-20T17:13:57.1918498+00:00",
+    "id": "batch_fe3f047a-de39-4068-9008-346795bfc1db",
+    "in_progress_at": None,
+    "input_file_id": "file-21006e70789246658b86a1fc205899a4",
+    "errors": None,
+    "metadata": None,
+    "object": "batch",
+    "output_file_id": "",
+    "request_counts": {"total": None, "completed": None, "failed": None},
+    "status": "Validating",
+    "endpoint": None,
+}
+
+
+def test_azures_oddities():
+    with OddService(lambda *_: {"value": [AZURE, AZURE | {"id": "b2", "created_at": 1_722_477_429}]}) as service:
+        found = bf.batches(service.client)
+    assert dict(found.schema) == SCHEMA
+    assert found["batch_id"].to_list() == ["b2", AZURE["id"]]
+    row = found.row(1, named=True)
+    assert row["status"] == "validating"
+    assert row["created_at"] == dt.datetime(2024, 7, 19, 17, 13, 57, 249_138, tzinfo=UTC)
+    told = {name for name, value in row.items() if value is not None}
+    assert told == {"batch_id", "status", "created_at", "expires_at", "input_file_id", "errors"}
+    assert row["errors"] == []
+
+
+ODD = [
+    {},
+    {"status": None, "created_at": None, "request_counts": [], "usage": "x", "metadata": [1], "errors": 5},
+    {"status": 7, "created_at": "soon", "completed_at": True, "request_counts": {"total": "3", "completed": 2.5}},
+    {
+        "created_at": [],
+        "in_progress_at": 10**30,
+        "expires_at": -(10**30),
+        "request_counts": {"total": 2**64},
+        "usage": {"input_tokens": -1},
+    },
+    {"errors": [{"line": "7"}, "text", {"line": 2**70, "code": None, "message": None}]},
+    {"metadata": {"batchframe_run": 5, "a": {"b": None}}, "endpoint": {}, "model": ["m"], "output_file_id": {"x": 1}},
+    {"created_at": "2024-07-19T17:13:57", "failed_at": 0.5, "cancelled_at": ""},
+]
+
+
+def test_nothing_that_a_service_sends_crashes():
+    # What names no id cannot be a row.
+    listed = [batch(number) | odd for number, odd in enumerate(ODD)] + [{"id": None}, "text", None, 5]
+    with OddService(lambda *_: {"data": listed, "has_more": False}) as service:
+        found = bf.batches(service.client)
+        later = bf.batches(service.client, since=dt.datetime(2025, 1, 1, tzinfo=UTC), status="completed")
+    assert dict(found.schema) == SCHEMA
+    assert sorted(found["batch_id"]) == [f"batch_{number}" for number in range(len(ODD))]
+    # A moment that cannot be read comes last, and is left out where a moment is asked for.
+    assert found["created_at"].is_null().to_list() == [False] * 4 + [True] * 3
+    assert set(later["batch_id"]) == {"batch_0", "batch_4", "batch_5"}
+    assert found.filter(batch_id="batch_6")["ended_at"][0] == dt.datetime(1970, 1, 1, 0, 0, 0, 500_000, tzinfo=UTC)
+
+
+def test_a_service_that_gives_the_same_page_for_ever():
+    with OddService(lambda *_: {"data": [batch(0), batch(1)], "has_more": True}) as service:
+        assert bf.batches(service.client).height == 2
+
+
+def test_a_list_that_pages_by_cursor():
+    def answer(_, query):
+        number = int(query.get("cursor", "0"))
+        return {"data": [batch(number)], "paging": {"next_cursor": str(number + 1)} if number < 3 else {}}
+
+    with OddService(answer) as service:
+        assert bf.batches(service.client).height == 4
+
+
+def test_a_service_that_cannot_be_asked():
+    with OddService(lambda *_: (401, {"error": {"message": "no"}})) as service:
+        with pytest.raises(bf.AuthenticationError, match="list_batches: the service answered 401"):
+            bf.batches(service.client)
+
+
+# -- filtered by the service
+
+
+def azure(service):
+    return OpenAIClient(service.client, "azure")
+
+
+SINCE_2024 = dt.datetime(2024, 7, 1, tzinfo=UTC)
+
+
+def test_azure_filters_itself():
+    with OddService(lambda *_: {"data": [AZURE]}) as service:
+        assert [found.id for found in azure(service).list_matching(SINCE_2024, "completed")] == [AZURE["id"]]
+        assert [found.id for found in azure(service).list_matching(None, "in_progress")] == [AZURE["id"]]
+        assert [found.id for found in azure(service).list_matching(SINCE_2024, "in_progress")] == [AZURE["id"]]
+    filters = [query.get("$filter") for _, query in service.asked]
+    after = f"created_at gt {int(SINCE_2024.timestamp()) - 1}"
+    assert filters == [f"{after} and status eq 'Completed'", None, after]
+    assert service.asked[0][1]["$orderby"] == "created_at desc"
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [(400, {"error": {"code": "BadRequest", "message": "Unknown query parameter"}}), (404, {}), {"data": []}],
+)
+def test_a_filter_that_is_not_understood_costs_a_call_and_no_batch(refusal):
+    with OddService(lambda _, query: refusal if "$filter" in query else {"data": [AZURE]}) as service:
+        assert [found.id for found in azure(service).list_matching(SINCE_2024, "failed")] == [AZURE["id"]]
+        assert len(service.asked) == 2
+
+
+def test_the_next_pages_are_filtered_too():
+    listed = [batch(number) for number in range(150)]
+    with OddService(pages(listed)) as service:
+        assert len(list(azure(service).list_matching(SINCE_2024, None))) == 150
+    assert all("$filter" in query for _, query in service.asked)
+    assert [query.get("after") for _, query in service.asked] == [None, "batch_99"]
+
+
+def test_openai_is_not_asked_to_filter(client, emu):
+    make(client)
+    assert bf.batches(client, since="1d", status="completed").height == 1
+    assert emu.calls()["list_batches"] == 1
+
+
+# -- lenient reading
+
+
+@pytest.mark.parametrize(
+    "value", [None, True, "", "x", [], {}, 1e300, -1e300, 10**400, float("nan"), "0000-00-00T00:00:00Z"]
+)
+def test_what_is_no_moment_is_none(value):
+    assert _lenient.moment(value) is None
+
+
+@pytest.mark.parametrize("value", [None, True, 1.5, "7", 2**63, -(2**63), [], {}])
+def test_what_is_no_number_is_none(value):
+    assert _lenient.integer(value) is None
+
+
+def test_many_batches_over_the_emulator():
+    with emulator(progression="instant") as service:
+        client = service.client()
+        file = client.files.create(file=("a.jsonl", b'{"custom_id": 1}\n'), purpose="batch")
+        for _ in range(105):
+            client.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
+        assert bf.batches(client).height == 105
+        assert bf.batches(client, limit=103).height == 103
+        assert service.calls()["list_batches"] == 4
