@@ -59,7 +59,7 @@ class Builder:
                 "identity": identity,
                 "rows": len(rows),
                 "blocks": blocks,
-                "options": {"model": "gpt-4o-mini"},
+                "options": {"model": "gpt-4o-mini", "max_attempts": 1},
                 "created_at": "2026-11-01T00:00:00Z",
                 "batchframe_version": "0.1.0",
             },

@@ -164,17 +164,11 @@ def test_a_refused_file_is_submitted_once_a_call(emu, client):
     assert once_each(emu)
 
 
-def test_a_refused_part_does_not_touch_the_others(emu, client, monkeypatch):
+def test_a_refused_part_does_not_touch_the_others(emu, client):
     """One part of three is refused; the other two are seen to, and the next call pays for the third only."""
-    create = OpenAIClient.create
-    broken = iter([False, True])
-
-    def create_wrong(self, input_file_id, *more):
-        return create(self, "file-nowhere" if next(broken, False) else input_file_id, *more)
-
-    monkeypatch.setattr(OpenAIClient, "create", create_wrong)
+    emu.batch_fault("fail", skip=1, code="invalid_request", message="Something is wrong with it.")
     call = {"frame": FRAME, "prompt": "Repeat {n}", "client": client, "limits": bf.Limits(max_requests=10), **ARGUMENTS}
-    with pytest.raises(bf.InputFileRejectedError, match=r"part 1 .*Cannot find file file-nowhere"):
+    with pytest.raises(bf.InputFileRejectedError, match=r"part 1 .*invalid_request: Something is wrong with it"):
         bf.run(**call)
     out = bf.run(**call)
     assert out["error"].null_count() == 20
@@ -183,7 +177,7 @@ def test_a_refused_part_does_not_touch_the_others(emu, client, monkeypatch):
 
 def test_an_expired_batch_keeps_what_was_answered(emu, client):
     emu.configure(progression="stepped", execution_steps=2)
-    run = bf.submit(FRAME, "Repeat {n}", client=client, **ARGUMENTS)
+    run = bf.submit(FRAME, "Repeat {n}", client=client, max_attempts=1, **ARGUMENTS)
     emu.step(2)
     emu.expire()
     for _ in range(5):

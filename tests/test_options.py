@@ -163,7 +163,7 @@ def test_endpoints():
         (
             "include",
             ["modell"],
-            "include has no column 'modell'. Did you mean 'model'? Available: model, request_id, batch_id, raw",
+            "include has no column 'modell'. Did you mean 'model'? Available: model, request_id, batch_id",
         ),
         ("include", ["model", ["raw"]], "include has no column ['raw']"),
         ("include", "cost", "include='cost' is not available in this version of batchframe. Available: model"),

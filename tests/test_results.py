@@ -53,7 +53,7 @@ def message(**changes):
 
 def read(*lines, end=b"\n", raw=False):
     data = end.join(one if isinstance(one, bytes) else json.dumps(one).encode() for one in lines) + end
-    return pl.concat(list(read_answers(io.BytesIO(data), raw=raw)))
+    return pl.concat(list(read_answers(io.BytesIO(data), whole=raw)))
 
 
 def test_a_good_line():
@@ -69,6 +69,7 @@ def test_a_good_line():
         "reasoning_tokens": 2,
         "code": None,
         "message": None,
+        "again": None,
         "model": "m-2024",
         "request_id": "r",
     }
@@ -181,6 +182,21 @@ def test_no_newline_at_the_end_and_separators_inside_strings():
 
 def test_an_empty_file_says_nothing():
     assert list(read_answers(io.BytesIO(b""))) == []
+
+
+def test_what_the_content_filter_said_comes_along():
+    prompt = [{"prompt_index": 0, "content_filter_results": {"hate": {"filtered": False, "severity": "safe"}}}]
+    answer = {"violence": {"filtered": True, "severity": "high"}}
+    choice = {"message": MESSAGE, "finish_reason": "stop", "content_filter_results": answer}
+    good = line(**response(body=body(choices=[choice], prompt_filter_results=prompt)))
+    inner = {"code": "ResponsibleAIPolicyViolation", "content_filter_result": answer}
+    refused = line(**response(400, body={"error": {"code": "content_filter", "message": "no", "innererror": inner}}))
+    found = read(
+        good, refused, line(), line(response=None), line(response={"body": [1]}), b'{"custom_id": "x"', raw=True
+    )
+    said = [None if text is None else json.loads(text) for text in found["content_filter"]]
+    assert said == [{"prompt": prompt, "response": answer}, {"prompt": answer}, None, None, None, None]
+    assert found["code"].to_list()[:2] == [None, "content_filter"]
 
 
 def test_the_raw_line_comes_along():

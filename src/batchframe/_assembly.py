@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import polars as pl
 
+from batchframe._answers import known_schema, part_answers
 from batchframe._columns import MORE, PENDING, added_columns
 from batchframe._frames import OURS
 from batchframe._requests import CODE, CUSTOM_ID, DIGEST, MESSAGE, REQUEST
-from batchframe._results import ANSWER_SCHEMA, RAW, read_answers
+from batchframe._results import WHOLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from typing_extensions import Self
 
     from batchframe._store import RunFolder
     from batchframe._types import PartRecord
@@ -65,22 +61,16 @@ class Assembler:
     ----------
     folder
         The run.
-    raw
-        Whether the result lines themselves are wanted.
+    whole
+        Whether the columns are wanted that take a second look at each line.
     """
 
     folder: RunFolder
-    raw: bool = False
+    whole: bool = False
     states: list[PartState] = field(init=False)
-    _answers: dict[int, list[pl.DataFrame | pl.LazyFrame]] = field(default_factory=dict, init=False)
-    _held_bytes: dict[int, int] = field(default_factory=dict, init=False)
-    _spilled: Path = field(init=False)
 
     def __post_init__(self) -> None:
         self.states = part_states(self.folder)
-        results = self.folder.path / "results"
-        results.mkdir(exist_ok=True)
-        self._spilled = Path(tempfile.mkdtemp(prefix=".answers-", dir=results))
 
     def block(self, number: int) -> pl.DataFrame:
         """Return one block: the input columns, the request digest, the added ones (as ``batchframe:…``), in row order.
@@ -92,17 +82,9 @@ class Assembler:
         touching = [state for state in self.states if self._holds(state.record, number, rows)]
         rows = rows.with_columns(self._pending(touching, number, rows).alias(PENDING))
         answers = self._answers_to(rows, touching)
-        added = added_columns(rows, answers, MORE if self.raw else [name for name in MORE if name != RAW])
+        added = added_columns(rows, answers, MORE if self.whole else [name for name in MORE if name not in WHOLE])
         input_columns = stored.drop(name for name in OUR_COLUMNS if name != DIGEST)
         return input_columns.hstack(added.rename({name: OURS + name for name in added.columns}))
-
-    def forget_before(self, block: int) -> None:
-        """Drop what no later block needs; the blocks of first attempts come in order."""
-        for state in self.states:
-            if state.record.ranges and state.record.ranges[-1][0] < block:
-                self._answers.pop(state.record.number, None)
-                self._held_bytes.pop(state.record.number, None)
-                shutil.rmtree(self._answers_folder(state.record.number), ignore_errors=True)
 
     def _holds(self, part: PartRecord, block: int, rows: pl.DataFrame) -> bool:
         if part.ranges is not None:
@@ -136,49 +118,18 @@ class Assembler:
     def _answers_to(self, rows: pl.DataFrame, touching: list[PartState]) -> pl.DataFrame:
         """Return the answers to these rows, and maybe to others, in the order in which they were asked for."""
         states = self.states if _shares_answers(rows) else touching
-        found = [answers for state in states for answers in self._part_answers(state.record.number)]
         wanted = rows.lazy().select(pl.col(_KEY).alias("custom_id")).unique()
-        frames = [pl.DataFrame(schema=_known_schema(raw=self.raw))]
-        for some in found:
-            if isinstance(some, pl.LazyFrame):  # streamed, so that only what is wanted of the file is held
-                joined = some.join(wanted, on="custom_id", how="semi", maintain_order="left")
-                frames.append(joined.collect(engine="streaming"))
-            else:
-                frames.append(some)
+        frames = [pl.DataFrame(schema=known_schema(whole=self.whole))]
+        held_bytes = 0
+        for state in states:
+            for path in part_answers(self.folder, state.record.number, whole=self.whole):
+                held_bytes += path.stat().st_size
+                if held_bytes <= _HELD_BYTES:
+                    frames.append(pl.scan_ipc(path).collect())
+                else:  # streamed, so that only what is wanted of the file is held
+                    joined = pl.scan_ipc(path).join(wanted, on="custom_id", how="semi", maintain_order="left")
+                    frames.append(joined.collect(engine="streaming"))
         return pl.concat(frames)
-
-    def _part_answers(self, part: int) -> list[pl.DataFrame | pl.LazyFrame]:
-        """Return what a part's result files say: parsed once, and kept for the next blocks."""
-        if part not in self._answers:
-            frames = self._answers[part] = []
-            for submission, kind, path in self.folder.result_files(part):
-                with path.open("rb") as handle:
-                    for index, answers in enumerate(read_answers(handle, raw=self.raw)):
-                        batch_id = pl.lit(submission.batch_id, pl.String).alias("batch_id")
-                        known = answers.with_columns(batch_id).select(*_known_schema(raw=self.raw))
-                        frames.append(self._kept(known, part, f"{submission.number}.{kind}.{index}.arrow"))
-        return self._answers[part]
-
-    def _kept(self, answers: pl.DataFrame, part: int, name: str) -> pl.DataFrame | pl.LazyFrame:
-        """Keep answers in memory while they are few, else as a file: memory does not grow with a result file."""
-        size = int(answers.estimated_size())
-        if sum(self._held_bytes.values()) + size <= _HELD_BYTES:
-            self._held_bytes[part] = self._held_bytes.get(part, 0) + size
-            return answers
-        folder = self._answers_folder(part)
-        folder.mkdir(parents=True, exist_ok=True)
-        answers.write_ipc(folder / name)
-        return pl.scan_ipc(folder / name)
-
-    def _answers_folder(self, part: int) -> Path:
-        return self._spilled / f"{part:04d}"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._answers.clear()
-        shutil.rmtree(self._spilled, ignore_errors=True)
 
 
 def _mine(part: PartRecord, block: int, rows: pl.DataFrame) -> pl.Series:
@@ -196,7 +147,3 @@ def _mine(part: PartRecord, block: int, rows: pl.DataFrame) -> pl.Series:
 def _shares_answers(rows: pl.DataFrame) -> bool:
     """Whether some row is answered by another row's request, as in a dedupe run."""
     return rows[REQUEST].null_count() < rows.height
-
-
-def _known_schema(*, raw: bool) -> dict[str, pl.DataType]:
-    return ANSWER_SCHEMA | {"batch_id": MORE["batch_id"]} | ({RAW: MORE[RAW]} if raw else {})

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import polars as pl
 
+from batchframe._answers import forget_answers
 from batchframe._assembly import Assembler
 from batchframe._columns import CORE, MORE, TOKENS, added_schema
 from batchframe._frames import OURS
@@ -30,13 +31,13 @@ class ResultNote(msgspec.Struct):
     """
 
     blocks: int
-    raw: bool
+    whole: bool
     prefix: str
     counts: dict[str, int]
     usage: dict[str, int]
 
 
-def blocks_so_far(folder: RunFolder, view: RunFolder | None, *, raw: bool) -> Iterator[pl.DataFrame]:
+def blocks_so_far(folder: RunFolder, view: RunFolder | None, *, whole: bool) -> Iterator[pl.DataFrame]:
     """Yield the blocks of the frame, input columns and added columns (as ``batchframe:…``), from what was downloaded.
 
     Parameters
@@ -45,17 +46,16 @@ def blocks_so_far(folder: RunFolder, view: RunFolder | None, *, raw: bool) -> It
         The run.
     view
         Another arrangement of its rows to show it in, or None. This one holds all answers in memory.
-    raw
-        Whether to add the result lines themselves.
+    whole
+        Whether to add the columns that take a second look at each line.
     """
     count = len(folder.record().blocks)
-    with Assembler(folder, raw=raw) as assembler:
-        if view is not None:
-            yield from _arranged((assembler.block(number) for number in range(count)), view)
-            return
-        for number in range(count):
-            yield assembler.block(number).drop(DIGEST)
-            assembler.forget_before(number + 1)
+    assembler = Assembler(folder, whole=whole)
+    if view is not None:
+        yield from _arranged((assembler.block(number) for number in range(count)), view)
+        return
+    for number in range(count):
+        yield assembler.block(number).drop(DIGEST)
 
 
 def _arranged(blocks: Iterable[pl.DataFrame], view: RunFolder) -> Iterator[pl.DataFrame]:
@@ -86,15 +86,15 @@ def view_blocks(view: RunFolder) -> list[int]:
     return msgspec.convert(view.read_note("view.json"), list[int])
 
 
-def final_blocks(folder: RunFolder, view: RunFolder | None, *, raw: bool) -> ResultNote:
+def final_blocks(folder: RunFolder, view: RunFolder | None, *, whole: bool) -> ResultNote:
     """Write the result blocks of a finished run, unless they are there, and return what they hold."""
     target = view or folder
     note = _read_note(target)
-    if note is not None and (note.raw or not raw):
+    if note is not None and (note.whole or not whole):
         return note
     counts, usage = dict.fromkeys(OUTCOMES, 0), dict.fromkeys(TOKENS, 0)
     prefix, number = "", 0
-    for number, block in enumerate(blocks_so_far(folder, view, raw=raw)):
+    for number, block in enumerate(blocks_so_far(folder, view, whole=whole)):
         tally(block, counts, usage)
         if not number and {*CORE, *MORE} & set(block.columns):
             prefix = OURS
@@ -102,9 +102,16 @@ def final_blocks(folder: RunFolder, view: RunFolder | None, *, raw: bool) -> Res
             target.results_path(number),
             block.rename({OURS + name: prefix + name for name in (*CORE, *MORE)}, strict=False),
         )
-    note = ResultNote(number + 1, raw, prefix, counts, usage)
+    note = ResultNote(number + 1, whole, prefix, counts, usage)
     target.write_note(_NOTE, note)
+    forget_answers(folder)
     return note
+
+
+def forget_results(folder: RunFolder) -> None:
+    """Take back that the result blocks are final, since more answers are to come."""
+    for target in (folder, *folder.views()):
+        target.remove_note(_NOTE)
 
 
 def _read_note(folder: RunFolder) -> ResultNote | None:

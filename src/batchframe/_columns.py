@@ -9,7 +9,7 @@ import polars as pl
 from batchframe._exceptions import InputError
 from batchframe._frames import OURS
 from batchframe._requests import CODE, CUSTOM_ID, MESSAGE
-from batchframe._results import RAW
+from batchframe._results import WHOLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -25,7 +25,7 @@ CORE = {
     "usage": USAGE,
     "error": ERROR,
 }
-MORE = {"model": pl.String(), "request_id": pl.String(), "batch_id": pl.String(), RAW: pl.String()}
+MORE = {"model": pl.String(), "request_id": pl.String(), "batch_id": pl.String()} | WHOLE
 
 PENDING = OURS + "pending"
 _FOUND = OURS + "found"

@@ -8,7 +8,7 @@ import msgspec
 
 
 class Answer(NamedTuple):
-    """What one result line says; `code` is None exactly when the row succeeded."""
+    """What one result line says; `code` is None exactly when the row succeeded, `again` whether a failure may pass."""
 
     response: str | None = None
     finish_reason: str | None = None
@@ -21,6 +21,7 @@ class Answer(NamedTuple):
     message: str | None = None
     model: str | None = None
     request_id: str | None = None
+    again: bool = False
 
 
 # The shape of a good chat line, and no more: msgspec skips the rest without making objects of it. `gc=False`, since
@@ -101,7 +102,7 @@ def read_chat_body(body: dict[str, Any]) -> Answer:  # noqa: PLR0911  (a case a 
         return answer
     if answer.finish_reason == "content_filter":
         return answer._replace(code="content_filter", message="the answer was withheld by the content filter")
-    return answer._replace(code="empty_response", message="the body has neither content nor tool calls")
+    return answer._replace(code="empty_response", message="the body has neither content nor tool calls", again=True)
 
 
 def _usage(usage: Any) -> Answer:

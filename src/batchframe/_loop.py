@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from batchframe._adoption import batch_of_input_file
+from batchframe._assembly import part_states
+from batchframe._blocks import forget_results
 from batchframe._events import Event, Listener, ignore, logger, trigger
 from batchframe._exceptions import (
     APICallError,
@@ -25,10 +27,15 @@ from batchframe._exceptions import (
     RunError,
     ServiceError,
 )
+from batchframe._limits import Limits
+from batchframe._retry import NOT_TOLD, due, prepare_retries, settle, settled_attempt
 from batchframe._types import RemoteBatch, SubmissionRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
+
+    import polars as pl
 
     from batchframe._client import BatchClient
     from batchframe._store import RunFolder
@@ -36,6 +43,10 @@ if TYPE_CHECKING:
 
 # The service has no room for the file now, and takes the same file later: reference of both services.
 _NO_ROOM = frozenset({"token_limit_exceeded"})
+# A file in one of these states is still being looked at (Azure); no state at all, or another, is tried.
+_LOOKED_AT = frozenset({"pending", "running", "notrunning", "uploading"})
+_LOOK_SECONDS = 1_800
+_NOT_FOUND, _SPURIOUS_TRIES = "Cannot find file", 3
 
 
 @dataclass(frozen=True)
@@ -59,6 +70,8 @@ class LoopSettings:
     expires_after: int | None = None
     settle_seconds: float = 60.0
     max_in_flight: int | None = None
+    max_attempts: int = 3
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass
@@ -70,6 +83,7 @@ class Pass:
     by_status: Counter[str] = field(default_factory=Counter)
     done_requests: int = 0
     trouble: APICallError | None = None
+    is_brief: bool = False
     waiting_for: list[str] = field(default_factory=list)
 
 
@@ -111,6 +125,11 @@ class Loop:
             submission.input_file_id for submissions in self._submissions.values() for submission in submissions
         )
 
+    @property
+    def min_poll_seconds(self) -> float:
+        """How long the service wants to be left alone between two looks."""
+        return self._client.min_poll_seconds
+
     def refresh(self) -> Pass:
         """Collect what is finished, and submit nothing; errors as for `advance`."""
         return self._pass(submit=False)
@@ -141,7 +160,8 @@ class Loop:
                 self._guarded(seen, fatal, self._submit, part, seen)
         for part in todo:
             self._count(seen, part)
-        seen.done = all(self._is_downloaded(part) for part in todo)
+        if submit and not fatal and all(self._is_downloaded(part) for part in todo):
+            self._guarded(seen, fatal, self._ask_again, seen)
         self._listen(Event("status", self._sentence(seen), seen.done_requests, sum(part.requests for part in todo)))
         if fatal:
             raise fatal[0]
@@ -234,7 +254,7 @@ class Loop:
         self._move(part, submission, "ended")
         trigger("after_ended")
         if batch.status == "failed":
-            self._refuse(part, batch)
+            self._refuse(part, submission, batch)
 
     def _output_is_late(self, batch: RemoteBatch, submission: SubmissionRecord) -> bool:
         """Whether a completed batch shows no output file yet, and may show one soon."""
@@ -245,11 +265,14 @@ class Loop:
         seen_at = submission.times.setdefault("completed_at", self._clock.now())
         return 0 <= (self._clock.now() - seen_at).total_seconds() < self._settings.settle_seconds
 
-    def _refuse(self, part: PartRecord, batch: RemoteBatch) -> None:
-        """Raise what the service said of an input file that it refused, unless the same file may go later."""
+    def _refuse(self, part: PartRecord, submission: SubmissionRecord, batch: RemoteBatch) -> None:
+        """Raise what the service said of an input file that it refused, unless the same file may go again."""
         codes = {code for _, code, _ in batch.errors}
         if codes and codes <= _NO_ROOM:
             self._notice(f"part {part.number}: {batch.errors[0][2]} It is submitted again when there is room")
+            return
+        if self._is_spurious(part, submission, batch):
+            self._notice(f"part {part.number}: {batch.errors[0][2]} It is there all the same, and is submitted again")
             return
         self._refused.add(part.number)
         msg = (
@@ -258,6 +281,18 @@ class Loop:
             f"{self._folder.input_path(part.number)}; correct the call, or make it again to submit the same file anew"
         )
         raise InputFileRejectedError(msg, batch.errors)
+
+    def _is_spurious(self, part: PartRecord, submission: SubmissionRecord, batch: RemoteBatch) -> bool:
+        """Whether the service did not find an input file that it shows: a fault of its own that others met too."""
+        if not batch.errors or not all(_NOT_FOUND in message for _, _, message in batch.errors):
+            return False
+        if len(self._submissions[part.number]) > _SPURIOUS_TRIES:
+            return False
+        try:
+            self._client.retrieve_file(submission.input_file_id or "")
+        except NotVisibleError:
+            return False
+        return True
 
     def _download(self, part: PartRecord, submission: SubmissionRecord) -> None:
         batch = submission.batch or {}
@@ -307,7 +342,11 @@ class Loop:
         if submission.stage in {"written", "uploading"}:
             self._upload(part, submission)
         if submission.stage == "uploaded" or submission.refused:
-            self._create(part, submission)
+            if self._is_file_ready(part, submission):
+                self._create(part, submission)
+            else:
+                seen.waiting_for.append("the service to look at an input file")
+                seen.is_brief = True
         elif submission.stage == "submitting":
             seen.waiting_for.append("what became of a create that got no answer")
 
@@ -336,8 +375,33 @@ class Loop:
             msg = f"upload: the service received {file.bytes} of the {part.bytes} bytes of part {part.number}"
             raise ServiceError(msg, call="upload")
         submission.input_file_id, submission.input_file_created_at = file.id, file.created_at
+        submission.file_status = file.status
         self._move(part, submission, "uploaded")
         trigger("after_upload")
+
+    def _is_file_ready(self, part: PartRecord, submission: SubmissionRecord) -> bool:
+        """Whether a batch can be made of the uploaded file; some services look at it first, which takes a while."""
+        assert submission.input_file_id is not None
+        if submission.file_status not in _LOOKED_AT:
+            return True
+        submission.file_status = self._client.retrieve_file(submission.input_file_id).status
+        if submission.file_status == "error":
+            submission.reason = "the service refused the input file after the upload"
+            self._move(part, submission, "ended")
+            msg = (
+                f"part {part.number}: the service gave the input file {submission.input_file_id} the status 'error'. "
+                f"Nothing was charged. The file is {self._folder.input_path(part.number)}; the same call sends it anew"
+            )
+            raise InputFileRejectedError(msg)
+        if submission.file_status not in _LOOKED_AT:
+            return True
+        waited = (self._clock.now() - submission.times["uploaded_at"]).total_seconds()
+        if waited > _LOOK_SECONDS:
+            submission.reason = f"the service had not looked at the input file after {_LOOK_SECONDS} seconds"
+            self._move(part, submission, "ended")
+            msg = f"part {part.number}: {submission.reason}. Nothing was charged; the same call uploads it anew"
+            raise RunError(msg)
+        return False
 
     def _create(self, part: PartRecord, submission: SubmissionRecord) -> None:
         assert submission.input_file_id is not None
@@ -379,6 +443,52 @@ class Loop:
         submission.batch_id, submission.status, submission.batch = batch.id, batch.status, batch.raw
         self._move(part, submission, "submitted")
         trigger("after_create")
+
+    # -- another attempt
+
+    def _ask_again(self, seen: Pass) -> None:
+        """Prepare another attempt for the rows that are worth one; it is submitted in the next pass."""
+        states = part_states(self._folder)
+        last = max((state.record.attempt for state in states), default=0)
+        prepared = 0
+        for attempt in range(1, min(last, self._settings.max_attempts - 1) + 1):
+            if attempt <= settled_attempt(self._folder):
+                continue
+            wanted = due(self._folder, attempt)
+            if self._fetch_again(wanted):
+                wanted = due(self._folder, attempt)
+            if wanted.height:
+                forget_results(self._folder)
+                prepared += prepare_retries(self._folder, attempt, wanted, self._settings.limits)
+                codes = ", ".join(f"{count} {code}" for code, count in wanted.group_by("code").len().sort("len").rows())
+                self._notice(f"{wanted.height} rows are asked again, attempt {attempt + 1}: {codes}")
+            trigger("before_settle")
+            settle(self._folder, attempt)
+        seen.done = not prepared
+
+    def _fetch_again(self, wanted: pl.DataFrame) -> bool:
+        """Fetch the files once more that tell nothing of some rows, before those rows are paid for once more."""
+        fetched = False
+        for number in wanted.filter(wanted["code"].is_in(NOT_TOLD))["part"].unique().sort():
+            for submission in self._folder.submissions(number):
+                if submission.stage != "downloaded" or submission.fetched_again_at is not None:
+                    continue
+                for kind in ("output", "error"):
+                    file_id = (submission.batch or {}).get(f"{kind}_file_id")
+                    path = self._folder.result_path(number, submission.number, f"{kind}.again")
+                    if file_id and not path.exists():
+                        self._fetch_copy(file_id, path)
+                submission.fetched_again_at = self._clock.now()
+                self._folder.write_submission(number, submission)
+                fetched = True
+        return fetched
+
+    def _fetch_copy(self, file_id: str, path: Path) -> None:
+        try:
+            with self._folder.receiving(path) as handle:
+                self._client.download(file_id, handle)
+        except NotVisibleError:
+            pass  # what was fetched the first time is all there is
 
     # -- what is on disk
 

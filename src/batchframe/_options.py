@@ -19,14 +19,13 @@ if TYPE_CHECKING:
 
 CHAT = "/v1/chat/completions"
 ENDPOINTS = (CHAT,)
-INCLUDES = ("model", "request_id", "batch_id", "raw")
+INCLUDES = ("model", "request_id", "batch_id", "content_filter", "raw")
 
 # Promised by the public interface and not there yet: refused by name, never silently ignored.
 _NOT_YET = frozenset(
     {
         "images",
         "image_detail",
-        "max_attempts",
         "pilot",
         "max_cost",
         "prices",
@@ -38,7 +37,7 @@ _NOT_YET = frozenset(
         "storage_options",
     }
 )
-_NOT_YET_INCLUDED = frozenset({"cost", "attempts", "logprobs", "tool_calls", "content_filter", "reused"})
+_NOT_YET_INCLUDED = frozenset({"cost", "attempts", "logprobs", "tool_calls", "reused"})
 # What a batch cannot do, whatever the endpoint: streaming has no reader, and a batch is the background already.
 _NEVER = frozenset({"stream", "stream_options", "background"})
 _RESERVED = frozenset({"model", "messages", "input", "prompt", "response_format"})
@@ -63,6 +62,7 @@ class Options:
     client: Any = None
     provider: Any = None
     limits: Limits = field(default_factory=Limits)
+    max_attempts: int = 3
     run_dir: Any = None
     name: str | None = None
     on_null: Literal["skip", "render", "raise"] = "skip"
@@ -220,9 +220,17 @@ def _metadata(name: str, value: Any) -> dict[str, str]:
     return cast("dict[str, str]", value)
 
 
+def _max_attempts(name: str, value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        msg = f"{name} must be a whole number of at least 1 (no row is asked again), got {value!r}"
+        raise OptionError(msg)
+    return value
+
+
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "on_null": _on_null,
     "limits": _limits,
+    "max_attempts": _max_attempts,
     "poll_seconds": _seconds,
     "settle_seconds": _seconds,
     "timeout_seconds": _seconds,

@@ -26,26 +26,32 @@ ANSWER_SCHEMA = {
     "reasoning_tokens": pl.Int64(),
     "code": pl.String(),
     "message": pl.String(),
+    "again": pl.Boolean(),
     "model": pl.String(),
     "request_id": pl.String(),
 }
-RAW = "raw"
-_CODE, _MESSAGE = list(ANSWER_SCHEMA).index("code"), list(ANSWER_SCHEMA).index("message")
+# Columns that are made of a line only when one of them is asked for: they cost a second look at it.
+WHOLE = {"content_filter": pl.String(), "raw": pl.String()}
+_CODE, _MESSAGE, _AGAIN = (list(ANSWER_SCHEMA).index(name) for name in ("code", "message", "again"))
+# Worth another attempt: the request was not executed, or what came of it is nothing.
+_AGAIN_STATUS = frozenset({0, 408, 409, 429})
+_AGAIN_CODES = frozenset({"batch_expired"})
 
 _CUSTOM_ID = re.compile(rb'"custom_id"\s*:\s*("(?:[^"\\]|\\.)*")')
 _decode_chat = msgspec.json.Decoder(ChatLine).decode
 _SUCCESS = range(200, 300)
 
 
-def read_answers(handle: IO[bytes], *, raw: bool = False) -> Iterator[pl.DataFrame]:
+def read_answers(handle: IO[bytes], *, whole: bool = False) -> Iterator[pl.DataFrame]:
     """Yield what the lines of an output or error file say, in the order of the file.
 
     Parameters
     ----------
     handle
         The file, open for reading bytes.
-    raw
-        Whether to add the line itself, as the column ``raw``.
+    whole
+        Whether to add the columns of `WHOLE`: ``content_filter``, what Azure's filter said of prompt and answer, as
+        JSON; and ``raw``, the line itself.
 
     Yields
     ------
@@ -53,7 +59,7 @@ def read_answers(handle: IO[bytes], *, raw: bool = False) -> Iterator[pl.DataFra
         A row a line that names a ``custom_id``, with `ANSWER_SCHEMA`; ``code`` is null where the row succeeded.
         Lines that name none cannot belong to a row; they stay in the file.
     """
-    schema = ANSWER_SCHEMA | ({RAW: pl.String()} if raw else {})
+    schema = ANSWER_SCHEMA | (WHOLE if whole else {})
     # Only ``\\n`` ends a line of a binary file: U+2028 and its like may stand inside a JSON string.
     while lines := handle.readlines(SLICE_BYTES):
         columns: list[list[Any]] = [[] for _ in schema]
@@ -70,10 +76,10 @@ def _read_slice(lines: list[bytes], columns: list[list[Any]]) -> None:
     The loop runs once a row, and most rows are good: it binds its names, makes no object that it can spare, and leaves
     whatever is not simply good to `read_any`.
     """
-    (add_id, add_response, add_finish, add_input, add_output, add_total, add_cached, add_reasoning, _, _,
+    (add_id, add_response, add_finish, add_input, add_output, add_total, add_cached, add_reasoning, _, _, _,
      add_model, add_request_id) = (column.append for column in columns[: len(ANSWER_SCHEMA)])  # fmt: skip
-    add_raw = columns[-1].append if len(columns) > len(ANSWER_SCHEMA) else None
-    failures: list[tuple[int, str, str | None]] = []
+    whole = columns[len(ANSWER_SCHEMA) :]
+    failures: list[tuple[int, str, str | None, bool]] = []
     for line in lines:
         try:
             good = _decode_chat(line)
@@ -101,7 +107,7 @@ def _read_slice(lines: list[bytes], columns: list[list[Any]]) -> None:
             if found is None or answer is None:
                 continue
             if answer.code is not None:
-                failures.append((len(columns[0]), answer.code, answer.message))
+                failures.append((len(columns[0]), answer.code, answer.message, answer.again))
             add_id(found)
             add_response(answer.response)
             add_finish(answer.finish_reason)
@@ -112,13 +118,15 @@ def _read_slice(lines: list[bytes], columns: list[list[Any]]) -> None:
             add_reasoning(answer.reasoning_tokens)
             add_model(answer.model)
             add_request_id(answer.request_id)
-        if add_raw is not None:
-            add_raw(line.rstrip(b"\r\n").decode(errors="replace"))
-    codes, messages = columns[_CODE], columns[_MESSAGE]
+        if whole:
+            whole[0].append(_content_filter(line))
+            whole[1].append(line.rstrip(b"\r\n").decode(errors="replace"))
+    codes, messages, again = columns[_CODE], columns[_MESSAGE], columns[_AGAIN]
     codes += [None] * len(columns[0])
     messages += codes
-    for index, code, message in failures:
-        codes[index], messages[index] = code, message
+    again += codes
+    for index, code, message, may_pass in failures:
+        codes[index], messages[index], again[index] = code, message, may_pass
 
 
 def read_any(line: bytes) -> tuple[str | None, Answer]:
@@ -126,7 +134,7 @@ def read_any(line: bytes) -> tuple[str | None, Answer]:
     try:
         found = msgspec.json.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        return _id_in(line), Answer(code="malformed_line", message=f"the result line is not JSON: {error}")
+        return _id_in(line), Answer(code="malformed_line", message=f"the result line is not JSON: {error}", again=True)
     if not isinstance(found, dict) or not isinstance(found.get("custom_id"), str):
         return None, Answer()
     return found["custom_id"], _read_object(found)
@@ -137,7 +145,7 @@ def _read_object(line: dict[str, Any]) -> Answer:
     if not isinstance(response, dict):
         if error:
             return _failure(error, None)
-        return Answer(code="empty_response", message="the line has neither a response nor an error")
+        return Answer(code="empty_response", message="the line has neither a response nor an error", again=True)
     request_id = response.get("request_id")
     request_id = request_id if isinstance(request_id, str) else None
     status, body = response.get("status_code"), _body(response.get("body"))
@@ -147,7 +155,7 @@ def _read_object(line: dict[str, Any]) -> Answer:
         told = body.get("error", body) if isinstance(body, dict) else body
         answer = _failure(told or error, status)
     elif body is None or body in ({}, ""):
-        answer = Answer(code="empty_response", message=f"status {status} without a body")
+        answer = Answer(code="empty_response", message=f"status {status} without a body", again=True)
     elif not isinstance(body, dict):
         answer = Answer(code="invalid_response", message=f"the body is {type(body).__name__}, not an object")
     elif body.get("error") and "choices" not in body:
@@ -171,14 +179,33 @@ def _body(body: Any) -> Any:
 def _failure(error: Any, status: int | None) -> Answer:
     """Return the service's own code (its ``code``, else its ``type``, else ``http_<status>``) and its words."""
     fallback = "unknown_error" if status is None else f"http_{status}"
+    again = status is not None and (status in _AGAIN_STATUS or status >= 500)  # noqa: PLR2004
     if not isinstance(error, dict):
         said = error if isinstance(error, str) else ""
-        return Answer(code=fallback, message=said or f"the service gave no reason ({fallback})")
+        return Answer(code=fallback, message=said or f"the service gave no reason ({fallback})", again=again)
     code = error.get("code") or error.get("type") or fallback
+    again = again or code in _AGAIN_CODES
     message = error.get("message")
     if not isinstance(message, str) or not message:
         message = msgspec.json.encode(error).decode() if error else f"the service gave no reason ({fallback})"
-    return Answer(code=str(code), message=message)
+    return Answer(code=str(code), message=message, again=again)
+
+
+def _content_filter(line: bytes) -> str | None:
+    """Return what the content filter said of the prompt and of the answer, as JSON; None where it said nothing."""
+    try:
+        response = msgspec.json.decode(line).get("response") or {}
+        body = _body(response.get("body")) or {}
+        inner = (body.get("error") or {}).get("innererror") or {}
+        choices = body.get("choices") or [{}]
+        said = {
+            "prompt": body.get("prompt_filter_results") or inner.get("content_filter_result"),
+            "response": choices[0].get("content_filter_results"),
+        }
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, AttributeError, LookupError, TypeError):
+        return None
+    found = {name: value for name, value in said.items() if value}
+    return msgspec.json.encode(found).decode() if found else None
 
 
 def _id_in(line: bytes) -> str | None:

@@ -16,7 +16,8 @@ from batchframe._events import Event, Listener, ignore, logger
 from batchframe._exceptions import RunMismatchError, RunPendingError, warn
 from batchframe._frames import OURS
 from batchframe._loop import Clock, Loop, LoopSettings, Pass
-from batchframe._results import RAW
+from batchframe._results import WHOLE
+from batchframe._retry import is_settled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from batchframe._types import Account, RunRecord
 
 _UNREACHABLE_SECONDS = 60.0
-_MIN_POLL_SECONDS, _MAX_POLL_SECONDS = 5.0, 60.0
+_BRIEF_SECONDS, _MIN_POLL_SECONDS, _MAX_POLL_SECONDS = 1.0, 5.0, 60.0
 _TIME = pl.Datetime("us", "UTC")
 _BATCHES = {
     "part": pl.Int64(),
@@ -231,12 +232,14 @@ class Run:
                 raise RunMismatchError(msg)
             settings = LoopSettings(
                 run_id=self.id,
-                endpoint=self._record.identity.endpoint,
+                endpoint=self._record.options.get("url") or self._record.identity.endpoint,
                 completion_window=self._options.completion_window,
                 metadata=self._options.metadata,
                 expires_after=self._options.expires_after,
                 settle_seconds=self._options.settle_seconds,
                 max_in_flight=self._options.limits.max_in_flight,
+                max_attempts=self._options.max_attempts,
+                limits=self._options.limits.over(client.limits),
             )
             self._loop = Loop(self._folder, client, settings, listen=self._tell, clock=self._clock)
             self._begun = self._clock.monotonic()
@@ -251,11 +254,14 @@ class Run:
     def _interval(self, state: tenacity.RetryCallState) -> float:
         """Return how long to wait before the next pass: a second at first, since bad files fail at once, then more."""
         assert state.outcome is not None
-        trouble = state.outcome.result().trouble
-        seconds = self._options.poll_seconds
-        if seconds is None:
-            grown = min(_MAX_POLL_SECONDS, _MIN_POLL_SECONDS * 1.3 ** (state.attempt_number - 2))
-            seconds = 1.0 if state.attempt_number == 1 else grown * (0.8 + 0.4 * self._clock.chance())
+        seen = state.outcome.result()
+        trouble, seconds = seen.trouble, self._options.poll_seconds
+        if seconds is None and (state.attempt_number == 1 or seen.is_brief):
+            seconds = _BRIEF_SECONDS
+        elif seconds is None:
+            least = self._connected().min_poll_seconds
+            grown = max(least, min(_MAX_POLL_SECONDS, _MIN_POLL_SECONDS * 1.3 ** (state.attempt_number - 2)))
+            seconds = grown * (1 + 0.2 * self._clock.chance())
         return max(seconds, 0.0 if trouble is None else trouble.retry_after_seconds or 0.0)
 
     def _how_to_go_on(self) -> str:
@@ -278,7 +284,7 @@ class Run:
         if self.is_finished:
             return self.scan().collect()
         options = self._options
-        blocks = blocks_so_far(self._folder, self._view, raw=RAW in options.include)
+        blocks = blocks_so_far(self._folder, self._view, whole=self._is_whole)
         return pl.concat([shown(block.lazy(), OURS, options.include, options.prefix).collect() for block in blocks])
 
     def scan(self) -> pl.LazyFrame:
@@ -286,7 +292,7 @@ class Run:
         if not self.is_finished:
             return self.result().lazy()
         options = self._options
-        note = final_blocks(self._folder, self._view, raw=RAW in options.include)
+        note = final_blocks(self._folder, self._view, whole=self._is_whole)
         return shown(scan_final(self._view or self._folder, note), note.prefix, options.include, options.prefix)
 
     def added_to(self, frame: pl.DataFrame) -> pl.DataFrame:
@@ -347,19 +353,25 @@ class Run:
             warn(f"{bad} of {self._rows} rows did not succeed: {counts}. See their error column, or run.errors()")
 
     @property
+    def _is_whole(self) -> bool:
+        return not WHOLE.keys().isdisjoint(self._options.include)
+
+    @property
     def is_finished(self) -> bool:
         """Whether every row has its outcome; as far as is known here, without asking the service."""
         if not self._finished:
-            self._finished = not any(state.is_live for state in part_states(self._folder))
+            states = part_states(self._folder)
+            is_live = any(state.is_live for state in states)
+            self._finished = not is_live and is_settled(self._folder, states, self._options.max_attempts)
         return self._finished
 
     def _status(self, seen: Pass) -> RunStatus:
         if self.is_finished:
-            note = final_blocks(self._folder, self._view, raw=RAW in self._options.include)
+            note = final_blocks(self._folder, self._view, whole=self._is_whole)
             counts, usage = note.counts, note.usage
         else:
             counts, usage = dict.fromkeys(OUTCOMES, 0), dict.fromkeys(TOKENS, 0)
-            for block in blocks_so_far(self._folder, self._view, raw=False):
+            for block in blocks_so_far(self._folder, self._view, whole=False):
                 tally(block, counts, usage)
         statuses = self.batches()["status"].drop_nulls()
         return RunStatus(

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import polars as pl
 
 RECORD = "run.json"
+# Files that tell nothing of some rows are fetched once more; both copies are kept, and the better answer counts.
+RESULT_KINDS = ("output", "error", "output.again", "error.again")
 
 
 class RunFolder:
@@ -136,6 +138,15 @@ class RunFolder:
         except (FileNotFoundError, msgspec.DecodeError):
             return None
 
+    def remove_note(self, name: str) -> None:
+        """Remove a small JSON file, where it is there."""
+        (self.path / name).unlink(missing_ok=True)
+
+    def views(self) -> list[RunFolder]:
+        """Return the other arrangements that are kept of the run."""
+        folder = self.path / "views"
+        return [RunFolder(path) for path in sorted(folder.iterdir())] if folder.is_dir() else []
+
     # -- parts and their submissions
 
     def part_path(self, number: int) -> Path:
@@ -185,7 +196,7 @@ class RunFolder:
         """
         found = []
         for submission in self.submissions(number):
-            here = [(kind, self.result_path(number, submission.number, kind)) for kind in ("output", "error")]
+            here = [(kind, self.result_path(number, submission.number, kind)) for kind in RESULT_KINDS]
             there = [(submission, kind, path) for kind, path in here if path.is_file()]
             if submission.stage == "downloaded" and not there:
                 msg = f"{here[0][1]} is gone, although it was downloaded: restore it from a copy of the run"

@@ -113,6 +113,7 @@ class SubmissionRecord(msgspec.Struct):
     stage: Stage = "written"
     input_file_id: str | None = None
     input_file_created_at: datetime | None = None
+    file_status: str | None = None
     batch_id: str | None = None
     status: str | None = None
     batch: dict[str, Any] | None = None
@@ -121,6 +122,7 @@ class SubmissionRecord(msgspec.Struct):
     times: dict[str, datetime] = {}
     refused: bool = False
     doubt_at: datetime | None = None
+    fetched_again_at: datetime | None = None
     input_deleted_at: datetime | None = None
 
     @property

@@ -1,0 +1,71 @@
+"""What a part's result files say, parsed once and kept as Arrow files: whoever asks later reads those."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from batchframe._results import ANSWER_SCHEMA, WHOLE, read_answers
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from batchframe._store import RunFolder
+
+_BATCH_ID = {"batch_id": pl.String()}
+
+
+def known_schema(*, whole: bool) -> dict[str, pl.DataType]:
+    """Return the columns of the Arrow files."""
+    return ANSWER_SCHEMA | _BATCH_ID | (WHOLE if whole else {})
+
+
+def part_answers(folder: RunFolder, part: int, *, whole: bool = False) -> list[Path]:
+    """Return the Arrow files of a part's answers, in the order in which they were asked for.
+
+    Parameters
+    ----------
+    folder
+        The run.
+    part
+        The part.
+    whole
+        Whether with the columns that take a second look at each line.
+    """
+    paths = [path for _, _, path in folder.result_files(part)]
+    # Result files are never changed, but more of them may come.
+    target = _root(folder, whole=whole) / f"{part:04d}-{len(paths)}-{sum(path.stat().st_size for path in paths)}"
+    if not target.is_dir():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        making = target.with_name(f".{target.name}-{os.getpid()}-{secrets.token_hex(4)}")
+        making.mkdir()
+        _parse(folder, part, making, whole=whole)
+        try:
+            making.rename(target)
+        except OSError:  # another process was quicker: it read the same bytes
+            shutil.rmtree(making, ignore_errors=True)
+    return sorted(target.glob("*.arrow"))
+
+
+def forget_answers(folder: RunFolder) -> None:
+    """Remove the Arrow files: they are made anew from the bytes when they are needed."""
+    for whole in (False, True):
+        shutil.rmtree(_root(folder, whole=whole), ignore_errors=True)
+
+
+def _root(folder: RunFolder, *, whole: bool) -> Path:
+    return folder.path / "results" / (".answers-whole" if whole else ".answers")
+
+
+def _parse(folder: RunFolder, part: int, making: Path, *, whole: bool) -> None:
+    index = 0
+    for submission, _, path in folder.result_files(part):
+        with path.open("rb") as handle:
+            for answers in read_answers(handle, whole=whole):
+                known = answers.with_columns(pl.lit(submission.batch_id, pl.String).alias("batch_id"))
+                known.select(*known_schema(whole=whole)).write_ipc(making / f"{index:06d}.arrow")
+                index += 1
