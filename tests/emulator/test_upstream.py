@@ -17,6 +17,7 @@ import pytest
 import batchframe.emulator._upstream as upstream_module
 from batchframe.emulator import create_app
 from batchframe.emulator._backing import Backing
+from batchframe.emulator._execution import Execution
 from batchframe.testing import emulator
 
 from .conftest import body, create, ended, jsonl, read, request, upload, wait
@@ -132,6 +133,18 @@ def test_the_concurrency_is_used_and_held_over_all_batches(client, upstream):
     assert all(wait(client, batch.id).request_counts.completed == 20 for batch in batches)
     assert upstream.most == 4
     assert len(upstream.seen) == sum(upstream.seen.values()) == 60
+
+
+def test_only_the_lines_under_way_are_in_memory(client, upstream, monkeypatch):
+    taken = []
+    following = Execution._next
+    monkeypatch.setattr(Execution, "_next", lambda self: taken.append(following(self)) or taken[-1])
+    batch = create(client, upload(client, jsonl(*(request(f"hold {number}") for number in range(50)))))
+    wait(client, batch.id, lambda _: upstream.now == 4)
+    time.sleep(0.1)
+    assert len(taken) == 4
+    upstream.release.set()
+    assert wait(client, batch.id).request_counts.completed == 50
 
 
 @pytest.mark.parametrize("how", ["cancel", "expire"])

@@ -66,8 +66,8 @@ def serve(
         None takes the defaults.
     upstream
         The base URL of an OpenAI-compatible server (``http://127.0.0.1:8000/v1``) that answers each request. Its
-        replies become the result lines; 429, 5xx and broken connections are tried again for some minutes first. None:
-        the emulator's own answers.
+        replies become the result lines; 429, 5xx and broken connections are tried again first, for about a minute.
+        None: the emulator's own answers.
     upstream_key
         The key of that server. It is sent there, and neither shown nor written anywhere.
     concurrency

@@ -93,7 +93,7 @@ class Upstream:
         url = self._base_url + endpoint.removeprefix("/v1")
         try:
             response = await self._client.post(url, content=body)
-        except _transport.TransportError as exc:
+        except _transport.RequestError as exc:
             return Reply(0, None, f"{type(exc).__name__}: {exc}".rstrip(": "))
         status, request_id = response.status_code, response.headers.get("x-request-id")
         try:
