@@ -235,7 +235,8 @@ def test_the_window_ends_while_nobody_serves(tmp_path, upstream):
     assert sum(upstream.seen.values()) == asked
 
 
-def test_a_death_between_the_result_files_and_the_end(tmp_path, upstream, monkeypatch):
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_a_death_between_the_result_files_and_the_end(tmp_path, upstream, monkeypatch, shuffle):
     def die(self, job):
         if job.batch.status == "completed":
             raise RuntimeError("as if killed")
@@ -243,7 +244,7 @@ def test_a_death_between_the_result_files_and_the_end(tmp_path, upstream, monkey
 
     keep = State.keep
     monkeypatch.setattr(State, "keep", die)
-    with emulator(state_dir=tmp_path, upstream=upstream.url) as service:
+    with emulator(state_dir=tmp_path, upstream=upstream.url, shuffle=shuffle) as service:
         batch = ended(service.client(), request("a"), request("bad"))
     monkeypatch.setattr(State, "keep", keep)
     with emulator(state_dir=tmp_path, upstream=upstream.url) as service:

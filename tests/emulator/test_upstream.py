@@ -173,9 +173,24 @@ def test_a_stop_does_not_wait_for_a_pause_to_end(client, upstream, monkeypatch):
     wait(client, batch.id, lambda _: len(upstream.seen) == 4)
     client.batches.cancel(batch.id)
     batch = wait(client, batch.id, seconds=5)
-    assert len(upstream.seen) == 4
+    assert sum(upstream.seen.values()) == 4
     assert {line["error"]["code"] for line in read(client, batch.error_file_id)} == {"batch_cancelled"}
     assert len(read(client, batch.error_file_id)) == 6
+
+
+def test_a_stopped_batch_that_waits_for_another_begins_nothing(client, upstream):
+    first = create(client, upload(client, jsonl(*(request(f"hold {number}") for number in range(4)))))
+    wait(client, first.id, lambda _: upstream.now == 4)
+    second = create(client, upload(client, jsonl(*(request(f"late {number}") for number in range(10)))))
+    wait(client, second.id, lambda now: now.status == "in_progress")
+    client.batches.cancel(second.id)
+    time.sleep(0.15)
+    upstream.release.set()
+    second = wait(client, second.id)
+    assert (second.status, second.output_file_id) == ("cancelled", None)
+    assert len(read(client, second.error_file_id)) == 10
+    assert not [prompt for prompt in upstream.seen if prompt.startswith("late")]
+    assert wait(client, first.id).request_counts.completed == 4
 
 
 def test_azure_lines_keep_their_form(upstream):

@@ -58,14 +58,11 @@ class Forwarding(Execution):
             await asyncio.gather(*workers, return_exceptions=True)
 
     async def _work(self) -> None:
-        while not self._stopped.is_set() and (raw := super()._next()) is not None:
+        while (raw := super()._next()) is not None:
             line = _decode(raw)
             try:
                 reply = await self._upstream.post(line.url, bytes(line.body), self._stopped)
             except StoppedError:
-                self._given_up.append(raw)
-                return
-            if self._stopped.is_set() and reply.is_transient:
                 self._given_up.append(raw)
                 return
             self._take(line, reply)

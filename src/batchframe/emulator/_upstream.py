@@ -65,7 +65,8 @@ class Upstream:
         self._client = _transport.AsyncClient(
             headers=headers,
             timeout=_transport.Timeout(_TIMEOUT_SECONDS, connect=_CONNECT_SECONDS),
-            limits=_transport.Limits(max_connections=backing.concurrency),
+            # The slots are the bound; a wait for a connection would count as one that failed.
+            limits=_transport.Limits(max_connections=None, max_keepalive_connections=backing.concurrency),
         )
 
     async def close(self) -> None:
