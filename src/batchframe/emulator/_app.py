@@ -15,15 +15,16 @@ from batchframe.emulator._service import Service
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from batchframe.emulator._backing import Backing
     from batchframe.emulator._settings import Settings
 
 
-def build_app(settings: Settings) -> Starlette:
+def build_app(settings: Settings, backing: Backing | None = None) -> Starlette:
     """Build the application; its service lives from its startup to its shutdown."""
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        service = Service(settings)
+        service = Service(settings, backing)
         app.state.service = service
         try:
             yield

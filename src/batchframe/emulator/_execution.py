@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 import msgspec
 
 from batchframe.emulator import _azure_lines as azure_lines
+from batchframe.emulator import _resuming as resuming
 from batchframe.emulator import _row_effects as effects
 from batchframe.emulator._answers import respond
 from batchframe.emulator._bodies import check_body
@@ -72,6 +73,8 @@ class Execution:
         self.done = 0
         self.completed = 0
         self.failed = 0
+        self._known: set[str] = set()
+        self._take_up()
 
     def run(self, requests: int, seconds: float) -> None:
         """Execute the next `requests`, or as many of them as take `seconds`."""
@@ -91,6 +94,7 @@ class Execution:
             if time.monotonic() > until:
                 break
         self._ledger.add(b"".join(records), executions=len(records), billed=billed)
+        self.flush()
         self.completed += done - failed
         self.failed += failed
         self.done += done
@@ -122,9 +126,31 @@ class Execution:
 
     def _next(self) -> bytes | None:
         while line := self._source.readline():
-            if not line.isspace():
+            if not line.isspace() and not (self._known and _decode(line)["custom_id"] in self._known):
                 return line
         return None
+
+    def flush(self) -> None:
+        """Make what was written outlive this process."""
+        self._output.flush()
+        self._errors.flush()
+
+    def _take_up(self) -> None:
+        """Count what an earlier process has written, and do not execute it again."""
+        for file, is_output in ((self._output, True), (self._errors, False)):
+            for line in resuming.read(file.lines()):
+                self._known.add(line.custom_id)
+                if is_output:
+                    self._count(line.body)
+                self.completed += is_output
+                self.failed += not (is_output or line.was_abandoned)
+        self.done = len(self._known)
+
+    def _count(self, body: Any) -> None:
+        used = resuming.tokens_of(body)
+        self._input_tokens += used.input
+        self._output_tokens += used.output
+        self._reasoning_tokens += used.reasoning
 
     def _execute(self, line: bytes, now: int, position: int) -> _Row:
         request = _decode(line)

@@ -95,7 +95,8 @@ async def check_input(service: Service, file_id: str, endpoint: str, owner: str)
     if not (is_azure and settings.errors_at_create) and settings.over_limit_at != "create":
         return None
     with service.files.path(file_id).open("rb") as source:
-        work = functools.partial(validate, source, endpoint, settings, service.abort)
+        is_forwarded = service.upstream is not None
+        work = functools.partial(validate, source, endpoint, settings, service.abort, is_forwarded=is_forwarded)
         validation = await service.in_thread(work)
     if validation.errors and is_azure and settings.errors_at_create:
         raise errors.refused_file(validation.errors)

@@ -44,16 +44,33 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
-        self._file = path.open("wb")
         self.executions = 0
         self.billed = 0
+        if path.exists():
+            self._take_up()
+        self._file = path.open("ab")
 
     def add(self, records: bytes, *, executions: int, billed: int) -> None:
         """Append packed records, and what they sum to."""
         with self._lock:
             self._file.write(records)
+            # What is in the operating system's hands outlives this process.
+            self._file.flush()
             self.executions += executions
             self.billed += billed
+
+    def _take_up(self) -> None:
+        """Sum what an earlier process wrote; a last record that it did not finish is cut off."""
+        whole = 0
+        with self._path.open("r+b") as file:
+            while len(head := file.read(_HEAD.size)) == _HEAD.size:
+                _, is_billed, length = _HEAD.unpack(head)
+                if len(file.read(length)) < length:
+                    break
+                whole += _HEAD.size + length
+                self.executions += 1
+                self.billed += is_billed
+            file.truncate(whole)
 
     def close(self) -> None:
         """Close the file."""

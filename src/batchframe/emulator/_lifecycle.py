@@ -11,9 +11,10 @@ import shutil
 import time
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
-from batchframe.emulator._batches import WINDOW, Batch, Errors, LineError
+from batchframe.emulator._batches import TERMINAL, WINDOW, Batch, Errors, LineError
 from batchframe.emulator._errors import ApiError
 from batchframe.emulator._execution import Execution, usage_object
+from batchframe.emulator._forwarding import Forwarding
 from batchframe.emulator._intake import add_output
 from batchframe.emulator._model_table import described
 from batchframe.emulator._refusals import refusal
@@ -59,8 +60,8 @@ class Job:
         self.idle = asyncio.Event()
         self._folder = folder
         self._order = order
-        self._deadline = deadline
-        self._life_seconds = life_seconds
+        self.deadline = deadline
+        self.life_seconds = life_seconds
         self._steps = 0
         self._execution: Execution | None = None
 
@@ -85,6 +86,10 @@ class Job:
         if self._execution is not None:
             self._execution.close()
 
+    def clean(self) -> None:
+        """Remove what the work needed."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
     async def drive(self, service: Service) -> None:
         """Take the batch from its creation to its end."""
         try:
@@ -94,24 +99,50 @@ class Job:
             _logger.exception("the emulator failed on %s", self.batch.id)
             self._fail([LineError("emulator_error", f"{type(exc).__name__}: {exc}")])
         finally:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            if self.batch.status in TERMINAL:
+                service.state.keep(self)
+                self.clean()
             service.dequeue(self)
             self.idle.set()
 
     async def _drive(self, service: Service) -> None:
+        batch = self.batch
+        if batch.in_progress_at is not None:
+            # Another process began; what it wrote is not executed again.
+            source = service.state.own_input(batch.id, service.files.path(batch.input_file_id)).open("rb")
+            self._make_execution(service, source, batch.model or "", batch.request_counts.total)
+            self._check_deadline()
+        elif not await self._validate(service):
+            return
+        if self._execution is not None and self.stop is None:
+            await self._execute(service, self._execution)
+        if self.stop is None:
+            batch.status, batch.finalizing_at = "finalizing", batch.finalizing_at or int(time.time())
+            service.state.keep(self)
+            await self._gate(service, service.settings.seconds.finalizing)
+            await self._hold(self.troubles.hold("finalizing"))
+        if self.stop == "cancel":
+            await self._gate(service, service.settings.seconds.cancelling, stoppable=False)
+        await self._finish(service)
+
+    async def _validate(self, service: Service) -> bool:
+        """Take the batch to its execution; False: it ended before."""
         batch = self.batch
         await self._gate(service, service.settings.seconds.validating)
         await self._hold(self.troubles.hold("validating"))
         failure = self.troubles.failure(batch, service.settings.organization)
         if self.stop is None and failure is not None:
             self._fail(failure.data)
-            return
+            return False
         if self.stop is None:
             source = self._open(service)
             if isinstance(source, LineError):
                 self._fail([source])
-                return
-            work = functools.partial(validate, source, batch.endpoint, service.settings, service.abort)
+                return False
+            is_forwarded = service.upstream is not None
+            work = functools.partial(
+                validate, source, batch.endpoint, service.settings, service.abort, is_forwarded=is_forwarded
+            )
             validation = await service.in_thread(work)
             refused = None if validation.errors else service.enqueue(self, validation)
             if refused is not None:
@@ -123,16 +154,8 @@ class Job:
                 # Cancelled meanwhile: that word stands, whatever was found.
                 if self.stop is None:
                     self._fail(validation.errors)
-                    return
-        if self._execution is not None and self.stop is None:
-            await self._execute(service, self._execution)
-        if self.stop is None:
-            batch.status, batch.finalizing_at = "finalizing", int(time.time())
-            await self._gate(service, service.settings.seconds.finalizing)
-            await self._hold(self.troubles.hold("finalizing"))
-        if self.stop == "cancel":
-            await self._gate(service, service.settings.seconds.cancelling, stoppable=False)
-        await self._finish(service)
+                    return False
+        return True
 
     def _open(self, service: Service) -> BinaryIO | LineError:
         file_id, window = self.batch.input_file_id, self.batch.completion_window
@@ -147,28 +170,51 @@ class Job:
             return refusal("file", is_azure=False, value=file_id, organization=organization)
         if file.purpose != "batch":
             return refusal("purpose", is_azure=False, value=file.purpose)
-        return service.files.path(file_id).open("rb")
+        return service.state.own_input(self.id, service.files.path(file_id)).open("rb")
 
     def _accept(self, service: Service, source: BinaryIO, validation: Validation) -> None:
         source.seek(0)
-        name = validation.model or ""
+        self._make_execution(service, source, validation.model or "", validation.requests)
+        self.batch.request_counts.total = validation.requests
+        if self.stop is None:
+            self.batch.status, self.batch.in_progress_at = "in_progress", int(time.time())
+        service.state.keep(self)
+
+    def _make_execution(self, service: Service, source: BinaryIO, name: str, requests: int) -> None:
         model = described(model_behind(name, service.settings) or name)
-        self._execution = Execution(
+        upstream = service.upstream
+        make = Execution if upstream is None else functools.partial(Forwarding, upstream)
+        self._execution = make(
             source,
             self._folder,
-            requests=validation.requests,
+            requests=requests,
             ledger=service.ledger,
             order=self._order,
             faults=service.row_faults,
             model=model,
             dialect=service.settings.speaks,
         )
-        self.batch.model = model.snapshot
-        self.batch.request_counts.total = validation.requests
-        if self.stop is None:
-            self.batch.status, self.batch.in_progress_at = "in_progress", int(time.time())
+        self.batch.model = model.snapshot if upstream is None else name or None
+        self._count(self._execution)
+
+    async def _forward(self, execution: Forwarding) -> None:
+        work = asyncio.ensure_future(execution.forward())
+        try:
+            while not work.done():
+                await asyncio.wait({work}, timeout=_SLICE_SECONDS)
+                self._count(execution)
+                self._check_deadline()
+                if self.stop is not None:
+                    execution.stop()
+        finally:
+            work.cancel()
+            await asyncio.wait({work})
+        work.result()
 
     async def _execute(self, service: Service, execution: Execution) -> None:
+        if isinstance(execution, Forwarding):
+            await self._forward(execution)
+            return
         started = time.monotonic()
         while execution.done < execution.requests and self.stop is None:
             settings = service.settings
@@ -190,9 +236,12 @@ class Job:
             while execution.done < target and self.stop is None:
                 requests = target - execution.done
                 await service.in_thread(functools.partial(execution.run, requests, _SLICE_SECONDS))
-                self.batch.request_counts.completed = execution.completed
-                self.batch.request_counts.failed = execution.failed
+                self._count(execution)
                 self._check_deadline()
+
+    def _count(self, execution: Execution) -> None:
+        self.batch.request_counts.completed = execution.completed
+        self.batch.request_counts.failed = execution.failed
 
     async def _interrupt(self, fault: BatchFault) -> None:
         if fault.kind == "cancel":
@@ -229,7 +278,8 @@ class Job:
         if path is None:
             return None
         filename = f"{self.batch.id}_{what}.jsonl"
-        return add_output(service, path, filename, self._life_seconds, self.owner).id
+        path = service.state.handed_over(path)
+        return add_output(service, path, filename, self.life_seconds, self.owner).id
 
     def _leaves_no_trace(self) -> bool:
         """Say whether rows that were not executed stand in neither file."""
@@ -290,7 +340,7 @@ class Job:
 
     async def _pause(self, seconds: float | None) -> None:
         """Sleep until something changes, `seconds` have passed or the window has ended."""
-        limits = [self._deadline - time.time()] if self.stop is None else []
+        limits = [self.deadline - time.time()] if self.stop is None else []
         if seconds is not None:
             limits.append(seconds)
         self.wake.clear()
@@ -299,5 +349,5 @@ class Job:
         self._check_deadline()
 
     def _check_deadline(self) -> None:
-        if self.stop is None and time.time() >= self._deadline:
+        if self.stop is None and time.time() >= self.deadline:
             self.stop = "expire"

@@ -6,21 +6,33 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from batchframe.emulator._backing import DEFAULT_CONCURRENCY, Backing, split
 from batchframe.emulator._settings import Settings, changed
 
 if TYPE_CHECKING:
+    import os
+
     from starlette.applications import Starlette
 
     from batchframe.emulator._server import ThreadServer
 
 
-def create_app(settings: Settings | None = None) -> Starlette:
+def create_app(
+    settings: Settings | None = None,
+    *,
+    upstream: str | None = None,
+    upstream_key: str | None = None,
+    concurrency: int = DEFAULT_CONCURRENCY,
+    state_dir: str | os.PathLike[str] | None = None,
+) -> Starlette:
     """Build the emulator as an ASGI application, for a server of your own.
 
     Parameters
     ----------
     settings
         None takes the defaults.
+    upstream, upstream_key, concurrency, state_dir
+        As for :func:`serve`.
 
     Notes
     -----
@@ -30,10 +42,20 @@ def create_app(settings: Settings | None = None) -> Starlette:
     _need_extra()
     from batchframe.emulator._app import build_app  # noqa: PLC0415 - only with the extra
 
-    return build_app(settings or Settings())
+    backing = Backing(upstream=upstream, upstream_key=upstream_key, concurrency=concurrency, state_dir=state_dir)
+    return build_app(settings or Settings(), backing)
 
 
-def serve(host: str = "127.0.0.1", port: int = 8080, settings: Settings | None = None) -> None:
+def serve(
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    settings: Settings | None = None,
+    *,
+    upstream: str | None = None,
+    upstream_key: str | None = None,
+    concurrency: int = DEFAULT_CONCURRENCY,
+    state_dir: str | os.PathLike[str] | None = None,
+) -> None:
     """Run the emulator until it is interrupted; one line on stderr says its base URL when it is ready.
 
     Parameters
@@ -42,20 +64,36 @@ def serve(host: str = "127.0.0.1", port: int = 8080, settings: Settings | None =
         Where to listen; port 0 takes a free one.
     settings
         None takes the defaults.
+    upstream
+        The base URL of an OpenAI-compatible server (``http://127.0.0.1:8000/v1``) that answers each request. Its
+        replies become the result lines; 429, 5xx and broken connections are tried again first, for about a minute.
+        None: the emulator's own answers.
+    upstream_key
+        The key of that server. It is sent there, and neither shown nor written anywhere.
+    concurrency
+        How many requests that server gets at a time, from all batches together.
+    state_dir
+        A folder for files, batches, results and the ledger, with which the next process goes on where this one ended,
+        however it ended. At most the requests that were under way then are executed twice. None: nothing is kept.
     """
     _need_extra()
     from batchframe.emulator._server import run  # noqa: PLC0415 - only with the extra
 
-    run(host, port, settings or Settings())
+    backing = Backing(upstream=upstream, upstream_key=upstream_key, concurrency=concurrency, state_dir=state_dir)
+    run(host, port, settings or Settings(), backing)
 
 
 def thread_server(settings: dict[str, Any]) -> ThreadServer:
-    """Make a server that runs in a thread, as :func:`batchframe.testing.emulator` uses it."""
+    """Make a server that runs in a thread, as :func:`batchframe.testing.emulator` uses it.
+
+    `settings` may also name what :func:`serve` takes besides them.
+    """
     _need_extra()
     from batchframe.emulator._server import ThreadServer  # noqa: PLC0415 - only with the extra
 
+    backing, settings = split(settings)
     try:
-        return ThreadServer(changed(Settings(), settings))
+        return ThreadServer(changed(Settings(), settings), backing)
     except msgspec.ValidationError as exc:
         raise TypeError(f"not a setting of the emulator: {exc}") from exc
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Iterator
     from pathlib import Path
 
 # Lines are copied in another order by seeks; written out in pieces of about this size.
@@ -18,20 +19,39 @@ class ResultFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file = path.open("wb", buffering=_PIECE_BYTES)
         self._offsets = array("Q", [0])
+        if path.exists():
+            self._find_lines()
+        self._file = path.open("ab", buffering=_PIECE_BYTES)
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
+
+    def _find_lines(self) -> None:
+        """Take up what an earlier process wrote; a last line that it did not finish is cut off."""
+        with self._path.open("r+b") as file:
+            for line in file:
+                if line.endswith(b"\n"):
+                    self._offsets.append(self._offsets[-1] + len(line))
+            file.truncate(self._offsets[-1])
+
+    def lines(self) -> Iterator[bytes]:
+        """Read the lines that have been written."""
+        self.flush()
+        with self._path.open("rb") as file:
+            yield from file
+
+    def flush(self) -> None:
+        """Hand what was written to the operating system, which keeps it when this process dies."""
+        self._file.flush()
 
     def write(self, line: bytes) -> None:
         """Append one line; it brings its newline."""
         self._offsets.append(self._offsets[-1] + self._file.write(line))
 
     def close(self) -> None:
-        """Close the file and remove it."""
+        """Close the file; it goes with the folder of its batch."""
         self._file.close()
-        self._path.unlink(missing_ok=True)
 
     def finish(self, order: random.Random | None) -> Path | None:
         """Close the file, its lines shuffled by `order`, and return where it is; None when it has no lines."""
@@ -51,5 +71,4 @@ class ResultFile:
                 start = self._offsets[number]
                 source.seek(start)
                 target.write(source.read(self._offsets[number + 1] - start))
-        self._path.unlink()
         return shuffled

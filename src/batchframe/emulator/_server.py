@@ -13,10 +13,12 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from batchframe.emulator._app import build_app
+from batchframe.emulator._state import check_free
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from batchframe.emulator._backing import Backing
     from batchframe.emulator._dialects import Dialect
     from batchframe.emulator._service import Service
     from batchframe.emulator._settings import Settings
@@ -76,8 +78,9 @@ def endpoint(sock: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def run(host: str, port: int, settings: Settings) -> None:
+def run(host: str, port: int, settings: Settings, backing: Backing) -> None:
     """Serve until interrupted."""
+    check_free(backing.state_dir)
     sock = listen(host, port)
     url = endpoint(sock) + settings.speaks.prefix
 
@@ -87,14 +90,15 @@ def run(host: str, port: int, settings: Settings) -> None:
 
     # uvicorn ends its work at the first signal and then lets it take its course.
     with contextlib.suppress(KeyboardInterrupt):
-        _Server(build_app(settings), announce).run(sockets=[sock])
+        _Server(build_app(settings, backing), announce).run(sockets=[sock])
 
 
 class ThreadServer:
     """A server in a thread of its own, and the way to its event loop."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._app = build_app(settings)
+    def __init__(self, settings: Settings, backing: Backing) -> None:
+        check_free(backing.state_dir)
+        self._app = build_app(settings, backing)
         self._ready = threading.Event()
         self._server = _Server(self._app, self._on_ready)
         self._socket = listen("127.0.0.1", 0)

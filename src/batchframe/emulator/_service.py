@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from batchframe.emulator import _errors as errors
+from batchframe.emulator._backing import Backing
 from batchframe.emulator._batches import TERMINAL, Batch, check_create
 from batchframe.emulator._dues import Dues
 from batchframe.emulator._faults import Faults
-from batchframe.emulator._files import Files
 from batchframe.emulator._ids import Ids
 from batchframe.emulator._intake import check_input
 from batchframe.emulator._ledger import Ledger
@@ -30,7 +30,9 @@ from batchframe.emulator._lifecycle import Job
 from batchframe.emulator._quota import Quota
 from batchframe.emulator._row_faults import RowFaults
 from batchframe.emulator._settings import Settings, changed
+from batchframe.emulator._state import State, drop_results
 from batchframe.emulator._troubles import Troubles
+from batchframe.emulator._upstream import Upstream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from batchframe.emulator._batch_faults import BatchFault
     from batchframe.emulator._batches import LineError
     from batchframe.emulator._file_faults import FileFault
+    from batchframe.emulator._state import BatchRecord
     from batchframe.emulator._validation import Validation
 
 T = TypeVar("T")
@@ -54,19 +57,21 @@ class Clearable(Protocol):
 class Service:
     """Files, batches, ledger, faults and settings of one emulator."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, backing: Backing | None = None) -> None:
         self._first_settings = settings
+        self._backing = backing or Backing()
         self._start(settings)
 
     def _start(self, settings: Settings) -> None:
         self.settings = settings
-        self.root = Path(tempfile.mkdtemp(prefix="batchframe-emulator-"))
-        (self.root / "files").mkdir()
-        self.ids = Ids(settings.seed)
-        self.files = Files(self.root / "files")
+        self.state = State(self._backing.state_dir)
+        self.upstream = None if self._backing.upstream is None else Upstream(self._backing)
+        # The ids of an earlier process must not be drawn again.
+        self.ids = Ids(None if self.state.is_kept else settings.seed)
+        self.files = self.state.files()
         self.jobs: dict[str, Job] = {}
         self.quota = Quota()
-        self.ledger = Ledger(self.root / "ledger")
+        self.ledger = Ledger(self.state.root / "ledger")
         self.faults = Faults()
         self.row_faults = RowFaults(settings.seed)
         self.batch_faults: Dues[BatchFault] = Dues()
@@ -80,11 +85,13 @@ class Service:
         self._reads = ThreadPoolExecutor(2, "batchframe-emulator-read")
         self._drivers: set[asyncio.Task[None]] = set()
         self._created: deque[float] = deque()
+        for record in self.state.batches():
+            self._take_up(record)
 
     # ------------------------------------------------------------------------------------------------- housekeeping
 
-    async def close(self) -> None:
-        """Stop all work and remove all files."""
+    async def close(self, *, clear: bool = False) -> None:
+        """Stop all work and remove all files, but not, unless `clear` says so, those of a folder that is kept."""
         self.closed.set()
         self.abort.set()
         for driver in self._drivers:
@@ -94,12 +101,16 @@ class Service:
         self._reads.shutdown(cancel_futures=True)
         for job in self.jobs.values():
             job.discard()
+        if self.upstream is not None:
+            await self.upstream.close()
         self.ledger.close()
-        shutil.rmtree(self.root, ignore_errors=True)
+        if clear:
+            self.state.clear()
+        self.state.close()
 
     async def reset(self) -> None:
         """Drop everything: files, batches, ledger, calls, faults, and changes to the settings."""
-        await self.close()
+        await self.close(clear=True)
         self._start(self._first_settings)
 
     def configure(self, changes: dict[str, Any]) -> Settings:
@@ -137,7 +148,7 @@ class Service:
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
         """Lend a folder on the file system of the files, and remove it afterwards."""
-        folder = Path(tempfile.mkdtemp(dir=self.root))
+        folder = Path(tempfile.mkdtemp(dir=self.state.scratch))
         try:
             yield folder
         finally:
@@ -148,7 +159,7 @@ class Service:
     async def create_batch(self, body: Any, owner: str) -> Job:
         """Create a batch; that its input file exists is found out later, as with the service."""
         dialect = self.settings.speaks
-        check_create(body, dialect)
+        check_create(body, dialect, executes_all=self.upstream is not None)
         validation = await check_input(self, body["input_file_id"], body["endpoint"], owner)
         enqueued = None
         if validation is not None and self.settings.limits_tokens and self.settings.over_limit_at == "create":
@@ -174,7 +185,7 @@ class Service:
         expires_after = body.get("output_expires_after")
         job = Job(
             batch,
-            folder=Path(tempfile.mkdtemp(dir=self.root)),
+            folder=self.state.work_folder(batch.id),
             order=random.Random(self.ids.random.getrandbits(64)),  # noqa: S311 - an order, not a secret
             deadline=now + self.settings.window_seconds if dialect.expires else math.inf,
             life_seconds=expires_after["seconds"] if expires_after else None,
@@ -182,11 +193,35 @@ class Service:
             owner=owner,
         )
         job.enqueued = enqueued
-        self.jobs[batch.id] = job
+        self._run(job)
+        self.state.keep(job)
+        return job
+
+    def _take_up(self, record: BatchRecord) -> None:
+        """Know a batch of an earlier process, and go on with its work."""
+        batch = record.batch
+        job = Job(
+            batch,
+            folder=self.state.work_folder(batch.id),
+            order=random.Random(self.ids.random.getrandbits(64)),  # noqa: S311 - an order, not a secret
+            deadline=math.inf if record.deadline is None else record.deadline,
+            life_seconds=record.life_seconds,
+            troubles=Troubles(),
+            owner=record.owner,
+        )
+        job.stop = record.stop
+        if batch.status in TERMINAL:
+            job.clean()
+            self.jobs[batch.id] = job
+        else:
+            drop_results(self.files, batch, record.owner)
+            self._run(job)
+
+    def _run(self, job: Job) -> None:
+        self.jobs[job.id] = job
         driver = asyncio.get_running_loop().create_task(job.drive(self))
         self._drivers.add(driver)
         driver.add_done_callback(self._drivers.discard)
-        return job
 
     def enqueue(self, job: Job, validation: Validation) -> LineError | None:
         """Hold the tokens of a validated batch, or say why not."""
@@ -236,6 +271,7 @@ class Service:
         if batch.status not in {"cancelling", "cancelled"}:
             batch.status, batch.cancelling_at = "cancelling", int(time.time())
             job.stop_for("cancel")
+            self.state.keep(job)
         return job
 
     def expire(self, batch_id: str | None = None) -> int:
@@ -246,6 +282,7 @@ class Service:
         alive = [job for job in jobs if job.batch.status not in TERMINAL and job.stop is None]
         for job in alive:
             job.stop_for("expire")
+            self.state.keep(job)
         return len(alive)
 
     async def step(self, steps: int = 1) -> None:

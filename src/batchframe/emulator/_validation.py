@@ -44,9 +44,14 @@ def normalised(url: str, settings: Settings) -> str:
     return url.removeprefix("/v1") if settings.speaks.is_azure else url
 
 
-def validate(file: BinaryIO, endpoint: str, settings: Settings, abort: threading.Event) -> Validation:
-    """Read `file` to its end, or until enough is wrong with it; one error a line, the first that applies."""
-    checks = _Checks(endpoint, settings)
+def validate(
+    file: BinaryIO, endpoint: str, settings: Settings, abort: threading.Event, *, is_forwarded: bool = False
+) -> Validation:
+    """Read `file` to its end, or until enough is wrong with it; one error a line, the first that applies.
+
+    When the requests are forwarded, what stands in their bodies is the upstream's business.
+    """
+    checks = _Checks(endpoint, settings, is_forwarded=is_forwarded)
     is_azure = settings.speaks.is_azure
     most = settings.max_requests or settings.speaks.max_requests
     errors: list[LineError] = []
@@ -73,7 +78,8 @@ def validate(file: BinaryIO, endpoint: str, settings: Settings, abort: threading
 class _Checks:
     """What a line is checked against: the batch's endpoint, the first model, the custom_ids so far."""
 
-    def __init__(self, endpoint: str, settings: Settings) -> None:
+    def __init__(self, endpoint: str, settings: Settings, *, is_forwarded: bool) -> None:
+        self._is_forwarded = is_forwarded
         self.model: str | None = None
         self.tokens = 0
         self._settings = settings
@@ -92,7 +98,8 @@ class _Checks:
         for name in _REQUIRED:
             if request.get(name) is None:
                 return "missing", name
-        return self._check_envelope(request) or self._check_body(request["body"])
+        check_body = self._check_forwarded if self._is_forwarded else self._check_body
+        return self._check_envelope(request) or check_body(request["body"])
 
     def _check_envelope(self, request: dict[str, Any]) -> tuple[str, object] | None:
         custom_id = request["custom_id"]
@@ -107,6 +114,13 @@ class _Checks:
         if not isinstance(url, str) or normalised(url, self._settings) != self._endpoint:
             return "url", url
         return None
+
+    def _check_forwarded(self, body: Any) -> tuple[str, object] | None:
+        if not isinstance(body, dict):
+            return "body", None
+        self.model = self.model or str(body.get("model") or "") or None
+        # A stream is no line of a file.
+        return ("stream", None) if body.get("stream") else None
 
     def _check_body(self, body: Any) -> tuple[str, object] | None:  # noqa: PLR0911 - one a rule
         if not isinstance(body, dict):

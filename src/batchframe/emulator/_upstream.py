@@ -1,0 +1,147 @@
+"""The OpenAI-compatible server that answers the requests: one POST, with its retries."""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import importlib
+import importlib.util
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+import tenacity
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from batchframe.emulator._backing import Backing
+
+# httpx2 is the transport of today's openai SDK, httpx that of older ones: whichever is installed.
+_transport: Any = importlib.import_module("httpx2" if importlib.util.find_spec("httpx2") else "httpx")
+
+_ATTEMPTS = 8
+_FIRST_WAIT, _LONGEST_WAIT = 1.0, 60.0
+# A local model may think for long; that nobody listens is known soon.
+_TIMEOUT_SECONDS, _CONNECT_SECONDS = 600.0, 10.0
+_REQUEST_TIMEOUT, _TOO_MANY, _SERVER_ERROR, _BAD_GATEWAY = 408, 429, 500, 502
+_ANSWERED = range(200, 300)
+
+
+class Reply(NamedTuple):
+    """What became of a request in the end. Status 0: there was no reply, and `body` says why."""
+
+    status: int
+    request_id: str | None
+    body: Any
+    retry_after: float | None = None
+
+    @property
+    def is_answer(self) -> bool:
+        """Whether the upstream did what was asked."""
+        return self.status in _ANSWERED
+
+    @property
+    def is_transient(self) -> bool:
+        """Whether the same request may be answered another time."""
+        return self.status in {0, _REQUEST_TIMEOUT, _TOO_MANY} or self.status >= _SERVER_ERROR
+
+
+class StoppedError(Exception):
+    """The batch was stopped before the request was answered."""
+
+
+class Upstream:
+    """The server, and the slots that bound how much it gets at a time."""
+
+    def __init__(self, backing: Backing) -> None:
+        assert backing.upstream is not None
+        self.concurrency = backing.concurrency
+        self._base_url = backing.upstream.rstrip("/")
+        self._slots = asyncio.Semaphore(backing.concurrency)
+        headers = {"Content-Type": "application/json"}
+        if backing.upstream_key is not None:
+            headers["Authorization"] = f"Bearer {backing.upstream_key}"
+        self._client = _transport.AsyncClient(
+            headers=headers,
+            timeout=_transport.Timeout(_TIMEOUT_SECONDS, connect=_CONNECT_SECONDS),
+            # The slots are the bound; a wait for a connection would count as one that failed.
+            limits=_transport.Limits(max_connections=None, max_keepalive_connections=backing.concurrency),
+        )
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def post(self, endpoint: str, body: bytes, stopped: asyncio.Event) -> Reply:
+        """Post a request until it is answered, refused for good, or failed too often; no attempt once `stopped`."""
+        # The slot is held during the pauses too: an upstream that is overloaded gets less.
+        async with self._slots:
+            retrying = tenacity.AsyncRetrying(
+                retry=tenacity.retry_if_result(lambda reply: reply.is_transient),
+                stop=tenacity.stop_after_attempt(_ATTEMPTS),
+                wait=_pause,
+                sleep=_until(stopped),
+                retry_error_callback=_last,
+            )
+            reply: Reply = await retrying(self._post, endpoint, body, stopped)
+        return reply
+
+    async def _post(self, endpoint: str, body: bytes, stopped: asyncio.Event) -> Reply:
+        if stopped.is_set():
+            raise StoppedError
+        # The base URL ends with the version, with which the endpoint of a line begins (Azure's: may begin).
+        url = self._base_url + endpoint.removeprefix("/v1")
+        try:
+            response = await self._client.post(url, content=body)
+        except _transport.RequestError as exc:
+            return Reply(0, None, f"{type(exc).__name__}: {exc}".rstrip(": "))
+        status, request_id = response.status_code, response.headers.get("x-request-id")
+        try:
+            answered: Any = msgspec.json.decode(response.content)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            # A proxy's page, say, and then no answer whatever its status. In the shape of an error, so that clients
+            # find the text.
+            status = _BAD_GATEWAY if status in _ANSWERED else status
+            error = {"message": response.text[:1000], "type": "upstream_error", "param": None}
+            answered = {"error": {**error, "code": "upstream_not_json"}}
+        return Reply(status, request_id, answered, _seconds(response.headers.get("retry-after")))
+
+
+_backoff = tenacity.wait_random_exponential(multiplier=_FIRST_WAIT, max=_LONGEST_WAIT)
+_jitter = tenacity.wait_random(0, _FIRST_WAIT)
+
+
+def _pause(state: tenacity.RetryCallState) -> float:
+    """Wait as long as the upstream asks, and a little more so that not all return at once; else ever longer."""
+    reply: Reply | None = state.outcome.result() if state.outcome is not None else None
+    if reply is None or reply.retry_after is None:
+        return _backoff(state)
+    return min(reply.retry_after, _LONGEST_WAIT) + _jitter(state)
+
+
+def _until(stopped: asyncio.Event) -> Callable[[float], Awaitable[None]]:
+    async def sleep(seconds: float) -> None:
+        wait = asyncio.ensure_future(stopped.wait())
+        await asyncio.wait({wait}, timeout=seconds)
+        wait.cancel()
+
+    return sleep
+
+
+def _last(state: tenacity.RetryCallState) -> Any:
+    return state.outcome.result() if state.outcome is not None else None
+
+
+def _seconds(header: str | None) -> float | None:
+    """Read a Retry-After: seconds, or a date."""
+    if header is None:
+        return None
+    try:
+        return max(0.0, float(header))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(header).timestamp() - time.time())
+    except ValueError:
+        return None

@@ -1,0 +1,85 @@
+"""A small OpenAI-compatible server that shares nothing with the emulator: what it does is said in the prompt."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+import time
+from collections import Counter
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.routing import Route
+
+
+def error(status, message, headers=None):
+    return JSONResponse({"error": {"message": message, "type": "x", "param": None, "code": None}}, status, headers)
+
+
+class UpstreamServer:
+    """Counts what it is asked. A prompt's first word is what it does, the rest is echoed."""
+
+    def __init__(self):
+        self.seen = Counter()
+        self.at = {}
+        self.paths = Counter()
+        self.keys = set()
+        self.bodies = {}
+        self.now = self.most = 0
+        self.release = threading.Event()
+        self.seconds = 0.0
+        app = Starlette(routes=[Route("/v1/{path:path}", self.answer, methods=["POST"])])
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", ws="none"))
+        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]})
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}/v1"
+
+    async def answer(self, request):
+        self.now += 1
+        self.most = max(self.most, self.now)
+        try:
+            return await self._answer(request)
+        finally:
+            self.now -= 1
+
+    async def _answer(self, request):
+        raw = await request.body()
+        body = await request.json()
+        prompt = body["messages"][0]["content"] if "messages" in body else body["input"]
+        self.seen[prompt] += 1
+        self.at.setdefault(prompt, []).append(time.monotonic())
+        self.paths[request.url.path] += 1
+        self.keys.add(request.headers.get("authorization"))
+        self.bodies[prompt] = raw
+        await asyncio.sleep(self.seconds)
+        what = prompt.split()[0]
+        if what == "busy" and self.seen[prompt] <= 2:
+            return error(429, "later", {"Retry-After": "0.3"})
+        if what == "broken":
+            return error(500, "always")
+        if what == "bad":
+            return error(400, "no such thing")
+        if what == "page":
+            return PlainTextResponse("<html>hello</html>")
+        if what == "hold":
+            while not self.release.is_set():  # noqa: ASYNC110 - set from another thread
+                await asyncio.sleep(0.01)
+        usage = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
+        choices = [{"index": 0, "message": {"role": "assistant", "content": prompt}, "finish_reason": "stop"}]
+        answered = {"id": "x", "object": "chat.completion", "model": body["model"], "choices": choices, "usage": usage}
+        return JSONResponse(answered, headers={"x-request-id": f"up-{prompt}"})
+
+    @contextlib.contextmanager
+    def running(self):
+        self._thread.start()
+        while not self._server.started:
+            time.sleep(0.005)
+        try:
+            yield self
+        finally:
+            self.release.set()
+            self._server.should_exit = True
+            self._thread.join()
