@@ -14,60 +14,33 @@ from batchframe.emulator import _vectors as vectors
 if TYPE_CHECKING:
     from batchframe.emulator._model_table import Model
 
-INPUTS = 2_048
+_INPUTS = 2_048
 _REQUEST_TOKENS = 300_000
 _FULL = {"text-embedding-3-large": 3_072}
 _USUAL_FULL = 1_536
 _SHORTENED = "text-embedding-3"
 
 
-def _input(param: str, value: Any) -> None:
-    if type(value) is str:
-        if not value:
-            raise errors.ApiError(f"Invalid '{param}': input cannot be an empty string.", param=param)
-        return
-    if type(value) is not list:
-        raise errors.wrong_type(param, "one of a string or array", value)
+def _text(param: str, value: Any) -> None:
+    kinds.string(param, value)
     if not value:
-        raise errors.array_length(param, 0, 1, above=False)
-    if type(value[0]) is int:
-        kinds.array_of("integers", kinds.integer(0, float("inf")))(param, value)
-        return
-    if len(value) > INPUTS:
-        raise errors.array_length(param, len(value), INPUTS, above=True)
-    wanted = type(value[0])
-    for position, item in enumerate(value):
-        if type(item) is not wanted or wanted not in (str, list) or (wanted is list and item and type(item[0]) is list):
-            expected = "an array of integers" if wanted is list else "a string"
-            raise errors.wrong_type(f"{param}[{position}]", expected, item)
-        _input(f"{param}[{position}]", item)
+        raise errors.ApiError(f"Invalid '{param}': input cannot be an empty string.", param=param)
 
 
 # Source: openai.types.embedding_create_params (3.54.0).
 PARAMETERS: dict[str, kinds.Check] = {
     "dimensions": kinds.integer(1, float("inf")),
     "encoding_format": kinds.one_of("float", "base64"),
-    "input": _input,
+    "input": kinds.texts_or_tokens(_text, most=_INPUTS),
     "model": kinds.string,
     "user": kinds.string,
 }
 _NOT_NULL = {"input": "one of a string or array", "model": "a string", "user": "a string"}
 
 
-def inputs(body: dict[str, Any]) -> list[str | list[int]]:
-    """Return what is embedded, as a list: texts, or the numbers of tokens."""
-    given: Any = body["input"]
-    is_one = isinstance(given, str) or (given and isinstance(given[0], int))
-    return [given] if is_one else given
-
-
 def count(body: dict[str, Any]) -> int:
     """Count the tokens of a body."""
-    return sum(map(_count, inputs(body)))
-
-
-def _count(item: str | list[int]) -> int:
-    return tokens.of_text(item) if isinstance(item, str) else len(item)
+    return sum(map(tokens.of_part, tokens.split(body["input"])))
 
 
 def check(body: dict[str, Any], model: Model) -> int:
@@ -81,8 +54,8 @@ def check(body: dict[str, Any], model: Model) -> int:
             message = f"Invalid value for 'dimensions' = {dimensions}. Must be less than or equal to {full}."
             raise errors.ApiError(message)
     total = 0
-    for position, item in enumerate(inputs(body)):
-        used = _count(item)
+    for position, item in enumerate(tokens.split(body["input"])):
+        used = tokens.of_part(item)
         total += used
         if used > model.context_tokens:
             message = f"Invalid 'input[{position}]': maximum input length is {model.context_tokens} tokens."
@@ -99,7 +72,7 @@ def respond(body: dict[str, Any], _digest: bytes, prompt_tokens: int, _created: 
     dimensions = body.get("dimensions") or full
     packs = body.get("encoding_format") == "base64"
     data = []
-    for index, item in enumerate(inputs(body)):
+    for index, item in enumerate(tokens.split(body["input"])):
         if isinstance(item, str):
             vector = vectors.of_text(item, model.snapshot, full, dimensions)
         else:

@@ -57,8 +57,7 @@ def _check_item(param: str, item: Any) -> None:
         raise errors.wrong_type(param, "an object", item)
     # A message may leave its type out; whatever has a role is one.
     kind = item.get("type", "message")
-    if kind not in _ITEMS:
-        raise errors.wrong_value(f"{param}.type", kind, _ITEMS)
+    kinds.one_of(*_ITEMS)(f"{param}.type", kind)
     for name in _ITEMS[kind]:
         if item.get(name) is None:
             raise errors.missing(f"{param}.{name}")
@@ -92,17 +91,21 @@ def messages(body: dict[str, Any]) -> list[dict[str, Any]]:
     if isinstance(given, str):
         return [*made, {"role": "user", "content": given}]
     for item in given:
-        if "role" in item:
+        if _is_message(item):
             made.append({"role": item["role"], "content": _content(item["content"])})
         elif isinstance(item.get("output"), str):
             made.append({"role": "tool", "content": item["output"]})
     return made
 
 
+def _is_message(item: dict[str, Any]) -> bool:
+    return bool(item.get("type", "message") == "message")
+
+
 def _content(content: Any) -> Any:
     if isinstance(content, str):
         return content
-    return [{"type": "text", "text": part["text"]} for part in content if "text" in part]
+    return [{"type": "text", "text": part["text"]} for part in content if part["type"].endswith("_text")]
 
 
 def count(body: dict[str, Any]) -> int:
@@ -123,7 +126,7 @@ def count(body: dict[str, Any]) -> int:
 
 def _count_item(item: dict[str, Any]) -> int:
     content = item.get("content")
-    if "role" not in item:
+    if not _is_message(item):
         return tokens.PER_MESSAGE + tokens.of_json(item)
     if isinstance(content, str):
         return tokens.PER_MESSAGE + tokens.of_text(content)

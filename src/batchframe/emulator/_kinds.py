@@ -85,6 +85,24 @@ def array_of(expected: str, check_item: Check, *, least: int = 0, most: int | No
     return check
 
 
+def texts_or_tokens(check_text: Check, *, most: int | None = None) -> Check:
+    """Take a text, an array of up to `most` texts, the tokens of one text, or an array of such."""
+    tokens = array_of("integers", integer(0, float("inf")), least=1)
+
+    def check(param: str, value: Any) -> None:
+        if type(value) is str:
+            check_text(param, value)
+        elif type(value) is not list:
+            raise errors.wrong_type(param, "one of a string or array", value)
+        elif value and type(value[0]) is int:
+            tokens(param, value)
+        else:
+            is_of_tokens = value and type(value[0]) is list
+            array_of("strings", tokens if is_of_tokens else check_text, least=1, most=most)(param, value)
+
+    return check
+
+
 def stop(param: str, value: Any) -> None:
     """Take a string or up to four of them."""
     if type(value) is not str:

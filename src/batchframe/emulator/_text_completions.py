@@ -16,21 +16,6 @@ if TYPE_CHECKING:
 _USUAL_TOKENS = 16
 
 
-def _prompt(param: str, value: Any) -> None:
-    if type(value) is str:
-        return
-    if type(value) is not list:
-        raise errors.wrong_type(param, "one of a string or array", value)
-    if not value:
-        raise errors.array_length(param, 0, 1, above=False)
-    wanted = type(value[0])
-    for position, item in enumerate(value):
-        if type(item) is not wanted or wanted not in (str, int, list):
-            raise errors.wrong_type(f"{param}[{position}]", "a string", item)
-        if wanted is list:
-            kinds.array_of("integers", kinds.integer(0, float("inf")), least=1)(f"{param}[{position}]", item)
-
-
 # Source: openai.types.completion_create_params (3.54.0) for the names, the API reference for the bounds.
 PARAMETERS: dict[str, kinds.Check] = {
     "best_of": kinds.integer(1, 20),
@@ -42,7 +27,7 @@ PARAMETERS: dict[str, kinds.Check] = {
     "model": kinds.string,
     "n": kinds.integer(1, 128),
     "presence_penalty": kinds.decimal(-2, 2),
-    "prompt": _prompt,
+    "prompt": kinds.texts_or_tokens(kinds.string),
     "seed": kinds.integer(-(2**63), 2**63 - 1),
     "stop": kinds.stop,
     "stream": kinds.boolean,
@@ -57,7 +42,7 @@ _NOT_NULL = {"model": "a string", "prompt": "one of a string or array", "user": 
 
 def count(body: dict[str, Any]) -> int:
     """Count the tokens of all prompts."""
-    return sum(tokens.of_text(prompt) if isinstance(prompt, str) else len(prompt) for prompt in _prompts(body))
+    return sum(map(tokens.of_part, tokens.split(body["prompt"])))
 
 
 def check(body: dict[str, Any], model: Model) -> int:
@@ -67,8 +52,8 @@ def check(body: dict[str, Any], model: Model) -> int:
         message = "You requested that the server return more choices than it will generate (HINT: 'best_of' < 'n')."
         raise errors.ApiError(message, param="best_of")
     cap = _cap(body)
-    for prompt in _prompts(body):
-        used = tokens.of_text(prompt) if isinstance(prompt, str) else len(prompt)
+    for prompt in tokens.split(body["prompt"]):
+        used = tokens.of_part(prompt)
         if used + cap > model.context_tokens:
             message = (
                 f"This model's maximum context length is {model.context_tokens} tokens, however you requested "
@@ -84,7 +69,7 @@ def respond(body: dict[str, Any], digest: bytes, prompt_tokens: int, created: in
     number, cap = int.from_bytes(digest[:6], "big"), _cap(body)
     choices: list[dict[str, Any]] = []
     written = 0
-    for prompt in _prompts(body):
+    for prompt in tokens.split(body["prompt"]):
         text = prompt if isinstance(prompt, str) else " ".join(map(str, prompt))
         reading = replies.read([{"role": "user", "content": text}])
         for _ in range(body.get("n") or 1):
@@ -118,12 +103,6 @@ def spent(answer: dict[str, Any]) -> tuple[int, int, int]:
 def _cap(body: dict[str, Any]) -> int:
     cap = body.get("max_tokens")
     return _USUAL_TOKENS if cap is None else int(cap)
-
-
-def _prompts(body: dict[str, Any]) -> list[str | list[int]]:
-    given: Any = body["prompt"]
-    is_one = isinstance(given, str) or (given and isinstance(given[0], int))
-    return [given] if is_one else given
 
 
 def _stopped(text: str, stop: Any) -> str:

@@ -23,6 +23,17 @@ def of_json(value: Any) -> int:
     return of_text(canonical(value).decode())
 
 
+def split(given: Any) -> list[str | list[int]]:
+    """Return as a list what may be a text, tokens, or several of these."""
+    is_one = isinstance(given, str) or (given and isinstance(given[0], int))
+    return [given] if is_one else given
+
+
+def of_part(item: str | list[int]) -> int:
+    """Count one item of :func:`split`."""
+    return of_text(item) if isinstance(item, str) else len(item)
+
+
 def cut(text: str, most: int) -> str:
     """Return no more of a text than so many tokens."""
     return text if of_text(text) <= most else text.encode()[: most * BYTES].decode(errors="ignore")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import msgspec
 
-from batchframe.emulator import _embeddings as embeddings
+from batchframe.emulator import _tokens as tokens
 from batchframe.emulator._endpoints import endpoint_of
 from batchframe.emulator._model_table import known
 from batchframe.emulator._refusals import refusal
@@ -151,7 +151,7 @@ class _Checks:
 
 def _inputs(body: dict[str, Any]) -> int:
     given = body["input"]
-    return len(embeddings.inputs(body)) if isinstance(given, list) and given else 1
+    return len(tokens.split(given)) if isinstance(given, list) and given else 1
 
 
 def _enqueued(body: dict[str, Any], endpoint: Endpoint) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
+import operator
 import re
 import struct
 
@@ -60,10 +61,10 @@ def of_words(words: list[str], salt: str, full: int, dimensions: int) -> list[fl
     values = struct.unpack_from(f"<{dimensions}H", total.to_bytes(full * _LANE_BYTES, "little"))
     # Lanes count nibbles, which are never negative: what they come to on the average is taken off.
     middle = _MIDDLE_TWICE * weights
+    squares = 4 * sum(map(operator.mul, values, values)) - 4 * middle * sum(values) + dimensions * middle**2
+    length = math.sqrt(squares) or 1.0
     # Dimensions share few values, so that each is scaled and rounded once; as many digits as single precision has.
-    centred = {value: 2 * value - middle for value in set(values)}
-    length = math.sqrt(sum(each * each for each in map(centred.__getitem__, values))) or 1.0
-    scaled = {value: round(each / length, 9) for value, each in centred.items()}
+    scaled = {value: round((2 * value - middle) / length, 9) for value in set(values)}
     return list(map(scaled.__getitem__, values))
 
 
@@ -78,5 +79,6 @@ def _direction(word: str, salt: str, full: int) -> tuple[int, int]:
 
 def _lanes(feature: str, salt: str, full: int) -> int:
     seed = f"{salt}\n{feature}".encode("utf-8", "surrogatepass")
-    nibbles = hashlib.shake_128(seed).digest(full).translate(_NIBBLES)
-    return int.from_bytes(struct.pack(f"<{full}H", *nibbles), "little")
+    spaced = bytearray(full * _LANE_BYTES)
+    spaced[::_LANE_BYTES] = hashlib.shake_128(seed).digest(full).translate(_NIBBLES)
+    return int.from_bytes(spaced, "little")
