@@ -58,11 +58,15 @@ def of_words(words: list[str], salt: str, full: int, dimensions: int) -> list[fl
         lanes, weight = _direction(word, salt, full)
         total += lanes
         weights += weight
+    if weights % 2 == 0:
+        # An odd number of odd deviations from the middle cannot cancel, in whatever dimensions are kept.
+        total += _lanes("", salt, full)
+        weights += 1
     values = struct.unpack_from(f"<{dimensions}H", total.to_bytes(full * _LANE_BYTES, "little"))
     # Lanes count nibbles, which are never negative: what they come to on the average is taken off.
     middle = _MIDDLE_TWICE * weights
     squares = 4 * sum(map(operator.mul, values, values)) - 4 * middle * sum(values) + dimensions * middle**2
-    length = math.sqrt(squares) or 1.0
+    length = math.sqrt(squares)
     # Dimensions share few values, so that each is scaled and rounded once; as many digits as single precision has.
     scaled = {value: round((2 * value - middle) / length, 9) for value in set(values)}
     return list(map(scaled.__getitem__, values))
