@@ -161,11 +161,12 @@ def test_the_largest_metadata_passes(client):
     assert create(client, "file-x", metadata=metadata).metadata == metadata
 
 
-def test_endpoints_that_are_not_executed_yet_say_so(client):
+@pytest.mark.parametrize("endpoint", ["/v1/images/generations", "/v1/images/edits", "/v1/videos"])
+def test_endpoints_that_are_not_executed_say_so(client, endpoint):
     with pytest.raises(openai.InternalServerError) as refused:
-        client.batches.create(input_file_id="file-x", endpoint="/v1/embeddings", completion_window="24h")
+        client.batches.create(input_file_id="file-x", endpoint=endpoint, completion_window="24h")
     assert refused.value.status_code == 501
-    assert refused.value.body["message"] == "the emulator does not execute /v1/embeddings yet"
+    assert refused.value.body["message"] == f"the emulator does not execute {endpoint} yet"
 
 
 def test_output_expires_after(client):

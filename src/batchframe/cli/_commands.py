@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 import polars as pl
@@ -209,11 +209,35 @@ def demo(rows: int | None, base_url: str | None, *, progress: bool) -> None:
 @group.command()
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 takes a free one.")
 @click.option("--host", default="127.0.0.1", show_default=True)
-def emulator(port: int, host: str) -> None:
-    """Serve a local batch service that speaks OpenAI's dialect, until interrupted.
+@click.option(
+    "--dialect",
+    type=click.Choice(["openai", "azure", "azure-v1"]),
+    default="openai",
+    show_default=True,
+    help="The service to speak like.",
+)
+@click.option("--upstream", metavar="URL", help="Have each request answered by this OpenAI-compatible server.")
+@click.option("--upstream-key", envvar="BATCHFRAME_UPSTREAM_KEY", help="Its key; better in BATCHFRAME_UPSTREAM_KEY.")
+@click.option(
+    "--concurrency",
+    type=click.IntRange(min=1),
+    default=16,
+    show_default=True,
+    help="Requests the upstream gets at a time.",
+)
+@click.option(
+    "--state-dir",
+    type=click.Path(file_okay=False),
+    help="Keep files, batches and results here, and go on with them at the next start.",
+)
+def emulator(port: int, host: str, dialect: Literal["openai", "azure", "azure-v1"], **backing: Any) -> None:
+    """Serve a local batch service that speaks OpenAI's or Azure's dialect, until interrupted.
 
     Use it with OPENAI_BASE_URL=http://127.0.0.1:8080/v1 and any OPENAI_API_KEY.
     """
-    from batchframe.emulator import serve  # noqa: PLC0415  (needs the extra emulator)
+    from batchframe.emulator import Settings, serve  # noqa: PLC0415  (needs the extra emulator)
 
-    serve(host, port)
+    try:
+        serve(host, port, Settings(dialect=dialect), **backing)
+    except (ValueError, RuntimeError) as error:
+        raise click.ClickException(str(error)) from error

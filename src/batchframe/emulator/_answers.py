@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import re
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from batchframe.emulator import _replies as replies
 from batchframe.emulator import _tokens as tokens
 from batchframe.emulator._completions import Choice, Completion, CompletionDetails, Message, PromptDetails, Usage
 from batchframe.emulator._instances import instance
-from batchframe.emulator._ledger import canonical
-from batchframe.emulator._model_table import described
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,28 +24,12 @@ _NO_PROMPT_DETAILS = PromptDetails()
 _NO_DETAILS = CompletionDetails()
 
 
-def answer(body: dict[str, Any], *, created: int = 0) -> dict[str, Any]:
-    """Return the ``chat.completion`` the emulator gives to a request body that passes its checks.
-
-    Parameters
-    ----------
-    body
-        The request's ``body``.
-    created
-        What the answer's ``created`` shall be, the only part that does not follow from `body`.
-    """
-    digest = hashlib.sha256(canonical(body)).digest()
-    completion = respond(body, digest, tokens.of_prompt(body), created, described(body["model"]))
-    made: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(completion))
-    return made
-
-
 def respond(body: dict[str, Any], digest: bytes, prompt_tokens: int, created: int, model: Model) -> Completion:
     """Answer a body whose digest and number of tokens are known already."""
     number = int.from_bytes(digest[:6], "big")
     cap = body.get("max_completion_tokens") or body.get("max_tokens") or model.output_tokens
-    reasoning = min(cap, _reasoning_tokens(body, number)) if model.is_reasoning else 0
-    say = _speaker(body, number)
+    reasoning = min(cap, reasoning_tokens(body, number)) if model.is_reasoning else 0
+    say = speaker(body, number)
     written = 0
     choices = []
     for index in range(body.get("n") or 1):
@@ -72,7 +51,7 @@ def respond(body: dict[str, Any], digest: bytes, prompt_tokens: int, created: in
     )
 
 
-def _speaker(body: dict[str, Any], number: int) -> Callable[[int], str | dict[str, Any]]:
+def speaker(body: dict[str, Any], number: int) -> Callable[[int], str | dict[str, Any]]:
     """Find what kind of answer is asked for: for the n-th choice, a text or the call of a tool."""
     reading = replies.read(body["messages"])
     tool = _called_tool(body, number)
@@ -109,14 +88,12 @@ def _choice(
     choice = Choice(index=index, message=Message())
     used = tokens.of_text(said)
     if used > cap:
-        said = said.encode()[: cap * tokens.BYTES].decode(errors="ignore")
+        said = tokens.cut(said, cap)
         used = cap
         choice.finish_reason = "length"
     choice.message.content = said
     if body.get("logprobs"):
-        pieces = _PIECE.findall(said)
-        content = [_logprob(piece, position, body.get("top_logprobs") or 0) for position, piece in enumerate(pieces)]
-        choice.logprobs = {"content": content, "refusal": None}
+        choice.logprobs = {"content": logprobs(said, body.get("top_logprobs") or 0), "refusal": None}
     return choice, used
 
 
@@ -134,10 +111,16 @@ def _called_tool(body: dict[str, Any], number: int) -> dict[str, Any] | None:
     return None
 
 
-def _reasoning_tokens(body: dict[str, Any], number: int) -> int:
+def reasoning_tokens(body: dict[str, Any], number: int) -> int:
+    """Say how long a reasoning model thinks."""
     if body.get("reasoning_effort") in {"none", "minimal"}:
         return 0
     return _REASONING_TOKENS * (1 + number % 4)
+
+
+def logprobs(text: str, top: int) -> list[dict[str, Any]]:
+    """Make up how likely each piece of a text was, and `top` others in its place."""
+    return [_logprob(piece, position, top) for position, piece in enumerate(_PIECE.findall(text))]
 
 
 def _logprob(piece: str, position: int, top: int) -> dict[str, Any]:

@@ -21,6 +21,8 @@ def encode(line: ResultLine, *, has_details: bool) -> bytes:
         response["request_id"] = str(uuid.UUID(response["request_id"]))
         if isinstance(response.get("body"), dict) and "choices" in response["body"]:
             _filter(response["body"], has_details=has_details)
+        elif isinstance(response.get("body"), dict) and response["body"].get("object") == "response":
+            _filter_response(response["body"])
     raw = msgspec.Raw(_sorted.encode(response))
     return msgspec.json.encode({"custom_id": line.custom_id, "response": raw, "error": line.error})
 
@@ -36,3 +38,15 @@ def _filter(body: dict[str, Any], *, has_details: bool) -> None:
     if not has_details:
         for name in ("prompt_tokens_details", "completion_tokens_details"):
             body["usage"].pop(name, None)
+
+
+def _filter_response(body: dict[str, Any]) -> None:
+    """Do the same to a response; its times are decimals."""
+    is_filtered = body["status"] == "incomplete" and body["incomplete_details"]["reason"] == "content_filter"
+    found = {**_SAFE, "violence": {"filtered": True, "severity": "high"}} if is_filtered else _SAFE
+    body["content_filters"] = [
+        {"blocked": False, "source_type": "prompt", "content_filter_results": _SAFE},
+        {"blocked": is_filtered, "source_type": "completion", "content_filter_results": found},
+    ]
+    for name in ("created_at", "completed_at"):
+        body[name] = None if body[name] is None else float(body[name])

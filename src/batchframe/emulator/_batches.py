@@ -22,7 +22,7 @@ ENDPOINTS = (
     "/v1/images/edits",
     "/v1/videos",
 )
-EXECUTED_ENDPOINTS = ("/v1/chat/completions",)
+EXECUTED_ENDPOINTS = ENDPOINTS[:5]
 TERMINAL = frozenset({"failed", "completed", "expired", "cancelled"})
 WINDOW = "24h"
 _PARAMETERS = ("input_file_id", "endpoint", "completion_window", "metadata", "output_expires_after")

@@ -2,169 +2,59 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
 from typing import Any
 
 from batchframe.emulator import _errors as errors
+from batchframe.emulator import _kinds as kinds
 from batchframe.emulator import _tokens as tokens
 from batchframe.emulator._messages import check_messages, mentions_json
 from batchframe.emulator._model_table import Model, described
 from batchframe.emulator._schemas import check_strict
 
-Check = Callable[[str, Any], None]
-_NAME = re.compile(r"[a-zA-Z0-9_-]+")
-_NAME_LENGTH = 64
-_STOP_SEQUENCES = 4
-_METADATA_PAIRS = 16
-
-
-# ------------------------------------------------------------------------------------------- kinds of parameters
-
-
-def _decimal(low: float, high: float) -> Check:
-    def check(param: str, value: Any) -> None:
-        if type(value) is not float and type(value) is not int:
-            raise errors.wrong_type(param, "a decimal", value)
-        if not low <= value <= high:
-            raise errors.out_of_range(param, float(value), high if value > high else low, above=value > high)
-
-    return check
-
-
-def _integer(low: float, high: float) -> Check:
-    def check(param: str, value: Any) -> None:
-        if type(value) is not int:
-            raise errors.wrong_type(param, "an integer", value)
-        if not low <= value <= high:
-            raise errors.out_of_range(param, value, high if value > high else low, above=value > high)
-
-    return check
-
-
-def _boolean(param: str, value: Any) -> None:
-    if type(value) is not bool:
-        raise errors.wrong_type(param, "a boolean", value)
-
-
-def _string(param: str, value: Any) -> None:
-    if type(value) is not str:
-        raise errors.wrong_type(param, "a string", value)
-
-
-def _object(param: str, value: Any) -> None:
-    if type(value) is not dict:
-        raise errors.wrong_type(param, "an object", value)
-
-
-def _one_of(*supported: str) -> Check:
-    def check(param: str, value: Any) -> None:
-        if type(value) is not str:
-            raise errors.wrong_type(param, f"one of {errors.listed(supported)}", value)
-        if value not in supported:
-            raise errors.wrong_value(param, value, supported)
-
-    return check
-
-
-def _array_of(expected: str, check_item: Check, *, least: int = 0, most: int | None = None) -> Check:
-    def check(param: str, value: Any) -> None:
-        if type(value) is not list:
-            raise errors.wrong_type(param, f"an array of {expected}", value)
-        if len(value) < least:
-            raise errors.array_length(param, len(value), least, above=False)
-        if most is not None and len(value) > most:
-            raise errors.array_length(param, len(value), most, above=True)
-        for position, item in enumerate(value):
-            check_item(f"{param}[{position}]", item)
-
-    return check
-
-
-def _stop(param: str, value: Any) -> None:
-    if type(value) is not str:
-        _array_of("strings", _string, least=1, most=_STOP_SEQUENCES)(param, value)
-
-
-def _logit_bias(param: str, value: Any) -> None:
-    _object(param, value)
-    for key, bias in value.items():
-        _decimal(-100, 100)(f"{param}.{key}", bias)
-
-
-def _metadata(param: str, value: Any) -> None:
-    _object(param, value)
-    if len(value) > _METADATA_PAIRS:
-        raise errors.too_many_keys(param, len(value), _METADATA_PAIRS)
-    for key, text in value.items():
-        _string(f"{param}.{key}", text)
-
-
-def _name(param: str, value: Any) -> None:
-    _string(param, value)
-    if len(value) > _NAME_LENGTH:
-        raise errors.too_long(param, value, _NAME_LENGTH)
-    if not _NAME.fullmatch(value):
-        message = (
-            f"Invalid '{param}': string does not match pattern. "
-            "Expected a string that matches the pattern '^[a-zA-Z0-9_-]+$'."
-        )
-        raise errors.ApiError(message, param=param, code="invalid_value")
-
-
-def _needs(param: str, value: Any, required: Sequence[str], allowed: Sequence[str]) -> None:
-    _object(param, value)
-    for name in required:
-        if name not in value:
-            raise errors.missing(f"{param}.{name}")
-    for name in value:
-        if name not in allowed:
-            raise errors.unknown(f"{param}.{name}")
-
 
 def _function(param: str, value: Any) -> None:
-    _needs(param, value, ("name",), ("name", "description", "parameters", "strict"))
-    _name(f"{param}.name", value["name"])
+    kinds.needs(param, value, ("name",), ("name", "description", "parameters", "strict"))
+    kinds.name(f"{param}.name", value["name"])
     if value.get("parameters") is not None:
-        _object(f"{param}.parameters", value["parameters"])
+        kinds.mapping(f"{param}.parameters", value["parameters"])
         if value.get("strict"):
             check_strict(value["name"], value["parameters"], f"{param}.parameters")
 
 
 def _tool(param: str, value: Any) -> None:
-    _object(param, value)
+    kinds.mapping(param, value)
     kind = value.get("type")
     if kind is None:
         raise errors.missing(f"{param}.type")
-    _one_of("function", "custom")(f"{param}.type", kind)
-    _needs(param, value, (kind,), ("type", kind))
+    kinds.one_of("function", "custom")(f"{param}.type", kind)
+    kinds.needs(param, value, (kind,), ("type", kind))
     if kind == "function":
         _function(f"{param}.function", value["function"])
 
 
 def _tool_choice(param: str, value: Any) -> None:
     if type(value) is str:
-        _one_of("none", "auto", "required")(param, value)
+        kinds.one_of("none", "auto", "required")(param, value)
     elif type(value) is not dict:
         raise errors.wrong_type(param, "one of a string or object", value)
     elif value.get("type") == "function":
-        _needs(f"{param}.function", value.get("function"), ("name",), ("name",))
+        kinds.needs(f"{param}.function", value.get("function"), ("name",), ("name",))
 
 
 def _response_format(param: str, value: Any) -> None:
-    _object(param, value)
+    kinds.mapping(param, value)
     if "type" not in value:
         raise errors.missing(f"{param}.type")
-    _one_of("json_object", "json_schema", "text")(f"{param}.type", value["type"])
+    kinds.one_of("json_object", "json_schema", "text")(f"{param}.type", value["type"])
     if value["type"] != "json_schema":
         return
     inner, path = value.get("json_schema"), f"{param}.json_schema"
     if inner is None:
         raise errors.missing(path)
-    _needs(path, inner, ("name",), ("name", "description", "schema", "strict"))
-    _name(f"{path}.name", inner["name"])
+    kinds.needs(path, inner, ("name",), ("name", "description", "schema", "strict"))
+    kinds.name(f"{path}.name", inner["name"])
     if inner.get("schema") is not None:
-        _object(f"{path}.schema", inner["schema"])
+        kinds.mapping(f"{path}.schema", inner["schema"])
     if inner.get("strict"):
         if inner.get("schema") is None:
             raise errors.missing(f"{path}.schema")
@@ -173,44 +63,44 @@ def _response_format(param: str, value: Any) -> None:
 
 # The parameters of /v1/chat/completions. Source: openai.types.chat.completion_create_params (3.54.0) for the names,
 # the API reference for the bounds.
-_PARAMETERS: dict[str, Check] = {
-    "audio": _object,
-    "frequency_penalty": _decimal(-2, 2),
-    "function_call": lambda param, value: None if type(value) is str else _object(param, value),
-    "functions": _array_of("objects", _function, least=1, most=128),
-    "logit_bias": _logit_bias,
-    "logprobs": _boolean,
-    "max_completion_tokens": _integer(1, float("inf")),
-    "max_tokens": _integer(1, float("inf")),
+_PARAMETERS: dict[str, kinds.Check] = {
+    "audio": kinds.mapping,
+    "frequency_penalty": kinds.decimal(-2, 2),
+    "function_call": lambda param, value: None if type(value) is str else kinds.mapping(param, value),
+    "functions": kinds.array_of("objects", _function, least=1, most=128),
+    "logit_bias": kinds.logit_bias,
+    "logprobs": kinds.boolean,
+    "max_completion_tokens": kinds.integer(1, float("inf")),
+    "max_tokens": kinds.integer(1, float("inf")),
     "messages": check_messages,
-    "metadata": _metadata,
-    "modalities": _array_of("strings", _one_of("text", "audio")),
-    "model": _string,
-    "moderation": _object,
-    "n": _integer(1, 128),
-    "parallel_tool_calls": _boolean,
-    "prediction": _object,
-    "presence_penalty": _decimal(-2, 2),
-    "prompt_cache_key": _string,
-    "prompt_cache_options": _object,
-    "prompt_cache_retention": _one_of("in_memory", "24h"),
-    "reasoning_effort": _one_of("none", "minimal", "low", "medium", "high", "xhigh", "max"),
+    "metadata": kinds.metadata,
+    "modalities": kinds.array_of("strings", kinds.one_of("text", "audio")),
+    "model": kinds.string,
+    "moderation": kinds.mapping,
+    "n": kinds.integer(1, 128),
+    "parallel_tool_calls": kinds.boolean,
+    "prediction": kinds.mapping,
+    "presence_penalty": kinds.decimal(-2, 2),
+    "prompt_cache_key": kinds.string,
+    "prompt_cache_options": kinds.mapping,
+    "prompt_cache_retention": kinds.one_of("in_memory", "24h"),
+    "reasoning_effort": kinds.one_of("none", "minimal", "low", "medium", "high", "xhigh", "max"),
     "response_format": _response_format,
-    "safety_identifier": _string,
-    "seed": _integer(-(2**63), 2**63 - 1),
-    "service_tier": _one_of("auto", "default", "flex", "scale", "priority", "fast"),
-    "stop": _stop,
-    "store": _boolean,
-    "stream": _boolean,
-    "stream_options": _object,
-    "temperature": _decimal(0, 2),
+    "safety_identifier": kinds.string,
+    "seed": kinds.integer(-(2**63), 2**63 - 1),
+    "service_tier": kinds.one_of("auto", "default", "flex", "scale", "priority", "fast"),
+    "stop": kinds.stop,
+    "store": kinds.boolean,
+    "stream": kinds.boolean,
+    "stream_options": kinds.mapping,
+    "temperature": kinds.decimal(0, 2),
     "tool_choice": _tool_choice,
-    "tools": _array_of("objects", _tool, least=1, most=128),
-    "top_logprobs": _integer(0, 20),
-    "top_p": _decimal(0, 1),
-    "user": _string,
-    "verbosity": _one_of("low", "medium", "high"),
-    "web_search_options": _object,
+    "tools": kinds.array_of("objects", _tool, least=1, most=128),
+    "top_logprobs": kinds.integer(0, 20),
+    "top_p": kinds.decimal(0, 1),
+    "user": kinds.string,
+    "verbosity": kinds.one_of("low", "medium", "high"),
+    "web_search_options": kinds.mapping,
 }
 _NOT_NULL = {
     "messages": "an array of objects",
@@ -227,18 +117,7 @@ _FIXED = {"temperature": 1, "top_p": 1, "presence_penalty": 0, "frequency_penalt
 
 def check_body(body: dict[str, Any], model: Model | None = None) -> int:
     """Refuse a body the service would refuse; return the tokens of its prompt. `model`: what its name stands for."""
-    for name, value in body.items():
-        check = _PARAMETERS.get(name)
-        if check is None:
-            raise errors.unknown(name)
-        if value is None:
-            if name in _NOT_NULL:
-                raise errors.wrong_type(name, _NOT_NULL[name], value)
-        else:
-            check(name, value)
-    for name in ("messages", "model"):
-        if name not in body:
-            raise errors.missing(name)
+    kinds.parameters(body, _PARAMETERS, required=("messages", "model"), not_null=_NOT_NULL)
     model = model or described(body["model"])
     if model.is_reasoning:
         _check_reasoning(body)

@@ -12,9 +12,8 @@ import msgspec
 from batchframe.emulator import _azure_lines as azure_lines
 from batchframe.emulator import _resuming as resuming
 from batchframe.emulator import _row_effects as effects
-from batchframe.emulator._answers import respond
-from batchframe.emulator._bodies import check_body
 from batchframe.emulator._completions import Response, ResultLine
+from batchframe.emulator._endpoints import endpoint_of
 from batchframe.emulator._errors import ApiError
 from batchframe.emulator._ledger import Ledger, canonical, record
 from batchframe.emulator._results import ResultFile
@@ -23,8 +22,8 @@ if TYPE_CHECKING:
     import random
     from pathlib import Path
 
-    from batchframe.emulator._completions import Completion
     from batchframe.emulator._dialects import Dialect
+    from batchframe.emulator._endpoints import Endpoint
     from batchframe.emulator._model_table import Model
     from batchframe.emulator._row_faults import RowFault, RowFaults
 
@@ -155,6 +154,7 @@ class Execution:
     def _execute(self, line: bytes, now: int, position: int) -> _Row:
         request = _decode(line)
         custom_id, body = request["custom_id"], request["body"]
+        endpoint = endpoint_of(request["url"])
         digest = hashlib.sha256(canonical(body)).digest()
         hits: list[RowFault] = []
         if self._faults.waiting:
@@ -164,11 +164,16 @@ class Execution:
         answer = None
         if refusal is None:
             try:
-                prompt_tokens = check_body(body, self._model)
+                prompt_tokens = endpoint.admit(body, self._model, is_azure=self._is_azure)
             except ApiError as exc:
                 refusal = exc.status, exc.body()
             else:
-                answer = self._answer(body, digest, prompt_tokens, now, hits)
+                model = self._model
+                if self._is_azure and endpoint.operation == "responses":
+                    # Azure names the deployment there, and the model elsewhere.
+                    model = model._replace(snapshot=body["model"])
+                answer = endpoint.respond(body, digest, prompt_tokens, now, model)
+                self._account(endpoint, answer, hits)
         # One draw for both ids of the line.
         ids = f"{self._random.getrandbits(256):064x}"
         status, content = (200, answer) if refusal is None else refusal
@@ -183,16 +188,13 @@ class Execution:
         packed = record(digest, custom_id, billed=answer is not None) if is_executed else None
         return _Row(packed, is_failed, answer is not None)
 
-    def _answer(
-        self, body: dict[str, Any], digest: bytes, prompt_tokens: int, now: int, hits: list[RowFault]
-    ) -> Completion:
-        answer = respond(body, digest, prompt_tokens, now, self._model)
+    def _account(self, endpoint: Endpoint, answer: Any, hits: list[RowFault]) -> None:
         if hits:
-            effects.alter(answer, hits)
-        self._input_tokens += prompt_tokens
-        self._output_tokens += answer.usage.completion_tokens
-        self._reasoning_tokens += answer.usage.completion_tokens_details.reasoning_tokens
-        return answer
+            endpoint.alter(answer, hits)
+        used, written, reasoning = endpoint.spent(answer)
+        self._input_tokens += used
+        self._output_tokens += written
+        self._reasoning_tokens += reasoning
 
     def _write(self, line: ResultLine | bytes, *, in_output: bool) -> None:
         file = self._output if in_output else self._errors

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import re
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+Kind = Literal["chat", "responses", "embedding", "completion", "moderation"]
 
 
 class Model(NamedTuple):
@@ -14,6 +16,8 @@ class Model(NamedTuple):
     context_tokens: int
     output_tokens: int
     is_reasoning: bool
+    kind: Kind | None = "chat"
+    """What it can be asked for: ``responses`` is a model of that endpoint alone; None: whatever is asked."""
 
 
 # Undated names answer as their dated snapshot. Source: the deprecations and models pages as listed in the SDK's
@@ -40,6 +44,9 @@ SNAPSHOTS = {
     "o3": "o3-2025-04-16",
     "o3-mini": "o3-mini-2025-01-31",
     "o4-mini": "o4-mini-2025-04-16",
+    "text-embedding-ada-002": "text-embedding-ada-002-v2",
+    "text-moderation-latest": "text-moderation-007",
+    "text-moderation-stable": "text-moderation-007",
 }
 
 # The first pattern that matches decides. Chat variants of the gpt-5 family take the parameters of ordinary models.
@@ -56,23 +63,38 @@ _FAMILIES: tuple[tuple[str, int, int, bool], ...] = (
     (r"gpt-6(\.\d+)?(-.+)?", 1_050_000, 128_000, True),
     (r"o1-mini(-.+)?", 128_000, 65_536, True),
     (r"(o1|o3|o4-mini)(-.+)?", 200_000, 100_000, True),
-    (r"text-embedding-(3-small|3-large|ada-002)", 8_192, 0, False),
-    (r"omni-moderation-.+", 32_768, 0, False),
-    (r"(davinci|babbage)-002", 16_384, 16_384, False),
     # A fine-tuned model answers as itself and has the numbers of a middle-sized one.
     (r"ft:gpt-.+", 128_000, 16_384, False),
+)
+
+# The models of the endpoints that hold no conversation.
+_OTHERS: tuple[tuple[str, int, int, Kind], ...] = (
+    (r"text-embedding-(3-small|3-large|ada-002)", 8_192, 0, "embedding"),
+    (r"(omni|text)-moderation-.+", 32_768, 0, "moderation"),
+    (r"(ft:)?(davinci|babbage)-002(:.+)?", 16_384, 16_384, "completion"),
+    (r"gpt-3\.5-turbo-instruct(-.+)?", 4_096, 4_096, "completion"),
+)
+# Source: the SDK's ResponsesModel type (3.54.0), as far as the table has the numbers of their families.
+_RESPONSES_ONLY = re.compile(
+    r"(o1-pro|o3-pro|o3-deep-research|o4-mini-deep-research|gpt-5-pro|gpt-5\.5-pro)(-.+)?"
+    r"|gpt-5-codex|gpt-5\.1-codex-max|gpt-5\.6-cyber|gpt-6-cyber"
 )
 
 
 @functools.lru_cache(maxsize=256)
 def known(name: str) -> Model | None:
     """Look `name` up in the table; None when the service would not know it."""
+    snapshot = SNAPSHOTS.get(name, name)
+    for pattern, context_tokens, output_tokens, kind in _OTHERS:
+        if re.fullmatch(pattern, name):
+            return Model(snapshot, context_tokens, output_tokens, is_reasoning=False, kind=kind)
     for pattern, context_tokens, output_tokens, is_reasoning in _FAMILIES:
         if re.fullmatch(pattern, name):
-            return Model(SNAPSHOTS.get(name, name), context_tokens, output_tokens, is_reasoning)
+            kind = "responses" if _RESPONSES_ONLY.fullmatch(name) else "chat"
+            return Model(snapshot, context_tokens, output_tokens, is_reasoning, kind)
     return None
 
 
 def described(name: str) -> Model:
     """Look `name` up, and take a middle-sized model for names that only the settings know."""
-    return known(name) or Model(name, 128_000, 16_384, is_reasoning=False)
+    return known(name) or Model(name, 128_000, 16_384, is_reasoning=False, kind=None)

@@ -39,8 +39,14 @@ OPENAI = {
         "body.model",
     ),
     "messages": Wording("invalid_request", "Messages parameter is required.", "body.messages"),
-    "stream": Wording(
-        "streaming_unsupported", "Chat Completions: Streaming is not supported in the Batch API.", "body.stream"
+    "input": Wording("invalid_request", "Input parameter is required.", "body.input"),
+    "prompt": Wording("invalid_request", "Prompt parameter is required.", "body.prompt"),
+    # Seen for chat completions.
+    "stream": Wording("streaming_unsupported", "{value}: Streaming is not supported in the Batch API.", "body.stream"),
+    # Code and sentence are unverified; the limit is documented.
+    "too_many_inputs": Wording(
+        "batch_input_limit_exceeded",
+        "The batch has more embedding inputs than allowed. Each batch may have at most 50,000 over all its requests.",
     ),
     # Code and sentence of this one are unverified; the limit is documented.
     "too_many": Wording(
@@ -83,7 +89,9 @@ AZURE = {
         "A line (or multiple) in your input file wasn't able to be parsed as valid json. Please ensure no typos, "
         "proper opening and closing brackets, and quotes as per JSON standard, and resubmit the request.",
     ),
-    **dict.fromkeys(("missing", "custom_id", "method", "body", "messages", "stream", "sku"), _SCHEMA),
+    **dict.fromkeys(
+        ("missing", "custom_id", "method", "body", "messages", "input", "prompt", "stream", "sku"), _SCHEMA
+    ),
     "duplicate": Wording(
         "duplicate_custom_id",
         "The custom ID for this request is a duplicate of the custom ID in another request.",
@@ -112,6 +120,8 @@ AZURE = {
         "The number of requests in the input file exceeds the maximum allowed value of {value:,}. Please ensure your "
         "total requests are under {value:,} and resubmit the job.",
     ),
+    # Azure's reference lists embeddings, its how-to says that they are not supported: there are no words of its own.
+    "too_many_inputs": OPENAI["too_many_inputs"],
     "empty": OPENAI["empty"],
     "tokens": Wording(
         "token_limit_exceeded",

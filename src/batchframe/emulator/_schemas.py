@@ -39,12 +39,12 @@ _LEVELS, _PROPERTIES, _ENUM_VALUES = 10, 5_000, 1_000
 _TYPED_BY = frozenset({"$ref", "anyOf", "enum", "const"})
 
 
-def check_strict(name: str, schema: dict[str, Any], param: str = "response_format") -> None:
+def check_strict(name: str, schema: dict[str, Any], param: str = "response_format", code: str | None = None) -> None:
     """Refuse a schema that strict mode does not take."""
     problem = _problem(msgspec.json.encode(schema))
     if problem is not None:
-        kind = "response_format" if param == "response_format" else "function"
-        raise errors.ApiError(f"Invalid schema for {kind} '{name}': {problem}", param=param)
+        kind = "function" if param.endswith(".parameters") else "response_format"
+        raise errors.ApiError(f"Invalid schema for {kind} '{name}': {problem}", param=param, code=code)
 
 
 # All rows of a batch tend to carry the same schema: it is walked once.

@@ -8,8 +8,8 @@ from batchframe.emulator._ledger import canonical
 
 BYTES = 4
 # The overhead of a chat: three tokens a message, one a name, three for the start of the reply (OpenAI cookbook).
-_PER_MESSAGE, _PER_NAME, _PER_REPLY = 3, 1, 3
-_IMAGE_LOW, _IMAGE_HIGH, _OTHER_PART = 85, 765, 100
+PER_MESSAGE, _PER_NAME, PER_REPLY = 3, 1, 3
+IMAGE_LOW, IMAGE_HIGH, OTHER_PART = 85, 765, 100
 
 
 def of_text(text: str) -> int:
@@ -18,11 +18,32 @@ def of_text(text: str) -> int:
     return -(-size // BYTES)
 
 
+def of_json(value: Any) -> int:
+    """Count the tokens of anything, as its JSON."""
+    return of_text(canonical(value).decode())
+
+
+def split(given: Any) -> list[str | list[int]]:
+    """Return as a list what may be a text, tokens, or several of these."""
+    is_one = isinstance(given, str) or (given and isinstance(given[0], int))
+    return [given] if is_one else given
+
+
+def of_part(item: str | list[int]) -> int:
+    """Count one item of :func:`split`."""
+    return of_text(item) if isinstance(item, str) else len(item)
+
+
+def cut(text: str, most: int) -> str:
+    """Return no more of a text than so many tokens."""
+    return text if of_text(text) <= most else text.encode()[: most * BYTES].decode(errors="ignore")
+
+
 def of_prompt(body: dict[str, Any]) -> int:
     """Count the tokens of a chat request: messages, tools and the schema of the answer."""
-    total = _PER_REPLY
+    total = PER_REPLY
     for message in body["messages"]:
-        total += _PER_MESSAGE
+        total += PER_MESSAGE
         for key, value in message.items():
             if type(value) is str:
                 total += of_text(value)
@@ -42,5 +63,5 @@ def _of_part(part: dict[str, Any]) -> int:
     if part["type"] == "text":
         return of_text(part["text"])
     if part["type"] == "image_url":
-        return _IMAGE_LOW if part["image_url"].get("detail") == "low" else _IMAGE_HIGH
-    return _OTHER_PART
+        return IMAGE_LOW if part["image_url"].get("detail") == "low" else IMAGE_HIGH
+    return OTHER_PART

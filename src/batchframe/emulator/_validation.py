@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 import msgspec
 
 from batchframe.emulator import _tokens as tokens
+from batchframe.emulator._endpoints import endpoint_of
 from batchframe.emulator._model_table import known
 from batchframe.emulator._refusals import refusal
 
@@ -14,9 +15,14 @@ if TYPE_CHECKING:
     import threading
 
     from batchframe.emulator._batches import LineError
+    from batchframe.emulator._endpoints import Endpoint
     from batchframe.emulator._settings import Settings
 
 _REQUIRED = ("custom_id", "method", "url", "body")
+# Azure reads from the file which of these is meant, whatever the batch says.
+_INTERCHANGEABLE = ("/chat/completions", "/responses")
+# Over all requests of a batch for embeddings.
+_MOST_INPUTS = 50_000
 _BOM = b"\xef\xbb\xbf"
 _decode = msgspec.json.Decoder().decode
 
@@ -68,6 +74,8 @@ def validate(
         if found is not None:
             what, value = found
             errors.append(refusal(what, is_azure=is_azure, line=number, value=value))
+        if checks.inputs > _MOST_INPUTS:
+            return Validation(requests, checks.model, [refusal("too_many_inputs", is_azure=is_azure)])
         if len(errors) >= settings.max_errors or abort.is_set():
             break
     if not requests:
@@ -83,7 +91,9 @@ class _Checks:
         self.model: str | None = None
         self.tokens = 0
         self._settings = settings
+        self.inputs = 0
         self._endpoint = normalised(endpoint, settings)
+        self._is_open = settings.speaks.is_azure and self._endpoint in _INTERCHANGEABLE
         self._counts_tokens = settings.limits_tokens
         self._custom_ids: set[str] = set()
 
@@ -111,6 +121,8 @@ class _Checks:
         if request["method"] != "POST":
             return "method", request["method"]
         url = request["url"]
+        if self._is_open and isinstance(url, str) and normalised(url, self._settings) in _INTERCHANGEABLE:
+            self._endpoint, self._is_open = normalised(url, self._settings), False
         if not isinstance(url, str) or normalised(url, self._settings) != self._endpoint:
             return "url", url
         return None
@@ -122,7 +134,7 @@ class _Checks:
         # A stream is no line of a file.
         return ("stream", None) if body.get("stream") else None
 
-    def _check_body(self, body: Any) -> tuple[str, object] | None:  # noqa: PLR0911 - one a rule
+    def _check_body(self, body: Any) -> tuple[str, object] | None:
         if not isinstance(body, dict):
             return "body", None
         model = body.get("model")
@@ -136,18 +148,29 @@ class _Checks:
             if self.model is not None:
                 return "mismatch", model
             self.model = model
-        if body.get("messages") is None:
-            return "messages", None
-        if body.get("stream"):
-            return "stream", None
+        return self._check_content(body)
+
+    def _check_content(self, body: dict[str, Any]) -> tuple[str, object] | None:
+        endpoint = endpoint_of(self._endpoint)
+        if body.get(endpoint.required) is None:
+            return endpoint.required, None
+        if body.get("stream") and endpoint.streams is not None:
+            return "stream", endpoint.streams
+        if endpoint.operation == "embedding":
+            self.inputs += _inputs(body)
         if self._counts_tokens:
-            self.tokens += _enqueued(body)
+            self.tokens += _enqueued(body, endpoint)
         return None
 
 
-def _enqueued(body: dict[str, Any]) -> int:
+def _inputs(body: dict[str, Any]) -> int:
+    given = body["input"]
+    return len(tokens.split(given)) if isinstance(given, list) and given else 1
+
+
+def _enqueued(body: dict[str, Any], endpoint: Endpoint) -> int:
     """Count a body's tokens, whatever is wrong with it: that is found out when it is executed."""
     try:
-        return tokens.of_prompt(body)
+        return endpoint.count(body)
     except (AttributeError, KeyError, TypeError):
         return 0

@@ -1,0 +1,96 @@
+"""``/v1/embeddings``: the checks of a body, and the vectors."""
+
+from __future__ import annotations
+
+import base64
+import struct
+from typing import TYPE_CHECKING, Any
+
+from batchframe.emulator import _errors as errors
+from batchframe.emulator import _kinds as kinds
+from batchframe.emulator import _tokens as tokens
+from batchframe.emulator import _vectors as vectors
+
+if TYPE_CHECKING:
+    from batchframe.emulator._model_table import Model
+
+_INPUTS = 2_048
+_REQUEST_TOKENS = 300_000
+_FULL = {"text-embedding-3-large": 3_072}
+_USUAL_FULL = 1_536
+_SHORTENED = "text-embedding-3"
+
+
+def _text(param: str, value: Any) -> None:
+    kinds.string(param, value)
+    if not value:
+        raise errors.ApiError(f"Invalid '{param}': input cannot be an empty string.", param=param)
+
+
+# Source: openai.types.embedding_create_params (3.54.0).
+PARAMETERS: dict[str, kinds.Check] = {
+    "dimensions": kinds.integer(1, float("inf")),
+    "encoding_format": kinds.one_of("float", "base64"),
+    "input": kinds.texts_or_tokens(_text, most=_INPUTS),
+    "model": kinds.string,
+    "user": kinds.string,
+}
+_NOT_NULL = {"input": "one of a string or array", "model": "a string", "user": "a string"}
+
+
+def count(body: dict[str, Any]) -> int:
+    """Count the tokens of a body."""
+    return sum(map(tokens.of_part, tokens.split(body["input"])))
+
+
+def check(body: dict[str, Any], model: Model) -> int:
+    """Refuse a body the service would refuse; return its tokens."""
+    kinds.parameters(body, PARAMETERS, required=("input", "model"), not_null=_NOT_NULL)
+    dimensions, full = body.get("dimensions"), _full(model)
+    if dimensions is not None:
+        if not model.snapshot.startswith(_SHORTENED):
+            raise errors.ApiError("This model does not support specifying dimensions.")
+        if dimensions > full:
+            message = f"Invalid value for 'dimensions' = {dimensions}. Must be less than or equal to {full}."
+            raise errors.ApiError(message)
+    total = 0
+    for position, item in enumerate(tokens.split(body["input"])):
+        used = tokens.of_part(item)
+        total += used
+        if used > model.context_tokens:
+            message = f"Invalid 'input[{position}]': maximum input length is {model.context_tokens} tokens."
+            raise errors.ApiError(message)
+    if total > _REQUEST_TOKENS:
+        message = f"Requested {total} tokens, max {_REQUEST_TOKENS} tokens per request"
+        raise errors.ApiError(message, kind="max_tokens_per_request", code="max_tokens_per_request")
+    return total
+
+
+def respond(body: dict[str, Any], _digest: bytes, prompt_tokens: int, _created: int, model: Model) -> dict[str, Any]:
+    """Embed what a body asks for."""
+    full = _full(model)
+    dimensions = body.get("dimensions") or full
+    packs = body.get("encoding_format") == "base64"
+    data = []
+    for index, item in enumerate(tokens.split(body["input"])):
+        if isinstance(item, str):
+            vector = vectors.of_text(item, model.snapshot, full, dimensions)
+        else:
+            vector = vectors.of_words([f"#{number}" for number in item], model.snapshot, full, dimensions)
+        embedding = base64.b64encode(struct.pack(f"<{dimensions}f", *vector)).decode() if packs else vector
+        data.append({"object": "embedding", "index": index, "embedding": embedding})
+    return {
+        "object": "list",
+        "data": data,
+        "model": model.snapshot,
+        "usage": {"prompt_tokens": prompt_tokens, "total_tokens": prompt_tokens},
+    }
+
+
+def spent(answer: dict[str, Any]) -> tuple[int, int, int]:
+    """Return what an answer used: input, output and reasoning tokens."""
+    return answer["usage"]["prompt_tokens"], 0, 0
+
+
+def _full(model: Model) -> int:
+    return _FULL.get(model.snapshot, _USUAL_FULL)

@@ -1,0 +1,125 @@
+"""``/v1/completions``, which goes on with a text: the checks of a body, and the answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from batchframe.emulator import _errors as errors
+from batchframe.emulator import _kinds as kinds
+from batchframe.emulator import _replies as replies
+from batchframe.emulator import _tokens as tokens
+from batchframe.emulator._answers import logprobs
+
+if TYPE_CHECKING:
+    from batchframe.emulator._model_table import Model
+
+_USUAL_TOKENS = 16
+
+
+# Source: openai.types.completion_create_params (3.54.0) for the names, the API reference for the bounds.
+PARAMETERS: dict[str, kinds.Check] = {
+    "best_of": kinds.integer(1, 20),
+    "echo": kinds.boolean,
+    "frequency_penalty": kinds.decimal(-2, 2),
+    "logit_bias": kinds.logit_bias,
+    "logprobs": kinds.integer(0, 5),
+    "max_tokens": kinds.integer(0, float("inf")),
+    "model": kinds.string,
+    "n": kinds.integer(1, 128),
+    "presence_penalty": kinds.decimal(-2, 2),
+    "prompt": kinds.texts_or_tokens(kinds.string),
+    "seed": kinds.integer(-(2**63), 2**63 - 1),
+    "stop": kinds.stop,
+    "stream": kinds.boolean,
+    "stream_options": kinds.mapping,
+    "suffix": kinds.string,
+    "temperature": kinds.decimal(0, 2),
+    "top_p": kinds.decimal(0, 1),
+    "user": kinds.string,
+}
+_NOT_NULL = {"model": "a string", "prompt": "one of a string or array", "user": "a string"}
+
+
+def count(body: dict[str, Any]) -> int:
+    """Count the tokens of all prompts."""
+    return sum(map(tokens.of_part, tokens.split(body["prompt"])))
+
+
+def check(body: dict[str, Any], model: Model) -> int:
+    """Refuse a body the service would refuse; return the tokens of its prompts."""
+    kinds.parameters(body, PARAMETERS, required=("model", "prompt"), not_null=_NOT_NULL)
+    if body.get("best_of") is not None and body["best_of"] < (body.get("n") or 1):
+        message = "You requested that the server return more choices than it will generate (HINT: 'best_of' < 'n')."
+        raise errors.ApiError(message, param="best_of")
+    cap = _cap(body)
+    for prompt in tokens.split(body["prompt"]):
+        used = tokens.of_part(prompt)
+        if used + cap > model.context_tokens:
+            message = (
+                f"This model's maximum context length is {model.context_tokens} tokens, however you requested "
+                f"{used + cap} tokens ({used} in your prompt; {cap} for the completion). Please reduce your prompt; "
+                "or completion length."
+            )
+            raise errors.ApiError(message, code="context_length_exceeded")
+    return count(body)
+
+
+def respond(body: dict[str, Any], digest: bytes, prompt_tokens: int, created: int, model: Model) -> dict[str, Any]:
+    """Answer each prompt `n` times."""
+    number, cap = int.from_bytes(digest[:6], "big"), _cap(body)
+    choices: list[dict[str, Any]] = []
+    written = 0
+    for prompt in tokens.split(body["prompt"]):
+        text = prompt if isinstance(prompt, str) else " ".join(map(str, prompt))
+        reading = replies.read([{"role": "user", "content": text}])
+        for _ in range(body.get("n") or 1):
+            said, reason = _stopped(replies.say(reading, number + len(choices)), body.get("stop")), "stop"
+            if tokens.of_text(said) > cap:
+                said, reason = tokens.cut(said, cap), "length"
+            written += tokens.of_text(said)
+            likely = None if body.get("logprobs") is None else _logprobs(said, body["logprobs"])
+            shown = text + said if body.get("echo") else said
+            choices.append({"text": shown, "index": len(choices), "logprobs": likely, "finish_reason": reason})
+    return {
+        "id": f"cmpl-{digest.hex()[:32]}",
+        "object": "text_completion",
+        "created": created,
+        "model": model.snapshot,
+        "choices": choices,
+        "usage": {
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": written,
+            "total_tokens": prompt_tokens + written,
+        },
+        "system_fingerprint": "fp_emulator00",
+    }
+
+
+def spent(answer: dict[str, Any]) -> tuple[int, int, int]:
+    """Return what an answer used: input, output and reasoning tokens."""
+    return answer["usage"]["prompt_tokens"], answer["usage"]["completion_tokens"], 0
+
+
+def _cap(body: dict[str, Any]) -> int:
+    cap = body.get("max_tokens")
+    return _USUAL_TOKENS if cap is None else int(cap)
+
+
+def _stopped(text: str, stop: Any) -> str:
+    for sequence in [stop] if isinstance(stop, str) else stop or ():
+        text = text.split(sequence, 1)[0] if sequence else text
+    return text
+
+
+def _logprobs(text: str, top: int) -> dict[str, Any]:
+    entries = logprobs(text, top)
+    offsets, offset = [], 0
+    for entry in entries:
+        offsets.append(offset)
+        offset += len(entry["token"])
+    return {
+        "tokens": [entry["token"] for entry in entries],
+        "token_logprobs": [entry["logprob"] for entry in entries],
+        "top_logprobs": [{each["token"]: each["logprob"] for each in entry["top_logprobs"]} for entry in entries],
+        "text_offset": offsets,
+    }
