@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import warnings
 from types import SimpleNamespace
 from urllib.parse import urlencode
 from urllib.request import Request, urlopen
@@ -12,6 +14,16 @@ import pytest
 from batchframe.testing import emulator
 
 from .conftest import jsonl
+
+
+@pytest.fixture(autouse=True)
+def files_left_open():
+    """Collect the files that the notebook opens and never closes, here and not in somebody else's test."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
 
 # ------------------------------------------------------------------------------------------------- 000, the notebook
 

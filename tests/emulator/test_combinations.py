@@ -18,6 +18,8 @@ from batchframe.testing import emulator
 
 from .conftest import body, create, jsonl, request, upload, wait
 
+pytestmark = pytest.mark.slow
+
 ROWS = [request(f"row-{i}", body(f"Text number {i}")) for i in range(120)]
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
 ROWS += [request(f"tool-{i}", body(f"{i}", tools=[TOOL], tool_choice="required")) for i in range(10)]

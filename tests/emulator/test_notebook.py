@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import warnings
 
 import pytest
 
 from .conftest import jsonl
+
+
+@pytest.fixture(autouse=True)
+def files_left_open():
+    """Collect the files that the notebook opens and never closes, here and not in somebody else's test."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
 
 PREPARE = """
 bad_batch_input_file = client.files.create(
