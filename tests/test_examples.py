@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from batchframe import testing
 from batchframe.cli import _demo
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -72,3 +74,26 @@ def test_the_data():
     assert not terms["definition"].str.contains(r"[{}\x00-\x1f\x7f]|  |^\s|\s$").any()
     assert DATA.stat().st_size < 150_000
     assert _demo.texts().equals(terms)
+
+
+def test_azure_with_entra_id(monkeypatch, capsys):
+    """The example's own client makes the calls; only the credential is not that of a person."""
+    identity = pytest.importorskip("azure.identity")
+    asked = []
+
+    def provider(credential, scope):
+        return lambda: asked.append(scope) or "entra-token"
+
+    monkeypatch.setattr(identity, "DefaultAzureCredential", lambda: "somebody")
+    monkeypatch.setattr(identity, "get_bearer_token_provider", provider)
+    spec = importlib.util.spec_from_file_location("azure_entra", EXAMPLES / "azure_entra.py")
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    with testing.emulator("azure", deployments={"mine": "gpt-4o-mini"}) as emu:
+        monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", emu.base_url.partition("/openai")[0])
+        with example.entra_client() as client:
+            example.main("mine", client)
+    assert set(asked) == {"https://cognitiveservices.azure.com/.default"}
+    shown = capsys.readouterr().out
+    assert "shape: (20, 3)" in shown
+    assert "content_filter_re" in shown
