@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import msgspec
+import openai
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -414,7 +415,8 @@ def test_good_bodies_pass(endpoint, changes):
 )
 def test_the_tables_have_the_parameters_of_the_sdk(table, params):
     assert set(params.__annotations__) <= set(table)
-    assert set(table) - set(params.__annotations__) <= {"stream"}
+    if int(openai.__version__.partition(".")[0]) >= 3:  # older ones do not know the newest parameters
+        assert set(table) - set(params.__annotations__) <= {"stream"}
 
 
 JSON = st.recursive(

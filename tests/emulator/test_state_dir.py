@@ -23,6 +23,9 @@ from batchframe.testing import emulator
 from .conftest import body, create, ended, jsonl, read, request, upload, wait
 from .upstream_server import UpstreamServer
 
+# Each starts processes of its own, several times: a minute in all.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def upstream():
