@@ -6,6 +6,8 @@ from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
+from batchframe._lenient import integer
+
 
 class Answer(NamedTuple):
     """What one result line says; `code` is None exactly when the row succeeded, `again` whether a failure may pass."""
@@ -111,16 +113,12 @@ def _usage(usage: Any) -> Answer:
         return Answer()
     inputs, outputs = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
     return Answer(
-        input_tokens=_integer(usage.get("prompt_tokens")),
-        output_tokens=_integer(usage.get("completion_tokens")),
-        total_tokens=_integer(usage.get("total_tokens")),
-        cached_tokens=_integer(inputs.get("cached_tokens")) if isinstance(inputs, dict) else None,
-        reasoning_tokens=_integer(outputs.get("reasoning_tokens")) if isinstance(outputs, dict) else None,
+        input_tokens=integer(usage.get("prompt_tokens")),
+        output_tokens=integer(usage.get("completion_tokens")),
+        total_tokens=integer(usage.get("total_tokens")),
+        cached_tokens=integer(inputs.get("cached_tokens")) if isinstance(inputs, dict) else None,
+        reasoning_tokens=integer(outputs.get("reasoning_tokens")) if isinstance(outputs, dict) else None,
     )
-
-
-def _integer(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63 else None
 
 
 def _text(value: Any) -> str | None:

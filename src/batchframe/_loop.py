@@ -28,7 +28,7 @@ from batchframe._exceptions import (
     ServiceError,
 )
 from batchframe._limits import Limits
-from batchframe._retry import NOT_TOLD, due, prepare_retries, settle, settled_attempt
+from batchframe._retry import NOT_TOLD, due, prepare_retries, settle, unsettled
 from batchframe._types import RemoteBatch, SubmissionRecord
 
 if TYPE_CHECKING:
@@ -448,12 +448,8 @@ class Loop:
 
     def _ask_again(self, seen: Pass) -> None:
         """Prepare another attempt for the rows that are worth one; it is submitted in the next pass."""
-        states = part_states(self._folder)
-        last = max((state.record.attempt for state in states), default=0)
         prepared = 0
-        for attempt in range(1, min(last, self._settings.max_attempts - 1) + 1):
-            if attempt <= settled_attempt(self._folder):
-                continue
+        for attempt in unsettled(self._folder, part_states(self._folder), self._settings.max_attempts):
             wanted = due(self._folder, attempt)
             if self._fetch_again(wanted):
                 wanted = due(self._folder, attempt)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -277,8 +276,3 @@ def _check_body(options: Options) -> None:
 
 def _is_text_dict(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(key, str) for key in value)
-
-
-def safe_name(text: str) -> str:
-    """Return a text as part of a file name."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text)

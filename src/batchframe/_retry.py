@@ -36,10 +36,16 @@ NOT_TOLD = ("missing", "malformed_line")
 
 def is_settled(folder: RunFolder, states: list[PartState], max_attempts: int) -> bool:
     """Whether a run whose parts are all done has nothing more to ask for."""
+    return all(not due(folder, attempt).height for attempt in unsettled(folder, states, max_attempts))
+
+
+def unsettled(folder: RunFolder, states: list[PartState], max_attempts: int) -> range:
+    """Return the attempts that may be followed by another, and of which that is not noted as prepared.
+
+    That the next one's parts are there does not tell: a crash may have come between two of them.
+    """
     last = max((state.record.attempt for state in states), default=0)
-    if last >= max_attempts or settled_attempt(folder) >= last:
-        return True
-    return all(not due(folder, attempt).height for attempt in range(settled_attempt(folder) + 1, last + 1))
+    return range(settled_attempt(folder) + 1, min(last, max_attempts - 1) + 1)
 
 
 def due(folder: RunFolder, attempt: int) -> pl.DataFrame:
