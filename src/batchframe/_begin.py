@@ -77,7 +77,12 @@ def open_folder(folder: RunFolder, client: Any) -> Run:
     saved = msgspec.convert(record.options, _SavedOptions)
     given = msgspec.structs.asdict(saved)
     options = _options.Options(
-        **given | {"limits": Limits(max_in_flight=given.pop("max_in_flight"))},
+        **given
+        | {
+            "limits": Limits(
+                max_in_flight=given.pop("max_in_flight"), max_enqueued_tokens=given.pop("max_enqueued_tokens")
+            )
+        },
         endpoint=record.identity.endpoint,
         name=record.identity.name,
     )
@@ -99,6 +104,7 @@ class _SavedOptions(msgspec.Struct):
     settle_seconds: float = 60.0
     poll_seconds: float | None = None
     max_in_flight: int | None = None
+    max_enqueued_tokens: int | None = None
     max_attempts: int = 3
     pilot: int | None = None
 
@@ -160,6 +166,7 @@ def _record(identity: Identity, prepared: Prepared, prompt: Any, options: Option
     shown = saved | {
         "url": url,
         "max_in_flight": options.limits.max_in_flight,
+        "max_enqueued_tokens": options.limits.max_enqueued_tokens,
         "prompt": _description(prompt),
         "system": _description(options.system),
         "body": {name: _description(value) for name, value in options.body.items()},

@@ -153,9 +153,6 @@ def _limits(name: str, value: Any) -> Limits:
     if not isinstance(value, Limits):
         msg = f"{name} must be a bf.Limits(...), such as bf.Limits(max_requests=1_000), got {value!r}"
         raise OptionError(msg)
-    if value.max_enqueued_tokens is not None:
-        msg = "limits.max_enqueued_tokens is not available in this version of batchframe: leave it out"
-        raise OptionError(msg)
     return value
 
 
@@ -205,8 +202,8 @@ def _include(name: str, value: Any) -> tuple[str, ...]:
 
 
 def _metadata(name: str, value: Any) -> dict[str, str]:
-    # 16 pairs, keys to 64 and values to 512 characters: OpenAI's API specification. Four pairs are batchframe's own.
-    own = 4
+    # 16 pairs, keys to 64 and values to 512 characters: OpenAI's API specification. Six pairs are batchframe's own.
+    own = 6
     if not _is_text_dict(value) or not all(isinstance(text, str) for text in value.values()):
         msg = f"{name} must be a dict of text to text, got {value!r}"
         raise OptionError(msg)

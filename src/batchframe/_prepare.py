@@ -10,7 +10,8 @@ import polars as pl
 
 from batchframe._exceptions import InputError
 from batchframe._frames import OURS
-from batchframe._input_files import Cut, Splitter, estimated_tokens
+from batchframe._input_files import Cut, Splitter
+from batchframe._part_files import tokens_of
 from batchframe._requests import CUSTOM_ID, DIGEST, LINE, REQUEST, digest_sums
 from batchframe._types import PartRecord
 
@@ -147,7 +148,7 @@ class _PartWriter:
         if len(self._parts) > 1 and self._pilot is None and self._splitter.fits_in_one:
             self._merge()
         for record in self._parts:
-            record.tokens = estimated_tokens(record.bytes)
+            record.tokens = tokens_of(self._folder, record)
             self._folder.write_part(record)
         return self._splitter.total_requests, sum(int(record.digest, 16) for record in self._parts) % 2**128
 

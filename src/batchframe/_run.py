@@ -374,7 +374,7 @@ class Run:
                 metadata=self._options.metadata,
                 expires_after=self._options.expires_after,
                 settle_seconds=self._options.settle_seconds,
-                max_in_flight=self._options.limits.max_in_flight,
+                model=self._options.model,
                 max_attempts=self._options.max_attempts,
                 has_pilot=self._record.options.get("pilot") is not None,
                 limits=self._options.limits.over(client.limits),

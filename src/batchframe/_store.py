@@ -177,12 +177,16 @@ class RunFolder:
         return self.part_path(number) / "input.jsonl"
 
     def parts(self) -> list[PartRecord]:
-        """Return the parts in the order of their numbers."""
+        """Return the parts in the order of their numbers; pieces that a crash left alone are none."""
         folder = self.path / "parts"
         if not folder.is_dir():
             return []
         found = [msgspec.json.decode(path.read_bytes(), type=PartRecord) for path in folder.glob("*/part.json")]
-        return sorted(found, key=lambda part: part.number)
+        siblings: dict[int | None, list[int]] = {}
+        for part in found:
+            siblings.setdefault(part.split_from, []).append(part.pieces)
+        whole = {source for source, pieces in siblings.items() if source is None or set(pieces) == {len(pieces)}}
+        return sorted((part for part in found if part.split_from in whole), key=lambda part: part.number)
 
     def write_part(self, part: PartRecord) -> None:
         """Write ``part.json``; the input file comes first, so that a part that is there is whole."""

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from batchframe._lenient import moment
+
 SCHEMA_VERSION = 1
 TERMINAL = frozenset({"completed", "failed", "expired", "cancelled"})
 
@@ -95,9 +97,9 @@ class PartRecord(msgspec.Struct):
 
     A first attempt holds ranges of rows, ``[block, start, stop]``; a retry or a split may hold any rows, by the
     ``custom_id`` of their requests. ``digest`` is the order-free sum over its requests, as in `Identity`; ``tokens``
-    is an estimate. A part that was split is replaced by those that name it in ``split_from``; ``rejected`` are the
-    lines of it that are not sent again. ``generation`` counts what was asked for by `Run.retry`, ``attempt`` what went
-    again by itself since.
+    is an estimate. A part that was split is replaced by those that name it in ``split_from``, as soon as all
+    ``pieces`` of them are there; ``rejected`` are the lines of it that are not sent again. ``generation`` counts what
+    was asked for by `Run.retry`, ``attempt`` what went again by itself since.
     """
 
     number: int
@@ -109,6 +111,7 @@ class PartRecord(msgspec.Struct):
     ranges: list[tuple[int, int, int]] | None = None
     custom_ids: list[str] | None = None
     split_from: int | None = None
+    pieces: int = 1
     retry_of: int | None = None
     generation: int = 0
     rejected: list[RejectedRequest] = []
@@ -163,6 +166,11 @@ class SubmissionRecord(msgspec.Struct):
     input_deleted_at: datetime | None = None
     cancel_asked_at: datetime | None = None
     output_expired_at: datetime | None = None
+
+    @property
+    def created_at(self) -> datetime | None:
+        """When the service made its batch, or else its input file."""
+        return moment((self.batch or {}).get("created_at")) or self.input_file_created_at
 
     @property
     def is_in_flight(self) -> bool:
