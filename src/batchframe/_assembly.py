@@ -16,6 +16,7 @@ from batchframe._results import WHOLE
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from batchframe._schema import AnswerType
     from batchframe._store import RunFolder
     from batchframe._types import PartRecord
 
@@ -63,10 +64,13 @@ class Assembler:
         The run.
     whole
         Whether the columns are wanted that take a second look at each line.
+    answer_type
+        What the answers are, None for text.
     """
 
     folder: RunFolder
     whole: bool = False
+    answer_type: AnswerType | None = None
     states: list[PartState] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -82,7 +86,8 @@ class Assembler:
         touching = [state for state in self.states if self._holds(state.record, number, rows)]
         rows = rows.with_columns(self._pending(touching, number, rows).alias(PENDING))
         answers = self._answers_to(rows, touching)
-        added = added_columns(rows, answers, MORE if self.whole else [name for name in MORE if name not in WHOLE])
+        include = MORE if self.whole else [name for name in MORE if name not in WHOLE]
+        added = added_columns(rows, answers, include, self.answer_type)
         input_columns = stored.drop(name for name in OUR_COLUMNS if name != DIGEST)
         return input_columns.hstack(added.rename({name: OURS + name for name in added.columns}))
 

@@ -23,6 +23,7 @@ from batchframe._prepare import prepare
 from batchframe._providers import PROVIDERS, Provider, provider_named
 from batchframe._requests import Renderer, compile_prompt
 from batchframe._run import Run, differences
+from batchframe._schema import AnswerType  # noqa: TC001  (msgspec reads the annotation)
 from batchframe._store import RECORD, RunFolder, make_private
 from batchframe._types import Identity, RunRecord
 
@@ -100,6 +101,7 @@ class _SavedOptions(msgspec.Struct):
     poll_seconds: float | None = None
     max_in_flight: int | None = None
     max_attempts: int = 3
+    answer_type: AnswerType | None = None
 
 
 def _profile(options: Options) -> Provider:

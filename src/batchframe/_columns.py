@@ -32,7 +32,11 @@ MORE = {"model": pl.String(), "request_id": pl.String(), "batch_id": pl.String()
 PENDING = OURS + "pending"
 _FOUND = OURS + "found"
 _PROBLEM = OURS + "problem"
-_CUT = "the answer was cut by the token limit (finish_reason length), so raise max_completion_tokens: "
+# Why a model stopped in the middle of an answer, by finish_reason.
+_CUT = {
+    "length": "the answer was cut by the token limit (finish_reason length), so raise max_completion_tokens: ",
+    "content_filter": "the answer was cut by the content filter (finish_reason content_filter): ",
+}
 
 
 def added_schema(include: Iterable[str], response: pl.DataType | None = None) -> dict[str, pl.DataType]:
@@ -102,7 +106,7 @@ def typed_answers(answers: pl.DataFrame, answer_type: AnswerType) -> pl.DataFram
     texts = pl.when(pl.col("code").is_null()).then(pl.col("response"))
     values, problems = answer_type.decoder.decode(answers.select(texts).to_series())
     said = problems.alias(_PROBLEM)
-    cut = pl.when(pl.col("finish_reason") == "length").then(pl.lit(_CUT)).otherwise(pl.lit(""))
+    cut = pl.col("finish_reason").replace_strict(_CUT, default="", return_dtype=pl.String)
     misfits = pl.col(_PROBLEM).is_not_null()
     return (
         answers.with_columns(values.alias("response"), said)
