@@ -7,6 +7,7 @@ from typing import Any
 import polars as pl
 
 from batchframe._exceptions import OptionError
+from batchframe._frames import holds
 
 # What of a dtype JSON schema has no word for; it is kept in the strict schema, and not sent.
 MARK = "x-polars"
@@ -49,7 +50,8 @@ def schema_of(dtype: Any, path: str = "$") -> dict[str, Any]:  # noqa: PLR0911  
         return {"type": "object", "properties": properties, **closed}
     if isinstance(dtype, pl.List):
         return {"type": "array", "items": schema_of(dtype.inner, f"{path}[]")}
-    if isinstance(dtype, pl.Array):
+    # Polars 1.37 makes no Array of categories.
+    if isinstance(dtype, pl.Array) and not holds(dtype, pl.Categorical, pl.Enum):
         items = schema_of(dtype.inner, f"{path}[]")
         return {"type": "array", "items": items, "minItems": dtype.size, "maxItems": dtype.size, MARK: ["Array"]}
     if isinstance(dtype, pl.Enum) and len(dtype.categories):
@@ -79,6 +81,8 @@ def _instead(dtype: Any) -> str:
         return "Give it in full, such as pl.List(pl.String)"
     if isinstance(dtype, (pl.Datetime, pl.Duration)):
         return 'Use the time unit "us", and cast the column afterwards'
+    if isinstance(dtype, pl.Array):
+        return "Use a List of them"
     if isinstance(dtype, pl.Struct):
         return "Give the struct at least one field"
     if isinstance(dtype, pl.Enum):

@@ -67,7 +67,8 @@ class Decoder:
         parts = [texts[start : start + _SLICE_ROWS] for start in range(0, len(texts), _SLICE_ROWS)] or [texts]
         arrays = [self._root.array(self._values(part.to_list(), told)) for part in parts]
         values = pl.Series(texts.name, pl.from_arrow(pa.chunked_array(arrays)))
-        return values.cast(self.dtype), pl.Series(told, dtype=pl.String)
+        # In two steps: Polars 1.37 takes the microseconds of a List for the milliseconds of an Array.
+        return values.cast(_as_lists(self.dtype)).cast(self.dtype), pl.Series(told, dtype=pl.String)
 
     def _values(self, texts: list[str | None], told: list[str | None]) -> list[Any]:
         """Return what some texts are, and add what is wrong with each to ``told``."""
@@ -284,6 +285,12 @@ class _Compiler:
         """Return what a reference leads to, where that is a leaf."""
         found = self._schema.get("$defs", {}).get(definition(schema.get("$ref")), schema)
         return found if found.get("type") in LEAVES else schema
+
+
+def _as_lists(dtype: Any) -> Any:
+    if isinstance(dtype, pl.Struct):
+        return pl.Struct({field.name: _as_lists(field.dtype) for field in dtype.fields})
+    return pl.List(_as_lists(dtype.inner)) if isinstance(dtype, (pl.List, pl.Array)) else dtype
 
 
 def _within(path: str, name: str) -> str:
