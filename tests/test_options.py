@@ -239,10 +239,17 @@ def test_response_format_in_the_form_of_the_service(value):
 
 
 @pytest.mark.parametrize(
-    "value", [dict, pl.Struct({"a": pl.Int64}), {"type": "object"}, {"type": ["text"]}, "json_object"], ids=str
+    "value", [dict, "json_object", {"type": "xml"}, [{"type": "object"}], {"a": pl.Int64}, pl.Struct, ()], ids=str
 )
-def test_response_format_in_other_forms_is_to_come(value):
-    assert "pass the service's own form, such as" in refusal(response_format=value)
+def test_response_format_that_is_none(value):
+    assert refusal(response_format=value).startswith("response_format")
+
+
+def test_response_format_as_a_type_becomes_a_strict_schema():
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+    strict = {"name": "response", "strict": True, "schema": schema | {"additionalProperties": False}}
+    for value in (pl.Struct({"a": pl.Int64}), pl.Schema({"a": pl.Int64}), schema):
+        assert parameters(response_format=value) == {"response_format": {"type": "json_schema", "json_schema": strict}}
 
 
 class Colour(str, enum.Enum):

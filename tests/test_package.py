@@ -31,7 +31,10 @@ LAYERS = {
     "input and output": (3, "_store _client _openai _azure"),
     "pure steps": (
         2,
-        "_frames _encode _template _tokens _requests _input_files _results _columns _endpoints _parameters _options",
+        (
+            "_frames _encode _template _tokens _requests _input_files _results _columns _endpoints _parameters _options "
+            "_schema _strict _dtypes _typed _atoms"
+        ),
     ),
     "vocabulary": (1, "_types _limits _providers _lenient _exceptions _events"),
 }

@@ -15,6 +15,7 @@ from batchframe._results import WHOLE
 from batchframe._stop import is_covered, read_stop
 
 if TYPE_CHECKING:
+    from batchframe._schema import AnswerType
     from batchframe._store import RunFolder
     from batchframe._types import PartRecord, StopRecord
 
@@ -74,10 +75,13 @@ class Assembler:
         The run.
     whole
         Whether the columns are wanted that take a second look at each line.
+    answer_type
+        What the answers are, None for text.
     """
 
     folder: RunFolder
     whole: bool = False
+    answer_type: AnswerType | None = None
     states: list[PartState] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -95,7 +99,8 @@ class Assembler:
             self._pending(touching, number, rows).alias(PENDING), self._absent(touching, rows).alias(ABSENT)
         )
         answers = self._answers_to(rows, touching)
-        added = added_columns(rows, answers, MORE if self.whole else [name for name in MORE if name not in WHOLE])
+        include = MORE if self.whole else [name for name in MORE if name not in WHOLE]
+        added = added_columns(rows, answers, include, self.answer_type)
         input_columns = stored.drop(name for name in OUR_COLUMNS if name != DIGEST)
         return input_columns.hstack(added.rename({name: OURS + name for name in added.columns}))
 

@@ -23,6 +23,7 @@ from batchframe._prepare import prepare
 from batchframe._providers import PROVIDERS, Provider, provider_named
 from batchframe._requests import Renderer, compile_prompt
 from batchframe._run import Run, differences
+from batchframe._schema import AnswerType  # noqa: TC001  (msgspec reads the annotation)
 from batchframe._store import RECORD, RunFolder, make_private
 from batchframe._types import Identity, RunRecord
 
@@ -107,6 +108,7 @@ class _SavedOptions(msgspec.Struct):
     max_enqueued_tokens: int | None = None
     max_attempts: int = 3
     pilot: int | None = None
+    answer_type: AnswerType | None = None
 
 
 def _profile(options: Options) -> Provider:

@@ -12,6 +12,7 @@ from batchframe._assembly import Assembler
 from batchframe._columns import CORE, MORE, TOKENS, added_schema
 from batchframe._frames import OURS
 from batchframe._requests import CODE, CUSTOM_ID, DIGEST, MESSAGE, REQUEST
+from batchframe._schema import AnswerType  # noqa: TC001  (msgspec reads the annotation)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -35,9 +36,12 @@ class ResultNote(msgspec.Struct):
     prefix: str
     counts: dict[str, int]
     usage: dict[str, int]
+    answer_type: AnswerType | None = None
 
 
-def blocks_so_far(folder: RunFolder, view: RunFolder | None, *, whole: bool) -> Iterator[pl.DataFrame]:
+def blocks_so_far(
+    folder: RunFolder, view: RunFolder | None, *, whole: bool, answer_type: AnswerType | None
+) -> Iterator[pl.DataFrame]:
     """Yield the blocks of the frame, input columns and added columns (as ``batchframe:…``), from what was downloaded.
 
     Parameters
@@ -48,9 +52,11 @@ def blocks_so_far(folder: RunFolder, view: RunFolder | None, *, whole: bool) -> 
         Another arrangement of its rows to show it in, or None. This one holds all answers in memory.
     whole
         Whether to add the columns that take a second look at each line.
+    answer_type
+        What the answers are, None for text.
     """
     count = len(folder.record().blocks)
-    assembler = Assembler(folder, whole=whole)
+    assembler = Assembler(folder, whole, answer_type)
     if view is not None:
         yield from _arranged((assembler.block(number) for number in range(count)), view)
         return
@@ -104,15 +110,17 @@ def view_blocks(view: RunFolder) -> list[int]:
     return msgspec.convert(view.read_note("view.json"), list[int])
 
 
-def final_blocks(folder: RunFolder, view: RunFolder | None, *, whole: bool) -> ResultNote:
+def final_blocks(
+    folder: RunFolder, view: RunFolder | None, *, whole: bool, answer_type: AnswerType | None
+) -> ResultNote:
     """Write the result blocks of a finished run, unless they are there, and return what they hold."""
     target = view or folder
     note = _read_note(target)
-    if note is not None and (note.whole or not whole):
+    if note is not None and (note.whole or not whole) and note.answer_type == answer_type:
         return note
     counts, usage = dict.fromkeys(OUTCOMES, 0), dict.fromkeys(TOKENS, 0)
     prefix, number = "", 0
-    for number, block in enumerate(blocks_so_far(folder, view, whole=whole)):
+    for number, block in enumerate(blocks_so_far(folder, view, whole=whole, answer_type=answer_type)):
         tally(block, counts, usage)
         if not number and {*CORE, *MORE} & set(block.columns):
             prefix = OURS
@@ -120,7 +128,7 @@ def final_blocks(folder: RunFolder, view: RunFolder | None, *, whole: bool) -> R
             target.results_path(number),
             block.rename({OURS + name: prefix + name for name in (*CORE, *MORE)}, strict=False),
         )
-    note = ResultNote(number + 1, whole, prefix, counts, usage)
+    note = ResultNote(number + 1, whole, prefix, counts, usage, answer_type)
     target.write_note(_NOTE, note)
     forget_answers(folder)
     return note

@@ -45,10 +45,10 @@ def run(frame: Any, prompt: Any, **options: Any) -> pl.DataFrame | pl.LazyFrame:
     Returns
     -------
     pl.DataFrame or pl.LazyFrame
-        All rows in their order, with the added columns ``custom_id: String``, ``response: String``,
-        ``finish_reason: String``, ``usage: Struct{input_tokens, output_tokens, total_tokens, cached_tokens,
-        reasoning_tokens: Int64}`` and ``error: Struct{code, message: String}``, which is null exactly where the row
-        succeeded. Lazy when ``frame`` is.
+        All rows in their order, with the added columns ``custom_id: String``, ``response: String`` (with
+        ``response_format``: a Struct), ``finish_reason: String``, ``usage: Struct{input_tokens, output_tokens,
+        total_tokens, cached_tokens, reasoning_tokens: Int64}`` and ``error: Struct{code, message: String}``, which is
+        null exactly where the row succeeded. Lazy when ``frame`` is.
 
     Raises
     ------
@@ -61,6 +61,18 @@ def run(frame: Any, prompt: Any, **options: Any) -> pl.DataFrame | pl.LazyFrame:
     -----
     Each row that is sent is charged once, at the batch rate of the service. Not charged: rows that are not sent (codes
     ``null_input``, ``invalid_input``, ``request_too_large``), and input files that the service refused.
+
+    ``response_format`` is a pydantic model, a JSON schema or a ``pl.Struct``. It is sent as a schema of strict mode:
+    every object closed, all properties required, those that a JSON schema does not require nullable. What strict mode
+    does not take is told to the model in the description where it can be checked here (``minLength``, ``maxLength``, a
+    pattern with a lookaround), and refused by name where it cannot (``dict[str, X]``, ``Any``, tuples, ``allOf``, …).
+    Integers become Int64, numbers Float64, literals and enums of text Enum, arrays List, objects Struct, ``date`` Date,
+    ``date-time`` Datetime in UTC (without an offset: taken as UTC), ``time`` Time (as written, without its offset),
+    ``duration`` Duration, pydantic's Decimal with digits and places Decimal; a ``pl.Struct`` gives exactly its dtypes,
+    none of them null. What has no one dtype is a String with its JSON: unions such as ``int | str``, and a model within
+    itself. An answer that is not of that type is ``invalid_response``; the message says where and why, and
+    ``include=["raw"]`` shows it. The service's own form, ``{"type": "json_schema" or "json_object" or "text", …}``, is
+    sent as it is, and the response stays text.
 
     Examples
     --------
@@ -77,6 +89,22 @@ def run(frame: Any, prompt: Any, **options: Any) -> pl.DataFrame | pl.LazyFrame:
     │ Great sound.        ┆ positive ┆ stop          │
     │ Broke after a week. ┆ negative ┆ stop          │
     └─────────────────────┴──────────┴───────────────┘
+
+    With a type, the response is a struct:
+
+    >>> review = pl.Struct({"sentiment": pl.Enum(["positive", "negative"]), "recommends": pl.Boolean})
+    >>> out = bf.run(reviews, "Judge: {text}", response_format=review, model="gpt-4o-mini", client=client,
+    ...              poll_seconds=0.1)
+    >>> out.select("text", pl.col("response").struct.unnest())
+    shape: (2, 3)
+    ┌─────────────────────┬───────────┬────────────┐
+    │ text                ┆ sentiment ┆ recommends │
+    │ ---                 ┆ ---       ┆ ---        │
+    │ str                 ┆ enum      ┆ bool       │
+    ╞═════════════════════╪═══════════╪════════════╡
+    │ Great sound.        ┆ positive  ┆ true       │
+    │ Broke after a week. ┆ negative  ┆ false      │
+    └─────────────────────┴───────────┴────────────┘
     """
     frame = to_polars(frame)
     parsed = _options.parse(options)
@@ -203,7 +231,7 @@ def result_schema(frame: Any, prompt: Any, **options: Any) -> pl.Schema:
     """
     frame, parsed = to_polars(frame), _options.parse(options)
     renderer(frame, prompt, parsed)
-    added = {parsed.prefix + name: dtype for name, dtype in added_schema(parsed.include).items()}
+    added = {parsed.prefix + name: dtype for name, dtype in added_schema(parsed.include, parsed.response_dtype).items()}
     return pl.Schema(dict(frame.collect_schema()) | added)
 
 

@@ -12,6 +12,7 @@ from batchframe import _encode
 from batchframe._exceptions import OptionError, suggestion
 from batchframe._limits import Limits
 from batchframe._parameters import PARAMETERS
+from batchframe._schema import AnswerType, answer_type
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +50,8 @@ _TEXT_FORMATS = ("text", "json_object", "json_schema")
 class Options:
     """Everything a call may say beside frame and prompt; `parse` makes one of the keyword arguments.
 
-    ``body`` holds the request parameters by name, each a value or a per-row expression.
+    ``body`` holds the request parameters by name, each a value or a per-row expression; ``answer_type`` is what
+    ``response_format`` makes of the answers, None where they stay text.
     """
 
     model: str
@@ -76,9 +78,16 @@ class Options:
     expires_after: int | None = None
     extra_body: dict[str, Any] = field(default_factory=dict)
     body: dict[str, Any] = field(default_factory=dict)
+    answer_type: AnswerType | None = None
+
+    @property
+    def response_dtype(self) -> pl.DataType:
+        """What the response column is."""
+        return pl.String() if self.answer_type is None else self.answer_type.decoder.dtype
 
 
-NAMES = frozenset(option.name for option in dataclasses.fields(Options)) - {"body"} | _NOT_YET
+_MADE = {"body", "answer_type"}
+NAMES = frozenset(option.name for option in dataclasses.fields(Options)) - _MADE | _NOT_YET
 
 
 def parse(given: dict[str, Any]) -> Options:
@@ -95,7 +104,8 @@ def parse(given: dict[str, Any]) -> Options:
     ours = {name: value for name, value in given.items() if name in NAMES}
     body = {name: value for name, value in given.items() if name not in NAMES}
     _check_names(ours, body, ours.get("endpoint") or CHAT)
-    options = Options(**_checked(ours), body=_body(body, ours))
+    typed = _answer_type(ours.get("response_format"))
+    options = Options(**_checked(ours), body=_body(body, ours, typed), answer_type=typed)
     _check_body(options)
     return options
 
@@ -246,21 +256,22 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
 }
 
 
-def _body(body: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
+def _answer_type(value: Any) -> AnswerType | None:
+    """Return the type of the answers; None where they are text, as where the service's own form is given."""
+    if value is None or (isinstance(value, dict) and value.get("type") in _TEXT_FORMATS):
+        return None
+    return answer_type(value)
+
+
+def _body(body: dict[str, Any], ours: dict[str, Any], typed: AnswerType | None) -> dict[str, Any]:
     """Return the parameters of the body, sorted, so that the order of keyword arguments does not make another run."""
     given = {name: value for name, value in body.items() if value is not None}
     given |= ours.get("extra_body") or {}
     given = {name: value if isinstance(value, pl.Expr) else _encode.plain(value, name) for name, value in given.items()}
-    response_format = ours.get("response_format")
-    if response_format is not None:
-        if not (isinstance(response_format, dict) and response_format.get("type") in _TEXT_FORMATS):
-            msg = (
-                "response_format as a pydantic model, a bare JSON schema or a Polars dtype is not available in this "
-                'version: pass the service\'s own form, such as {"type": "json_schema", "json_schema": {…}}; the '
-                "response column then holds JSON text"
-            )
-            raise OptionError(msg)
-        given["response_format"] = _encode.plain(response_format, "response_format")
+    if typed is not None:
+        given["response_format"] = typed.response_format()
+    elif ours.get("response_format") is not None:
+        given["response_format"] = _encode.plain(ours["response_format"], "response_format")
     return dict(sorted(given.items()))
 
 

@@ -422,7 +422,7 @@ class Run:
         if self.is_finished:
             return self.scan().collect()
         options = self._options
-        blocks = blocks_so_far(self._folder, self._view, whole=self._is_whole)
+        blocks = blocks_so_far(self._folder, self._view, whole=self._is_whole, answer_type=options.answer_type)
         return pl.concat([shown(block.lazy(), OURS, options.include, options.prefix).collect() for block in blocks])
 
     def scan(self) -> pl.LazyFrame:
@@ -430,7 +430,7 @@ class Run:
         if not self.is_finished:
             return self.result().lazy()
         options = self._options
-        note = final_blocks(self._folder, self._view, whole=self._is_whole)
+        note = final_blocks(self._folder, self._view, whole=self._is_whole, answer_type=options.answer_type)
         return shown(scan_final(self._view or self._folder, note), note.prefix, options.include, options.prefix)
 
     def added_to(self, frame: pl.DataFrame) -> pl.DataFrame:
@@ -545,11 +545,11 @@ class Run:
 
     def _status(self, seen: Pass) -> RunStatus:
         if self.is_finished:
-            note = final_blocks(self._folder, self._view, whole=self._is_whole)
+            note = final_blocks(self._folder, self._view, whole=self._is_whole, answer_type=self._options.answer_type)
             counts, usage = note.counts, note.usage
         else:
             counts, usage = dict.fromkeys(OUTCOMES, 0), dict.fromkeys(TOKENS, 0)
-            for block in blocks_so_far(self._folder, self._view, whole=False):
+            for block in blocks_so_far(self._folder, self._view, whole=False, answer_type=self._options.answer_type):
                 tally(block, counts, usage)
         statuses = self.batches()["status"].drop_nulls()
         return RunStatus(
