@@ -22,12 +22,12 @@ LAYERS = {
     "surfaces": (5, "__init__ _frame _calls _parquet cli _progress testing"),
     "orchestration": (
         4,
-        "_begin _run _loop _blocks _assembly _prepare _adoption _answers _retry _account _sources _reading",
+        "_begin _run _loop _blocks _assembly _prepare _adoption _answers _retry _reuse _account _sources _reading",
     ),
     "input and output": (3, "_store _client _openai _azure"),
     "pure steps": (
         2,
-        "_frames _encode _template _requests _input_files _results _columns _endpoints _parameters _options",
+        "_frames _encode _template _requests _dedupe _input_files _results _columns _endpoints _parameters _options",
     ),
     "vocabulary": (1, "_types _limits _providers _lenient _exceptions _events"),
 }

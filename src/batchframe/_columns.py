@@ -25,7 +25,9 @@ CORE = {
     "usage": USAGE,
     "error": ERROR,
 }
-MORE = {"model": pl.String(), "request_id": pl.String(), "batch_id": pl.String()} | WHOLE
+# Whether the answer comes from another run.
+REUSED: dict[str, pl.DataType] = {"reused": pl.Boolean()}
+MORE = {"model": pl.String(), "request_id": pl.String(), "batch_id": pl.String()} | REUSED | WHOLE
 
 PENDING = OURS + "pending"
 _FOUND = OURS + "found"
@@ -91,8 +93,8 @@ def added_columns(rows: pl.DataFrame, answers: pl.DataFrame, include: Iterable[s
         Our columns of the rows: custom_id, code and message where not sent, whether the row is pending, and
         ``batchframe:key``, the custom_id of the request that answers it.
     answers
-        Answers in the order in which they were asked for, each with its ``batch_id``: the first success of a request
-        counts, else its last failure. Those to other requests are passed over.
+        Answers in the order in which they were asked for, each with its ``batch_id`` and whether it is ``reused``:
+        the first success of a request counts, else its last failure. Those to other requests are passed over.
     include
         The names of the extra columns.
     """
@@ -122,5 +124,5 @@ def added_columns(rows: pl.DataFrame, answers: pl.DataFrame, include: Iterable[s
         "usage": pl.when(has_usage).then(pl.struct(TOKENS)),
         "error": pl.when(code.is_not_null()).then(pl.struct(code.alias("code"), message.alias("message"))),
     }
-    columns |= {name: pl.col(name) for name in include}
+    columns |= {name: pl.col(name).fill_null(value=False) if name in REUSED else pl.col(name) for name in include}
     return joined.select(expression.alias(name) for name, expression in columns.items()).cast(added_schema(include))  # type: ignore[arg-type]

@@ -149,7 +149,7 @@ class Loop:
     def _pass(self, *, submit: bool) -> Pass:
         seen = Pass()
         fatal: list[Exception] = []
-        parts = self._folder.parts()
+        parts = [part for part in self._folder.parts() if part.reused_from is None]
         replaced = {part.split_from for part in parts}
         todo = [part for part in parts if part.number not in replaced]
         self._submissions = {part.number: self._folder.submissions(part.number) for part in todo}

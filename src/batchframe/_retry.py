@@ -91,10 +91,10 @@ def _due_of_part(folder: RunFolder, part: PartRecord) -> pl.DataFrame:
 
 def _ids(folder: RunFolder, part: PartRecord) -> list[str]:
     """Return the custom_ids of a part's requests."""
-    if part.ranges is None:
-        return part.custom_ids or []
+    if part.custom_ids is not None:
+        return part.custom_ids
     ids: list[str] = []
-    for block, start, stop in part.ranges:
+    for block, start, stop in part.ranges or []:
         rows = pl.read_parquet(folder.rows_path(block), columns=[CUSTOM_ID, CODE, REQUEST], glob=False)[start:stop]
         ids += rows.filter(pl.col(CODE).is_null() & pl.col(REQUEST).is_null())[CUSTOM_ID].to_list()
     return ids
