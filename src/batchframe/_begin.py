@@ -16,7 +16,7 @@ import polars as pl
 from batchframe import _options
 from batchframe._columns import check_clashes
 from batchframe._events import logger
-from batchframe._exceptions import OptionError, RunMismatchError
+from batchframe._exceptions import OptionError, RunMismatchError, RunNotFoundError
 from batchframe._limits import Limits
 from batchframe._openai import OpenAIClient, profile
 from batchframe._prepare import prepare
@@ -50,12 +50,18 @@ def begin(frame: pl.DataFrame | pl.LazyFrame, prompt: Any, options: Options) -> 
     ------
     RunMismatchError
         ``run_dir`` holds another run; says what differs.
+    RunNotFoundError
+        What ``reuse`` names is no run.
     """
     rendering = renderer(frame, prompt, options)
     account = OpenAIClient(options.client, options.provider).account
     named = None if options.run_dir is None else _local(options.run_dir)
     root = _absolute(os.environ.get("BATCHFRAME_HOME") or ".batchframe")
-    reuse = _reuse(options, root, account)
+    reuse, lost = None, None
+    try:
+        reuse = _reuse(options, root, account)
+    except RunNotFoundError as error:
+        lost = error  # a run that is there needs its source no more: whether this one is shows below
     if named is None:
         _make_root(root)
     scratch = RunFolder.scratch(root if named is None else named.parent)
@@ -66,6 +72,8 @@ def begin(frame: pl.DataFrame | pl.LazyFrame, prompt: Any, options: Options) -> 
         record = _record(identity, prepared, prompt, options, rendering.url)
         folder = RunFolder(named or root / record.run_id)
         view, news = None, ""
+        if lost is not None and not folder.exists():
+            raise lost
         if reuse is not None and not folder.exists():
             reuse.copy_into(scratch)
             news = reuse.told(prepared.requests)

@@ -241,7 +241,10 @@ def _reuse(name: str, value: Any) -> Path | Literal["all"]:
     if not isinstance(path, str) and not hasattr(path, "__fspath__"):
         msg = f'{name} must be a run, the folder of one, or "all", got {value!r}'
         raise OptionError(msg)
-    return Path(_run_dir(name, path))
+    if "://" in str(path):
+        msg = f"{name} must be a folder of this machine in this version of batchframe, got {path!r}"
+        raise OptionError(msg)
+    return Path(path)
 
 
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {

@@ -174,11 +174,13 @@ def _table(found: list[Source]) -> pl.DataFrame:
             )
             for rows in own_successes(source.folder)
         ]
-    # A run may hold copies of another's answers, and an answer that was paid for once is not two: of those that a
-    # batch gave to a request, the n-th is the same in every run.
-    nth = pl.int_range(pl.len()).over(_RUN, _BATCH, _KEY).alias(_NTH)
-    once = pl.concat(frames).with_columns(nth).unique([_BATCH, _KEY, _NTH], keep="first", maintain_order=True)
-    return once.drop(_NTH).with_row_index(_ANSWER)
+    table = pl.concat(frames)
+    if len(found) > 1:
+        # A run may hold copies of another's answers, and an answer that was paid for once is not two: of those that a
+        # batch gave to a request, the n-th is the same in every run.
+        nth = pl.int_range(pl.len()).over(_RUN, _BATCH, _KEY).alias(_NTH)
+        table = table.with_columns(nth).unique([_BATCH, _KEY, _NTH], keep="first", maintain_order=True).drop(_NTH)
+    return table.with_row_index(_ANSWER)
 
 
 def _batches(folder: RunFolder) -> dict[str, _Batch]:
