@@ -11,6 +11,7 @@ import polars as pl
 from batchframe import _options
 from batchframe._begin import begin, open_folder, renderer
 from batchframe._columns import added_schema
+from batchframe._dedupe import Repeats
 from batchframe._frames import to_polars
 from batchframe._progress import showing
 from batchframe._requests import CUSTOM_ID, LINE
@@ -60,7 +61,9 @@ def run(frame: Any, prompt: Any, **options: Any) -> pl.DataFrame | pl.LazyFrame:
     Notes
     -----
     Each row that is sent is charged once, at the batch rate of the service. Not charged: rows that are not sent (codes
-    ``null_input``, ``invalid_input``, ``request_too_large``), and input files that the service refused.
+    ``null_input``, ``invalid_input``, ``request_too_large``), and input files that the service refused. With
+    ``dedupe=True`` equal requests are charged once; rows that take an answer of another run, with ``reuse``, are not
+    charged again.
 
     ``response_format`` is a pydantic model, a JSON schema or a ``pl.Struct``. It is sent as a schema of strict mode:
     every object closed, all properties required, those that a JSON schema does not require nullable. What strict mode
@@ -174,7 +177,8 @@ def requests(frame: Any, prompt: Any, **options: Any) -> pl.DataFrame:
     -------
     pl.DataFrame
         A row a row of the frame: ``custom_id: String`` and ``request: String``, the JSON line without its newline,
-        null where the row would not be sent.
+        null where the row would not be sent, or where ``dedupe`` has an earlier row ask for it. What ``reuse`` would
+        find is not looked up: those lines are here too.
 
     Raises
     ------
@@ -194,8 +198,13 @@ def requests(frame: Any, prompt: Any, **options: Any) -> pl.DataFrame:
     │ row-1     ┆ null                            │
     └───────────┴─────────────────────────────────┘
     """
-    rendering = renderer(to_polars(frame), prompt, _options.parse(options))
-    shown = pl.concat([rows.select(CUSTOM_ID, LINE) for rows in rendering.slices()])
+    parsed = _options.parse(options)
+    rendering, repeats = renderer(to_polars(frame), prompt, parsed), Repeats()
+    slices = []
+    for rows in rendering.slices():
+        is_own = repeats.requests(rows).is_null() if parsed.dedupe else pl.lit(value=True)
+        slices.append(rows.select(CUSTOM_ID, pl.when(is_own).then(pl.col(LINE)).alias(LINE)))
+    shown = pl.concat(slices)
     return shown.select(pl.col(CUSTOM_ID).alias("custom_id"), pl.col(LINE).str.strip_suffix("\n").alias("request"))
 
 

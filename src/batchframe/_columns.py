@@ -27,7 +27,9 @@ CORE = {
     "usage": USAGE,
     "error": ERROR,
 }
-MORE = {"model": pl.String(), "request_id": pl.String(), "batch_id": pl.String()} | WHOLE
+# Whether the answer comes from another run.
+REUSED: dict[str, pl.DataType] = {"reused": pl.Boolean()}
+MORE = {"model": pl.String(), "request_id": pl.String(), "batch_id": pl.String()} | REUSED | WHOLE
 
 PENDING = OURS + "pending"
 # Why there is no answer to a row: a Struct of code and message.
@@ -137,8 +139,8 @@ def added_columns(
         Our columns of the rows: custom_id, code and message where not sent, whether the row is pending, the code and
         message for a row without an answer, and ``batchframe:key``, the custom_id of the request that answers it.
     answers
-        Answers in the order in which they were asked for, each with its ``batch_id``: the first success of a request
-        counts, else its last failure. Those to other requests are passed over.
+        Answers in the order in which they were asked for, each with its ``batch_id`` and whether it is ``reused``:
+        the first success of a request counts, else its last failure. Those to other requests are passed over.
     include
         The names of the extra columns.
     answer_type
@@ -175,6 +177,6 @@ def added_columns(
         "usage": pl.when(has_usage).then(pl.struct(TOKENS)),
         "error": pl.when(code.is_not_null()).then(pl.struct(code.alias("code"), message.alias("message"))),
     }
-    columns |= {name: pl.col(name) for name in include}
+    columns |= {name: pl.col(name).fill_null(value=False) if name in REUSED else pl.col(name) for name in include}
     dtypes = added_schema(include, answers.schema["response"])
     return joined.select(expression.alias(name) for name, expression in columns.items()).cast(dtypes)  # type: ignore[arg-type]

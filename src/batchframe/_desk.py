@@ -102,7 +102,7 @@ class Desk:
     def open(self) -> None:
         """Read the parts that are not replaced by others, and their submissions."""
         self.is_stale = False
-        parts = self.folder.parts()
+        parts = [part for part in self.folder.parts() if part.reused_from is None]
         replaced = {part.split_from for part in parts}
         self.parts = [part for part in parts if part.number not in replaced]
         # The first part, or what is left of it after lines were refused.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import polars as pl
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 CHAT = "/v1/chat/completions"
 ENDPOINTS = (CHAT,)
-INCLUDES = ("model", "request_id", "batch_id", "content_filter", "raw")
+INCLUDES = ("model", "request_id", "batch_id", "content_filter", "reused", "raw")
 
 # Promised by the public interface and not there yet: refused by name, never silently ignored.
 _NOT_YET = frozenset(
@@ -28,15 +29,13 @@ _NOT_YET = frozenset(
         "image_detail",
         "max_cost",
         "prices",
-        "dedupe",
-        "reuse",
         "keep",
         "cleanup",
         "base_model",
         "storage_options",
     }
 )
-_NOT_YET_INCLUDED = frozenset({"cost", "attempts", "logprobs", "tool_calls", "reused"})
+_NOT_YET_INCLUDED = frozenset({"cost", "attempts", "logprobs", "tool_calls"})
 # What a batch cannot do, whatever the endpoint: streaming has no reader, and a batch is the background already.
 _NEVER = frozenset({"stream", "stream_options", "background"})
 _RESERVED = frozenset({"model", "messages", "input", "prompt", "response_format"})
@@ -66,6 +65,8 @@ class Options:
     pilot: int | None = None
     run_dir: Any = None
     name: str | None = None
+    dedupe: bool = False
+    reuse: Path | Literal["all"] | None = None
     on_null: Literal["skip", "render", "raise"] = "skip"
     include: tuple[str, ...] = ()
     prefix: str = ""
@@ -240,11 +241,33 @@ def _pilot(name: str, value: Any) -> int:
     return value
 
 
+def _dedupe(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        msg = f"{name} must be True (equal requests are sent once) or False, got {value!r}"
+        raise OptionError(msg)
+    return value
+
+
+def _reuse(name: str, value: Any) -> Path | Literal["all"]:
+    if value == "all" and isinstance(value, str):
+        return "all"
+    path = getattr(value, "path", value)  # of a Run
+    if not isinstance(path, str) and not hasattr(path, "__fspath__"):
+        msg = f'{name} must be a run, the folder of one, or "all", got {value!r}'
+        raise OptionError(msg)
+    if "://" in str(path):
+        msg = f"{name} must be a folder of this machine in this version of batchframe, got {path!r}"
+        raise OptionError(msg)
+    return Path(path)
+
+
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "on_null": _on_null,
     "limits": _limits,
     "max_attempts": _max_attempts,
     "pilot": _pilot,
+    "dedupe": _dedupe,
+    "reuse": _reuse,
     "poll_seconds": _seconds,
     "settle_seconds": _seconds,
     "timeout_seconds": _seconds,

@@ -78,7 +78,7 @@ class RunStatus:
     batches
         Batches by the service's status.
     usage
-        Tokens of all answers read, by name.
+        Tokens of all answers read, by name; without those that other runs paid for.
     cost
         None: prices are not known in this version.
     waiting_for
@@ -114,6 +114,7 @@ class Run:
         connect: Callable[[], BatchClient],
         *,
         view: RunFolder | None = None,
+        news: str = "",
         clock: Clock | None = None,
     ) -> None:
         self._folder = folder
@@ -121,6 +122,7 @@ class Run:
         self._options = options
         self._connect = connect
         self._view = view
+        self._news = news
         self._clock = clock or Clock()
         self._client: BatchClient | None = None
         self._loop: Loop | None = None
@@ -199,7 +201,7 @@ class Run:
         stop = self._stop
         if self.is_finished and stop is not None and stop.reason == "cancelled":
             self._say(f"{stop.message}. What was answered by then is returned; run.retry() asks for the rest")
-        elif self.is_finished and self._record.identity.requests:
+        elif self.is_finished and self._record.identity.requests and not self._news:
             at, service = self._record.created_at, self._record.identity.account.base_url
             when = f"this run was made on {at:%Y-%m-%d %H:%M} UTC at {service} and is finished"
             self._say(f"{when}: its answers are returned. For fresh ones pass another name=")
@@ -325,6 +327,9 @@ class Run:
 
     def _passes(self, is_enough: Callable[[Pass], bool], timeout: float | None) -> Pass:
         begun = self._clock.monotonic()
+        if self._news:
+            self._say(self._news)
+            self._news = ""
 
         def left() -> float:
             return float("inf") if timeout is None else timeout - (self._clock.monotonic() - begun)
@@ -496,6 +501,7 @@ class Run:
              found.reason, part.requests, part.bytes, part.tokens,
              found.times.get("submitted_at"), found.times.get("ended_at"))
             for part in self._folder.parts()
+            if part.reused_from is None
             for found in self._folder.submissions(part.number)
         ]  # fmt: skip
         return pl.DataFrame(rows, schema=_BATCHES, orient="row")

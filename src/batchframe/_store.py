@@ -56,7 +56,7 @@ class RunFolder:
         """
         try:
             data = (self.path / RECORD).read_bytes()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             msg = f"there is no run in {self.path}: it has no {RECORD}. bf.run(...) makes one"
             raise RunNotFoundError(msg) from None
         version = msgspec.json.decode(data, type=_Version).schema_version

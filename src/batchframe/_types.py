@@ -60,7 +60,8 @@ class Identity(msgspec.Struct, frozen=True):
     """What makes a run this run: the multiset of its request bodies, and where they are sent.
 
     ``digest`` is the sum modulo 2^128 of the first 128 bits of each body's BLAKE3 digest, in hex: it does not depend
-    on the order of the rows, and a body that occurs twice counts twice.
+    on the order of the rows, and a body that occurs twice counts twice, with ``dedupe`` once. Requests that another
+    run answers count like those that are sent: without ``reuse`` the run is the same.
     """
 
     digest: str
@@ -96,10 +97,14 @@ class PartRecord(msgspec.Struct):
     """``part.json``: which requests one input file holds.
 
     A first attempt holds ranges of rows, ``[block, start, stop]``; a retry or a split may hold any rows, by the
-    ``custom_id`` of their requests. ``digest`` is the order-free sum over its requests, as in `Identity`; ``tokens``
-    is an estimate. A part that was split is replaced by those that name it in ``split_from``, as soon as all
-    ``pieces`` of them are there; ``rejected`` are the lines of it that are not sent again. ``generation`` counts what
-    was asked for by `Run.retry`, ``attempt`` what went again by itself since.
+    ``custom_id`` of their requests. One with both holds these requests, and they lie within these ranges. ``digest``
+    is the order-free sum over its requests, as in `Identity`; ``tokens`` is an estimate. A part that was split is
+    replaced by those that name it in ``split_from``, as soon as all ``pieces`` of them are there; ``rejected`` are the
+    lines of it that are not sent again. ``generation`` counts what was asked for by `Run.retry`, ``attempt`` what went
+    again by itself since.
+
+    A part with ``reused_from`` has no input file: its answers are copies of those that one batch of that run gave.
+    Its attempt is 0, it is downloaded from the beginning, and its requests are some of those within its ranges.
     """
 
     number: int
@@ -115,6 +120,7 @@ class PartRecord(msgspec.Struct):
     retry_of: int | None = None
     generation: int = 0
     rejected: list[RejectedRequest] = []
+    reused_from: str | None = None
 
 
 class RetryRecord(msgspec.Struct):
