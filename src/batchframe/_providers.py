@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from batchframe._exceptions import OptionError, suggestion
@@ -44,6 +44,8 @@ class Provider:
         The hosts by which it is recognised in a base URL; one that begins with a dot stands for all hosts below it.
     filters_batches
         Whether its list of batches takes ``$filter`` and ``$orderby``.
+    batch_parameters
+        What every create of a batch says besides OpenAI's parameters.
 
     Examples
     --------
@@ -61,6 +63,7 @@ class Provider:
     min_poll_seconds: float = 0.0
     hosts: tuple[str, ...] = ()
     filters_batches: bool = False
+    batch_parameters: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         for names in ("completion_windows", "hosts"):
@@ -154,6 +157,8 @@ _PROFILES = (
         # same page and its API reference (D), and seen (W); /v4/embeddings: clients of others (T).
         limits=Limits(max_requests=50_000, max_bytes=100_000_000),
         endpoints={_CHAT: "/v4/chat/completions", "/v1/embeddings": "/v4/embeddings"},
+        # Input files are deleted by default: API reference (D). What became of a create in doubt is told by its file.
+        batch_parameters={"auto_delete_input_file": False},
         hosts=("open.bigmodel.cn",),
     ),
     Provider(

@@ -11,7 +11,7 @@ import shutil
 import time
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
-from batchframe.emulator._batches import TERMINAL, WINDOW, Batch, Errors, LineError
+from batchframe.emulator._batches import TERMINAL, Batch, Errors, LineError
 from batchframe.emulator._errors import ApiError
 from batchframe.emulator._execution import Execution, usage_object
 from batchframe.emulator._forwarding import Forwarding
@@ -50,8 +50,10 @@ class Job:
         life_seconds: int | None,
         troubles: Troubles,
         owner: str,
+        deletes_input: bool,
     ) -> None:
         self.owner = owner
+        self.deletes_input = deletes_input
         self.enqueued: tuple[str, int] | None = None
         self.batch = batch
         self.troubles = troubles
@@ -100,6 +102,9 @@ class Job:
             self._fail([LineError("emulator_error", f"{type(exc).__name__}: {exc}")])
         finally:
             if self.batch.status in TERMINAL:
+                if self.deletes_input:
+                    with contextlib.suppress(ApiError):
+                        service.files.delete(self.batch.input_file_id, self.owner)
                 service.state.keep(self)
                 self.clean()
             service.dequeue(self)
@@ -144,6 +149,9 @@ class Job:
                 validate, source, batch.endpoint, service.settings, service.abort, is_forwarded=is_forwarded
             )
             validation = await service.in_thread(work)
+            # Beyond the length of the list nobody knows what else is bad.
+            if service.settings.speaks.skips_bad_lines and 0 < len(validation.errors) < service.settings.max_errors:
+                batch.errors, validation = Errors(data=validation.errors), validation.without_bad_lines()
             refused = None if validation.errors else service.enqueue(self, validation)
             if refused is not None:
                 validation.errors.append(refused)
@@ -159,7 +167,7 @@ class Job:
 
     def _open(self, service: Service) -> BinaryIO | LineError:
         file_id, window = self.batch.input_file_id, self.batch.completion_window
-        if window != WINDOW:
+        if window not in service.settings.speaks.windows:
             return refusal("window", is_azure=True, value=window)
         try:
             file = service.files.get(file_id, self.owner)
@@ -193,6 +201,7 @@ class Job:
             faults=service.row_faults,
             model=model,
             dialect=service.settings.speaks,
+            bad_lines=[] if self.batch.errors is None else [error.line for error in self.batch.errors.data],
         )
         self.batch.model = model.snapshot if upstream is None else name or None
         self._count(self._execution)
