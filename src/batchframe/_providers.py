@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -21,6 +21,11 @@ _CHAT = "/v1/chat/completions"
 @dataclass(frozen=True, kw_only=True)
 class Provider:
     """A batch service that speaks like OpenAI's: what it allows, and how it spells things.
+
+    Without ``provider=`` the client tells which one it is: an `openai.AzureOpenAI` is Azure's; of an `openai.OpenAI`
+    the host of its base URL decides, and where that is nobody's, its path: ``/openai/v1`` is where Azure has its v1
+    interface, so a private host or a gateway with that path counts as Azure. It is then spoken to as OpenAI takes it
+    too: at most 50,000 requests a file, endpoints with ``/v1``. Any other is taken for OpenAI's.
 
     Parameters
     ----------
@@ -183,6 +188,11 @@ _PROFILES = (
 
 PROVIDERS: dict[str, Provider] = {profile.name: profile for profile in _PROFILES}
 OPENAI = PROVIDERS["openai"]
+# Azure's v1 interface behind a host that is not known: learn.microsoft.com, Foundry REST reference, "Create batch" (D).
+# Taken for OpenAI, its input files would have no expiry and fill the resource's quota. But a gateway may have OpenAI
+# itself, or another, behind that path: what is sent holds for all of them. The reference lists the endpoints with /v1.
+_BEHIND_A_GATEWAY = replace(PROVIDERS["azure"], limits=_SAFE_LIMITS, endpoints={}, hosts=())
+_AZURE_PATH = "/openai/v1"
 
 
 def provider_named(name: str) -> Provider:
@@ -200,9 +210,17 @@ def provider_named(name: str) -> Provider:
 
 
 def provider_of(base_url: str) -> Provider:
-    """Return the profile of the service behind a base URL; OpenAI's, whose limits are safe, where it is not known."""
+    """Return the profile of the service behind a base URL, by its host, else by its path.
+
+    ``/openai/v1`` at a host that is not known is Azure's v1 interface, behind a private host or a gateway (Groq, which
+    has the same path, is known by its host). Anything else that is not known gets OpenAI's profile, whose limits are
+    safe.
+    """
     try:
-        host = (urlsplit(base_url).hostname or "").rstrip(".")
+        parts = urlsplit(base_url)
+        host = (parts.hostname or "").rstrip(".")
     except ValueError:  # brackets that hold no address
-        host = ""
-    return next((profile for profile in _PROFILES if profile.serves(host)), OPENAI)
+        return OPENAI
+    is_azures = parts.path.rstrip("/").casefold().endswith(_AZURE_PATH)
+    unknown = _BEHIND_A_GATEWAY if is_azures else OPENAI
+    return next((profile for profile in _PROFILES if profile.serves(host)), unknown)
