@@ -144,26 +144,32 @@ class Job:
             if isinstance(source, LineError):
                 self._fail([source])
                 return False
-            is_forwarded = service.upstream is not None
-            work = functools.partial(
-                validate, source, batch.endpoint, service.settings, service.abort, is_forwarded=is_forwarded
-            )
-            validation = await service.in_thread(work)
-            # Beyond the length of the list nobody knows what else is bad.
-            if service.settings.speaks.skips_bad_lines and 0 < len(validation.errors) < service.settings.max_errors:
-                batch.errors, validation = Errors(data=validation.errors), validation.without_bad_lines()
-            refused = None if validation.errors else service.enqueue(self, validation)
-            if refused is not None:
-                validation.errors.append(refused)
-            if not validation.errors:
-                self._accept(service, source, validation)
-            else:
-                source.close()
+            # Open until it is the execution's: whatever happens meanwhile, a reset of the service among it.
+            with contextlib.ExitStack() as opened:
+                opened.callback(source.close)
+                validation = await self._looked_through(service, source)
+                if not validation.errors:
+                    opened.pop_all()
+                    self._accept(service, source, validation)
                 # Cancelled meanwhile: that word stands, whatever was found.
-                if self.stop is None:
+                elif self.stop is None:
                     self._fail(validation.errors)
                     return False
         return True
+
+    async def _looked_through(self, service: Service, source: BinaryIO) -> Validation:
+        """Validate the input file, and hold its tokens when it is good."""
+        batch, settings = self.batch, service.settings
+        is_forwarded = service.upstream is not None
+        work = functools.partial(validate, source, batch.endpoint, settings, service.abort, is_forwarded=is_forwarded)
+        validation = await service.in_thread(work)
+        # Beyond the length of the list nobody knows what else is bad.
+        if settings.speaks.skips_bad_lines and 0 < len(validation.errors) < settings.max_errors:
+            batch.errors, validation = Errors(data=validation.errors), validation.without_bad_lines()
+        refused = None if validation.errors else service.enqueue(self, validation)
+        if refused is not None:
+            validation.errors.append(refused)
+        return validation
 
     def _open(self, service: Service) -> BinaryIO | LineError:
         file_id, window = self.batch.input_file_id, self.batch.completion_window
