@@ -11,7 +11,7 @@ from typing import get_args
 import openai
 import pytest
 
-from batchframe.cli import _commands
+from batchframe.cli import _commands, main
 from batchframe.emulator import Settings
 from batchframe.emulator._services import SERVICES, ServiceName
 from batchframe.emulator._validation import validate
@@ -80,6 +80,15 @@ def test_a_service_speaks_openais_dialect():
     with pytest.raises(TypeError, match="Invalid enum value 'grok'"):
         with emulator(service="grok"):
             pass
+
+
+def test_the_command_line(monkeypatch, capsys):
+    served = []
+    monkeypatch.setattr("batchframe.emulator.serve", lambda host, port, settings, **_: served.append(settings))
+    assert main(["emulator", "--service", "zhipu"]) == 0
+    assert [settings.speaks.prefix for settings in served] == ["/api/paas/v4"]
+    assert main(["emulator", "--service", "zhipu", "--dialect", "azure"]) == 1
+    assert "the service 'zhipu' speaks the dialect 'openai'" in capsys.readouterr().err
 
 
 LIMITS = {
