@@ -327,6 +327,34 @@ def test_status_needs_no_service_and_refresh_asks_it(service, capsys, monkeypatc
     assert "OPENAI_API_KEY" in only_error(capsys)
 
 
+def test_resume_goes_on_until_the_end(service, capsys):
+    service.configure(progression="stepped")
+    assert main(run_args("--timeout-seconds", "0.1", "--run-dir", "d")) == 4
+    assert main(["resume", "d", "--timeout-seconds", "0.1"]) == 4
+    service.row_fault("status", status=400, custom_ids=["row-0"])
+    service.configure(progression="instant")
+    assert main(["resume", "d"]) == 3
+    assert main(["resume", "d", "--allow-failed"]) == 0
+    assert "2 succeeded, 1 failed" in capsys.readouterr().out
+    assert service.calls()["create_batch"] == 1
+
+
+def test_cancel_keeps_what_was_answered(service, capsys):
+    service.batch_fault("stuck", at=0.4)
+    assert main(run_args("--timeout-seconds", "0.1", "--run-dir", "d")) == 4
+    eventually(lambda: service.ledger(summary=True)["executions"])
+    assert main(["cancel", "d"]) == 0
+    assert re.search(r"state +cancelled\nrows +3: 1 succeeded, 2 failed", capsys.readouterr().out)
+    assert service.calls()["cancel_batch"] == 1
+
+
+def test_a_pilot_that_fails_stops_the_run(service, capsys):
+    service.row_fault("status", status=400, code="unsupported_value", attempts=None)
+    assert main(run_args("--pilot", "2")) == 1
+    assert "all 2 rows of the pilot failed: unsupported_value" in only_error(capsys)
+    assert service.ledger(summary=True)["executions"] == 2
+
+
 @contextlib.contextmanager
 def process(*args, **environment):
     started = subprocess.Popen(

@@ -22,7 +22,11 @@ LAYERS = {
     "surfaces": (5, "__init__ _frame _calls _parquet cli _progress testing"),
     "orchestration": (
         4,
-        "_begin _run _loop _blocks _assembly _prepare _adoption _answers _retry _account _sources _reading",
+        (
+            "_begin _prepare _run _choosing _explaining _account _sources _reading "
+            "_loop _desk _collecting _submitting _adoption _retry _rejection _part_files _stop "
+            "_blocks _assembly _answers"
+        ),
     ),
     "input and output": (3, "_store _client _openai _azure"),
     "pure steps": (

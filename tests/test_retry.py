@@ -161,7 +161,7 @@ def test_rows_in_another_order_and_a_view_after_retries(service):
 
 
 @pytest.mark.parametrize(
-    "point", ["after_retry_input", "after_retry_part", "before_settle", "after_upload", "after_create"]
+    "point", ["after_part_input", "after_part_record", "before_settle", "after_upload", "after_create"]
 )
 def test_killed_during_a_retry(emu, point):
     emu.row_fault("rate_limited", custom_ids=HIT)

@@ -15,16 +15,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchframe._store import RunFolder
+    from batchframe._types import PartRecord
 
-_BATCH_ID = {"batch_id": pl.String()}
+# Where an answer comes from.
+_SOURCE = {"batch_id": pl.String(), "generation": pl.UInt16()}
 
 
 def known_schema(*, whole: bool) -> dict[str, pl.DataType]:
     """Return the columns of the Arrow files."""
-    return ANSWER_SCHEMA | _BATCH_ID | (WHOLE if whole else {})
+    return ANSWER_SCHEMA | _SOURCE | (WHOLE if whole else {})
 
 
-def part_answers(folder: RunFolder, part: int, *, whole: bool = False) -> list[Path]:
+def part_answers(folder: RunFolder, part: PartRecord, *, whole: bool = False) -> list[Path]:
     """Return the Arrow files of a part's answers, in the order in which they were asked for.
 
     Parameters
@@ -36,9 +38,12 @@ def part_answers(folder: RunFolder, part: int, *, whole: bool = False) -> list[P
     whole
         Whether with the columns that take a second look at each line.
     """
-    paths = [path for _, _, path in folder.result_files(part)]
+    paths = [path for _, _, path in folder.result_files(part.number)]
+    if not paths and not part.rejected:
+        return []
     # Result files are never changed, but more of them may come.
-    target = _root(folder, whole=whole) / f"{part:04d}-{len(paths)}-{sum(path.stat().st_size for path in paths)}"
+    size = sum(path.stat().st_size for path in paths)
+    target = _root(folder, whole=whole) / f"{part.number:04d}-{len(paths)}-{size}"
     if not target.is_dir():
         target.parent.mkdir(parents=True, exist_ok=True)
         making = target.with_name(f".{target.name}-{os.getpid()}-{secrets.token_hex(4)}")
@@ -61,11 +66,19 @@ def _root(folder: RunFolder, *, whole: bool) -> Path:
     return folder.path / "results" / (".answers-whole" if whole else ".answers")
 
 
-def _parse(folder: RunFolder, part: int, making: Path, *, whole: bool) -> None:
+def _parse(folder: RunFolder, part: PartRecord, making: Path, *, whole: bool) -> None:
+    schema = known_schema(whole=whole)
+    generation = pl.lit(part.generation, _SOURCE["generation"]).alias("generation")
     index = 0
-    for submission, _, path in folder.result_files(part):
+    if part.rejected:
+        told = [(found.custom_id, "input_rejected", f"{found.code}: {found.message}", False) for found in part.rejected]
+        rejected = pl.DataFrame(told, schema=["custom_id", "code", "message", "again"], orient="row")
+        absent = [pl.lit(None, dtype).alias(name) for name, dtype in schema.items() if name not in rejected.columns]
+        rejected.with_columns(*absent).with_columns(generation).select(*schema).write_ipc(making / "000000.arrow")
+        index = 1
+    for submission, _, path in folder.result_files(part.number):
         with path.open("rb") as handle:
             for answers in read_answers(handle, whole=whole):
-                known = answers.with_columns(pl.lit(submission.batch_id, pl.String).alias("batch_id"))
-                known.select(*known_schema(whole=whole)).write_ipc(making / f"{index:06d}.arrow")
+                known = answers.with_columns(pl.lit(submission.batch_id, pl.String).alias("batch_id"), generation)
+                known.select(*schema).write_ipc(making / f"{index:06d}.arrow")
                 index += 1

@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from batchframe._answers import known_schema, part_answers
-from batchframe._columns import MORE, PENDING, added_columns
+from batchframe._columns import ABSENT, ERROR, MISSING, MORE, PENDING, added_columns
 from batchframe._frames import OURS
 from batchframe._requests import CODE, CUSTOM_ID, DIGEST, MESSAGE, REQUEST
 from batchframe._results import WHOLE
+from batchframe._stop import is_covered, read_stop
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from batchframe._store import RunFolder
-    from batchframe._types import PartRecord
+    from batchframe._types import PartRecord, StopRecord
 
 _KEY = OURS + "key"
 _HELD_BYTES = 64_000_000
@@ -26,11 +25,15 @@ OUR_COLUMNS = (CUSTOM_ID, DIGEST, REQUEST, CODE, MESSAGE)
 
 @dataclass
 class PartState:
-    """Where a part stands, as its files tell."""
+    """Where a part stands, as its files tell.
+
+    ``absent`` is the code and message of its rows without an answer.
+    """
 
     record: PartRecord
     is_done: bool
     is_replaced: bool
+    absent: tuple[str, str] = MISSING
 
     @property
     def is_live(self) -> bool:
@@ -39,18 +42,26 @@ class PartState:
 
 
 def part_states(folder: RunFolder) -> list[PartState]:
-    """Return where each part of a run stands, in the order of attempts."""
+    """Return where each part of a run stands, in the order in which they were asked for."""
     records = folder.parts()
     split = {record.split_from for record in records}
-    states = [
-        PartState(
-            record,
-            any(found.stage == "downloaded" for found in folder.submissions(record.number)),
-            record.number in split,
-        )
-        for record in records
-    ]
-    return sorted(states, key=lambda state: (state.record.attempt, state.record.number))
+    stop = read_stop(folder)
+    states = [_state(folder, record, stop, is_replaced=record.number in split) for record in records]
+    return sorted(states, key=lambda state: (state.record.generation, state.record.attempt, state.record.number))
+
+
+def _state(folder: RunFolder, record: PartRecord, stop: StopRecord | None, *, is_replaced: bool) -> PartState:
+    submissions = folder.submissions(record.number)
+    if any(found.stage == "downloaded" for found in submissions):
+        expired = next((found for found in submissions if found.output_expired_at is not None), None)
+        if expired is None:
+            return PartState(record, is_done=True, is_replaced=is_replaced)
+        said = f"the output file of batch {expired.batch_id} expired before it was fetched"
+        return PartState(record, is_done=True, is_replaced=is_replaced, absent=("output_expired", said))
+    is_alive = any(found.is_in_flight or found.has_files for found in submissions)
+    if stop is not None and is_covered(record, stop) and not is_alive:
+        return PartState(record, is_done=True, is_replaced=is_replaced, absent=("not_submitted", stop.message))
+    return PartState(record, is_done=False, is_replaced=is_replaced)
 
 
 @dataclass
@@ -75,12 +86,14 @@ class Assembler:
     def block(self, number: int) -> pl.DataFrame:
         """Return one block: the input columns, the request digest, the added ones (as ``batchframe:…``), in row order.
 
-        Rows that nothing was read for are ``pending`` while an answer may come, else ``missing``.
+        Rows that nothing was read for are ``pending`` while an answer may come, else what their last part says.
         """
         stored = pl.read_parquet(self.folder.rows_path(number), glob=False)
         rows = stored.select(*OUR_COLUMNS).with_columns(pl.coalesce(REQUEST, CUSTOM_ID).alias(_KEY))
         touching = [state for state in self.states if self._holds(state.record, number, rows)]
-        rows = rows.with_columns(self._pending(touching, number, rows).alias(PENDING))
+        rows = rows.with_columns(
+            self._pending(touching, number, rows).alias(PENDING), self._absent(touching, rows).alias(ABSENT)
+        )
         answers = self._answers_to(rows, touching)
         added = added_columns(rows, answers, MORE if self.whole else [name for name in MORE if name not in WHOLE])
         input_columns = stored.drop(name for name in OUR_COLUMNS if name != DIGEST)
@@ -89,23 +102,39 @@ class Assembler:
     def _holds(self, part: PartRecord, block: int, rows: pl.DataFrame) -> bool:
         if part.ranges is not None:
             return any(found == block for found, _, _ in part.ranges)
-        return bool(rows[_KEY].is_in(part.custom_ids or []).any())
+        return bool(rows[_KEY].is_in(_all_ids(part)).any())
 
     def _pending(self, touching: list[PartState], block: int, rows: pl.DataFrame) -> pl.Series:
         """Return which rows an answer may still come for; those that are in no part yet count among them."""
         live = settled = pl.repeat(value=False, n=rows.height, dtype=pl.Boolean, eager=True)
         if _shares_answers(rows):
             # A row may be answered by another row's request, wherever in the run that is.
-            live = rows[_KEY].is_in(self._ids_of(state for state in self.states if state.is_live))
-            settled = rows[_KEY].is_in(self._ids_of(state for state in self.states if state.is_done))
-            return live | ~settled
+            live = rows[_KEY].is_in(self._ids_of([state for state in self.states if state.is_live]))
+            settled = rows[_KEY].is_in(self._ids_of([state for state in self.states if state.is_done]))
+            rejected = [found.custom_id for state in self.states for found in state.record.rejected]
+            return live | ~(settled | rows[_KEY].is_in(pl.Series(rejected, dtype=pl.String).implode()))
         for state in touching:
             mine = _mine(state.record, block, rows)
             live = live | mine if state.is_live else live
             settled = settled | mine if state.is_done else settled
+            if state.record.rejected:
+                settled = settled | rows[_KEY].is_in(_rejected_ids(state.record))
         return live | ~settled
 
-    def _ids_of(self, states: Iterator[PartState]) -> pl.Series:
+    def _absent(self, touching: list[PartState], rows: pl.DataFrame) -> pl.Series:
+        """Return the code and message of each row if it should have no answer."""
+        states = [state for state in (self.states if _shares_answers(rows) else touching) if state.is_done]
+        said = pl.repeat(_struct(MISSING), rows.height, dtype=ERROR, eager=True)
+        if all(state.absent is MISSING for state in states):
+            return said
+        # What was executed tells more than what was not submitted, whichever came later.
+        for state in sorted(states, key=lambda state: state.absent[0] != "not_submitted"):
+            if not state.is_replaced:
+                mine = rows[_KEY].is_in(self._ids_of([state]))
+                said = said.zip_with(~mine, pl.repeat(_struct(state.absent), rows.height, dtype=ERROR, eager=True))
+        return said
+
+    def _ids_of(self, states: list[PartState]) -> pl.Series:
         ids: list[str] = []
         for state in states:
             if state.record.ranges is None:
@@ -122,7 +151,7 @@ class Assembler:
         frames = [pl.DataFrame(schema=known_schema(whole=self.whole))]
         held_bytes = 0
         for state in states:
-            for path in part_answers(self.folder, state.record.number, whole=self.whole):
+            for path in part_answers(self.folder, state.record, whole=self.whole):
                 held_bytes += path.stat().st_size
                 if held_bytes <= _HELD_BYTES:
                     frames.append(pl.scan_ipc(path).collect())
@@ -130,6 +159,19 @@ class Assembler:
                     joined = pl.scan_ipc(path).join(wanted, on="custom_id", how="semi", maintain_order="left")
                     frames.append(joined.collect(engine="streaming"))
         return pl.concat(frames)
+
+
+def _rejected_ids(part: PartRecord) -> pl.Series:
+    return pl.Series([found.custom_id for found in part.rejected], dtype=pl.String).implode()
+
+
+def _all_ids(part: PartRecord) -> pl.Series:
+    ids = [*(part.custom_ids or []), *(found.custom_id for found in part.rejected)]
+    return pl.Series(ids, dtype=pl.String).implode()
+
+
+def _struct(said: tuple[str, str]) -> dict[str, str]:
+    return dict(zip(("code", "message"), said, strict=True))
 
 
 def _mine(part: PartRecord, block: int, rows: pl.DataFrame) -> pl.Series:

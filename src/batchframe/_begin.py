@@ -57,7 +57,7 @@ def begin(frame: pl.DataFrame | pl.LazyFrame, prompt: Any, options: Options) -> 
         _make_root(root)
     scratch = RunFolder.scratch(root if named is None else named.parent)
     try:
-        prepared = prepare(scratch, rendering, options.limits.over(_profile(options).limits))
+        prepared = prepare(scratch, rendering, options.limits.over(_profile(options).limits), options.pilot)
         identity = Identity(f"{prepared.digest:032x}", prepared.requests, options.endpoint, account, options.name)
         record = _record(identity, prepared, prompt, options, rendering.url)
         folder = RunFolder(named or root / record.run_id)
@@ -100,6 +100,7 @@ class _SavedOptions(msgspec.Struct):
     poll_seconds: float | None = None
     max_in_flight: int | None = None
     max_attempts: int = 3
+    pilot: int | None = None
 
 
 def _profile(options: Options) -> Provider:

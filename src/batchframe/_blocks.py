@@ -11,7 +11,7 @@ from batchframe._answers import forget_answers
 from batchframe._assembly import Assembler
 from batchframe._columns import CORE, MORE, TOKENS, added_schema
 from batchframe._frames import OURS
-from batchframe._requests import CODE, CUSTOM_ID, DIGEST, MESSAGE
+from batchframe._requests import CODE, CUSTOM_ID, DIGEST, MESSAGE, REQUEST
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -79,6 +79,24 @@ def _arranged(blocks: Iterable[pl.DataFrame], view: RunFolder) -> Iterator[pl.Da
         kept = [name for name in rows.columns if not name.startswith(OURS)]
         names = [name for name in answers.columns if name not in (DIGEST, nth, CUSTOM_ID)]
         yield joined.with_columns(error).select(*kept, CUSTOM_ID, *names)
+
+
+def request_ids(folder: RunFolder, view: RunFolder | None) -> pl.Series:
+    """Return by row the custom_id of the request that answers it; null where the row is not sent."""
+    keyed = pl.concat(
+        pl.read_parquet(folder.rows_path(number), columns=[CUSTOM_ID, REQUEST, DIGEST], glob=False)
+        for number in range(len(folder.record().blocks))
+    ).select(DIGEST, pl.when(pl.col(DIGEST).is_not_null()).then(pl.coalesce(REQUEST, CUSTOM_ID)).alias("id"))
+    if view is None:
+        return keyed["id"]
+    nth = pl.int_range(pl.len()).over(DIGEST).alias("nth")
+    rows = pl.concat(
+        pl.read_parquet(view.rows_path(number), columns=[DIGEST], glob=False)
+        for number in range(len(view_blocks(view)))
+    )
+    return rows.with_columns(nth).join(
+        keyed.with_columns(nth), on=[DIGEST, "nth"], how="left", maintain_order="left"
+    )["id"]  # fmt: skip
 
 
 def view_blocks(view: RunFolder) -> list[int]:

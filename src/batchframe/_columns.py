@@ -28,6 +28,9 @@ CORE = {
 MORE = {"model": pl.String(), "request_id": pl.String(), "batch_id": pl.String()} | WHOLE
 
 PENDING = OURS + "pending"
+# Why there is no answer to a row: a Struct of code and message.
+ABSENT = OURS + "absent"
+MISSING = ("missing", "the service wrote no line for it, in neither result file")
 _FOUND = OURS + "found"
 
 
@@ -63,18 +66,18 @@ def is_same(name: str, columns: Mapping[str, pl.DataType], prefix: str, custom_i
 
 
 def best_answers(answers: pl.DataFrame) -> pl.DataFrame:
-    """Return one answer a request: the first success, else the last failure.
+    """Return one answer a request: the first success, else the last failure; of what was asked for last, first.
 
     Parameters
     ----------
     answers
-        Answers in the order in which they were asked for.
+        Answers in the order in which they were asked for, each with its ``generation``.
     """
     order = pl.int_range(pl.len())
-    rank = pl.when(pl.col("code").is_null()).then(order).otherwise(2 * pl.len().cast(pl.Int64) - order)
-    return answers.with_columns(rank.alias("batchframe:rank")).sort("batchframe:rank").unique(
-        "custom_id", keep="first", maintain_order=True
-    ).drop("batchframe:rank")  # fmt: skip
+    failed = pl.col("code").is_not_null()
+    rank = pl.struct(failed, -pl.col("generation").cast(pl.Int64), pl.when(failed).then(-order).otherwise(order))
+    ranked = answers.with_columns(rank.struct.rename_fields(["failed", "newest", "nth"]).alias(OURS + "rank"))
+    return ranked.sort(OURS + "rank").unique("custom_id", keep="first", maintain_order=True).drop(OURS + "rank")
 
 
 def _join(rows: pl.DataFrame, answers: pl.DataFrame) -> pl.DataFrame:
@@ -88,8 +91,8 @@ def added_columns(rows: pl.DataFrame, answers: pl.DataFrame, include: Iterable[s
     Parameters
     ----------
     rows
-        Our columns of the rows: custom_id, code and message where not sent, whether the row is pending, and
-        ``batchframe:key``, the custom_id of the request that answers it.
+        Our columns of the rows: custom_id, code and message where not sent, whether the row is pending, the code and
+        message for a row without an answer, and ``batchframe:key``, the custom_id of the request that answers it.
     answers
         Answers in the order in which they were asked for, each with its ``batch_id``: the first success of a request
         counts, else its last failure. Those to other requests are passed over.
@@ -106,13 +109,13 @@ def added_columns(rows: pl.DataFrame, answers: pl.DataFrame, include: Iterable[s
         .when(succeeded).then(pl.lit(None, pl.String))
         .when(pl.col(PENDING)).then(pl.lit("pending"))
         .when(has_answer).then(pl.col("code"))
-        .otherwise(pl.lit("missing"))
+        .otherwise(pl.col(ABSENT).struct.field("code"))
     )  # fmt: skip
     message = (
         pl.when(pl.col(CODE).is_not_null()).then(pl.col(MESSAGE))
         .when(pl.col(PENDING)).then(pl.lit("not answered yet"))
         .when(has_answer).then(pl.col("message"))
-        .otherwise(pl.lit("the service wrote no line for it, in neither result file"))
+        .otherwise(pl.col(ABSENT).struct.field("message"))
     )  # fmt: skip
     has_usage = pl.any_horizontal(pl.col(name).is_not_null() for name in TOKENS)
     columns = {

@@ -20,6 +20,8 @@
        ├─ RunNotFoundError(FileNotFoundError)
        ├─ RunMismatchError                the folder belongs to another run: says what differs
        ├─ RunPendingError                 still running when the time was up; holds the run
+       ├─ RunStoppedError                 the pilot or the first batches failed alike; holds the run
+       ├─ RowsFailedError                 rows did not succeed, and Run.raise_for_errors was asked for; holds the run
        ├─ InputFileRejectedError          the service refused an input file: its codes and words
        ├─ ResultsError                    a result file that must be there is not
        └─ StoreVersionError               written by a newer batchframe
@@ -190,6 +192,34 @@ class RunPendingError(RunError):
     ----------
     run
         The run: ``run.wait()`` or the same call goes on with it.
+    """
+
+    def __init__(self, message: str, run: Any = None) -> None:
+        super().__init__(message)
+        self.run = run
+
+
+class RunStoppedError(RunError):
+    """The pilot, or all of the first batches, failed with one error: the rest was not submitted.
+
+    Attributes
+    ----------
+    run
+        The run: ``run.result()`` has what was answered, and ``not_submitted`` elsewhere.
+    """
+
+    def __init__(self, message: str, run: Any = None) -> None:
+        super().__init__(message)
+        self.run = run
+
+
+class RowsFailedError(RunError):
+    """Rows did not succeed, and `Run.raise_for_errors` was asked for.
+
+    Attributes
+    ----------
+    run
+        The run: ``run.errors()`` has the rows.
     """
 
     def __init__(self, message: str, run: Any = None) -> None:

@@ -29,11 +29,16 @@ class Splitter:
     ----------
     max_requests, max_bytes
         The limits of an input file. No line may be longer than ``max_bytes``.
+    part
+        The number of the first part.
+    first_share
+        Which share of the limits part 0 may take.
     """
 
     max_requests: int
     max_bytes: int
     part: int = 0
+    first_share: int = FIRST_PART_SHARE
     requests: int = 0
     bytes: int = 0
     total_requests: int = 0
@@ -49,19 +54,24 @@ class Splitter:
         """
         start, lines = 0, len(offsets) - 1
         while start < lines:
-            share = FIRST_PART_SHARE if self.part == 0 else 1
+            share = self.first_share if self.part == 0 else 1
             room_bytes = self.max_bytes // share - self.bytes
             room_requests = max(1, self.max_requests // share) - self.requests
             # The last line whose end is within the room.
             stop = min(bisect_right(offsets, offsets[start] + room_bytes) - 1, start + room_requests)
             if stop <= start:
                 if self.requests:
-                    self.part, self.requests, self.bytes = self.part + 1, 0, 0
+                    self.end_part()
                     continue
                 stop = start + 1  # a line larger than the small first part's share is that part alone
             self._take(stop - start, offsets[stop] - offsets[start])
             yield Cut(self.part, start, stop)
             start = stop
+
+    def end_part(self) -> None:
+        """Have the next line begin another part, unless this one is empty."""
+        if self.requests:
+            self.part, self.requests, self.bytes = self.part + 1, 0, 0
 
     def _take(self, requests: int, n_bytes: int) -> None:
         self.requests += requests

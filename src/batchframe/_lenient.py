@@ -39,3 +39,13 @@ def text(value: Any) -> str | None:
 def mapping(value: Any) -> dict[str, Any]:
     """Return an object, empty where it is none."""
     return value if isinstance(value, dict) else {}
+
+
+def batch_errors(errors: Any) -> list[tuple[int | None, str, str]]:
+    """Return the line, code and message of each of a failed batch's ``errors``; some services send the bare list."""
+    data = errors.get("data") if isinstance(errors, dict) else errors
+    found = [error for error in data if isinstance(error, dict)] if isinstance(data, list) else []
+    return [
+        (integer(error.get("line")), str(error.get("code") or "unknown_error"), str(error.get("message") or ""))
+        for error in found
+    ]

@@ -386,7 +386,7 @@ def _remote_batch(found: dict[str, Any]) -> RemoteBatch:
         created_at=_lenient.moment(found.get("created_at")),
         completed_requests=_lenient.integer(counts.get("completed")) or 0,
         failed_requests=_lenient.integer(counts.get("failed")) or 0,
-        errors=_errors(found.get("errors")),
+        errors=_lenient.batch_errors(found.get("errors")),
         raw=found,
     )
 
@@ -406,20 +406,6 @@ def _id(found: dict[str, Any]) -> str:
         msg = f"no id in {str(found)[:200]}"
         raise msgspec.ValidationError(msg)
     return str(found["id"])
-
-
-def _errors(errors: Any) -> list[tuple[int | None, str, str]]:
-    """Return a batch's errors; some services send the bare list."""
-    data = errors.get("data") if isinstance(errors, dict) else errors
-    found = [error for error in data or [] if isinstance(error, dict)] if isinstance(data, list) else []
-    return [
-        (
-            error["line"] if isinstance(error.get("line"), int) else None,
-            str(error.get("code") or "unknown_error"),
-            str(error.get("message") or ""),
-        )
-        for error in found
-    ]
 
 
 def _without_credentials(url: str) -> str:

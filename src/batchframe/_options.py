@@ -25,7 +25,6 @@ _NOT_YET = frozenset(
     {
         "images",
         "image_detail",
-        "pilot",
         "max_cost",
         "prices",
         "dedupe",
@@ -62,6 +61,7 @@ class Options:
     provider: Any = None
     limits: Limits = field(default_factory=Limits)
     max_attempts: int = 3
+    pilot: int | None = None
     run_dir: Any = None
     name: str | None = None
     on_null: Literal["skip", "render", "raise"] = "skip"
@@ -226,10 +226,18 @@ def _max_attempts(name: str, value: Any) -> int:
     return value
 
 
+def _pilot(name: str, value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        msg = f"{name} must be a whole number of rows, at least 1, got {value!r}"
+        raise OptionError(msg)
+    return value
+
+
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "on_null": _on_null,
     "limits": _limits,
     "max_attempts": _max_attempts,
+    "pilot": _pilot,
     "poll_seconds": _seconds,
     "settle_seconds": _seconds,
     "timeout_seconds": _seconds,

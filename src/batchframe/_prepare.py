@@ -10,11 +10,13 @@ import polars as pl
 
 from batchframe._exceptions import InputError
 from batchframe._frames import OURS
-from batchframe._input_files import Splitter, estimated_tokens
+from batchframe._input_files import Cut, Splitter, estimated_tokens
 from batchframe._requests import CUSTOM_ID, DIGEST, LINE, REQUEST, digest_sums
 from batchframe._types import PartRecord
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from typing_extensions import Self
 
     from batchframe._limits import Limits
@@ -37,7 +39,7 @@ class Prepared:
         return sum(self.blocks)
 
 
-def prepare(folder: RunFolder, renderer: Renderer, limits: Limits) -> Prepared:
+def prepare(folder: RunFolder, renderer: Renderer, limits: Limits, pilot: int | None = None) -> Prepared:
     """Render a frame into a scratch folder.
 
     Parameters
@@ -48,6 +50,8 @@ def prepare(folder: RunFolder, renderer: Renderer, limits: Limits) -> Prepared:
         The frame and its prompt.
     limits
         The limits of an input file, both set.
+    pilot
+        How many of the first rows are an input file of their own.
 
     Raises
     ------
@@ -55,7 +59,7 @@ def prepare(folder: RunFolder, renderer: Renderer, limits: Limits) -> Prepared:
         A custom_id occurs twice, is null, or cannot be one.
     """
     prepared = Prepared(folder)
-    with _PartWriter(folder, limits) as writer:
+    with _PartWriter(folder, limits, pilot) as writer:
         for block, rows in enumerate(renderer.slices()):
             stored = rows.drop(LINE).with_columns(pl.lit(None, pl.String).alias(REQUEST))
             folder.write_frame(folder.rows_path(block), stored)
@@ -70,11 +74,14 @@ def prepare(folder: RunFolder, renderer: Renderer, limits: Limits) -> Prepared:
 class _PartWriter:
     """Appends lines to input files, and closes a part when it is full."""
 
-    def __init__(self, folder: RunFolder, limits: Limits) -> None:
+    def __init__(self, folder: RunFolder, limits: Limits, pilot: int | None) -> None:
         assert limits.max_requests is not None
         assert limits.max_bytes is not None
         self._folder = folder
-        self._splitter = Splitter(limits.max_requests, limits.max_bytes)
+        # A pilot is as large as it was asked for; else the first part is small, unless one is enough.
+        self._splitter = Splitter(limits.max_requests, limits.max_bytes, **({"first_share": 1} if pilot else {}))
+        self._pilot = pilot
+        self._rows = 0
         self._handle: IO[bytes] | None = None
         self._parts: list[PartRecord] = []
 
@@ -87,6 +94,7 @@ class _PartWriter:
     def add(self, block: int, rows: pl.DataFrame) -> None:
         """Append the lines of a block's rows that are sent."""
         sent = rows[LINE].is_not_null().arg_true()
+        self._rows += rows.height
         if not len(sent):
             return
         lines = rows[LINE].drop_nulls().rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
@@ -94,7 +102,7 @@ class _PartWriter:
         # A large_string array: 64-bit offsets into one buffer that holds the lines end to end. It is written as it is.
         offsets = memoryview(offsets_buffer).cast("q")[lines.offset : lines.offset + len(lines) + 1]
         data = memoryview(data_buffer)
-        for part, start, stop in self._splitter.cuts(offsets):
+        for part, start, stop in self._cuts(offsets, sent, rows.height):
             record = self._part(part)
             assert self._handle is not None
             self._handle.write(data[offsets[start] : offsets[stop]])
@@ -104,6 +112,18 @@ class _PartWriter:
             record.digest = f"{(int(record.digest, 16) + digest_sums(rows[DIGEST][first:last])) % 2**128:032x}"
             assert record.ranges is not None
             record.ranges.append((block, first, last))
+
+    def _cuts(self, offsets: memoryview, sent: pl.Series, rows: int) -> Iterator[Cut]:
+        """Deal out the lines of a block; what follows the pilot begins a part."""
+        begin = self._rows - rows
+        if self._pilot is None or not begin < self._pilot <= self._rows:
+            yield from self._splitter.cuts(offsets)
+            return
+        lines = int((sent < self._pilot - begin).sum())
+        yield from self._splitter.cuts(offsets[: lines + 1])
+        self._splitter.end_part()
+        for part, start, stop in self._splitter.cuts(offsets[lines:]):
+            yield Cut(part, start + lines, stop + lines)
 
     def _part(self, number: int) -> PartRecord:
         if number == len(self._parts):
@@ -124,7 +144,7 @@ class _PartWriter:
     def finish(self) -> tuple[int, int]:
         """Close the last part, write the records, and return the number of requests and the sum of their digests."""
         self._close()
-        if len(self._parts) > 1 and self._splitter.fits_in_one:
+        if len(self._parts) > 1 and self._pilot is None and self._splitter.fits_in_one:
             self._merge()
         for record in self._parts:
             record.tokens = estimated_tokens(record.bytes)

@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from batchframe._columns import CORE, PENDING, added_columns
+from batchframe._columns import ABSENT, CORE, MISSING, PENDING, added_columns
 from batchframe._exceptions import InputError, OptionError, suggestion, warn
 from batchframe._frames import OURS, to_polars
 from batchframe._requests import CODE, CUSTOM_ID, MESSAGE
@@ -141,6 +141,7 @@ def _warn_of_strangers(ids: pl.Series, answered: pl.Series, name: str | None) ->
 def _added(ids: pl.Series, found: Found) -> pl.DataFrame:
     """Return the added columns of the rows with these ids."""
     answers, nothing = found.answers, pl.lit(None, pl.String)
+    code, message = MISSING
     rows = pl.select(ids.alias(CUSTOM_ID)).with_columns(
         pl.col(CUSTOM_ID).alias(_KEY),
         nothing.alias(CODE),
@@ -148,5 +149,6 @@ def _added(ids: pl.Series, found: Found) -> pl.DataFrame:
         (~pl.col(CUSTOM_ID).is_in(answers["custom_id"].implode()) & found.is_pending)
         .fill_null(value=found.is_pending)
         .alias(PENDING),
+        pl.struct(pl.lit(code).alias("code"), pl.lit(message).alias("message")).alias(ABSENT),
     )
-    return added_columns(rows, answers, ())
+    return added_columns(rows, answers.with_columns(pl.lit(0, pl.UInt16).alias("generation")), ())

@@ -1,85 +1,125 @@
-"""Which rows are worth another attempt, and the input files that ask for them again.
+"""Which rows are asked again: by themselves, what may succeed later; by `Run.retry`, what the user chose.
 
-Attempts go in rounds: when every part of one attempt is done, the rows of it that may succeed later go together into
-as few files as the limits allow. What is due is computed from the files alone, so a crash between two of the new
-parts loses none: the rows that are in no part of the next attempt yet are still due.
+Attempts go in rounds: when every part of one round is done, the rows of it that may succeed later go together into as
+few files as the limits allow. What is due is computed from the files alone, so a crash between two of the new parts
+loses none: the rows that are in no part of the next round yet are still due.
 """
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import polars as pl
 
-from batchframe._answers import part_answers
+from batchframe._answers import known_schema, part_answers
 from batchframe._assembly import PartState, part_states
 from batchframe._columns import best_answers
-from batchframe._events import trigger
-from batchframe._input_files import Splitter, estimated_tokens
-from batchframe._requests import CODE, CUSTOM_ID, REQUEST, digest, digest_sums
-from batchframe._results import ANSWER_SCHEMA
+from batchframe._part_files import PartFiles, lines_of
+from batchframe._requests import CODE, CUSTOM_ID, REQUEST
 from batchframe._types import PartRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from batchframe._limits import Limits
     from batchframe._store import RunFolder
 
 _NOTE = "retries.json"
 # Rows that the files do not tell of are not asked for again until the files were fetched once more.
 NOT_TOLD = ("missing", "malformed_line")
+_DUE = {"part": pl.Int64(), "custom_id": pl.String(), "code": pl.String()}
+
+
+class Round(NamedTuple):
+    """What was asked for together; attempt 0 is what `Run.retry` chose, before it is in parts."""
+
+    generation: int
+    attempt: int
+
+    @property
+    def next(self) -> Round:
+        """The round that asks again for what this one left."""
+        return Round(self.generation, self.attempt + 1)
+
+
+def generation_of(folder: RunFolder) -> int:
+    """Return how often `Run.retry` asked for something."""
+    return max((record.generation for record in folder.retries()), default=0)
 
 
 def is_settled(folder: RunFolder, states: list[PartState], max_attempts: int) -> bool:
     """Whether a run whose parts are all done has nothing more to ask for."""
-    return all(not due(folder, attempt).height for attempt in unsettled(folder, states, max_attempts))
+    return all(not due(folder, found).height for found in unsettled(folder, states, max_attempts))
 
 
-def unsettled(folder: RunFolder, states: list[PartState], max_attempts: int) -> range:
-    """Return the attempts that may be followed by another, and of which that is not noted as prepared.
+def unsettled(folder: RunFolder, states: list[PartState], max_attempts: int) -> list[Round]:
+    """Return the rounds that may be followed by another, and of which that is not noted as prepared.
 
-    That the next one's parts are there does not tell: a crash may have come between two of them.
+    That the next one's parts are there does not tell: a crash may have come between two of them. `Run.retry` takes
+    finished runs only, so the rounds of its last call are all that can be left.
     """
-    last = max((state.record.attempt for state in states), default=0)
-    return range(settled_attempt(folder) + 1, min(last, max_attempts - 1) + 1)
+    generation = generation_of(folder)
+    last = max((state.record.attempt for state in states if state.record.generation == generation), default=0)
+    settled = _settled_round(folder)
+    begin = settled.attempt + 1 if settled.generation == generation else 0
+    return [Round(generation, attempt) for attempt in range(begin, min(last, max_attempts - 1) + 1)]
 
 
-def due(folder: RunFolder, attempt: int) -> pl.DataFrame:
-    """Return what of one attempt is worth another and is in no part of the next yet.
+def due(folder: RunFolder, found: Round) -> pl.DataFrame:
+    """Return what of one round is worth another attempt and is in no part of the next yet.
 
     Returns
     -------
     pl.DataFrame
-        ``part: Int64``, ``custom_id: String``, ``code: String`` (``missing`` where the files have no line).
+        ``part: Int64`` that holds the request, ``custom_id: String``, ``code: String`` (``missing`` where the files
+        have no line, null where `Run.retry` chose it).
     """
-    states = [state for state in part_states(folder) if not state.is_replaced]
+    states = part_states(folder)
     taken: set[str] = {
         custom_id
         for state in states
-        if state.record.attempt == attempt + 1
+        if (state.record.generation, state.record.attempt) == found.next
         for custom_id in state.record.custom_ids or []
     }
-    found = [
-        _due_of_part(folder, state.record) for state in states if state.record.attempt == attempt and state.is_done
-    ]
-    schema = {"part": pl.Int64(), "custom_id": pl.String(), "code": pl.String()}
-    frame = pl.concat([pl.DataFrame(schema=schema), *found])
+    if not found.attempt:
+        asked = [_chosen(folder, found.generation)]
+    else:
+        asked = [
+            _due_of_part(folder, state.record)
+            for state in states
+            if (state.record.generation, state.record.attempt) == found and state.is_done and not state.is_replaced
+        ]
+    frame = pl.concat([pl.DataFrame(schema=_DUE), *asked])
     return frame.filter(~pl.col("custom_id").is_in(pl.Series(list(taken), dtype=pl.String).implode()))
+
+
+def _chosen(folder: RunFolder, generation: int) -> pl.DataFrame:
+    """Return what `Run.retry` chose, with the last part before it that holds each request."""
+    held = [
+        pl.DataFrame(
+            {"custom_id": _ids(folder, state.record)}, schema={"custom_id": pl.String()}
+        ).with_columns(part=pl.lit(state.record.number, pl.Int64))
+        for state in part_states(folder)
+        if state.record.generation < generation
+    ]  # fmt: skip
+    chosen = pl.read_parquet(folder.retry_path(generation), glob=False)
+    parts = pl.concat(held).unique("custom_id", keep="last", maintain_order=True)
+    joined = chosen.join(parts, on="custom_id", how="inner", maintain_order="left")
+    return joined.select("part", "custom_id", pl.lit(None, pl.String).alias("code"))
 
 
 def _due_of_part(folder: RunFolder, part: PartRecord) -> pl.DataFrame:
     asked = pl.DataFrame({"custom_id": _ids(folder, part)}, schema={"custom_id": pl.String()})
-    columns = ("custom_id", "code", "again")
-    frames = [pl.DataFrame(schema={name: ANSWER_SCHEMA[name] for name in columns})]
-    frames += [pl.scan_ipc(path).select(columns).collect() for path in part_answers(folder, part.number)]
+    columns = ("custom_id", "code", "again", "generation")
+    schema = known_schema(whole=False)
+    frames = [pl.DataFrame(schema={name: schema[name] for name in columns})]
+    frames += [pl.scan_ipc(path).select(columns).collect() for path in part_answers(folder, part)]
     answers = best_answers(pl.concat(frames)).with_columns(pl.lit(value=True).alias("told"))
-    # A batch that somebody cancelled was meant to stop: what it has no line for is not asked for by itself.
+    # A batch that somebody cancelled was meant to stop, and an output that expired was paid for: what has no line
+    # then is not asked for by itself.
     submissions = folder.submissions(part.number)
-    may_miss = any(found.has_files and found.status != "cancelled" for found in submissions)
+    may_miss = any(found.has_files and found.status != "cancelled" for found in submissions) and not any(
+        found.output_expired_at for found in submissions
+    )
     missing = pl.col("told").is_null() & pl.lit(value=may_miss)
     joined = asked.join(answers, on="custom_id", how="left", maintain_order="left")
     return joined.filter(missing | pl.col("again").fill_null(value=False)).select(
@@ -100,114 +140,58 @@ def _ids(folder: RunFolder, part: PartRecord) -> list[str]:
     return ids
 
 
-def prepare_retries(folder: RunFolder, attempt: int, wanted: pl.DataFrame, limits: Limits) -> int:
-    """Write the input files of the next attempt, and return how many.
+def prepare_retries(folder: RunFolder, found: Round, wanted: pl.DataFrame, limits: Limits) -> int:
+    """Write the input files of the next round, and return how many.
 
     Parameters
     ----------
     folder
         The run.
-    attempt
-        The attempt that failed.
+    found
+        The round that left something to ask for again.
     wanted
         What `due` found.
     limits
         The limits of an input file, both set.
     """
-    assert limits.max_requests is not None
-    assert limits.max_bytes is not None
-    first = max(part.number for part in folder.parts()) + 1
-    writer = _RetryWriter(folder, attempt + 1, Splitter(limits.max_requests, limits.max_bytes, part=first))
-    for source, lines in _lines(folder, wanted):
-        for custom_id, line in lines:
-            writer.add(source, custom_id, line)
-    return writer.finish() - first + 1
-
-
-def _lines(folder: RunFolder, wanted: pl.DataFrame) -> Iterator[tuple[int, Iterator[tuple[str, bytes]]]]:
+    changes = _changes(folder, found)
+    model = PartRecord(number=0, requests=0, bytes=0, tokens=0, attempt=found.attempt + 1, generation=found.generation)
+    files = PartFiles(folder, limits, model)
     for (part,), rows in wanted.group_by("part", maintain_order=True):
-        yield int(part), _lines_of(folder.input_path(int(part)), set(rows["custom_id"]))
-
-
-def _lines_of(path: os.PathLike[str], ids: set[str]) -> Iterator[tuple[str, bytes]]:
-    with open(path, "rb") as handle:  # noqa: PTH123
-        for line in handle:
-            custom_id = _decode_id(line).custom_id
+        ids = set(rows["custom_id"])
+        for custom_id, line in lines_of(folder, int(part)):
             if custom_id in ids:
-                yield custom_id, line
+                files.add(int(part), custom_id, changed_line(line, changes[custom_id]) if changes else line)
+    return files.finish()
 
 
-class _Id(msgspec.Struct, gc=False):
-    custom_id: str
+def _changes(folder: RunFolder, found: Round) -> dict[str, str]:
+    """Return by request what `Run.retry` changed, as JSON objects; it is in the lines from its first attempt on."""
+    if found.attempt:
+        return {}
+    chosen = pl.read_parquet(folder.retry_path(found.generation), glob=False)
+    return dict(chosen.select("custom_id", "changes").drop_nulls().rows())
 
 
-_decode_id = msgspec.json.Decoder(_Id).decode
+def changed_line(line: bytes, changes: str) -> bytes:
+    """Return a request line with other parameters in its body; one that is changed to null is left out."""
+    request = msgspec.json.decode(line, type=dict[str, msgspec.Raw])
+    body = msgspec.json.decode(request["body"], type=dict[str, msgspec.Raw])
+    body |= msgspec.json.decode(changes, type=dict[str, msgspec.Raw])
+    kept = {name: value for name, value in body.items() if bytes(value) != b"null"}
+    request["body"] = msgspec.Raw(msgspec.json.encode(kept))
+    return msgspec.json.encode(request) + b"\n"
 
 
-@dataclass
-class _RetryWriter:
-    """Deals the lines of an attempt out to parts; a part is there when its record is, after its input file."""
-
-    folder: RunFolder
-    attempt: int
-    splitter: Splitter
-    _record: PartRecord | None = None
-    _handle: IO[bytes] | None = None
-
-    def add(self, source: int, custom_id: str, line: bytes) -> None:
-        """Append one line."""
-        ((part, _, _),) = self.splitter.cuts((0, len(line)))
-        if self._record is None or self._record.number != part:
-            self._commit()
-            path = self.folder.input_path(part)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._handle = path.open("wb")
-            self._record = PartRecord(
-                number=part, requests=0, bytes=0, tokens=0, attempt=self.attempt, custom_ids=[], retry_of=source
-            )
-        assert self._handle is not None
-        assert self._record.custom_ids is not None
-        self._handle.write(line)
-        self._record.requests += 1
-        self._record.bytes += len(line)
-        self._record.custom_ids.append(custom_id)
-
-    def _commit(self) -> None:
-        if self._record is None or self._handle is None:
-            return
-        self._handle.flush()
-        os.fsync(self._handle.fileno())
-        self._handle.close()
-        trigger("after_retry_input")
-        self._record.tokens = estimated_tokens(self._record.bytes)
-        self._record.digest = f"{_digest_of(self.folder.input_path(self._record.number)):032x}"
-        self.folder.write_part(self._record)
-        trigger("after_retry_part")
-
-    def finish(self) -> int:
-        """Commit the last part, and return its number."""
-        self._commit()
-        return self.splitter.part
-
-
-def _digest_of(path: os.PathLike[str]) -> int:
-    """Return the order-free sum of the digests of a file's requests."""
-    total = 0
-    with open(path, "rb") as handle:  # noqa: PTH123
-        while lines := handle.readlines(8_000_000):
-            bodies = [line[line.index(b'"body":') + 7 : -2].decode() for line in lines]
-            total += digest_sums(pl.DataFrame({"body": bodies}).select(digest(pl.col("body"))).to_series())
-    return total % 2**128
-
-
-def settled_attempt(folder: RunFolder) -> int:
-    """Return the last attempt of which all that was due is in parts of the next; 0 where none is."""
+def _settled_round(folder: RunFolder) -> Round:
+    """Return the last round of which all that was due is in parts of the next."""
     found = folder.read_note(_NOTE)
-    settled = found.get("settled_attempt") if isinstance(found, dict) else None
-    return settled if isinstance(settled, int) else 0
+    note = found if isinstance(found, dict) else {}
+    # In the first generation there is no choice to settle: attempt 0 is settled from the beginning.
+    return Round(note.get("generation", 0), note.get("settled_attempt", 0))
 
 
-def settle(folder: RunFolder, attempt: int) -> None:
-    """Note that all that was due of this attempt, and of those before it, is in parts of the next."""
-    if attempt > settled_attempt(folder):
-        folder.write_note(_NOTE, {"settled_attempt": attempt})
+def settle(folder: RunFolder, found: Round) -> None:
+    """Note that all that was due of this round, and of those before it, is in parts of the next."""
+    if found > _settled_round(folder):
+        folder.write_note(_NOTE, {"generation": found.generation, "settled_attempt": found.attempt})

@@ -4,20 +4,35 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import tenacity
 
 from batchframe._assembly import part_states
-from batchframe._blocks import OUTCOMES, blocks_so_far, final_blocks, scan_final, shown, tally, view_blocks
+from batchframe._blocks import (
+    OUTCOMES,
+    blocks_so_far,
+    final_blocks,
+    forget_results,
+    request_ids,
+    scan_final,
+    shown,
+    tally,
+    view_blocks,
+)
+from batchframe._choosing import check_changes, check_codes, chosen, condition_of, key_of, without_known
 from batchframe._columns import TOKENS, added_schema
-from batchframe._events import Event, Listener, ignore, logger
-from batchframe._exceptions import RunMismatchError, RunPendingError, warn
+from batchframe._desk import Clock, LoopSettings, Pass
+from batchframe._events import Event, Listener, ignore, logger, trigger
+from batchframe._exceptions import RowsFailedError, RunMismatchError, RunPendingError, RunStoppedError, warn
+from batchframe._explaining import Explanation, explain
 from batchframe._frames import OURS
-from batchframe._loop import Clock, Loop, LoopSettings, Pass
+from batchframe._loop import Loop
 from batchframe._results import WHOLE
-from batchframe._retry import is_settled
+from batchframe._retry import generation_of, is_settled
+from batchframe._stop import read_stop, write_stop
+from batchframe._types import RetryRecord, StopRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +44,7 @@ if TYPE_CHECKING:
     from batchframe._types import Account, RunRecord
 
 _UNREACHABLE_SECONDS = 60.0
+_CANCEL_SECONDS = 600.0
 _BRIEF_SECONDS, _MIN_POLL_SECONDS, _MAX_POLL_SECONDS = 1.0, 5.0, 60.0
 _TIME = pl.Datetime("us", "UTC")
 _BATCHES = {
@@ -55,7 +71,8 @@ class RunStatus:
     Parameters
     ----------
     state
-        ``"running"``, or ``"finished"``: every row has its outcome.
+        ``"running"``, or every row has its outcome: ``"finished"``; ``"cancelled"``; ``"stopped"``, where the pilot or
+        all of the first batches failed with one error, and the rest was not submitted.
     rows, succeeded, failed, not_sent, pending
         Rows by outcome.
     batches
@@ -67,7 +84,7 @@ class RunStatus:
     waiting_for
         What the run waits for, in words; empty where it is finished.
     done
-        Whether it is finished.
+        Whether every row has its outcome.
     """
 
     state: str
@@ -172,19 +189,139 @@ class Run:
         ------
         RunPendingError
             The time was up. Nothing was cancelled; the error holds the run.
+        RunStoppedError
+            The pilot, or all of the first batches, failed with one error, and the rest was not submitted. The error
+            holds the run; `retry` goes on all the same.
         APICallError, RunError
             What no waiting mends. The run stays resumable.
         """
         timeout = self._options.timeout_seconds if timeout_seconds is None else timeout_seconds
-        if self.is_finished and self._record.identity.requests:
+        stop = self._stop
+        if self.is_finished and stop is not None and stop.reason == "cancelled":
+            self._say(f"{stop.message}. What was answered by then is returned; run.retry() asks for the rest")
+        elif self.is_finished and self._record.identity.requests:
             at, service = self._record.created_at, self._record.identity.account.base_url
             when = f"this run was made on {at:%Y-%m-%d %H:%M} UTC at {service} and is finished"
             self._say(f"{when}: its answers are returned. For fresh ones pass another name=")
-        return self._status(self._passes(lambda seen: seen.done, timeout))
+        status = self._status(self._passes(lambda seen: seen.done, timeout))
+        stop = self._stop
+        if stop is not None and stop.reason != "cancelled":
+            raise RunStoppedError(stop.message, self)
+        return status
 
     def start(self) -> None:
         """Make passes until the first batches are created."""
         self._passes(lambda seen: seen.done or bool(seen.by_status), None)
+
+    def cancel(self) -> RunStatus:
+        """Cancel what is running, submit no more, and collect what was answered by then.
+
+        The service takes up to ten minutes to end a batch; that long this waits. Rows that were answered keep their
+        answers, and are charged; those that were not executed have the service's code (``batch_cancelled``), those that
+        were not submitted ``not_submitted``. `retry` asks for them later. On a finished run it does nothing.
+
+        Returns
+        -------
+        RunStatus
+            Its ``state`` is ``"cancelled"``; still ``"running"`` where the service did not end its batches in time:
+            the same call, or `wait`, goes on.
+
+        Raises
+        ------
+        APICallError, RunError
+            What no waiting mends. The run stays cancelled, and resumable.
+        """
+        if self.is_finished:
+            return self._status(Pass())
+        at = self._clock.now()
+        message = f"the run was cancelled on {at:%Y-%m-%d %H:%M} UTC"
+        write_stop(self._folder, StopRecord(generation_of(self._folder), "cancelled", message, at))
+        trigger("after_stop")
+        try:
+            return self._status(self._passes(lambda seen: seen.done, _CANCEL_SECONDS))
+        except RunPendingError:
+            return self._status(Pass(waiting_for=["the service to end the batches that were cancelled"]))
+
+    def retry(self, where: pl.Expr | None = None, *, codes: Any = None, name: str | None = None, **changes: Any) -> Run:
+        """Ask again for rows of a finished run, and return once that is submitted.
+
+        What was chosen is on disk before anything is sent. The same call again asks for no row a second time, whatever
+        came of the first: pass another ``name`` to do so. A new success takes the place of an older answer; a new
+        failure does not take the place of a success. Each row that is asked again is charged.
+
+        Parameters
+        ----------
+        where
+            A Boolean expression over `result`. None: all rows that did not succeed.
+        codes
+            A code, or a list of codes, of errors; both conditions must hold.
+        name
+            Another name makes this another call.
+        **changes
+            Request parameters, values or expressions over `result`, and ``model``; None leaves a parameter out.
+
+        Returns
+        -------
+        Run
+            This run: ``run.retry(...).wait()``.
+
+        Raises
+        ------
+        RunPendingError
+            The run is not finished yet.
+        OptionError
+            ``where`` does not fit the result, or a change is no request parameter of the endpoint.
+        APICallError, RunError
+            What no waiting mends. What was chosen stays recorded, and the run resumable.
+
+        Notes
+        -----
+        Rows that have no request (``null_input``, ``invalid_input``, ``request_too_large``) are passed over.
+
+        Examples
+        --------
+        >>> terms = pl.DataFrame({"term": ["foo", "spam and eggs and ham"]})
+        >>> run = bf.submit(terms, "Repeat: {term}", model="gpt-4o-mini", client=client, poll_seconds=0.1, max_tokens=5)
+        >>> run.wait().succeeded
+        2
+        >>> cut = run.retry(pl.col("finish_reason") == "length", max_tokens=50)
+        >>> cut.wait().succeeded
+        2
+        >>> cut.result().select("term", "response", "finish_reason")
+        shape: (2, 3)
+        ┌───────────────────────┬─────────────────────────────────┬───────────────┐
+        │ term                  ┆ response                        ┆ finish_reason │
+        │ ---                   ┆ ---                             ┆ ---           │
+        │ str                   ┆ str                             ┆ str           │
+        ╞═══════════════════════╪═════════════════════════════════╪═══════════════╡
+        │ foo                   ┆ In short: foo.                  ┆ stop          │
+        │ spam and eggs and ham ┆ In short: spam and eggs and ha… ┆ stop          │
+        └───────────────────────┴─────────────────────────────────┴───────────────┘
+        """
+        if not self.is_finished:
+            msg = f"the run is not finished, and only a finished one is asked again. {self._how_to_go_on()}"
+            raise RunPendingError(msg, self)
+        results = self.scan()
+        wanted = check_codes(codes)
+        changed = check_changes(changes, self._options.model, self._record.identity.endpoint, results)
+        key = key_of(wanted, name)
+        condition = condition_of(results, self._options.prefix + "error", where, wanted)
+        found = chosen(results, request_ids(self._folder, self._view), condition, changed)
+        fresh = without_known(self._folder, key, found)
+        if found.height and not fresh.height:
+            self._say(f"all {found.height} rows were asked again by this call before: pass another name= to do so anew")
+        elif not found.height:
+            self._say("no row is asked again: none that has a request was chosen")
+        if fresh.height:
+            generation = generation_of(self._folder) + 1
+            shown = {parameter: str(value) for parameter, value in changes.items()}
+            record = RetryRecord(generation, key, str(where), wanted, shown, fresh.height, self._clock.now())
+            self._folder.write_retry(record, fresh)
+            trigger("after_retry_record")
+            forget_results(self._folder)
+            self._finished = False
+            self._pass()
+        return self
 
     def _passes(self, is_enough: Callable[[Pass], bool], timeout: float | None) -> Pass:
         begun = self._clock.monotonic()
@@ -239,6 +376,7 @@ class Run:
                 settle_seconds=self._options.settle_seconds,
                 max_in_flight=self._options.limits.max_in_flight,
                 max_attempts=self._options.max_attempts,
+                has_pilot=self._record.options.get("pilot") is not None,
                 limits=self._options.limits.over(client.limits),
             )
             self._loop = Loop(self._folder, client, settings, listen=self._tell, clock=self._clock)
@@ -317,6 +455,33 @@ class Run:
             .collect()
         )
 
+    def raise_for_errors(self) -> None:
+        """Raise unless every row succeeded.
+
+        Raises
+        ------
+        RowsFailedError
+            With the counts by code; rows that are not finished count. The error holds the run.
+        """
+        told = self._failures()
+        if told is not None:
+            raise RowsFailedError(f"{told}. See run.errors()", self)
+
+    def explain(self, row: int | str) -> Explanation:
+        """Return all that is known of one row: its request, each submission of it, and the lines that came back.
+
+        Parameters
+        ----------
+        row
+            Its number from 0, or its custom_id.
+
+        Raises
+        ------
+        OptionError
+            There is no such row.
+        """
+        return explain(self._folder, self._view, self.result(), self._options.prefix, row)
+
     def batches(self) -> pl.DataFrame:
         """Return one row a submission: which part, which batch, where it stands, when.
 
@@ -337,20 +502,19 @@ class Run:
 
     def warn_of_failures(self) -> None:
         """Warn once, with the counts by code, when rows did not succeed."""
+        told = self._failures()
+        if told is not None:
+            warn(f"{told}. See their error column, or run.errors()")
+
+    def _failures(self) -> str | None:
+        """Return how many rows did not succeed, by code; None where all did."""
         code = pl.col(self._options.prefix + "error").struct.field("code").alias("code")
-        codes = (
-            self.scan()
-            .select(code)
-            .drop_nulls()
-            .group_by("code")
-            .len()
-            .sort("len", "code", descending=[True, False])
-            .collect()
-        )
-        if codes.height:
-            counts = ", ".join(f"{count} {code}" for code, count in codes.rows())
-            bad = codes["len"].sum()
-            warn(f"{bad} of {self._rows} rows did not succeed: {counts}. See their error column, or run.errors()")
+        counted = self.scan().select(code).drop_nulls().group_by("code").len()
+        codes = counted.sort("len", "code", descending=[True, False]).collect()
+        if not codes.height:
+            return None
+        counts = ", ".join(f"{count} {code}" for code, count in codes.rows())
+        return f"{codes['len'].sum()} of {self._rows} rows did not succeed: {counts}"
 
     @property
     def _is_whole(self) -> bool:
@@ -362,8 +526,22 @@ class Run:
         if not self._finished:
             states = part_states(self._folder)
             is_live = any(state.is_live for state in states)
-            self._finished = not is_live and is_settled(self._folder, states, self._options.max_attempts)
+            attempts = self._options.max_attempts
+            self._finished = not is_live and (self._stop is not None or is_settled(self._folder, states, attempts))
         return self._finished
+
+    @property
+    def _stop(self) -> StopRecord | None:
+        """Why the run submits no more, unless `retry` went on with it since."""
+        stop = read_stop(self._folder)
+        return stop if stop is not None and stop.generation == generation_of(self._folder) else None
+
+    @property
+    def _state(self) -> str:
+        if not self.is_finished:
+            return "running"
+        stop = self._stop
+        return "finished" if stop is None else "cancelled" if stop.reason == "cancelled" else "stopped"
 
     def _status(self, seen: Pass) -> RunStatus:
         if self.is_finished:
@@ -375,7 +553,7 @@ class Run:
                 tally(block, counts, usage)
         statuses = self.batches()["status"].drop_nulls()
         return RunStatus(
-            state="finished" if self.is_finished else "running",
+            state=self._state,
             rows=self._rows,
             **counts,
             batches=dict(statuses.value_counts(sort=True).rows()),

@@ -13,7 +13,7 @@ import msgspec
 
 from batchframe._events import trigger
 from batchframe._exceptions import ResultsError, RunNotFoundError, StoreVersionError
-from batchframe._types import SCHEMA_VERSION, PartRecord, RunRecord, SubmissionRecord
+from batchframe._types import SCHEMA_VERSION, PartRecord, RetryRecord, RunRecord, SubmissionRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -147,6 +147,25 @@ class RunFolder:
         folder = self.path / "views"
         return [RunFolder(path) for path in sorted(folder.iterdir())] if folder.is_dir() else []
 
+    # -- what `Run.retry` was asked for
+
+    def retry_path(self, generation: int) -> Path:
+        """Return where the requests of a retry are, and their changes."""
+        return self.path / "retries" / f"{generation:04d}.parquet"
+
+    def retries(self) -> list[RetryRecord]:
+        """Return what `Run.retry` was asked for, the first call first."""
+        folder = self.path / "retries"
+        found = [msgspec.json.decode(path.read_bytes(), type=RetryRecord) for path in folder.glob("*.json")]
+        return sorted(found, key=lambda record: record.generation)
+
+    def write_retry(self, record: RetryRecord, requests: pl.DataFrame) -> None:
+        """Write a retry; the record comes last, so that one that is there is whole."""
+        path = self.retry_path(record.generation)
+        self.write_frame(path, requests)
+        trigger("before_retry_record")
+        self._write_json(path.with_suffix(".json"), record)
+
     # -- parts and their submissions
 
     def part_path(self, number: int) -> Path:
@@ -198,7 +217,7 @@ class RunFolder:
         for submission in self.submissions(number):
             here = [(kind, self.result_path(number, submission.number, kind)) for kind in RESULT_KINDS]
             there = [(submission, kind, path) for kind, path in here if path.is_file()]
-            if submission.stage == "downloaded" and not there:
+            if submission.stage == "downloaded" and not there and submission.output_expired_at is None:
                 msg = f"{here[0][1]} is gone, although it was downloaded: restore it from a copy of the run"
                 raise ResultsError(msg)
             found += there

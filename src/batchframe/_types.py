@@ -81,12 +81,23 @@ class RunRecord(msgspec.Struct):
     schema_version: int = SCHEMA_VERSION
 
 
+class RejectedRequest(msgspec.Struct):
+    """A request line that the service refused when it validated an input file."""
+
+    custom_id: str
+    line: int
+    code: str
+    message: str
+
+
 class PartRecord(msgspec.Struct):
     """``part.json``: which requests one input file holds.
 
     A first attempt holds ranges of rows, ``[block, start, stop]``; a retry or a split may hold any rows, by the
     ``custom_id`` of their requests. ``digest`` is the order-free sum over its requests, as in `Identity`; ``tokens``
-    is an estimate. A part that was split is replaced by those that name it in ``split_from``.
+    is an estimate. A part that was split is replaced by those that name it in ``split_from``; ``rejected`` are the
+    lines of it that are not sent again. ``generation`` counts what was asked for by `Run.retry`, ``attempt`` what went
+    again by itself since.
     """
 
     number: int
@@ -99,6 +110,32 @@ class PartRecord(msgspec.Struct):
     custom_ids: list[str] | None = None
     split_from: int | None = None
     retry_of: int | None = None
+    generation: int = 0
+    rejected: list[RejectedRequest] = []
+
+
+class RetryRecord(msgspec.Struct):
+    """``retries/N.json``: what `Run.retry` was asked for; ``N.parquet`` beside it holds the requests and their changes.
+
+    ``key`` is a digest of the call: the same call again asks for no request a second time.
+    """
+
+    generation: int
+    key: str
+    where: str
+    codes: list[str] | None
+    changes: dict[str, Any]
+    requests: int
+    at: datetime
+
+
+class StopRecord(msgspec.Struct):
+    """``stopped.json``: parts of this generation and those before it that were not submitted yet never are."""
+
+    generation: int
+    reason: Literal["cancelled", "stop_loss", "pilot"]
+    message: str
+    at: datetime
 
 
 class SubmissionRecord(msgspec.Struct):
@@ -124,11 +161,13 @@ class SubmissionRecord(msgspec.Struct):
     doubt_at: datetime | None = None
     fetched_again_at: datetime | None = None
     input_deleted_at: datetime | None = None
+    cancel_asked_at: datetime | None = None
+    output_expired_at: datetime | None = None
 
     @property
-    def is_alive(self) -> bool:
-        """Whether it may still lead to answers."""
-        return self.stage not in {"ended", "downloaded"} or (self.stage == "ended" and self.has_files)
+    def is_in_flight(self) -> bool:
+        """Whether a batch of it is at the service, or may be."""
+        return self.stage in {"submitting", "submitted"} and not self.refused
 
     @property
     def has_files(self) -> bool:

@@ -139,6 +139,8 @@ def test_outputs_expired(client, service):
     for file_id in (batch.output_file_id, batch.error_file_id):
         with pytest.raises(openai.NotFoundError):
             client.files.content(file_id)
+    assert time.time() - batch.completed_at >= 30 * 86_400 > time.time() - batch.completed_at - 60
+    assert batch.created_at <= batch.completed_at
 
 
 @pytest.mark.parametrize(("spelling", "found"), [("null", None), ("empty", ""), ("zero_bytes", "file-")])

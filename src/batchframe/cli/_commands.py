@@ -79,6 +79,7 @@ def _params(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> d
 @click.option("--include", multiple=True, help="Extra column: model, request_id, batch_id, raw. May be repeated.")
 @click.option("--on-null", metavar="[skip|render|raise]", help="What to do with rows that have a null in the prompt.")
 @click.option("--name", help="Part of the run's id: another name asks for fresh answers.")
+@click.option("--pilot", type=int, help="Submit the first so many rows alone; stop when all of them fail.")
 @click.option("--run-dir", help="Folder of the run.  [default: a folder in $BATCHFRAME_HOME or .batchframe]")
 @click.option("--max-requests", type=int, help="Most requests of one input file.")
 @click.option("--max-bytes", type=int, help="Most bytes of one input file.")
@@ -124,6 +125,34 @@ def status(run_dir: str, *, refresh: bool) -> None:
     """Show where the run in the folder RUN_DIR stands, from what is on disk."""
     opened = bf.open_run(run_dir)
     _show.show_status(opened, opened.status(refresh=refresh))
+
+
+@group.command()
+@click.argument("run_dir")
+@click.option("--timeout-seconds", type=float, help="Wait no longer than this; the batches go on.")
+@click.option("--allow-failed", is_flag=True, help="Exit with 0 though rows did not succeed.")
+def resume(run_dir: str, timeout_seconds: float | None, *, allow_failed: bool) -> Exit:
+    """Go on with the run in the folder RUN_DIR until it is finished.
+
+    The command that began it does that too, and writes its Parquet file.
+    """
+    opened = bf.open_run(run_dir)
+    status = opened.wait(timeout_seconds)
+    _show.show_status(opened, status)
+    return Exit.DONE if allow_failed or status.succeeded == status.rows else Exit.FAILED_ROWS
+
+
+@group.command()
+@click.argument("run_dir")
+def cancel(run_dir: str) -> Exit:
+    """Cancel the run in the folder RUN_DIR: submit no more, and keep what was answered by then.
+
+    The service takes up to ten minutes to end a batch. What was answered is charged.
+    """
+    opened = bf.open_run(run_dir)
+    status = opened.cancel()
+    _show.show_status(opened, status)
+    return Exit.DONE if status.done else Exit.STILL_RUNNING
 
 
 @group.command()

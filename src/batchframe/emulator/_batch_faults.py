@@ -32,8 +32,9 @@ class BatchFault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     or, as `unexecuted` says, stands in neither file. ``fail`` fails it with `code`, `message`, `param` and `lines`;
     ``cannot_find_file`` with the service's text for a file that is not there. ``stuck`` holds it for ever, ``slow``
     for `seconds`, in `phase` (of in_progress: after the fraction `at`). ``late_output`` shows no output id for `polls`
-    retrieves after the end. ``outputs_expired`` deletes both files at the end. ``absent_id`` spells the id of a file
-    without lines as `spelling`. ``unknown_status`` shows `status` for `polls` retrieves. ``list_late`` hides it from
+    retrieves after the end. ``outputs_expired`` deletes both files at the end and makes the batch 30 days older, the
+    life of result files. ``absent_id`` spells the id of a file without lines as `spelling`. ``unknown_status`` shows
+    `status` for `polls` retrieves. ``list_late`` hides it from
     the list for `seconds` or for `polls` calls. ``gone`` answers its first `polls` retrieves with 404. The names of
     the oddities are kinds too, and last.
     """

@@ -1,0 +1,130 @@
+"""What `Run.retry` was asked for: which requests, with which changes; recorded before anything of it is sent."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import polars as pl
+
+from batchframe import _encode, _options
+from batchframe._exceptions import OptionError
+from batchframe._frames import OURS
+
+if TYPE_CHECKING:
+    from batchframe._store import RunFolder
+
+_CHANGES = OURS + "changes"
+_ALLOWED = frozenset({"model", "extra_body", "response_format"})
+
+
+def chosen(results: pl.LazyFrame, ids: pl.Series, condition: pl.Expr, changes: dict[str, pl.Expr]) -> pl.DataFrame:
+    """Return the requests that were chosen, each once.
+
+    Parameters
+    ----------
+    results
+        The frame with its added columns.
+    ids
+        By row, the custom_id of its request; null where it has none.
+    condition
+        Which rows.
+    changes
+        By parameter, the expression of its JSON text.
+
+    Returns
+    -------
+    pl.DataFrame
+        ``custom_id: String`` of the request, ``changes: String``, a JSON object.
+    """
+    members = [pl.lit(f'"{name}":') + value for name, value in changes.items()]
+    body = pl.concat_str(pl.lit("{"), *_separated(members), pl.lit("}"))
+    picked = results.select(condition.fill_null(value=False).alias("picked"), body.alias("changes")).collect()
+    found = picked.with_columns(ids.alias("custom_id")).filter(pl.col("picked") & pl.col("custom_id").is_not_null())
+    return found.select("custom_id", "changes").unique("custom_id", keep="first", maintain_order=True)
+
+
+def _separated(members: list[pl.Expr]) -> list[pl.Expr]:
+    return [piece for index, member in enumerate(members) for piece in ([pl.lit(",")] * bool(index) + [member])]
+
+
+def condition_of(results: pl.LazyFrame, error: str, where: Any, codes: list[str] | None) -> pl.Expr:
+    """Return which rows are meant: those that ``where`` holds for, else those with an error; and of these codes.
+
+    Raises
+    ------
+    OptionError
+        ``where`` is not a Boolean expression that fits the result.
+    """
+    condition = pl.col(error).is_not_null() if where is None else _checked(results, where)
+    if codes is None:
+        return condition
+    return condition & pl.col(error).struct.field("code").is_in(pl.Series(codes, dtype=pl.String).implode())
+
+
+def _checked(results: pl.LazyFrame, where: Any) -> pl.Expr:
+    if not isinstance(where, pl.Expr):
+        msg = f"where must be an expression over the result, such as pl.col('finish_reason') == 'length', got {where!r}"
+        raise OptionError(msg)
+    try:
+        dtypes = list(results.select(where).collect_schema().values())
+    except pl.exceptions.PolarsError as problem:
+        reason = str(problem).split("\n\n", 1)[0]
+        columns = ", ".join(map(repr, results.collect_schema()))
+        msg = f"where does not fit the result: {reason}. Columns: {columns}"
+        raise OptionError(msg) from problem
+    if dtypes != [pl.Boolean()]:
+        msg = f"where must give one Boolean column, got {', '.join(map(str, dtypes))}"
+        raise OptionError(msg)
+    return where
+
+
+def check_codes(codes: Any) -> list[str] | None:
+    """Return codes as a sorted list; one may be given as it is."""
+    if codes is None:
+        return None
+    given = [codes] if isinstance(codes, str) else codes
+    if not isinstance(given, (list, tuple, set, frozenset)) or not all(isinstance(code, str) for code in given):
+        msg = f'codes must be a code or a list of them, such as ["missing", "http_500"], got {codes!r}'
+        raise OptionError(msg)
+    return sorted(set(given))
+
+
+def check_changes(given: dict[str, Any], model: str, endpoint: str, results: pl.LazyFrame) -> dict[str, pl.Expr]:
+    """Return by parameter the expression of its JSON text.
+
+    Raises
+    ------
+    OptionError
+        What is no parameter of the endpoint, or concerns the whole run.
+    """
+    ours = sorted((_options.NAMES & given.keys()) - _ALLOWED)
+    if ours:
+        msg = f"{ours[0]} cannot be changed by retry: it takes request parameters, such as max_tokens, and model"
+        raise OptionError(msg)
+    options = _options.parse({"model": model, "endpoint": endpoint, **given})
+    values = dict.fromkeys((name for name, value in given.items() if value is None and name not in _ALLOWED), None)
+    values |= options.body | ({"model": options.model} if given.get("model") is not None else {})
+    changes: dict[str, pl.Expr] = {}
+    for name, value in sorted(values.items()):
+        if isinstance(value, pl.Expr):
+            dtype = results.select(value.alias(_CHANGES)).collect_schema()[_CHANGES]
+            changes[name] = _encode.json(value, dtype, name).fill_null("null")
+        else:
+            changes[name] = pl.lit(_encode.constant(value, name))
+    return changes
+
+
+def without_known(folder: RunFolder, key: str, found: pl.DataFrame) -> pl.DataFrame:
+    """Leave out what the same call asked for before: it is not paid for again."""
+    for record in folder.retries():
+        if record.key == key:
+            known = pl.read_parquet(folder.retry_path(record.generation), glob=False)
+            found = found.join(known, on=["custom_id", "changes"], how="anti", maintain_order="left")
+    return found
+
+
+def key_of(codes: list[str] | None, name: str | None) -> str:
+    """Return what makes two calls of `Run.retry` the same, beside the requests and their changes."""
+    return hashlib.blake2b(msgspec.json.encode([codes, name]), digest_size=16).hexdigest()
