@@ -14,6 +14,8 @@ import batchframe as bf
 from batchframe.cli import _show
 from batchframe.cli._guard import Detached, Exit, tell
 
+# The emulator's; its extra may be missing.
+SERVICES = ["groq", "together", "dashscope", "siliconflow", "moonshot", "zhipu", "nebius", "doubleword", "parasail"]
 _PROGRESS = click.option("--progress/--no-progress", default=None, help="Show progress; by default on terminals.")
 
 
@@ -249,6 +251,7 @@ def demo(rows: int | None, base_url: str | None, *, progress: bool) -> None:
     show_default=True,
     help="The service to speak like.",
 )
+@click.option("--service", type=click.Choice(SERVICES), help="Another service that has OpenAI's batch API.")
 @click.option("--upstream", metavar="URL", help="Have each request answered by this OpenAI-compatible server.")
 @click.option("--upstream-key", envvar="BATCHFRAME_UPSTREAM_KEY", help="Its key; better in BATCHFRAME_UPSTREAM_KEY.")
 @click.option(
@@ -263,14 +266,16 @@ def demo(rows: int | None, base_url: str | None, *, progress: bool) -> None:
     type=click.Path(file_okay=False),
     help="Keep files, batches and results here, and go on with them at the next start.",
 )
-def emulator(port: int, host: str, dialect: Literal["openai", "azure", "azure-v1"], **backing: Any) -> None:
+def emulator(
+    port: int, host: str, dialect: Literal["openai", "azure", "azure-v1"], service: Any, **backing: Any
+) -> None:
     """Serve a local batch service that speaks OpenAI's or Azure's dialect, until interrupted.
 
-    Use it with OPENAI_BASE_URL=http://127.0.0.1:8080/v1 and any OPENAI_API_KEY.
+    Use it with OPENAI_BASE_URL=http://127.0.0.1:8080/v1 (as it says when it starts) and any OPENAI_API_KEY.
     """
     from batchframe.emulator import Settings, serve  # noqa: PLC0415  (needs the extra emulator)
 
     try:
-        serve(host, port, Settings(dialect=dialect), **backing)
+        serve(host, port, Settings(dialect=dialect, service=service), **backing)
     except (ValueError, RuntimeError) as error:
         raise click.ClickException(str(error)) from error
