@@ -23,7 +23,7 @@ LAYERS = {
     "orchestration": (
         4,
         (
-            "_begin _prepare _reuse _run _choosing _explaining _account _sources _reading "
+            "_begin _prepare _reuse _run _run_results _runs _cleaning _choosing _explaining _account _sources _reading "
             "_loop _desk _collecting _submitting _adoption _retry _rejection _part_files _stop _admission "
             "_blocks _assembly _answers"
         ),

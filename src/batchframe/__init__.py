@@ -33,7 +33,9 @@ from batchframe._limits import Limits
 from batchframe._parquet import run_parquet
 from batchframe._providers import Provider
 from batchframe._reading import read_batch
-from batchframe._run import Run, RunStatus
+from batchframe._run import Run
+from batchframe._run_results import RunStatus
+from batchframe._runs import list_runs
 
 __all__ = [
     "APICallError",
@@ -63,6 +65,7 @@ __all__ = [
     "StoreVersionError",
     "TemplateError",
     "batches",
+    "list_runs",
     "open_run",
     "read_batch",
     "requests",

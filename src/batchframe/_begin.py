@@ -8,7 +8,7 @@ import hashlib
 import os
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import polars as pl
@@ -130,6 +130,7 @@ class _SavedOptions(msgspec.Struct):
     max_enqueued_tokens: int | None = None
     max_attempts: int = 3
     pilot: int | None = None
+    cleanup: Literal["when_done", "never"] = "never"
     answer_type: AnswerType | None = None
 
 

@@ -30,7 +30,6 @@ _NOT_YET = frozenset(
         "max_cost",
         "prices",
         "keep",
-        "cleanup",
         "base_model",
         "storage_options",
     }
@@ -74,6 +73,7 @@ class Options:
     settle_seconds: float = 60.0
     timeout_seconds: float | None = None
     progress: bool | None = None
+    cleanup: Literal["when_done", "never"] = "never"
     metadata: dict[str, str] = field(default_factory=dict)
     completion_window: str = "24h"
     expires_after: int | None = None
@@ -261,11 +261,19 @@ def _reuse(name: str, value: Any) -> Path | Literal["all"]:
     return Path(path)
 
 
+def _cleanup(name: str, value: Any) -> str:
+    if not isinstance(value, str) or value not in {"when_done", "never"}:
+        msg = f'{name} must be "when_done" (delete the files at the service) or "never", got {value!r}'
+        raise OptionError(msg)
+    return value
+
+
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "on_null": _on_null,
     "limits": _limits,
     "max_attempts": _max_attempts,
     "pilot": _pilot,
+    "cleanup": _cleanup,
     "dedupe": _dedupe,
     "reuse": _reuse,
     "poll_seconds": _seconds,

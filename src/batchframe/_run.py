@@ -1,42 +1,28 @@
-"""The handle of a run: going on with it, and reading what it has."""
+"""The handle of a run: going on with it; what it has is read in `_run_results.py`."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import polars as pl
 import tenacity
 
-from batchframe._assembly import part_states
-from batchframe._blocks import (
-    OUTCOMES,
-    blocks_so_far,
-    final_blocks,
-    forget_results,
-    request_ids,
-    scan_final,
-    shown,
-    tally,
-    view_blocks,
-)
+from batchframe._blocks import forget_results, request_ids
 from batchframe._choosing import check_changes, check_codes, chosen, condition_of, key_of, without_known
-from batchframe._columns import TOKENS, added_schema
+from batchframe._cleaning import clean_up
 from batchframe._desk import Clock, LoopSettings, Pass
 from batchframe._events import Event, Listener, ignore, logger, trigger
-from batchframe._exceptions import RowsFailedError, RunMismatchError, RunPendingError, RunStoppedError, warn
-from batchframe._explaining import Explanation, explain
-from batchframe._frames import OURS
+from batchframe._exceptions import RunError, RunMismatchError, RunPendingError, RunStoppedError
 from batchframe._loop import Loop
-from batchframe._results import WHOLE
-from batchframe._retry import generation_of, is_settled
-from batchframe._stop import read_stop, write_stop
+from batchframe._retry import generation_of
+from batchframe._run_results import RunResults, RunStatus
+from batchframe._stop import write_stop
 from batchframe._types import RetryRecord, StopRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
+
+    import polars as pl
 
     from batchframe._client import BatchClient
     from batchframe._options import Options
@@ -46,61 +32,9 @@ if TYPE_CHECKING:
 _UNREACHABLE_SECONDS = 60.0
 _CANCEL_SECONDS = 600.0
 _BRIEF_SECONDS, _MIN_POLL_SECONDS, _MAX_POLL_SECONDS = 1.0, 5.0, 60.0
-_TIME = pl.Datetime("us", "UTC")
-_BATCHES = {
-    "part": pl.Int64(),
-    "attempt": pl.Int64(),
-    "submission": pl.Int64(),
-    "batch_id": pl.String(),
-    "input_file_id": pl.String(),
-    "stage": pl.String(),
-    "status": pl.String(),
-    "reason": pl.String(),
-    "requests": pl.Int64(),
-    "bytes": pl.Int64(),
-    "tokens": pl.Int64(),
-    "submitted_at": _TIME,
-    "ended_at": _TIME,
-}
 
 
-@dataclass(frozen=True)
-class RunStatus:
-    """Where a run stands. The four counts are of rows, come from result lines, and sum to ``rows``.
-
-    Parameters
-    ----------
-    state
-        ``"running"``, or every row has its outcome: ``"finished"``; ``"cancelled"``; ``"stopped"``, where the pilot or
-        all of the first batches failed with one error, and the rest was not submitted.
-    rows, succeeded, failed, not_sent, pending
-        Rows by outcome.
-    batches
-        Batches by the service's status.
-    usage
-        Tokens of all answers read, by name; without those that other runs paid for.
-    cost
-        None: prices are not known in this version.
-    waiting_for
-        What the run waits for, in words; empty where it is finished.
-    done
-        Whether every row has its outcome.
-    """
-
-    state: str
-    rows: int
-    succeeded: int
-    failed: int
-    not_sent: int
-    pending: int
-    batches: dict[str, int]
-    usage: dict[str, int]
-    cost: float | None
-    waiting_for: str
-    done: bool
-
-
-class Run:
+class Run(RunResults):
     """One run: many parts, resumable, its state in a folder.
 
     Made by `submit`, `open_run` and `run_parquet`. Reading what was downloaded needs neither key nor service.
@@ -117,35 +51,14 @@ class Run:
         news: str = "",
         clock: Clock | None = None,
     ) -> None:
-        self._folder = folder
-        self._record = record
-        self._options = options
+        super().__init__(folder, record, options, view)
         self._connect = connect
-        self._view = view
         self._news = news
         self._clock = clock or Clock()
         self._client: BatchClient | None = None
         self._loop: Loop | None = None
         self._begun = 0.0
-        self._finished = False
         self.listen: Listener = ignore
-
-    def __repr__(self) -> str:
-        return f"Run({os.fspath(self.path)!r}, rows={self._rows}, model={self._options.model!r})"
-
-    @property
-    def path(self) -> Path:
-        """The run's folder."""
-        return self._folder.path
-
-    @property
-    def id(self) -> str:
-        """The run's id."""
-        return self._record.run_id
-
-    @property
-    def _rows(self) -> int:
-        return sum(self._record.blocks if self._view is None else view_blocks(self._view))
 
     # -- going on
 
@@ -209,6 +122,8 @@ class Run:
         stop = self._stop
         if stop is not None and stop.reason != "cancelled":
             raise RunStoppedError(stop.message, self)
+        if self._options.cleanup == "when_done":
+            self.cleanup()
         return status
 
     def start(self) -> None:
@@ -325,6 +240,46 @@ class Run:
             self._pass()
         return self
 
+    def cleanup(self) -> int:
+        """Delete the files that this run has at the service, and no others: input, output and error files.
+
+        What was downloaded stays here, and the run stays as it is. Files of batches that are still running are left.
+
+        Returns
+        -------
+        int
+            How many files were deleted; those that were gone already count.
+
+        Raises
+        ------
+        APICallError
+            The service could not be asked; what was deleted by then is noted, and the same call goes on.
+        """
+        self._connected()
+        assert self._client is not None
+        return clean_up(self._folder, self._client, self._clock.now)
+
+    def delete(self) -> None:
+        """Delete the run's folder on this machine; nothing at the service.
+
+        The same call then asks the account for the run's batches, which keeps them for some weeks.
+
+        Raises
+        ------
+        RunError
+            A batch of it may still be running: its answers would be lost. `cancel` it, or `wait`.
+        """
+        stages = ("submitting", "submitted")
+        alive = [batch_id for batch_id, stage in self.batches().select("batch_id", "stage").rows() if stage in stages]
+        if alive:
+            msg = (
+                f"{len(alive)} batches of the run in {self.path} may still be running, such as {alive[0]}: they are "
+                "paid for. Call wait() or cancel() first"
+            )
+            raise RunError(msg)
+        self.close()
+        self._folder.remove()
+
     def _passes(self, is_enough: Callable[[Pass], bool], timeout: float | None) -> Pass:
         begun = self._clock.monotonic()
         if self._news:
@@ -416,158 +371,6 @@ class Run:
 
     def _tell(self, event: Event) -> None:
         self.listen(event)
-
-    # -- results
-
-    def result(self) -> pl.DataFrame:
-        """Return the whole frame: input columns and added columns, in row order.
-
-        Rows that are not finished have the error code ``pending``. Needs neither key nor service.
-        """
-        if self.is_finished:
-            return self.scan().collect()
-        options = self._options
-        blocks = blocks_so_far(self._folder, self._view, whole=self._is_whole, answer_type=options.answer_type)
-        return pl.concat([shown(block.lazy(), OURS, options.include, options.prefix).collect() for block in blocks])
-
-    def scan(self) -> pl.LazyFrame:
-        """Return what `result` does, lazily: a scan of the run's result blocks once it is finished."""
-        if not self.is_finished:
-            return self.result().lazy()
-        options = self._options
-        note = final_blocks(self._folder, self._view, whole=self._is_whole, answer_type=options.answer_type)
-        return shown(scan_final(self._view or self._folder, note), note.prefix, options.include, options.prefix)
-
-    def added_to(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Return the frame this run was made of, with the added columns; its own columns stay the very same."""
-        names = [self._options.prefix + name for name in added_schema(self._options.include)]
-        return frame.hstack(self.scan().select(name for name in names if name not in frame.columns).collect())
-
-    def errors(self) -> pl.DataFrame:
-        """Return the rows that did not succeed.
-
-        Returns
-        -------
-        pl.DataFrame
-            The columns of `result`, with ``code`` and ``message`` (with the prefix) in the place of ``error``.
-        """
-        error = pl.col(self._options.prefix + "error")
-        fields = [error.struct.field(name).alias(self._options.prefix + name) for name in ("code", "message")]
-        return (
-            self.scan()
-            .filter(error.is_not_null())
-            .select(pl.all().exclude(error.meta.output_name()), *fields)
-            .collect()
-        )
-
-    def raise_for_errors(self) -> None:
-        """Raise unless every row succeeded.
-
-        Raises
-        ------
-        RowsFailedError
-            With the counts by code; rows that are not finished count. The error holds the run.
-        """
-        told = self._failures()
-        if told is not None:
-            raise RowsFailedError(f"{told}. See run.errors()", self)
-
-    def explain(self, row: int | str) -> Explanation:
-        """Return all that is known of one row: its request, each submission of it, and the lines that came back.
-
-        Parameters
-        ----------
-        row
-            Its number from 0, or its custom_id.
-
-        Raises
-        ------
-        OptionError
-            There is no such row.
-        """
-        return explain(self._folder, self._view, self.result(), self._options.prefix, row)
-
-    def batches(self) -> pl.DataFrame:
-        """Return one row a submission: which part, which batch, where it stands, when.
-
-        Returns
-        -------
-        pl.DataFrame
-            ``part, attempt, submission: Int64``, ``batch_id, input_file_id, stage, status, reason: String``,
-            ``requests, bytes, tokens: Int64`` (tokens estimated), ``submitted_at, ended_at: Datetime`` (UTC).
-        """
-        rows = [
-            (part.number, part.attempt, found.number, found.batch_id, found.input_file_id, found.stage, found.status,
-             found.reason, part.requests, part.bytes, part.tokens,
-             found.times.get("submitted_at"), found.times.get("ended_at"))
-            for part in self._folder.parts()
-            if part.reused_from is None
-            for found in self._folder.submissions(part.number)
-        ]  # fmt: skip
-        return pl.DataFrame(rows, schema=_BATCHES, orient="row")
-
-    def warn_of_failures(self) -> None:
-        """Warn once, with the counts by code, when rows did not succeed."""
-        told = self._failures()
-        if told is not None:
-            warn(f"{told}. See their error column, or run.errors()")
-
-    def _failures(self) -> str | None:
-        """Return how many rows did not succeed, by code; None where all did."""
-        code = pl.col(self._options.prefix + "error").struct.field("code").alias("code")
-        counted = self.scan().select(code).drop_nulls().group_by("code").len()
-        codes = counted.sort("len", "code", descending=[True, False]).collect()
-        if not codes.height:
-            return None
-        counts = ", ".join(f"{count} {code}" for code, count in codes.rows())
-        return f"{codes['len'].sum()} of {self._rows} rows did not succeed: {counts}"
-
-    @property
-    def _is_whole(self) -> bool:
-        return not WHOLE.keys().isdisjoint(self._options.include)
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether every row has its outcome; as far as is known here, without asking the service."""
-        if not self._finished:
-            states = part_states(self._folder)
-            is_live = any(state.is_live for state in states)
-            attempts = self._options.max_attempts
-            self._finished = not is_live and (self._stop is not None or is_settled(self._folder, states, attempts))
-        return self._finished
-
-    @property
-    def _stop(self) -> StopRecord | None:
-        """Why the run submits no more, unless `retry` went on with it since."""
-        stop = read_stop(self._folder)
-        return stop if stop is not None and stop.generation == generation_of(self._folder) else None
-
-    @property
-    def _state(self) -> str:
-        if not self.is_finished:
-            return "running"
-        stop = self._stop
-        return "finished" if stop is None else "cancelled" if stop.reason == "cancelled" else "stopped"
-
-    def _status(self, seen: Pass) -> RunStatus:
-        if self.is_finished:
-            note = final_blocks(self._folder, self._view, whole=self._is_whole, answer_type=self._options.answer_type)
-            counts, usage = note.counts, note.usage
-        else:
-            counts, usage = dict.fromkeys(OUTCOMES, 0), dict.fromkeys(TOKENS, 0)
-            for block in blocks_so_far(self._folder, self._view, whole=False, answer_type=self._options.answer_type):
-                tally(block, counts, usage)
-        statuses = self.batches()["status"].drop_nulls()
-        return RunStatus(
-            state=self._state,
-            rows=self._rows,
-            **counts,
-            batches=dict(statuses.value_counts(sort=True).rows()),
-            usage=usage,
-            cost=None,
-            waiting_for="" if self.is_finished else "; ".join(seen.waiting_for) or "its batches to end",
-            done=self.is_finished,
-        )
 
 
 def differences(one: Account, other: Account) -> str:

@@ -172,6 +172,7 @@ class SubmissionRecord(msgspec.Struct):
     input_deleted_at: datetime | None = None
     cancel_asked_at: datetime | None = None
     output_expired_at: datetime | None = None
+    files_deleted_at: datetime | None = None
 
     @property
     def created_at(self) -> datetime | None:

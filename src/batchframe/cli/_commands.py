@@ -160,6 +160,30 @@ def cancel(run_dir: str) -> Exit:
 
 
 @group.command()
+@click.argument("run_dir")
+def cleanup(run_dir: str) -> None:
+    """Delete the files that the run in the folder RUN_DIR has at the service, and no others."""
+    click.echo(f"{bf.open_run(run_dir).cleanup()} files deleted at the service")
+
+
+@group.command()
+@click.argument("run_dir")
+def delete(run_dir: str) -> None:
+    """Delete the folder RUN_DIR of a run on this machine; refused while its batches may be running."""
+    bf.open_run(run_dir).delete()
+    click.echo(f"{run_dir} deleted")
+
+
+@group.command()
+@click.option("--root", help="Folder of runs.  [default: $BATCHFRAME_HOME or .batchframe]")
+def runs(root: str | None) -> None:
+    """Show the runs on this machine, the newest first."""
+    found = bf.list_runs(root)
+    when = pl.col("created_at").dt.strftime("%Y-%m-%d %H:%M")
+    _show.show_frame(found.select("path", when, "state", "rows", "pending", "model", "name"), whole=True)
+
+
+@group.command()
 @click.option("--since", help='Created then or later: "2026-11-01", "2026-11-01T08:00Z", "8h", "3d".')
 @click.option("--status", multiple=True, help="With this status. May be repeated.")
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many, the newest.")
