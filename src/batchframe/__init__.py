@@ -33,7 +33,8 @@ from batchframe._limits import Limits
 from batchframe._parquet import run_parquet
 from batchframe._providers import Provider
 from batchframe._reading import read_batch
-from batchframe._run import Run, RunStatus
+from batchframe._run import Run
+from batchframe._types import RunStatus
 
 __all__ = [
     "APICallError",

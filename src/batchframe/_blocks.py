@@ -26,6 +26,7 @@ _NOTE = "results.json"
 class ResultNote(msgspec.Struct):
     """``results.json``: what the result blocks hold; written after them, so that it vouches for all of them.
 
+    ``parts`` is how many parts the run had when it was found finished: when it went on since, there are more.
     ``prefix`` is what the added columns are called by in the blocks: nothing, unless the frame has a column of such a
     name.
     """
@@ -35,6 +36,7 @@ class ResultNote(msgspec.Struct):
     prefix: str
     counts: dict[str, int]
     usage: dict[str, int]
+    parts: int = -1
 
 
 def blocks_so_far(folder: RunFolder, view: RunFolder | None, *, whole: bool) -> Iterator[pl.DataFrame]:
@@ -104,12 +106,31 @@ def view_blocks(view: RunFolder) -> list[int]:
     return msgspec.convert(view.read_note("view.json"), list[int])
 
 
-def final_blocks(folder: RunFolder, view: RunFolder | None, *, whole: bool) -> ResultNote:
-    """Write the result blocks of a finished run, unless they are there, and return what they hold."""
-    target = view or folder
-    note = _read_note(target)
+def final_blocks(folder: RunFolder, view: RunFolder | None, *, whole: bool, parts: int, is_watched: bool) -> ResultNote:
+    """Write the result blocks of a finished run, unless they are there, and return what they hold.
+
+    Parameters
+    ----------
+    parts
+        How many parts the run had when it was found finished.
+    is_watched
+        Whether another process works on the run, and may read what was parsed.
+    """
+    note = _read_note(folder, view)
     if note is not None and (note.whole or not whole):
         return note
+    with folder.assembling():
+        note = _read_note(folder, view)  # another process may have been quicker
+        if note is not None and (note.whole or not whole):
+            return note
+        note = _write_blocks(folder, view, whole=whole, parts=parts)
+        if not is_watched:
+            forget_answers(folder)
+    return note
+
+
+def _write_blocks(folder: RunFolder, view: RunFolder | None, *, whole: bool, parts: int) -> ResultNote:
+    target = view or folder
     counts, usage = dict.fromkeys(OUTCOMES, 0), dict.fromkeys(TOKENS, 0)
     prefix, number = "", 0
     for number, block in enumerate(blocks_so_far(folder, view, whole=whole)):
@@ -120,9 +141,8 @@ def final_blocks(folder: RunFolder, view: RunFolder | None, *, whole: bool) -> R
             target.results_path(number),
             block.rename({OURS + name: prefix + name for name in (*CORE, *MORE)}, strict=False),
         )
-    note = ResultNote(number + 1, whole, prefix, counts, usage)
+    note = ResultNote(number + 1, whole, prefix, counts, usage, parts)
     target.write_note(_NOTE, note)
-    forget_answers(folder)
     return note
 
 
@@ -132,12 +152,13 @@ def forget_results(folder: RunFolder) -> None:
         target.remove_note(_NOTE)
 
 
-def _read_note(folder: RunFolder) -> ResultNote | None:
-    found = folder.read_note(_NOTE)
+def _read_note(folder: RunFolder, view: RunFolder | None) -> ResultNote | None:
+    target = view or folder
+    found = target.read_note(_NOTE)
     note = None if found is None else msgspec.convert(found, ResultNote)
-    if note is None or not all(folder.results_path(number).is_file() for number in range(note.blocks)):
+    if note is None or note.parts != folder.count_parts():
         return None
-    return note
+    return note if all(target.results_path(number).is_file() for number in range(note.blocks)) else None
 
 
 def scan_final(folder: RunFolder, note: ResultNote) -> pl.LazyFrame:

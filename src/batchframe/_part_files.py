@@ -17,6 +17,7 @@ from batchframe._requests import digest, digest_sums
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from batchframe._limits import Limits
     from batchframe._store import RunFolder
@@ -45,15 +46,17 @@ class PartFiles:
         self._splitter = Splitter(limits.max_requests, limits.max_bytes, part=self._first)
         self._record: PartRecord | None = None
         self._handle: IO[bytes] | None = None
+        self._writing: Path | None = None
 
     def add(self, source: int, custom_id: str, line: bytes) -> None:
         """Append a line that comes from the part ``source``."""
         ((number, _, _),) = self._splitter.cuts((0, len(line)))
         if self._record is None or self._record.number != number:
             self._commit()
-            path = self._folder.input_path(number)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._handle = path.open("wb")
+            # Under another name at first: a process that lost its lease must not cut off a file of the same number.
+            self._writing = self._folder.input_path(number).with_name(f".input.jsonl.{os.getpid()}.tmp")
+            self._writing.parent.mkdir(parents=True, exist_ok=True)
+            self._handle = self._writing.open("wb")
             retry_of = None if self._model.split_from is not None else source
             self._record = msgspec.structs.replace(self._model, number=number, custom_ids=[], retry_of=retry_of)
         assert self._handle is not None
@@ -69,11 +72,13 @@ class PartFiles:
         return 0 if self._record is None else self._record.number - self._first + 1
 
     def _commit(self) -> None:
-        if self._record is None or self._handle is None:
+        if self._record is None or self._handle is None or self._writing is None:
             return
         self._handle.flush()
         os.fsync(self._handle.fileno())
         self._handle.close()
+        with self._folder.fence():
+            self._writing.replace(self._folder.input_path(self._record.number))
         trigger("after_part_input")
         self._record.tokens = estimated_tokens(self._record.bytes)
         self._record.digest = f"{_digest_of(self._folder.input_path(self._record.number)):032x}"

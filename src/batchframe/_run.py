@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import polars as pl
 import tenacity
@@ -12,6 +11,7 @@ import tenacity
 from batchframe._assembly import part_states
 from batchframe._blocks import (
     OUTCOMES,
+    ResultNote,
     blocks_so_far,
     final_blocks,
     forget_results,
@@ -25,14 +25,23 @@ from batchframe._choosing import check_changes, check_codes, chosen, condition_o
 from batchframe._columns import TOKENS, added_schema
 from batchframe._desk import Clock, LoopSettings, Pass
 from batchframe._events import Event, Listener, ignore, logger, trigger
-from batchframe._exceptions import RowsFailedError, RunMismatchError, RunPendingError, RunStoppedError, warn
-from batchframe._explaining import Explanation, explain
+from batchframe._exceptions import (
+    LeaseLostError,
+    RowsFailedError,
+    RunMismatchError,
+    RunPendingError,
+    RunStoppedError,
+    warn,
+)
+from batchframe._explaining import Explanation, explain, submissions
 from batchframe._frames import OURS
+from batchframe._lease import Lease, LeasedClient, LeaseRecord
 from batchframe._loop import Loop
 from batchframe._results import WHOLE
 from batchframe._retry import generation_of, is_settled
 from batchframe._stop import read_stop, write_stop
-from batchframe._types import RetryRecord, StopRecord
+from batchframe._store import RunFolder
+from batchframe._types import RetryRecord, RunStatus, StopRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,64 +49,11 @@ if TYPE_CHECKING:
 
     from batchframe._client import BatchClient
     from batchframe._options import Options
-    from batchframe._store import RunFolder
     from batchframe._types import Account, RunRecord
 
 _UNREACHABLE_SECONDS = 60.0
 _CANCEL_SECONDS = 600.0
 _BRIEF_SECONDS, _MIN_POLL_SECONDS, _MAX_POLL_SECONDS = 1.0, 5.0, 60.0
-_TIME = pl.Datetime("us", "UTC")
-_BATCHES = {
-    "part": pl.Int64(),
-    "attempt": pl.Int64(),
-    "submission": pl.Int64(),
-    "batch_id": pl.String(),
-    "input_file_id": pl.String(),
-    "stage": pl.String(),
-    "status": pl.String(),
-    "reason": pl.String(),
-    "requests": pl.Int64(),
-    "bytes": pl.Int64(),
-    "tokens": pl.Int64(),
-    "submitted_at": _TIME,
-    "ended_at": _TIME,
-}
-
-
-@dataclass(frozen=True)
-class RunStatus:
-    """Where a run stands. The four counts are of rows, come from result lines, and sum to ``rows``.
-
-    Parameters
-    ----------
-    state
-        ``"running"``, or every row has its outcome: ``"finished"``; ``"cancelled"``; ``"stopped"``, where the pilot or
-        all of the first batches failed with one error, and the rest was not submitted.
-    rows, succeeded, failed, not_sent, pending
-        Rows by outcome.
-    batches
-        Batches by the service's status.
-    usage
-        Tokens of all answers read, by name.
-    cost
-        None: prices are not known in this version.
-    waiting_for
-        What the run waits for, in words; empty where it is finished.
-    done
-        Whether every row has its outcome.
-    """
-
-    state: str
-    rows: int
-    succeeded: int
-    failed: int
-    not_sent: int
-    pending: int
-    batches: dict[str, int]
-    usage: dict[str, int]
-    cost: float | None
-    waiting_for: str
-    done: bool
 
 
 class Run:
@@ -122,10 +78,14 @@ class Run:
         self._connect = connect
         self._view = view
         self._clock = clock or Clock()
+        self._lease = Lease(folder.path, self._clock.now, self._clock.monotonic)
+        # Reading needs no lease, also where that writes down what was read; going on with the run does.
+        self._leased_folder = RunFolder(folder.path, self._lease.fence)
+        self._told_of: LeaseRecord | None = None
         self._client: BatchClient | None = None
         self._loop: Loop | None = None
         self._begun = 0.0
-        self._finished = False
+        self._finished: tuple[int, int] | None = None
         self.listen: Listener = ignore
 
     def __repr__(self) -> str:
@@ -153,7 +113,8 @@ class Run:
         Parameters
         ----------
         refresh
-            Whether to ask the service first. Nothing is submitted.
+            Whether to ask the service first. Nothing is submitted. Where another process works on the run, what that
+            has on disk is returned.
 
         Raises
         ------
@@ -162,23 +123,30 @@ class Run:
         """
         if not refresh or self.is_finished:
             return self._status(Pass())
-        seen = self._connected().refresh()
-        if seen.trouble is not None:
-            raise seen.trouble
-        return self._status(seen)
+        with self._lease:
+            seen = self._leased(self._connected().refresh)
+            if seen.trouble is not None:
+                raise seen.trouble
+            return self._status(seen)
 
     def advance(self) -> RunStatus:
         """Make one pass: collect what is finished, submit what is next. It never sleeps, so it suits cron and webhooks.
+
+        Where another process works on the run, nothing is done, and ``waiting_for`` says which.
 
         Raises
         ------
         APICallError, RunError
             What no waiting mends. The run stays resumable.
         """
-        return self._status(self._pass())
+        with self._lease:
+            return self._status(self._pass())
 
     def wait(self, timeout_seconds: float | None = None) -> RunStatus:
         """Make passes until the run is finished.
+
+        Where another process works on the run, this says which, and waits for it; when that process is gone, this one
+        goes on.
 
         Parameters
         ----------
@@ -203,7 +171,8 @@ class Run:
             at, service = self._record.created_at, self._record.identity.account.base_url
             when = f"this run was made on {at:%Y-%m-%d %H:%M} UTC at {service} and is finished"
             self._say(f"{when}: its answers are returned. For fresh ones pass another name=")
-        status = self._status(self._passes(lambda seen: seen.done, timeout))
+        with self._lease:
+            status = self._status(self._passes(lambda seen: seen.done, timeout))
         stop = self._stop
         if stop is not None and stop.reason != "cancelled":
             raise RunStoppedError(stop.message, self)
@@ -211,7 +180,8 @@ class Run:
 
     def start(self) -> None:
         """Make passes until the first batches are created."""
-        self._passes(lambda seen: seen.done or bool(seen.by_status), None)
+        with self._lease:
+            self._passes(lambda seen: seen.done or bool(seen.by_status), None)
 
     def cancel(self) -> RunStatus:
         """Cancel what is running, submit no more, and collect what was answered by then.
@@ -235,12 +205,15 @@ class Run:
             return self._status(Pass())
         at = self._clock.now()
         message = f"the run was cancelled on {at:%Y-%m-%d %H:%M} UTC"
-        write_stop(self._folder, StopRecord(generation_of(self._folder), "cancelled", message, at))
+        with self._lease.lock():  # no lease: it is a wish, which whoever works on the run obeys
+            write_stop(self._folder, StopRecord(generation_of(self._folder), "cancelled", message, at))
         trigger("after_stop")
-        try:
-            return self._status(self._passes(lambda seen: seen.done, _CANCEL_SECONDS))
-        except RunPendingError:
-            return self._status(Pass(waiting_for=["the service to end the batches that were cancelled"]))
+        with self._lease:
+            try:
+                return self._status(self._passes(lambda seen: seen.done, _CANCEL_SECONDS))
+            except RunPendingError:
+                holder = self._lease.holder() or "the service to end the batches that were cancelled"
+                return self._status(Pass(waiting_for=[str(holder)]))
 
     def retry(self, where: pl.Expr | None = None, *, codes: Any = None, name: str | None = None, **changes: Any) -> Run:
         """Ask again for rows of a finished run, and return once that is submitted.
@@ -298,6 +271,15 @@ class Run:
         │ spam and eggs and ham ┆ In short: spam and eggs and ha… ┆ stop          │
         └───────────────────────┴─────────────────────────────────┴───────────────┘
         """
+        with self._lease:
+            self._retry(where, codes, name, changes)
+        return self
+
+    def _retry(self, where: pl.Expr | None, codes: Any, name: str | None, changes: dict[str, Any]) -> None:
+        holder = self._lease.take()
+        if holder is not None:
+            msg = f"the run is not finished, or being asked again: {holder}. Ask again for rows of it when that is done"
+            raise RunPendingError(msg, self)
         if not self.is_finished:
             msg = f"the run is not finished, and only a finished one is asked again. {self._how_to_go_on()}"
             raise RunPendingError(msg, self)
@@ -316,12 +298,10 @@ class Run:
             generation = generation_of(self._folder) + 1
             shown = {parameter: str(value) for parameter, value in changes.items()}
             record = RetryRecord(generation, key, str(where), wanted, shown, fresh.height, self._clock.now())
-            self._folder.write_retry(record, fresh)
+            self._leased_folder.write_retry(record, fresh)
             trigger("after_retry_record")
-            forget_results(self._folder)
-            self._finished = False
+            forget_results(self._leased_folder)
             self._pass()
-        return self
 
     def _passes(self, is_enough: Callable[[Pass], bool], timeout: float | None) -> Pass:
         begun = self._clock.monotonic()
@@ -338,7 +318,9 @@ class Run:
         try:
             seen: Pass = polling(self._pass)
         except tenacity.RetryError:
-            msg = f"the run was not finished after {timeout:g} seconds; its batches go on. {self._how_to_go_on()}"
+            holder = self._lease.holder()
+            goes_on = "its batches go on" if holder is None else f"so far it is {holder}"
+            msg = f"the run was not finished after {timeout:g} seconds; {goes_on}. {self._how_to_go_on()}"
             raise RunPendingError(msg, self) from None
         except KeyboardInterrupt as error:
             msg = f"detached: nothing was cancelled, and what was submitted goes on. {self._how_to_go_on()}"
@@ -349,7 +331,7 @@ class Run:
         if self.is_finished:
             return Pass(done=True)
         loop = self._connected()
-        seen = loop.advance()
+        seen = self._leased(loop.advance)
         # Before the first accepted call an unreachable service is a mistake in the set-up; after it, bad weather.
         if (
             seen.trouble is not None
@@ -358,6 +340,23 @@ class Run:
         ):
             raise seen.trouble
         return seen
+
+    def _leased(self, step: Callable[[], Pass]) -> Pass:
+        """Take a step of the loop, unless another process works on the run."""
+        try:
+            holder = self._lease.take()
+            if holder is None:
+                gone, self._lease.replaced, self._told_of = self._lease.replaced, None, None
+                if gone is not None:
+                    self._say(f"process {gone.pid} on {gone.host} is gone or stopped: going on in its place")
+                return step()
+        except LeaseLostError as error:
+            self._say(str(error))
+            holder = self._told_of = self._lease.holder()
+        if holder is not None and (self._told_of is None or holder.token != self._told_of.token):
+            self._told_of = holder
+            self._say(f"waiting for {holder}")
+        return self._connected().look("a process that took this run over" if holder is None else str(holder))
 
     def _connected(self) -> Loop:
         """Return the loop; the client is made when it is first needed, and must be of the run's account."""
@@ -379,7 +378,8 @@ class Run:
                 has_pilot=self._record.options.get("pilot") is not None,
                 limits=self._options.limits.over(client.limits),
             )
-            self._loop = Loop(self._folder, client, settings, listen=self._tell, clock=self._clock)
+            leased = cast("BatchClient", LeasedClient(client, self._lease))
+            self._loop = Loop(self._leased_folder, leased, settings, listen=self._tell, clock=self._clock)
             self._begun = self._clock.monotonic()
         return self._loop
 
@@ -422,15 +422,22 @@ class Run:
         if self.is_finished:
             return self.scan().collect()
         options = self._options
-        blocks = blocks_so_far(self._folder, self._view, whole=self._is_whole)
-        return pl.concat([shown(block.lazy(), OURS, options.include, options.prefix).collect() for block in blocks])
+        with self._folder.assembling():
+            blocks = blocks_so_far(self._folder, self._view, whole=self._is_whole)
+            return pl.concat([shown(block.lazy(), OURS, options.include, options.prefix).collect() for block in blocks])
+
+    def _final_blocks(self) -> ResultNote:
+        assert self._finished is not None
+        is_watched = self._lease.holder() is not None
+        _, parts = self._finished
+        return final_blocks(self._folder, self._view, whole=self._is_whole, parts=parts, is_watched=is_watched)
 
     def scan(self) -> pl.LazyFrame:
         """Return what `result` does, lazily: a scan of the run's result blocks once it is finished."""
         if not self.is_finished:
             return self.result().lazy()
         options = self._options
-        note = final_blocks(self._folder, self._view, whole=self._is_whole)
+        note = self._final_blocks()
         return shown(scan_final(self._view or self._folder, note), note.prefix, options.include, options.prefix)
 
     def added_to(self, frame: pl.DataFrame) -> pl.DataFrame:
@@ -491,14 +498,7 @@ class Run:
             ``part, attempt, submission: Int64``, ``batch_id, input_file_id, stage, status, reason: String``,
             ``requests, bytes, tokens: Int64`` (tokens estimated), ``submitted_at, ended_at: Datetime`` (UTC).
         """
-        rows = [
-            (part.number, part.attempt, found.number, found.batch_id, found.input_file_id, found.stage, found.status,
-             found.reason, part.requests, part.bytes, part.tokens,
-             found.times.get("submitted_at"), found.times.get("ended_at"))
-            for part in self._folder.parts()
-            for found in self._folder.submissions(part.number)
-        ]  # fmt: skip
-        return pl.DataFrame(rows, schema=_BATCHES, orient="row")
+        return submissions(self._folder)
 
     def warn_of_failures(self) -> None:
         """Warn once, with the counts by code, when rows did not succeed."""
@@ -523,12 +523,15 @@ class Run:
     @property
     def is_finished(self) -> bool:
         """Whether every row has its outcome; as far as is known here, without asking the service."""
-        if not self._finished:
+        # Another process may have gone on with it since, by `retry`.
+        now = (generation_of(self._folder), self._folder.count_parts())
+        if self._finished != now:
             states = part_states(self._folder)
             is_live = any(state.is_live for state in states)
             attempts = self._options.max_attempts
-            self._finished = not is_live and (self._stop is not None or is_settled(self._folder, states, attempts))
-        return self._finished
+            is_over = not is_live and (self._stop is not None or is_settled(self._folder, states, attempts))
+            self._finished = now if is_over else None
+        return self._finished is not None
 
     @property
     def _stop(self) -> StopRecord | None:
@@ -545,12 +548,13 @@ class Run:
 
     def _status(self, seen: Pass) -> RunStatus:
         if self.is_finished:
-            note = final_blocks(self._folder, self._view, whole=self._is_whole)
+            note = self._final_blocks()
             counts, usage = note.counts, note.usage
         else:
             counts, usage = dict.fromkeys(OUTCOMES, 0), dict.fromkeys(TOKENS, 0)
-            for block in blocks_so_far(self._folder, self._view, whole=False):
-                tally(block, counts, usage)
+            with self._folder.assembling():
+                for block in blocks_so_far(self._folder, self._view, whole=False):
+                    tally(block, counts, usage)
         statuses = self.batches()["status"].drop_nulls()
         return RunStatus(
             state=self._state,
@@ -559,9 +563,13 @@ class Run:
             batches=dict(statuses.value_counts(sort=True).rows()),
             usage=usage,
             cost=None,
-            waiting_for="" if self.is_finished else "; ".join(seen.waiting_for) or "its batches to end",
+            waiting_for="" if self.is_finished else "; ".join(seen.waiting_for) or self._awaited(),
             done=self.is_finished,
         )
+
+    def _awaited(self) -> str:
+        holder = self._lease.holder()
+        return "its batches to end" if holder is None else str(holder)
 
 
 def differences(one: Account, other: Account) -> str:

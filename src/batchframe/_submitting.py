@@ -8,6 +8,7 @@ from batchframe import _lenient
 from batchframe._desk import NO_ROOM
 from batchframe._events import trigger
 from batchframe._exceptions import APICallError, InputFileRejectedError, RunError, ServiceError
+from batchframe._stop import is_covered, read_stop
 from batchframe._types import SubmissionRecord
 
 if TYPE_CHECKING:
@@ -105,8 +106,13 @@ class Submitter:
 
     def _create(self, part: PartRecord, submission: SubmissionRecord) -> None:
         assert submission.input_file_id is not None
-        submission.refused = False
-        self._desk.move(part, submission, "submitting")
+        with self._folder.fence():
+            # Somebody may have cancelled the run during this pass: whoever reads that finds either the note alone, or
+            # the intent too.
+            if is_covered(part, read_stop(self._folder)):
+                return
+            submission.refused = False
+            self._desk.move(part, submission, "submitting")
         trigger("before_create")
         metadata = self._desk.settings.metadata | {
             "batchframe_run": self._desk.settings.run_id,
@@ -126,7 +132,7 @@ class Submitter:
         except APICallError as error:
             submission.said.append(_said(error, self._desk.clock.now()))
             if error.is_in_doubt:
-                submission.doubt_at = self._desk.clock.now()
+                submission.doubt_at = self._desk.now()
                 self._desk.write(part, submission)
             elif error.is_transient:
                 submission.refused = True

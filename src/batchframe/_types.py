@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime  # noqa: TC003  (msgspec reads the annotations at run time)
 from typing import Any, Literal
 
@@ -173,3 +174,39 @@ class SubmissionRecord(msgspec.Struct):
     def has_files(self) -> bool:
         """Whether it ended as a batch whose result files can be fetched."""
         return self.batch_id is not None and self.status in {"completed", "expired", "cancelled"}
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """Where a run stands. The four counts are of rows, come from result lines, and sum to ``rows``.
+
+    Parameters
+    ----------
+    state
+        ``"running"``, or every row has its outcome: ``"finished"``; ``"cancelled"``; ``"stopped"``, where the pilot or
+        all of the first batches failed with one error, and the rest was not submitted.
+    rows, succeeded, failed, not_sent, pending
+        Rows by outcome.
+    batches
+        Batches by the service's status.
+    usage
+        Tokens of all answers read, by name.
+    cost
+        None: prices are not known in this version.
+    waiting_for
+        What the run waits for, in words; empty where it is finished.
+    done
+        Whether every row has its outcome.
+    """
+
+    state: str
+    rows: int
+    succeeded: int
+    failed: int
+    not_sent: int
+    pending: int
+    batches: dict[str, int]
+    usage: dict[str, int]
+    cost: float | None
+    waiting_for: str
+    done: bool
