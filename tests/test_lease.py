@@ -135,6 +135,37 @@ def test_stopped_past_its_lease_a_process_submits_nothing_more(emu, start, point
     assert once_each(emu)
 
 
+SLIP = """
+    from batchframe._openai import OpenAIClient
+    call_it, stops = OpenAIClient.{call}, iter([True])
+
+    def slow(self, *arguments):
+        if next(stops, None):
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return call_it(self, *arguments)
+
+    OpenAIClient.{call} = slow
+    run()
+"""
+
+
+@posix
+@pytest.mark.parametrize(("call", "calls"), [("create", "create_batch"), ("upload", "create_file")])
+def test_a_call_that_slips_through_after_the_last_look_at_the_lease_pays_nothing(emu, client, start, call, calls):
+    """No correctness rests on the lease: the input file of that create was deleted, the upload is not used."""
+    first = start(SLIP.format(call=call), lease_seconds=1.0)
+    stopped(first)
+    assert finish(start("run()", lease_seconds=1.0))[0] == f"{N} {N}"
+    assert emu.calls()[calls] == 3
+    first.send_signal(signal.SIGCONT)
+    out, said = finish(first)
+    assert out == f"{N} {N}"
+    assert "another process took this run over" in said
+    assert emu.calls()[calls] == 4
+    wait_until(lambda: {batch.status for batch in client.batches.list()} <= {"completed", "failed"})
+    assert once_each(emu)
+
+
 @posix
 def test_a_process_that_lost_its_lease_waits_for_the_one_that_has_it(emu, start):
     emu.configure(progression="stepped")
@@ -415,6 +446,31 @@ def test_a_result_that_was_assembled_while_the_run_went_on_is_not_final(emu, cli
     _run.final_blocks(slow._folder, None, whole=False, parts=slow._finished[1], is_watched=False)
     assert slow.result()["error"].null_count() == N
     assert run.status().succeeded == N
+
+
+def test_a_folder_that_was_moved_away_stays_away(client, tmp_path):
+    run = submit(client, run_dir=tmp_path / "here")
+    run.path.rename(tmp_path / "there")
+    for act in (run.advance, run.cancel, run.wait):
+        with pytest.raises(bf.RunNotFoundError):
+            act()
+    assert not (tmp_path / "here").exists()
+    assert bf.open_run(tmp_path / "there", client=client).wait().succeeded == N
+
+
+def test_the_same_other_order_from_many_threads(client):
+    submit(client).wait()
+    turned, outs = FRAME.reverse(), []
+    threads = [
+        threading.Thread(target=lambda: outs.append(bf.run(turned, "Repeat {n}", client=client, **ARGUMENTS)))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [out["n"].to_list() for out in outs] == [turned["n"].to_list()] * 4
+    assert [out["error"].null_count() for out in outs] == [N] * 4
 
 
 # -- the clock

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from batchframe._exceptions import LeaseLostError, RunError
+from batchframe._exceptions import LeaseLostError, RunError, RunNotFoundError
 from batchframe._store import is_dead
 
 if TYPE_CHECKING:
@@ -137,7 +137,8 @@ class Lease:
                 self._mine = LeaseRecord(socket.gethostname(), os.getpid(), token, now, now, _pid_namespace())
                 self._write(self._mine)
         except _Busy:
-            return self._read() or _UNKNOWN
+            found = self._read()
+            return _UNKNOWN if found is None or self._is_mine(found) else found
         self._stop = threading.Event()
         threading.Thread(target=self._keep, args=(self._stop,), name="batchframe-lease", daemon=True).start()
         return None
@@ -172,6 +173,9 @@ class Lease:
         """Keep everybody else from taking, renewing, or writing under the lease for a moment, whoever has it."""
         import filelock  # noqa: PLC0415 - a tenth of a second that a process which only reads does not pay
 
+        if not self._folder.is_dir():  # moved or deleted: the lock would make an empty one in its place
+            msg = f"there is no run in {self._folder} any more"
+            raise RunNotFoundError(msg)
         try:
             acquired = self._file_lock.acquire(timeout=LEASE_SECONDS if seconds is None else seconds)
         except filelock.Timeout as error:

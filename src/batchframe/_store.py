@@ -158,6 +158,7 @@ class RunFolder:
         import filelock  # noqa: PLC0415 - see `Lease.lock`
 
         try:
+            self.path.stat()  # where the folder was moved away, the lock would make an empty one in its place
             acquired: AbstractContextManager[Any] = filelock.FileLock(self.path / ".results.lock").acquire(_PATIENCE)
         except (OSError, NotImplementedError):
             acquired = nullcontext()
