@@ -396,9 +396,32 @@ def test_a_process_stopped_in_the_lock_is_waited_for(emu, client, monkeypatch):
     assert run.wait().succeeded == N
 
 
-def test_a_write_that_finds_the_lock_taken_for_long_ends_the_pass(client, monkeypatch):
+def test_a_write_that_finds_the_lock_taken_for_long_is_waited_with(emu, client, monkeypatch, tmp_path):
+    """A process was stopped in the lock just when this one made its create: it is found later, and made once."""
+    monkeypatch.setattr(_lease, "_WRITE_SECONDS", 0.1)
+    monkeypatch.setattr(_lease, "_LOCK_SECONDS", 0.1)
+    lock = filelock.FileLock(tmp_path / "run" / ".lease.lock", thread_local=False)
+    timer = threading.Timer(0.5, lock.release)
+
+    def hold():
+        _events.set_trigger("after_create_call", None)
+        threading.Thread(target=lock.acquire).start()
+        wait_until(lambda: lock.is_locked)
+        timer.start()
+
+    _events.set_trigger("after_create_call", hold)
+    try:
+        run = submit(client, run_dir=tmp_path / "run")
+    finally:
+        _events.set_trigger("after_create_call", None)
+    assert run.wait().succeeded == N
+    assert emu.calls()["create_batch"] == 3
+    assert once_each(emu)
+
+
+def test_a_cancel_that_finds_the_lock_taken_for_long_says_so(client, monkeypatch):
     run = submit(client)
-    monkeypatch.setattr(_lease, "LEASE_SECONDS", 0.1)
+    monkeypatch.setattr(_lease, "_WRITE_SECONDS", 0.1)
     with filelock.FileLock(run.path / ".lease.lock"):
         with pytest.raises(bf.RunError, match="a process was stopped while it held"):
             run.cancel()

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from batchframe._exceptions import LeaseLostError, RunError, RunNotFoundError
+from batchframe._exceptions import LeaseLostError, RunNotFoundError
 from batchframe._store import is_dead
 
 if TYPE_CHECKING:
@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 # A process that did not renew for so long is taken to be gone, wherever it runs.
 LEASE_SECONDS = 600.0
 _RENEWALS = 10
-# Who holds the lock writes a small file; one that takes longer was stopped in the middle of it.
-_LOCK_SECONDS = 5.0
+# Who holds the lock writes a small file; one that takes longer was stopped in the middle of it. Who only asks who works
+# on the run is answered sooner than who has something to write.
+_LOCK_SECONDS, _WRITE_SECONDS = 5.0, 60.0
 _FILE, _LOCK = "lease.json", ".lease.lock"
 # What a file system answers that has no locks.
 _NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK})
@@ -170,22 +171,28 @@ class Lease:
 
     @contextmanager
     def lock(self, seconds: float | None = None) -> Iterator[None]:
-        """Keep everybody else from taking, renewing, or writing under the lease for a moment, whoever has it."""
+        """Keep everybody else from taking, renewing, or writing under the lease for a moment, whoever has it.
+
+        Raises
+        ------
+        LeaseLostError
+            Somebody else did that for a minute: it may still be held here, and is of no use.
+        """
         import filelock  # noqa: PLC0415 - a tenth of a second that a process which only reads does not pay
 
         if not self._folder.is_dir():  # moved or deleted: the lock would make an empty one in its place
             msg = f"there is no run in {self._folder} any more"
             raise RunNotFoundError(msg)
         try:
-            acquired = self._file_lock.acquire(timeout=LEASE_SECONDS if seconds is None else seconds)
+            acquired = self._file_lock.acquire(timeout=_WRITE_SECONDS if seconds is None else seconds)
         except filelock.Timeout as error:
             if seconds is not None:
                 raise _Busy from error
             msg = (
                 f"a process was stopped while it held {self._folder / _LOCK}, and nothing can be written there until "
-                "it goes on or is killed. The run is resumable then"
+                "it goes on or is killed"
             )
-            raise RunError(msg) from error
+            raise LeaseLostError(msg) from error
         except (NotImplementedError, OSError) as error:
             if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
                 raise
