@@ -314,6 +314,94 @@ def test_openai_is_not_asked_to_filter(client, emu):
     assert emu.calls()["list_batches"] == 1
 
 
+# -- every service over the emulator
+
+
+def hundred_and_eight(service):
+    """Make 105 batches that fail, and two seconds later three that complete; return the moment between."""
+    client = service.client()
+    broken = client.files.create(file=("a.jsonl", b'{"custom_id": 1}\n'), purpose="batch")
+    for _ in range(105):
+        client.batches.create(input_file_id=broken.id, endpoint="/v1/chat/completions", completion_window="24h")
+    time.sleep(2.1)  # the service tells whole seconds, and a filter leaves a second of room
+    between = dt.datetime.now(UTC)
+    good = [make(client, ["one", "two"], metadata={"n": str(number)}).id for number in range(3)]
+    return between, good[::-1]
+
+
+SPEAKS = {
+    "openai": {},
+    "azure, as its documents print it": {"dialect": "azure", "oddities": "all"},
+    "azure-v1": {"dialect": "azure-v1"},
+    "groq": {"service": "groq"},
+}
+# What is asked for, how many of it there are, and how many pages are read for it: by a service that filters, and by one
+# that does not. A page holds 100; a filter that finds nothing is not believed. Only a status of one word is documented.
+ASKED = {
+    "all": ({}, 108, 2, 2),
+    "limit": ({"limit": 3}, 3, 1, 1),
+    "limit on the second page": ({"limit": 104}, 104, 2, 2),
+    "status": ({"status": "completed"}, 3, 1, 2),
+    "status and limit": ({"status": "completed", "limit": 2}, 2, 1, 1),
+    "status on two pages": ({"status": "failed"}, 105, 2, 2),
+    "several statuses": ({"status": ["completed", "failed"]}, 108, 2, 2),
+    "status of two words": ({"status": "in_progress"}, 0, 2, 2),
+    "status that none has": ({"status": "cancelled"}, 0, 3, 2),
+    "since": ({"since": True}, 3, 1, 2),
+    "since and status": ({"since": True, "status": "failed"}, 0, 3, 2),
+    "since long ago": ({"since": "1h"}, 108, 2, 2),
+    "since the day after tomorrow": ({"since": dt.datetime.now(UTC) + dt.timedelta(days=2)}, 0, 2, 1),
+}
+
+
+@pytest.mark.parametrize("spoken", SPEAKS)
+def test_batches_of_every_service(spoken):
+    with emulator(progression="instant", **SPEAKS[spoken]) as service:
+        between, good = hundred_and_eight(service)
+        client = service.client()
+        for asked, (options, rows, filtered, unfiltered) in ASKED.items():
+            before = service.calls()
+            since = {"since": between} if options.get("since") is True else {}
+            found = bf.batches(client, **options | since)
+            # Everything of it stands in one list call or several, and nothing else is asked.
+            calls = {name: count - before.get(name, 0) for name, count in service.calls().items()}
+            pages = filtered if spoken.startswith("azure") else unfiltered
+            assert calls == dict.fromkeys(calls, 0) | {"list_batches": pages}, asked
+            assert (dict(found.schema), found.height) == (SCHEMA, rows), asked
+            assert set(found["status"]) <= {options["status"]} if isinstance(options.get("status"), str) else True
+            if found.height and options.get("status") != "failed":
+                assert found["batch_id"].to_list()[:3] == good[: found.height], asked
+
+
+def test_one_schema_and_one_account_of_it_for_every_service():
+    told = {}
+    for spoken, settings in SPEAKS.items():
+        with emulator(progression="instant", **settings) as service:
+            make(service.client(), ["one", "two"], metadata={"project": "x"})
+            make(service.client(), ["one"], model="no-such-model")
+            told[spoken] = bf.batches(service.client())
+    assert all(dict(found.schema) == SCHEMA for found in told.values())
+    same = ["status", "metadata", "run"]
+    for found in told.values():
+        assert found[same].equals(told["openai"][same])
+        assert found.select(pl.col("created_at", "ended_at", "expires_at").is_not_null().all()).row(0) == (True,) * 3
+        assert found["errors"].list.eval(pl.element().struct.field("code")).to_list() == [["model_not_found"], []]
+    # Azure's documents print no counts and no endpoint; they are null then, and never 0.
+    counts = {spoken: found["requests", "completed", "failed"].row(1) for spoken, found in told.items()}
+    assert counts == {spoken: (None,) * 3 if "documents" in spoken else (2, 2, 0) for spoken in SPEAKS}
+    assert told["azure, as its documents print it"]["endpoint"].null_count() == 2
+
+
+def test_a_batch_made_right_after_the_moment_is_listed(client):
+    """The service tells the whole second in which it was made, which began before that moment."""
+    while True:
+        since = dt.datetime.now(UTC)
+        made = make(client)
+        if int(since.timestamp()) == made.created_at:
+            break
+    assert bf.batches(client, since=since)["batch_id"].to_list() == [made.id]
+
+
 # -- lenient reading
 
 

@@ -101,7 +101,6 @@ def test_parameters_are_changed_added_and_left_out(emu):
 
 
 def test_of_rows_that_share_an_answer_one_is_asked(emu):
-    pytest.importorskip("batchframe._reuse", reason="dedupe is not there yet")
     frame = pl.DataFrame({"n": [1, 1, 2]})
     emu.row_fault("status", status=400, custom_ids=["row-0"])
     run = submitted(emu, frame, dedupe=True)

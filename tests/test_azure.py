@@ -13,7 +13,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 import batchframe as bf
-from batchframe import _azure, _loop, testing
+from batchframe import _azure, _submitting, testing
 from batchframe._lenient import moment
 from batchframe._openai import OpenAIClient, _remote_batch, map_error
 
@@ -52,7 +52,74 @@ def test_azure_is_known_by_its_client(which):
 
 def test_the_provider_option_says_it_outright():
     assert OpenAIClient(v1(base_url="https://proxy.example/openai/v1"), "azure").account.provider == "azure"
-    assert OpenAIClient(v1(base_url="https://proxy.example/openai/v1")).account.provider == "openai"
+    assert OpenAIClient(v1(base_url="https://proxy.example/openai/v1"), "openai").account.provider == "openai"
+
+
+@pytest.mark.parametrize(
+    ("base_url", "resource"),
+    [
+        ("https://gateway.example/openai/v1/", "https://gateway.example"),
+        ("https://gateway.example:8443/OpenAI/V1", "https://gateway.example:8443"),
+        ("https://me:secret@10.0.0.4/openai/v1", "https://10.0.0.4"),
+        ("https://gateway.example/team-a/openai/v1", "https://gateway.example/team-a"),
+        ("https://gateway.example/openai/team-b/openai/v1//", "https://gateway.example/openai/team-b"),
+        ("https://res.openai.azure.com/openai/v1/", "https://res.openai.azure.com"),
+    ],
+)
+def test_azures_v1_path_tells_azure_behind_any_host(base_url, resource):
+    client = OpenAIClient(v1(base_url=base_url))
+    assert (client.account.provider, client.account.base_url) == ("azure", resource)
+
+
+def test_a_gateway_in_front_of_the_classic_interface():
+    for options in ({}, {"azure_deployment": "openai"}):
+        client = OpenAIClient(classic(azure_endpoint="https://gateway.example/team-a", **options))
+        assert client.account.base_url == "https://gateway.example/team-a"
+    client = OpenAIClient(classic(azure_endpoint=None, base_url="https://gateway.example/a/openai/v1/"))
+    assert client.account.base_url == "https://gateway.example/a"
+
+
+def test_what_is_sent_through_a_gateway_holds_for_whoever_is_behind_it():
+    profile = OpenAIClient(v1(base_url="https://gateway.example/openai/v1")).provider
+    assert (profile.limits.max_requests, profile.limits.max_bytes) == (50_000, 200_000_000)
+    request = bf.requests(FRAME, "{text}", client=v1(base_url="https://gateway.example/openai/v1"), model="m")
+    assert json.loads(request["request"][0])["url"] == "/v1/chat/completions"
+    with pytest.raises(bf.OptionError, match="azure takes 1209600 to 2592000"):
+        bf.requests(
+            FRAME, "{text}", client=v1(base_url="https://gateway.example/openai/v1"), expires_after=3_600, model="m"
+        )
+
+
+@pytest.mark.parametrize("settings", [{"dialect": "azure-v1", "oddities": "all"}, {"service": "groq"}])
+def test_a_run_through_a_host_that_tells_nothing(settings):
+    """The emulator's address is nobody's: its path says Azure, and where that is wrong nothing breaks."""
+    with testing.emulator(**settings) as service:
+        out = bf.run(FRAME, "Repeat: {text}", client=service.client(), **ARGUMENTS)
+        assert out["error"].null_count() == 40
+        assert service.ledger()["by_custom_id"] == {f"row-{n}": 1 for n in range(40)}
+        (file,) = [file for file in service.client().files.list() if file.purpose == "batch"]
+        assert file.expires_at - file.created_at == 2_592_000
+
+
+def test_openai_behind_the_path_of_azure():
+    """A gateway that passes all it gets under its own path on to OpenAI."""
+    with testing.emulator() as service:
+        moved = transport.MockTransport(lambda request: service_behind(service, request))
+        http = getattr(openai, "DefaultHttpxClient", transport.Client)(transport=moved)
+        client = v1(base_url="http://gateway.example/openai/v1", http_client=http)
+        assert bf.run(FRAME, "Repeat: {text}", client=client, **ARGUMENTS)["error"].null_count() == 40
+        assert service.ledger()["executions"] == 40
+
+
+def service_behind(service, request):
+    url = service.endpoint + request.url.raw_path.decode().removeprefix("/openai")
+    with transport.Client() as client:
+        reply = client.request(request.method, url, content=request.read(), headers=passed_on(request.headers))
+    return transport.Response(reply.status_code, content=reply.content, headers=passed_on(reply.headers))
+
+
+def passed_on(headers):
+    return {name: headers[name] for name in ("authorization", "content-type") if name in headers}
 
 
 def test_the_environment_describes_azure(monkeypatch):
@@ -219,7 +286,7 @@ def test_a_pending_file_is_waited_for_with_a_limit(monkeypatch, azure):
     azure.configure(pending_polls=3)
     assert ask(azure)["error"].null_count() == 40
     assert azure.calls()["create_batch"] == 1
-    monkeypatch.setattr(_loop, "_LOOK_SECONDS", 0.3)
+    monkeypatch.setattr(_submitting, "_LOOK_SECONDS", 0.3)
     azure.configure(pending_polls=10_000)
     with pytest.raises(bf.RunError, match="had not looked at the input file after"):
         ask(azure, "Again: {text}")

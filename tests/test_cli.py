@@ -126,7 +126,7 @@ def test_options_and_parameters_reach_the_call(here, monkeypatch):
     ]
     given += ["--custom-id", "id", "--prefix", "p_", "--include", "model", "--include", "raw", "--on-null", "raise"]
     given += ["--name", "n", "--run-dir", "d", "--max-requests", "7", "--max-bytes", "900", "--no-progress"]
-    given += ["--endpoint", "/v1/chat/completions", "--timeout-seconds", "9"]
+    given += ["--endpoint", "/v1/chat/completions", "--timeout-seconds", "9", "--dedupe", "--reuse", "all"]
     main(run_args(*given))
     assert seen == {
         "paths": ("reviews.parquet", "out.parquet"),
@@ -146,8 +146,21 @@ def test_options_and_parameters_reach_the_call(here, monkeypatch):
         "progress": False,
         "endpoint": "/v1/chat/completions",
         "timeout_seconds": 9.0,
+        "dedupe": True,
+        "reuse": "all",
         "poll_seconds": 0.05,
     }
+
+
+def test_dedupe_and_reuse(service, capsys):
+    assert main(run_args()) == 0
+    pl.DataFrame({"text": ["It is red.", *TEXTS, "It is red."]}).write_parquet("reviews.parquet")
+    assert main(run_args("--dedupe", "--reuse", "all", "--include", "reused", "--progress")) == 0
+    assert pl.read_parquet("out.parquet")["reused"].to_list() == [False, True, True, True, False]
+    assert service.ledger()["executions"] == 4
+    assert "reuse: answers are taken from earlier runs (3 of run " in capsys.readouterr().err
+    assert main(run_args("--reuse", "nowhere")) == 2
+    assert "there is no run in" in only_error(capsys)
 
 
 def test_limits_make_several_batches(service, capsys):

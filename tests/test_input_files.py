@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 import batchframe as bf
 from batchframe import _frames, _options
-from batchframe._input_files import Cut, Splitter, estimated_tokens
+from batchframe._input_files import Cut, Splitter
 from batchframe._prepare import prepare
 from batchframe._requests import compile_prompt
 from batchframe._store import RunFolder
+from batchframe._tokens import estimated_tokens
 
 
 def dealt(slices, max_requests, max_bytes):
@@ -72,10 +73,6 @@ def test_limits_are_reached_to_the_byte():
     assert list(cuts(Splitter(100, 100), [[11, 50, 51]])) == [Cut(0, 0, 1), Cut(1, 1, 2), Cut(2, 2, 3)]
 
 
-def test_estimated_tokens_are_rounded_up():
-    assert [estimated_tokens(size) for size in (0, 1, 4, 5, 400)] == [0, 1, 1, 2, 100]
-
-
 # -- on disk
 
 
@@ -121,7 +118,7 @@ def test_files_hold_the_lines_of_the_preview(  # noqa: PLR0917
     for record, content in zip(records, files, strict=True):
         assert len(content) == record.bytes <= max_bytes
         assert content.count(b"\n") == record.requests <= max_requests
-        assert record.tokens == estimated_tokens(record.bytes)
+        assert record.tokens == estimated_tokens(content.splitlines(keepends=True), record.bytes)
         ids = [json.loads(line)["custom_id"] for line in content.splitlines()]
         assert ids == [f"row-{row}" for row in rows_of(record, made.blocks) if row in sent]
     assert sum(int(record.digest, 16) for record in records) % 2**128 == made.digest

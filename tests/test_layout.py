@@ -142,9 +142,10 @@ def test_a_split_part_is_replaced_by_its_halves(tmp_path):
     built = Builder(tmp_path / "r", ["a", "b", "c"], [3])
     built.part(0, ranges=[[0, 0, 3]])
     built.submission(0, 0, stage="ended", status="failed")
-    built.part(1, ranges=[[0, 0, 2]], split_from=0)
+    built.part(1, ranges=[[0, 0, 2]], split_from=0, pieces=2)
     built.submission(1, 0, output=line("row-1", "B") + line("row-0", "A"))
-    built.part(2, custom_ids=["row-2"], split_from=0)
+    assert codes(bf.open_run(tmp_path / "r").result()) == ["pending"] * 3  # a crash left one half alone: it is none
+    built.part(2, custom_ids=["row-2"], split_from=0, pieces=2)
     built.submission(2, 0, stage="submitted", status="validating")
     run = bf.open_run(tmp_path / "r")
     assert run.result()["response"].to_list() == ["A", "B", None]

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 
 import batchframe as bf
 from batchframe import _begin, _events, _lease, _options, _run
+from batchframe._blocks import final_blocks
 from batchframe._desk import Clock
 from batchframe._exceptions import LeaseLostError
 from batchframe._lease import Lease, LeaseRecord
@@ -349,7 +350,7 @@ def test_a_lease_of_another_host_is_respected_until_it_is_old(emu, client, monke
         assert status.pending == N
     with pytest.raises(bf.RunPendingError, match=f"not finished after 0.2 seconds; so far it is {held}"):
         other.wait(0.2)
-    with pytest.raises(bf.RunPendingError, match=f"being asked again: {held}"):
+    with pytest.raises(bf.RunPendingError, match=f"worked on by {held}"):
         other.retry()
     monkeypatch.setattr(_run, "_CANCEL_SECONDS", 0.1)
     assert emu.calls() == calls
@@ -466,7 +467,7 @@ def test_a_result_that_was_assembled_while_the_run_went_on_is_not_final(emu, cli
     assert slow.is_finished
     assert run.retry().wait().succeeded == N
     (run.path / "results.json").unlink()
-    _run.final_blocks(slow._folder, None, whole=False, parts=slow._finished[1], is_watched=False)
+    final_blocks(slow._folder, None, whole=False, answer_type=None, parts=slow._finished[1], is_watched=False)
     assert slow.result()["error"].null_count() == N
     assert run.status().succeeded == N
 

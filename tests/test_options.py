@@ -169,7 +169,7 @@ def test_endpoints():
         ("include", "cost", "include='cost' is not available in this version of batchframe. Available: model"),
         ("metadata", {"a": 1}, "metadata must be a dict of text to text, got {'a': 1}"),
         ("metadata", "a", "metadata must be a dict of text to text, got 'a'"),
-        ("metadata", {str(key): "" for key in range(13)}, "metadata takes at most 12 pairs of yours"),
+        ("metadata", {str(key): "" for key in range(13)}, "metadata takes at most 10 pairs of yours"),
         ("metadata", {"k" * 65: ""}, "keys to 64 characters"),
         ("metadata", {"k": "v" * 513}, "values to 512"),
         ("metadata", {"batchframe_run": "x"}, "metadata keys that start with batchframe_ are batchframe's own"),
@@ -180,7 +180,7 @@ def test_values_that_cannot_be(option, value, said):
 
 
 def test_values_at_their_limits():
-    metadata = {"k" * 64: "v" * 512} | {str(key): "" for key in range(11)}
+    metadata = {"k" * 64: "v" * 512} | {str(key): "" for key in range(9)}
     given = {"metadata": metadata, "expires_after": 3600, "poll_seconds": 0, "include": ("raw", "model", "raw")}
     parsed = _options.parse({"model": "m", **given})
     assert (parsed.metadata, parsed.expires_after, parsed.poll_seconds) == (metadata, 3600, 0)
@@ -239,10 +239,17 @@ def test_response_format_in_the_form_of_the_service(value):
 
 
 @pytest.mark.parametrize(
-    "value", [dict, pl.Struct({"a": pl.Int64}), {"type": "object"}, {"type": ["text"]}, "json_object"], ids=str
+    "value", [dict, "json_object", {"type": "xml"}, [{"type": "object"}], {"a": pl.Int64}, pl.Struct, ()], ids=str
 )
-def test_response_format_in_other_forms_is_to_come(value):
-    assert "pass the service's own form, such as" in refusal(response_format=value)
+def test_response_format_that_is_none(value):
+    assert refusal(response_format=value).startswith("response_format")
+
+
+def test_response_format_as_a_type_becomes_a_strict_schema():
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+    strict = {"name": "response", "strict": True, "schema": schema | {"additionalProperties": False}}
+    for value in (pl.Struct({"a": pl.Int64}), pl.Schema({"a": pl.Int64}), schema):
+        assert parameters(response_format=value) == {"response_format": {"type": "json_schema", "json_schema": strict}}
 
 
 class Colour(str, enum.Enum):

@@ -23,15 +23,18 @@ LAYERS = {
     "orchestration": (
         4,
         (
-            "_begin _prepare _run _choosing _explaining _account _sources _reading "
-            "_loop _desk _collecting _submitting _adoption _retry _rejection _part_files _stop "
+            "_begin _prepare _reuse _run _run_results _runs _cleaning _choosing _explaining _account _sources _reading "
+            "_loop _desk _collecting _submitting _adoption _retry _rejection _part_files _stop _admission "
             "_blocks _assembly _answers"
         ),
     ),
     "input and output": (3, "_store _lease _client _openai _azure"),
     "pure steps": (
         2,
-        "_frames _encode _template _requests _input_files _results _columns _endpoints _parameters _options",
+        (
+            "_frames _encode _template _tokens _requests _dedupe _input_files _results _columns _endpoints "
+            "_parameters _options _schema _strict _dtypes _typed _atoms"
+        ),
     ),
     "vocabulary": (1, "_types _limits _providers _lenient _exceptions _events"),
 }

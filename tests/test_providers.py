@@ -32,6 +32,11 @@ HOSTS = {
     "https://openai.azure.com.evil.example/v1": "openai",
     "https://notapi.groq.com.example/v1": "openai",
     "http://127.0.0.1:8080/v1": "openai",
+    "https://gateway.example/openai": "openai",
+    "https://gateway.example/openai/v1/more": "openai",
+    # Nobody's host with Azure's path.
+    "https://gateway.example/openai/v1": "azure",
+    "https://api.groq.com.example/x/openai/v1/": "azure",
     "https://[bad": "openai",
     "": "openai",
 }

@@ -34,7 +34,8 @@ from batchframe._parquet import run_parquet
 from batchframe._providers import Provider
 from batchframe._reading import read_batch
 from batchframe._run import Run
-from batchframe._types import RunStatus
+from batchframe._run_results import RunStatus
+from batchframe._runs import list_runs
 
 __all__ = [
     "APICallError",
@@ -64,6 +65,7 @@ __all__ = [
     "StoreVersionError",
     "TemplateError",
     "batches",
+    "list_runs",
     "open_run",
     "read_batch",
     "requests",

@@ -109,6 +109,8 @@ def batches(
     └───────────┴──────────────────────┴──────────┴───────────┴────────┘
     """
     start, wanted = _start(since), _statuses(status)
+    # The service tells when a batch was made in whole seconds: one made later in the same second must not be left out.
+    start = None if start is None else start.replace(microsecond=0)
     if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
         msg = f"limit must be a whole number of at least 1, or None for all, got {limit!r}"
         raise OptionError(msg)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import polars as pl
 
 from batchframe._answers import known_schema, part_answers
-from batchframe._columns import ABSENT, ERROR, MISSING, MORE, PENDING, added_columns
+from batchframe._columns import ABSENT, ERROR, MISSING, MORE, PENDING, REUSED, added_columns
 from batchframe._frames import OURS
 from batchframe._requests import CODE, CUSTOM_ID, DIGEST, MESSAGE, REQUEST
 from batchframe._results import WHOLE
 from batchframe._stop import is_covered, read_stop
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from batchframe._schema import AnswerType
     from batchframe._store import RunFolder
     from batchframe._types import PartRecord, StopRecord
 
@@ -74,10 +79,13 @@ class Assembler:
         The run.
     whole
         Whether the columns are wanted that take a second look at each line.
+    answer_type
+        What the answers are, None for text.
     """
 
     folder: RunFolder
     whole: bool = False
+    answer_type: AnswerType | None = None
     states: list[PartState] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -95,7 +103,8 @@ class Assembler:
             self._pending(touching, number, rows).alias(PENDING), self._absent(touching, rows).alias(ABSENT)
         )
         answers = self._answers_to(rows, touching)
-        added = added_columns(rows, answers, MORE if self.whole else [name for name in MORE if name not in WHOLE])
+        include = MORE if self.whole else [name for name in MORE if name not in WHOLE]
+        added = added_columns(rows, answers, include, self.answer_type)
         input_columns = stored.drop(name for name in OUR_COLUMNS if name != DIGEST)
         return input_columns.hstack(added.rename({name: OURS + name for name in added.columns}))
 
@@ -109,10 +118,7 @@ class Assembler:
         live = settled = pl.repeat(value=False, n=rows.height, dtype=pl.Boolean, eager=True)
         if _shares_answers(rows):
             # A row may be answered by another row's request, wherever in the run that is.
-            live = rows[_KEY].is_in(self._ids_of([state for state in self.states if state.is_live]))
-            settled = rows[_KEY].is_in(self._ids_of([state for state in self.states if state.is_done]))
-            rejected = [found.custom_id for state in self.states for found in state.record.rejected]
-            return live | ~(settled | rows[_KEY].is_in(pl.Series(rejected, dtype=pl.String).implode()))
+            return _is_among(rows[_KEY], self._live_ids) | ~_is_among(rows[_KEY], self._settled_ids)
         for state in touching:
             mine = _mine(state.record, block, rows)
             live = live | mine if state.is_live else live
@@ -130,35 +136,57 @@ class Assembler:
         # What was executed tells more than what was not submitted, whichever came later.
         for state in sorted(states, key=lambda state: state.absent[0] != "not_submitted"):
             if not state.is_replaced:
-                mine = rows[_KEY].is_in(self._ids_of([state]))
+                mine = _is_among(rows[_KEY], self._ids_of([state.record]))
                 said = said.zip_with(~mine, pl.repeat(_struct(state.absent), rows.height, dtype=ERROR, eager=True))
         return said
 
-    def _ids_of(self, states: list[PartState]) -> pl.Series:
-        ids: list[str] = []
-        for state in states:
-            if state.record.ranges is None:
-                ids += state.record.custom_ids or []
-            for block, start, stop in state.record.ranges or []:
+    @cached_property
+    def _live_ids(self) -> pl.Series:
+        return self._ids_of(state.record for state in self.states if state.is_live)
+
+    @cached_property
+    def _settled_ids(self) -> pl.Series:
+        rejected = [found.custom_id for state in self.states for found in state.record.rejected]
+        ids = self._ids_of(state.record for state in self.states if state.is_done)
+        return pl.concat([ids, pl.Series(_KEY, rejected, dtype=pl.String)])
+
+    def _ids_of(self, parts: Iterable[PartRecord]) -> pl.Series:
+        ids = [pl.Series(dtype=pl.String)]
+        for part in parts:
+            if part.custom_ids is not None:
+                ids.append(pl.Series(part.custom_ids, dtype=pl.String))
+                continue
+            for block, start, stop in part.ranges or []:
                 stored = pl.read_parquet(self.folder.rows_path(block), columns=[CUSTOM_ID], glob=False)
-                ids += stored[CUSTOM_ID][start:stop].to_list()
-        return pl.Series(ids, dtype=pl.String).implode()
+                ids.append(stored[CUSTOM_ID][start:stop])
+        return pl.concat(ids).alias(_KEY)
 
     def _answers_to(self, rows: pl.DataFrame, touching: list[PartState]) -> pl.DataFrame:
         """Return the answers to these rows, and maybe to others, in the order in which they were asked for."""
-        states = self.states if _shares_answers(rows) else touching
         wanted = rows.lazy().select(pl.col(_KEY).alias("custom_id")).unique()
-        frames = [pl.DataFrame(schema=known_schema(whole=self.whole))]
+        frames = [pl.DataFrame(schema=known_schema(whole=self.whole) | REUSED)]
+        if _shares_answers(rows):
+            return pl.concat([*frames, *self._picked(wanted)])
         held_bytes = 0
-        for state in states:
+        for state in touching:
+            reused = pl.lit(state.record.reused_from is not None).alias("reused")
             for path in part_answers(self.folder, state.record, whole=self.whole):
                 held_bytes += path.stat().st_size
                 if held_bytes <= _HELD_BYTES:
-                    frames.append(pl.scan_ipc(path).collect())
+                    frames.append(pl.scan_ipc(path).with_columns(reused).collect())
                 else:  # streamed, so that only what is wanted of the file is held
                     joined = pl.scan_ipc(path).join(wanted, on="custom_id", how="semi", maintain_order="left")
-                    frames.append(joined.collect(engine="streaming"))
+                    frames.append(joined.with_columns(reused).collect(engine="streaming"))
         return pl.concat(frames)
+
+    def _picked(self, wanted: pl.LazyFrame) -> Iterator[pl.DataFrame]:
+        """Yield what is wanted of the answers of all parts: a scan each time, since blocks ask for it in turn."""
+        for is_reused, states in groupby(self.states, lambda state: state.record.reused_from is not None):
+            parts = [state.record for state in states]
+            paths = [path for part in parts for path in part_answers(self.folder, part, whole=self.whole)]
+            if paths:
+                joined = pl.scan_ipc(paths).join(wanted, on="custom_id", how="semi", maintain_order="left")
+                yield joined.with_columns(pl.lit(is_reused).alias("reused")).collect(engine="streaming")
 
 
 def _rejected_ids(part: PartRecord) -> pl.Series:
@@ -184,6 +212,13 @@ def _mine(part: PartRecord, block: int, rows: pl.DataFrame) -> pl.Series:
         if found == block:
             mine = mine | index.is_between(start, stop - 1)
     return mine
+
+
+def _is_among(keys: pl.Series, ids: pl.Series) -> pl.Series:
+    """Return which keys are among many ids."""
+    # is_in alone would make a hash table of all ids, block after block.
+    found = ids.to_frame().join(keys.unique().to_frame(), on=_KEY, how="semi")[_KEY]
+    return keys.is_in(found.implode())
 
 
 def _shares_answers(rows: pl.DataFrame) -> bool:

@@ -6,6 +6,7 @@ Facts: Microsoft's batch how-to and REST references, and what users met.
 from __future__ import annotations
 
 import os
+import re
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,6 +17,9 @@ from batchframe._exceptions import OptionError
 # What the service answers to a create while it still looks at the input file:
 # "The input file 'file-…' is in 'pending' state. Only files with status 'Processed' are accepted …".
 _NOT_PROCESSED = "Only files with status 'Processed' are accepted"
+
+# How an interface goes on after the resource: v1, dated versions, these within a deployment.
+_INTERFACE = re.compile(r"(/openai(/v1|/deployments/[^/]+)?)?/*$", re.IGNORECASE)
 
 _NEXT_STEPS = {
     "quota for files": ". Delete files of the resource that are no longer needed, or wait until they expire",
@@ -50,9 +54,12 @@ def client_from_environment() -> openai.AzureOpenAI:
 
 
 def resource(base_url: str) -> str:
-    """Return the resource of a base URL: files and batches are the resource's, whichever API version asks."""
+    """Return the resource of a base URL: files and batches are the resource's, whichever API version asks.
+
+    What a gateway has before ``/openai`` stays: there may be a resource behind each.
+    """
     parts = urlsplit(base_url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{_INTERFACE.sub('', parts.path)}"
 
 
 def secrets_of(client: openai.OpenAI) -> list[str]:

@@ -8,7 +8,7 @@ import hashlib
 import os
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import polars as pl
@@ -16,19 +16,22 @@ import polars as pl
 from batchframe import _options
 from batchframe._columns import check_clashes
 from batchframe._events import logger
-from batchframe._exceptions import OptionError, RunMismatchError
+from batchframe._exceptions import OptionError, RunMismatchError, RunNotFoundError
 from batchframe._limits import Limits
 from batchframe._openai import OpenAIClient, profile
 from batchframe._prepare import prepare
 from batchframe._providers import PROVIDERS, Provider, provider_named
 from batchframe._requests import Renderer, compile_prompt
+from batchframe._reuse import Reuse, sources
 from batchframe._run import Run, differences
+from batchframe._schema import AnswerType  # noqa: TC001  (msgspec reads the annotation)
 from batchframe._store import RECORD, RunFolder, make_private
 from batchframe._types import Identity, RunRecord
 
 if TYPE_CHECKING:
     from batchframe._options import Options
     from batchframe._prepare import Prepared
+    from batchframe._types import Account
 
 
 def renderer(frame: pl.DataFrame | pl.LazyFrame, prompt: Any, options: Options) -> Renderer:
@@ -48,27 +51,47 @@ def begin(frame: pl.DataFrame | pl.LazyFrame, prompt: Any, options: Options) -> 
     ------
     RunMismatchError
         ``run_dir`` holds another run; says what differs.
+    RunNotFoundError
+        What ``reuse`` names is no run.
     """
     rendering = renderer(frame, prompt, options)
     account = OpenAIClient(options.client, options.provider).account
     named = None if options.run_dir is None else _local(options.run_dir)
+    root = _absolute(os.environ.get("BATCHFRAME_HOME") or ".batchframe")
+    reuse, lost = None, None
+    try:
+        reuse = _reuse(options, root, account)
+    except RunNotFoundError as error:
+        lost = error  # a run that is there needs its source no more: whether this one is shows below
     if named is None:
-        root = _absolute(os.environ.get("BATCHFRAME_HOME") or ".batchframe")
         _make_root(root)
     scratch = RunFolder.scratch(root if named is None else named.parent)
     try:
-        prepared = prepare(scratch, rendering, options.limits.over(_profile(options).limits), options.pilot)
+        limits = options.limits.over(_profile(options).limits)
+        prepared = prepare(scratch, rendering, limits, options.pilot, dedupe=options.dedupe, reuse=reuse)
         identity = Identity(f"{prepared.digest:032x}", prepared.requests, options.endpoint, account, options.name)
         record = _record(identity, prepared, prompt, options, rendering.url)
         folder = RunFolder(named or root / record.run_id)
-        view = None
+        view, news = None, ""
+        if lost is not None and not folder.exists():
+            raise lost
+        if reuse is not None and not folder.exists():
+            reuse.copy_into(scratch)
+            news = reuse.told(prepared.requests)
         if folder.exists() or not folder.take(scratch, record):
             stored = folder.record()
             _check_same(folder, stored, record)
-            view, record = _view(folder, stored, prepared), stored
+            view, record, news = _view(folder, stored, prepared), stored, ""
     finally:
         scratch.remove()
-    return Run(folder, record, options, lambda: OpenAIClient(options.client, options.provider), view=view)
+    return Run(folder, record, options, lambda: OpenAIClient(options.client, options.provider), view=view, news=news)
+
+
+def _reuse(options: Options, root: Path, account: Account) -> Reuse | None:
+    if options.reuse is None:
+        return None
+    wanted = options.reuse if options.reuse == "all" else _absolute(options.reuse)
+    return Reuse(sources(wanted, root, options.endpoint, account))
 
 
 def open_folder(folder: RunFolder, client: Any) -> Run:
@@ -77,7 +100,12 @@ def open_folder(folder: RunFolder, client: Any) -> Run:
     saved = msgspec.convert(record.options, _SavedOptions)
     given = msgspec.structs.asdict(saved)
     options = _options.Options(
-        **given | {"limits": Limits(max_in_flight=given.pop("max_in_flight"))},
+        **given
+        | {
+            "limits": Limits(
+                max_in_flight=given.pop("max_in_flight"), max_enqueued_tokens=given.pop("max_enqueued_tokens")
+            )
+        },
         endpoint=record.identity.endpoint,
         name=record.identity.name,
     )
@@ -99,8 +127,11 @@ class _SavedOptions(msgspec.Struct):
     settle_seconds: float = 60.0
     poll_seconds: float | None = None
     max_in_flight: int | None = None
+    max_enqueued_tokens: int | None = None
     max_attempts: int = 3
     pilot: int | None = None
+    cleanup: Literal["when_done", "never"] = "never"
+    answer_type: AnswerType | None = None
 
 
 def _profile(options: Options) -> Provider:
@@ -149,7 +180,7 @@ def _make_root(root: Path) -> None:
         raise OptionError(msg) from error
 
 
-def _absolute(path: str) -> Path:
+def _absolute(path: str | os.PathLike[str]) -> Path:
     """Return a path that holds when the process changes its folder: a lazy result is read later."""
     return Path(path).expanduser().absolute()
 
@@ -160,10 +191,13 @@ def _record(identity: Identity, prepared: Prepared, prompt: Any, options: Option
     shown = saved | {
         "url": url,
         "max_in_flight": options.limits.max_in_flight,
+        "max_enqueued_tokens": options.limits.max_enqueued_tokens,
         "prompt": _description(prompt),
         "system": _description(options.system),
         "body": {name: _description(value) for name, value in options.body.items()},
         "on_null": options.on_null,
+        "dedupe": options.dedupe,
+        "reuse": None if options.reuse is None else os.fspath(options.reuse),
     }
     return RunRecord(
         run_id=hashlib.blake2b(msgspec.json.encode(identity), digest_size=16).hexdigest(),
@@ -219,6 +253,8 @@ def _option_differences(stored: dict[str, Any], given: dict[str, Any]) -> list[s
         for name in ("model", "prompt", "system", "on_null")
         if stored.get(name) != given.get(name)
     ]
+    if bool(stored.get("dedupe")) != bool(given.get("dedupe")):
+        said.append(f"dedupe was {bool(stored.get('dedupe'))}, is {bool(given.get('dedupe'))}")
     was, now = stored.get("body") or {}, given.get("body") or {}
     return said + [
         f"{name} was {_shown(was, name)}, is {_shown(now, name)}"

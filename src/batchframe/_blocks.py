@@ -9,9 +9,10 @@ import polars as pl
 
 from batchframe._answers import forget_answers
 from batchframe._assembly import Assembler
-from batchframe._columns import CORE, MORE, TOKENS, added_schema
+from batchframe._columns import CORE, MORE, REUSED, TOKENS, added_schema
 from batchframe._frames import OURS
 from batchframe._requests import CODE, CUSTOM_ID, DIGEST, MESSAGE, REQUEST
+from batchframe._schema import AnswerType  # noqa: TC001  (msgspec reads the annotation)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -36,10 +37,13 @@ class ResultNote(msgspec.Struct):
     prefix: str
     counts: dict[str, int]
     usage: dict[str, int]
+    answer_type: AnswerType | None = None
     parts: int = -1
 
 
-def blocks_so_far(folder: RunFolder, view: RunFolder | None, *, whole: bool) -> Iterator[pl.DataFrame]:
+def blocks_so_far(
+    folder: RunFolder, view: RunFolder | None, *, whole: bool, answer_type: AnswerType | None
+) -> Iterator[pl.DataFrame]:
     """Yield the blocks of the frame, input columns and added columns (as ``batchframe:…``), from what was downloaded.
 
     Parameters
@@ -50,9 +54,11 @@ def blocks_so_far(folder: RunFolder, view: RunFolder | None, *, whole: bool) -> 
         Another arrangement of its rows to show it in, or None. This one holds all answers in memory.
     whole
         Whether to add the columns that take a second look at each line.
+    answer_type
+        What the answers are, None for text.
     """
     count = len(folder.record().blocks)
-    assembler = Assembler(folder, whole=whole)
+    assembler = Assembler(folder, whole, answer_type)
     if view is not None:
         yield from _arranged((assembler.block(number) for number in range(count)), view)
         return
@@ -61,11 +67,15 @@ def blocks_so_far(folder: RunFolder, view: RunFolder | None, *, whole: bool) -> 
 
 
 def _arranged(blocks: Iterable[pl.DataFrame], view: RunFolder) -> Iterator[pl.DataFrame]:
-    """Give each row of another arrangement the answer to the same request, the n-th to the n-th."""
+    """Give each row of another arrangement the answer to the same request, the n-th to the n-th.
+
+    Where requests are sent once however often they occur, one may occur more often here: then the count begins anew.
+    """
     added = [OURS + name for name in (*CORE, *MORE)]
     answers = pl.concat([block.select(DIGEST, *(name for name in added if name in block.columns)) for block in blocks])
-    nth = OURS + "nth"
+    nth, times = OURS + "nth", OURS + "times"
     answers = answers.filter(pl.col(DIGEST).is_not_null()).with_columns(pl.int_range(pl.len()).over(DIGEST).alias(nth))
+    counts = answers.group_by(DIGEST).agg(pl.len().cast(pl.Int64).alias(times))
     stored = [pl.read_parquet(view.rows_path(number), glob=False) for number in range(len(view_blocks(view)))]
     ordinals = (
         pl.concat([rows.select(DIGEST) for rows in stored]).select(pl.int_range(pl.len()).over(DIGEST)).to_series()
@@ -73,6 +83,8 @@ def _arranged(blocks: Iterable[pl.DataFrame], view: RunFolder) -> Iterator[pl.Da
     offset = 0
     for rows in stored:
         keyed = rows.with_columns(ordinals[offset : offset + rows.height].alias(nth))
+        keyed = keyed.join(counts, on=DIGEST, how="left", maintain_order="left")
+        keyed = keyed.with_columns(pl.col(nth) % pl.col(times))
         offset += rows.height
         joined = keyed.join(answers, on=[DIGEST, nth], how="left", maintain_order="left")
         # Whether a row is sent can differ from the first arrangement: its own code comes before the request's.
@@ -80,7 +92,31 @@ def _arranged(blocks: Iterable[pl.DataFrame], view: RunFolder) -> Iterator[pl.Da
         error = pl.when(pl.col(CODE).is_not_null()).then(own).otherwise(pl.col(OURS + "error")).alias(OURS + "error")
         kept = [name for name in rows.columns if not name.startswith(OURS)]
         names = [name for name in answers.columns if name not in (DIGEST, nth, CUSTOM_ID)]
-        yield joined.with_columns(error).select(*kept, CUSTOM_ID, *names)
+        reused = [pl.col(OURS + name).fill_null(value=False) for name in REUSED]
+        yield joined.with_columns(error, *reused).select(*kept, CUSTOM_ID, *names)
+
+
+def own_successes(folder: RunFolder) -> Iterator[pl.DataFrame]:
+    """Yield, block by block, the rows of a run whose own request succeeded, as far as is known now.
+
+    Yields
+    ------
+    pl.DataFrame
+        Their custom_id and digest, and the ``batch_id`` of the answer.
+    """
+    note = _read_note(folder, None)
+    assembler = None if note is not None else Assembler(folder)
+    for number in range(len(folder.record().blocks)):
+        rows = pl.read_parquet(folder.rows_path(number), columns=[CUSTOM_ID, DIGEST, REQUEST], glob=False)
+        prefix = OURS if note is None else note.prefix
+        names = [prefix + "error", prefix + "batch_id"]
+        if assembler is None:
+            found = pl.read_parquet(folder.results_path(number), columns=names, glob=False)
+        else:
+            found = assembler.block(number).select(names)
+        is_own = rows[DIGEST].is_not_null() & rows[REQUEST].is_null()
+        rows = rows.select(CUSTOM_ID, DIGEST).with_columns(found[names[1]].alias("batch_id"))
+        yield rows.filter(is_own & found[names[0]].is_null())
 
 
 def request_ids(folder: RunFolder, view: RunFolder | None) -> pl.Series:
@@ -106,7 +142,15 @@ def view_blocks(view: RunFolder) -> list[int]:
     return msgspec.convert(view.read_note("view.json"), list[int])
 
 
-def final_blocks(folder: RunFolder, view: RunFolder | None, *, whole: bool, parts: int, is_watched: bool) -> ResultNote:
+def final_blocks(
+    folder: RunFolder,
+    view: RunFolder | None,
+    *,
+    whole: bool,
+    answer_type: AnswerType | None,
+    parts: int,
+    is_watched: bool,
+) -> ResultNote:
     """Write the result blocks of a finished run, unless they are there, and return what they hold.
 
     Parameters
@@ -116,24 +160,33 @@ def final_blocks(folder: RunFolder, view: RunFolder | None, *, whole: bool, part
     is_watched
         Whether another process works on the run, and may read what was parsed.
     """
-    note = _read_note(folder, view)
-    if note is not None and (note.whole or not whole):
+    note = _final_note(folder, view, whole=whole, answer_type=answer_type)
+    if note is not None:
         return note
     with folder.assembling():
-        note = _read_note(folder, view)  # another process may have been quicker
-        if note is not None and (note.whole or not whole):
-            return note
-        note = _write_blocks(folder, view, whole=whole, parts=parts)
+        note = _final_note(folder, view, whole=whole, answer_type=answer_type)
+        if note is not None:
+            return note  # another process was quicker
+        note = _write_blocks(folder, view, whole=whole, answer_type=answer_type, parts=parts)
         if not is_watched:
             forget_answers(folder)
     return note
 
 
-def _write_blocks(folder: RunFolder, view: RunFolder | None, *, whole: bool, parts: int) -> ResultNote:
+def _final_note(
+    folder: RunFolder, view: RunFolder | None, *, whole: bool, answer_type: AnswerType | None
+) -> ResultNote | None:
+    note = _read_note(folder, view)
+    return note if note is not None and (note.whole or not whole) and note.answer_type == answer_type else None
+
+
+def _write_blocks(
+    folder: RunFolder, view: RunFolder | None, *, whole: bool, answer_type: AnswerType | None, parts: int
+) -> ResultNote:
     target = view or folder
     counts, usage = dict.fromkeys(OUTCOMES, 0), dict.fromkeys(TOKENS, 0)
     prefix, number = "", 0
-    for number, block in enumerate(blocks_so_far(folder, view, whole=whole)):
+    for number, block in enumerate(blocks_so_far(folder, view, whole=whole, answer_type=answer_type)):
         tally(block, counts, usage)
         if not number and {*CORE, *MORE} & set(block.columns):
             prefix = OURS
@@ -141,7 +194,7 @@ def _write_blocks(folder: RunFolder, view: RunFolder | None, *, whole: bool, par
             target.results_path(number),
             block.rename({OURS + name: prefix + name for name in (*CORE, *MORE)}, strict=False),
         )
-    note = ResultNote(number + 1, whole, prefix, counts, usage, parts)
+    note = ResultNote(number + 1, whole, prefix, counts, usage, answer_type, parts)
     target.write_note(_NOTE, note)
     return note
 
@@ -188,6 +241,7 @@ def tally(block: pl.DataFrame, counts: dict[str, int], usage: dict[str, int]) ->
     )  # fmt: skip
     for name, count in block.select(outcome.alias("outcome")).group_by("outcome").len().rows():
         counts[name] += count
-    sums = block.select(pl.col(OURS + "usage").struct.field(name).sum().alias(name) for name in TOKENS)
+    is_ours = ~pl.col(OURS + "reused")  # what another run used was counted there
+    sums = block.select(pl.col(OURS + "usage").struct.field(name).filter(is_ours).sum().alias(name) for name in TOKENS)
     for name, total in sums.row(0, named=True).items():
         usage[name] += total

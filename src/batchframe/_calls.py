@@ -11,6 +11,7 @@ import polars as pl
 from batchframe import _options
 from batchframe._begin import begin, open_folder, renderer
 from batchframe._columns import added_schema
+from batchframe._dedupe import Repeats
 from batchframe._frames import to_polars
 from batchframe._progress import showing
 from batchframe._requests import CUSTOM_ID, LINE
@@ -45,10 +46,10 @@ def run(frame: Any, prompt: Any, **options: Any) -> pl.DataFrame | pl.LazyFrame:
     Returns
     -------
     pl.DataFrame or pl.LazyFrame
-        All rows in their order, with the added columns ``custom_id: String``, ``response: String``,
-        ``finish_reason: String``, ``usage: Struct{input_tokens, output_tokens, total_tokens, cached_tokens,
-        reasoning_tokens: Int64}`` and ``error: Struct{code, message: String}``, which is null exactly where the row
-        succeeded. Lazy when ``frame`` is.
+        All rows in their order, with the added columns ``custom_id: String``, ``response: String`` (with
+        ``response_format``: a Struct), ``finish_reason: String``, ``usage: Struct{input_tokens, output_tokens,
+        total_tokens, cached_tokens, reasoning_tokens: Int64}`` and ``error: Struct{code, message: String}``, which is
+        null exactly where the row succeeded. Lazy when ``frame`` is.
 
     Raises
     ------
@@ -60,7 +61,21 @@ def run(frame: Any, prompt: Any, **options: Any) -> pl.DataFrame | pl.LazyFrame:
     Notes
     -----
     Each row that is sent is charged once, at the batch rate of the service. Not charged: rows that are not sent (codes
-    ``null_input``, ``invalid_input``, ``request_too_large``), and input files that the service refused.
+    ``null_input``, ``invalid_input``, ``request_too_large``), and input files that the service refused. With
+    ``dedupe=True`` equal requests are charged once; rows that take an answer of another run, with ``reuse``, are not
+    charged again.
+
+    ``response_format`` is a pydantic model, a JSON schema or a ``pl.Struct``. It is sent as a schema of strict mode:
+    every object closed, all properties required, those that a JSON schema does not require nullable. What strict mode
+    does not take is told to the model in the description where it can be checked here (``minLength``, ``maxLength``, a
+    pattern with a lookaround), and refused by name where it cannot (``dict[str, X]``, ``Any``, tuples, ``allOf``, …).
+    Integers become Int64, numbers Float64, literals and enums of text Enum, arrays List, objects Struct, ``date`` Date,
+    ``date-time`` Datetime in UTC (without an offset: taken as UTC), ``time`` Time (as written, without its offset),
+    ``duration`` Duration, pydantic's Decimal with digits and places Decimal; a ``pl.Struct`` gives exactly its dtypes,
+    none of them null. What has no one dtype is a String with its JSON: unions such as ``int | str``, and a model within
+    itself. An answer that is not of that type is ``invalid_response``; the message says where and why, and
+    ``include=["raw"]`` shows it. The service's own form, ``{"type": "json_schema" or "json_object" or "text", …}``, is
+    sent as it is, and the response stays text.
 
     Examples
     --------
@@ -77,6 +92,22 @@ def run(frame: Any, prompt: Any, **options: Any) -> pl.DataFrame | pl.LazyFrame:
     │ Great sound.        ┆ positive ┆ stop          │
     │ Broke after a week. ┆ negative ┆ stop          │
     └─────────────────────┴──────────┴───────────────┘
+
+    With a type, the response is a struct:
+
+    >>> review = pl.Struct({"sentiment": pl.Enum(["positive", "negative"]), "recommends": pl.Boolean})
+    >>> out = bf.run(reviews, "Judge: {text}", response_format=review, model="gpt-4o-mini", client=client,
+    ...              poll_seconds=0.1)
+    >>> out.select("text", pl.col("response").struct.unnest())
+    shape: (2, 3)
+    ┌─────────────────────┬───────────┬────────────┐
+    │ text                ┆ sentiment ┆ recommends │
+    │ ---                 ┆ ---       ┆ ---        │
+    │ str                 ┆ enum      ┆ bool       │
+    ╞═════════════════════╪═══════════╪════════════╡
+    │ Great sound.        ┆ positive  ┆ true       │
+    │ Broke after a week. ┆ negative  ┆ false      │
+    └─────────────────────┴───────────┴────────────┘
     """
     frame = to_polars(frame)
     parsed = _options.parse(options)
@@ -146,7 +177,8 @@ def requests(frame: Any, prompt: Any, **options: Any) -> pl.DataFrame:
     -------
     pl.DataFrame
         A row a row of the frame: ``custom_id: String`` and ``request: String``, the JSON line without its newline,
-        null where the row would not be sent.
+        null where the row would not be sent, or where ``dedupe`` has an earlier row ask for it. What ``reuse`` would
+        find is not looked up: those lines are here too.
 
     Raises
     ------
@@ -166,8 +198,13 @@ def requests(frame: Any, prompt: Any, **options: Any) -> pl.DataFrame:
     │ row-1     ┆ null                            │
     └───────────┴─────────────────────────────────┘
     """
-    rendering = renderer(to_polars(frame), prompt, _options.parse(options))
-    shown = pl.concat([rows.select(CUSTOM_ID, LINE) for rows in rendering.slices()])
+    parsed = _options.parse(options)
+    rendering, repeats = renderer(to_polars(frame), prompt, parsed), Repeats()
+    slices = []
+    for rows in rendering.slices():
+        is_own = repeats.requests(rows).is_null() if parsed.dedupe else pl.lit(value=True)
+        slices.append(rows.select(CUSTOM_ID, pl.when(is_own).then(pl.col(LINE)).alias(LINE)))
+    shown = pl.concat(slices)
     return shown.select(pl.col(CUSTOM_ID).alias("custom_id"), pl.col(LINE).str.strip_suffix("\n").alias("request"))
 
 
@@ -203,7 +240,7 @@ def result_schema(frame: Any, prompt: Any, **options: Any) -> pl.Schema:
     """
     frame, parsed = to_polars(frame), _options.parse(options)
     renderer(frame, prompt, parsed)
-    added = {parsed.prefix + name: dtype for name, dtype in added_schema(parsed.include).items()}
+    added = {parsed.prefix + name: dtype for name, dtype in added_schema(parsed.include, parsed.response_dtype).items()}
     return pl.Schema(dict(frame.collect_schema()) | added)
 
 

@@ -120,7 +120,9 @@ class Collector:
 
     def _poll(self, part: PartRecord, submission: SubmissionRecord) -> None:
         assert submission.batch_id is not None
-        batch = self._client.retrieve(submission.batch_id)
+        batch = self._desk.listed.get(submission.batch_id)
+        if batch is None or batch.is_terminal:  # the end is asked for itself: a list may tell less of it
+            batch = self._client.retrieve(submission.batch_id)
         self._desk.accepted_calls += 1
         before = submission.batch or {}
         changed = [batch.raw.get(name) != before.get(name) for name in ("status", "request_counts")]
@@ -135,6 +137,15 @@ class Collector:
         self._just_ended.add((part.number, submission.number))
         self._desk.move(part, submission, "ended")
         trigger("after_ended")
+        if submission.has_files:
+            self._desk.admission.ended()
+            self._calibrate(part, batch)
+
+    def _calibrate(self, part: PartRecord, batch: RemoteBatch) -> None:
+        """Correct the estimate of tokens by what the service counted, where it executed a batch whole."""
+        counted = _lenient.integer(_lenient.mapping(batch.raw.get("usage")).get("input_tokens"))
+        if counted and part.tokens and batch.completed_requests == part.requests:
+            self._desk.admission.scale = counted / part.tokens
 
     def _output_is_late(self, batch: RemoteBatch, submission: SubmissionRecord) -> bool:
         """Whether a completed batch shows no output file yet, and may show one soon."""
@@ -176,6 +187,7 @@ class Collector:
             return
         self._just_ended.remove((part.number, submission.number))
         if errors and {code for _, code, _ in errors} <= NO_ROOM:
+            self._desk.refused(part, errors[0][2])
             self._desk.notice(f"part {part.number}: {errors[0][2]} It is submitted again when there is room")
             return
         if self._is_spurious(part, submission, errors):

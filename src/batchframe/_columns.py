@@ -14,6 +14,8 @@ from batchframe._results import WHOLE
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from batchframe._schema import AnswerType
+
 TOKENS = ("input_tokens", "output_tokens", "total_tokens", "cached_tokens", "reasoning_tokens")
 USAGE = pl.Struct(dict.fromkeys(TOKENS, pl.Int64()))
 ERROR = pl.Struct({"code": pl.String(), "message": pl.String()})
@@ -25,18 +27,34 @@ CORE = {
     "usage": USAGE,
     "error": ERROR,
 }
-MORE = {"model": pl.String(), "request_id": pl.String(), "batch_id": pl.String()} | WHOLE
+# Whether the answer comes from another run.
+REUSED: dict[str, pl.DataType] = {"reused": pl.Boolean()}
+MORE = {"model": pl.String(), "request_id": pl.String(), "batch_id": pl.String()} | REUSED | WHOLE
 
 PENDING = OURS + "pending"
 # Why there is no answer to a row: a Struct of code and message.
 ABSENT = OURS + "absent"
 MISSING = ("missing", "the service wrote no line for it, in neither result file")
 _FOUND = OURS + "found"
+_PROBLEM = OURS + "problem"
+# Why a model stopped in the middle of an answer, by finish_reason.
+_CUT = {
+    "length": "the answer was cut by the token limit (finish_reason length), so raise max_completion_tokens: ",
+    "content_filter": "the answer was cut by the content filter (finish_reason content_filter): ",
+}
 
 
-def added_schema(include: Iterable[str]) -> dict[str, pl.DataType]:
-    """Return names (without prefix) and dtypes of the added columns, in their order."""
-    return CORE | {name: MORE[name] for name in include}
+def added_schema(include: Iterable[str], response: pl.DataType | None = None) -> dict[str, pl.DataType]:
+    """Return names (without prefix) and dtypes of the added columns, in their order.
+
+    Parameters
+    ----------
+    include
+        The names of the extra columns.
+    response
+        The dtype of the response; None for String.
+    """
+    return CORE | {"response": response or pl.String()} | {name: MORE[name] for name in include}
 
 
 def check_clashes(
@@ -80,12 +98,39 @@ def best_answers(answers: pl.DataFrame) -> pl.DataFrame:
     return ranked.sort(OURS + "rank").unique("custom_id", keep="first", maintain_order=True).drop(OURS + "rank")
 
 
+def typed_answers(answers: pl.DataFrame, answer_type: AnswerType) -> pl.DataFrame:
+    """Return answers with what their texts say in the place of the texts.
+
+    Parameters
+    ----------
+    answers
+        Answers with the columns of `ANSWER_SCHEMA`, as the lines of result files say them.
+    answer_type
+        What each text must be: where one is not, the answer failed with ``invalid_response``, and says where and why.
+    """
+    texts = pl.when(pl.col("code").is_null()).then(pl.col("response"))
+    values, problems = answer_type.decoder.decode(answers.select(texts).to_series())
+    said = problems.alias(_PROBLEM)
+    cut = pl.col("finish_reason").replace_strict(_CUT, default="", return_dtype=pl.String)
+    misfits = pl.col(_PROBLEM).is_not_null()
+    return (
+        answers.with_columns(values.alias("response"), said)
+        .with_columns(
+            pl.when(misfits).then(pl.lit("invalid_response")).otherwise(pl.col("code")).alias("code"),
+            pl.when(misfits).then(pl.concat_str(cut, _PROBLEM)).otherwise(pl.col("message")).alias("message"),
+        )
+        .drop(_PROBLEM)
+    )
+
+
 def _join(rows: pl.DataFrame, answers: pl.DataFrame) -> pl.DataFrame:
     found = answers.with_columns(pl.lit(value=True).alias(_FOUND))
     return rows.join(found, left_on=OURS + "key", right_on="custom_id", how="left", maintain_order="left")
 
 
-def added_columns(rows: pl.DataFrame, answers: pl.DataFrame, include: Iterable[str]) -> pl.DataFrame:
+def added_columns(
+    rows: pl.DataFrame, answers: pl.DataFrame, include: Iterable[str], answer_type: AnswerType | None = None
+) -> pl.DataFrame:
     """Return the added columns of some rows, in the order of the rows.
 
     Parameters
@@ -94,11 +139,18 @@ def added_columns(rows: pl.DataFrame, answers: pl.DataFrame, include: Iterable[s
         Our columns of the rows: custom_id, code and message where not sent, whether the row is pending, the code and
         message for a row without an answer, and ``batchframe:key``, the custom_id of the request that answers it.
     answers
-        Answers in the order in which they were asked for, each with its ``batch_id``: the first success of a request
-        counts, else its last failure. Those to other requests are passed over.
+        Answers in the order in which they were asked for, each with its ``batch_id`` and whether it is ``reused``:
+        the first success of a request counts, else its last failure. Those to other requests are passed over.
     include
         The names of the extra columns.
+    answer_type
+        What the answers are, None for text.
     """
+    if answer_type is not None:  # before the choice among several answers: one that does not fit is no success
+        answers = typed_answers(
+            answers.join(rows, left_on="custom_id", right_on=OURS + "key", how="semi", maintain_order="left"),
+            answer_type,
+        )
     joined = _join(rows, answers)
     if joined.height > rows.height:
         joined = _join(rows, best_answers(answers))
@@ -125,5 +177,6 @@ def added_columns(rows: pl.DataFrame, answers: pl.DataFrame, include: Iterable[s
         "usage": pl.when(has_usage).then(pl.struct(TOKENS)),
         "error": pl.when(code.is_not_null()).then(pl.struct(code.alias("code"), message.alias("message"))),
     }
-    columns |= {name: pl.col(name) for name in include}
-    return joined.select(expression.alias(name) for name, expression in columns.items()).cast(added_schema(include))  # type: ignore[arg-type]
+    columns |= {name: pl.col(name).fill_null(value=False) if name in REUSED else pl.col(name) for name in include}
+    dtypes = added_schema(include, answers.schema["response"])
+    return joined.select(expression.alias(name) for name, expression in columns.items()).cast(dtypes)  # type: ignore[arg-type]

@@ -6,25 +6,34 @@ Every change of a submission goes to the disk before anything is done that depen
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import random
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from batchframe._admission import Admission
 from batchframe._events import Event, Listener, logger
+from batchframe._exceptions import InvalidCallError, NotVisibleError
+from batchframe._lenient import mapping
 from batchframe._limits import Limits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from batchframe._client import BatchClient
     from batchframe._exceptions import APICallError
     from batchframe._store import RunFolder
-    from batchframe._types import PartRecord, Stage, SubmissionRecord
+    from batchframe._types import PartRecord, RemoteBatch, Stage, SubmissionRecord
 
 # The service has no room for the file now, and takes the same file later: reference of both services.
 NO_ROOM = frozenset({"token_limit_exceeded"})
+_NOTE = "queue.json"
+# Up to so many batches are asked for one by one.
+_FEW = 3
+# The pages of a list are read as far back as batches may be running, and no further than this many batches.
+_WINDOW, _MARGIN, _MAX_LISTED = dt.timedelta(hours=25), dt.timedelta(minutes=5), 2_000
 
 
 @dataclass(frozen=True)
@@ -43,11 +52,11 @@ class LoopSettings:
 
     run_id: str
     endpoint: str
+    model: str
     completion_window: str = "24h"
     metadata: dict[str, str] = field(default_factory=dict)
     expires_after: int | None = None
     settle_seconds: float = 60.0
-    max_in_flight: int | None = None
     max_attempts: int = 3
     has_pilot: bool = False
     limits: Limits = field(default_factory=Limits)
@@ -60,6 +69,7 @@ class Pass:
     done: bool = False
     by_status: Counter[str] = field(default_factory=Counter)
     done_requests: int = 0
+    admitted: int = 0
     trouble: APICallError | None = None
     is_brief: bool = False
     waiting_for: list[str] = field(default_factory=list)
@@ -79,12 +89,21 @@ class Desk:
     pilot: PartRecord | None = None
     is_stale: bool = False
     accepted_calls: int = 0
+    listed: dict[str, RemoteBatch] = field(default_factory=dict)
+    others_tokens: int = 0
     _noted: dict[dt.datetime, float] = field(default_factory=dict)
+    admission: Admission = field(init=False)
+
+    def __post_init__(self) -> None:
+        note = self.folder.read_note(_NOTE)
+        learned = note.get("enqueued_token_limit") if isinstance(note, dict) else None
+        limits = [limit for limit in (self.settings.limits.max_enqueued_tokens, learned) if limit is not None]
+        self.admission = Admission(min(limits, default=None))
 
     def open(self) -> None:
         """Read the parts that are not replaced by others, and their submissions."""
         self.is_stale = False
-        parts = self.folder.parts()
+        parts = [part for part in self.folder.parts() if part.reused_from is None]
         replaced = {part.split_from for part in parts}
         self.parts = [part for part in parts if part.number not in replaced]
         # The first part, or what is left of it after lines were refused.
@@ -93,6 +112,55 @@ class Desk:
             first = part.number if part.split_from == first else first
         self.pilot = next((part for part in self.parts if part.number == first), None)
         self.submissions = {part.number: self.folder.submissions(part.number) for part in self.parts}
+
+    def look(self) -> None:
+        """Ask for the account's batches at once where that spares asking for one after the other."""
+        self.admission.begin_pass()
+        own = [found for found in map(self.last, self.parts) if found is not None and found.stage == "submitted"]
+        self.listed, self.others_tokens = {}, 0
+        if len(own) <= _FEW and not self.admission.is_tight:
+            return
+        oldest = min((at for found in own if (at := found.created_at) is not None), default=self.clock.now())
+        oldest = min(oldest, self.clock.now() - _WINDOW) if self.admission.is_tight else oldest
+        for batch in itertools.islice(self._listing(), _MAX_LISTED):
+            if batch.created_at is not None and batch.created_at < oldest - _MARGIN:
+                break
+            self.listed[batch.id] = batch
+            self.others_tokens += self._tokens_of_other_run(batch)
+
+    def _listing(self) -> Iterator[RemoteBatch]:
+        try:
+            yield from self.client.list()
+        except (NotVisibleError, InvalidCallError):
+            return  # a service without a list is asked for each batch
+
+    def _tokens_of_other_run(self, batch: RemoteBatch) -> int:
+        """Return the tokens that another run of ours enqueued with a batch."""
+        metadata = mapping(batch.raw.get("metadata"))
+        is_other = metadata.get("batchframe_run", self.settings.run_id) != self.settings.run_id
+        if batch.is_terminal or not is_other or metadata.get("batchframe_model") != self.settings.model:
+            return 0
+        tokens = str(metadata.get("batchframe_tokens", ""))
+        return int(tokens) if tokens.isdecimal() else 0
+
+    def tokens_in_flight(self, part: PartRecord) -> int:
+        """Return the estimate for what is enqueued beside a part, by all our runs of this model."""
+        own = sum(other.tokens for other in self.parts if other is not part and self.is_in_flight(other))
+        return own + self.others_tokens
+
+    def refused(self, part: PartRecord, message: str) -> None:
+        """Note that the service had no room for a part, and the limit that it told."""
+        before = self.admission.limit
+        self.admission.refused(
+            part.number,
+            part.tokens,
+            self.tokens_in_flight(part),
+            message,
+            others=bool(self.others_tokens),
+            chance=self.clock.chance(),
+        )
+        if self.admission.limit != before:
+            self.folder.write_note(_NOTE, {"enqueued_token_limit": self.admission.limit})
 
     def last(self, part: PartRecord) -> SubmissionRecord | None:
         """Return a part's latest submission."""

@@ -1,11 +1,9 @@
-"""What a run's files tell: all its submissions, and all about one row."""
+"""All about one row: its request, each submission of it, and the lines that came back."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-
-import polars as pl
 
 from batchframe._assembly import part_states
 from batchframe._blocks import request_ids
@@ -14,25 +12,10 @@ from batchframe._part_files import lines_of
 from batchframe._results import read_any
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from batchframe._store import RunFolder
     from batchframe._types import PartRecord
-
-_TIME = pl.Datetime("us", "UTC")
-_BATCHES = {
-    "part": pl.Int64(),
-    "attempt": pl.Int64(),
-    "submission": pl.Int64(),
-    "batch_id": pl.String(),
-    "input_file_id": pl.String(),
-    "stage": pl.String(),
-    "status": pl.String(),
-    "reason": pl.String(),
-    "requests": pl.Int64(),
-    "bytes": pl.Int64(),
-    "tokens": pl.Int64(),
-    "submitted_at": _TIME,
-    "ended_at": _TIME,
-}
 
 
 @dataclass(frozen=True)
@@ -130,15 +113,3 @@ def _number(results: pl.DataFrame, prefix: str, row: int | str) -> int:
         msg = f"row must be a custom_id or a number from 0 to {results.height - 1}, got {row!r}"
         raise OptionError(msg)
     return row % results.height
-
-
-def submissions(folder: RunFolder) -> pl.DataFrame:
-    """Return one row a submission; see `Run.batches`."""
-    rows = [
-        (part.number, part.attempt, found.number, found.batch_id, found.input_file_id, found.stage, found.status,
-         found.reason, part.requests, part.bytes, part.tokens,
-         found.times.get("submitted_at"), found.times.get("ended_at"))
-        for part in folder.parts()
-        for found in folder.submissions(part.number)
-    ]  # fmt: skip
-    return pl.DataFrame(rows, schema=_BATCHES, orient="row")

@@ -83,12 +83,3 @@ class Splitter:
     def fits_in_one(self) -> bool:
         """Whether all lines so far fit in a single input file."""
         return self.total_requests <= self.max_requests and self.total_bytes <= self.max_bytes
-
-
-def estimated_tokens(n_bytes: int) -> int:
-    """Return about how many input tokens a file of request lines holds.
-
-    A quarter token a byte is what OpenAI's own front door assumes, as far as it can be seen from outside; for prose
-    it is somewhat more than the tokenizer counts.
-    """
-    return -(-n_bytes // 4)

@@ -92,6 +92,7 @@ class Loop:
             self._has_warned = True
             self._collector.warn_of_expiry()
         stop = read_stop(self._folder)
+        self._guarded(seen, fatal, desk.look)
         for part in desk.parts:
             is_cancelled = stop is not None and stop.reason == "cancelled" and is_covered(part, stop)
             self._guarded(seen, fatal, self._collector.collect, part, is_cancelled=is_cancelled)
@@ -121,6 +122,9 @@ class Loop:
         for part in self._desk.parts:
             if not fatal and self._may_submit(part, stop, seen):
                 self._guarded(seen, fatal, self._submitter.submit, part, seen)
+        if self._desk.is_stale:  # a part was split: its pieces go now
+            self._desk.open()
+            self._submit_all(seen, fatal, stop)
 
     def _guarded(
         self, seen: Pass, fatal: list[Exception], step: Callable[..., None], *arguments: Any, **more: Any

@@ -171,14 +171,18 @@ class OpenAIClient:
         expires_after: int | None,
     ) -> RemoteBatch:
         """Create a batch, without any retry: this is the call that spends money."""
-        extra: dict[str, Any] = {}
+        more: dict[str, Any] = dict(self.provider.batch_parameters)
         if expires_after is not None:
-            extra["extra_body"] = {"output_expires_after": {"anchor": "created_at", "seconds": expires_after}}
+            more["output_expires_after"] = {"anchor": "created_at", "seconds": expires_after}
         window: Any = completion_window
         path: Any = endpoint
         with self._mapped("create_batch"):
             reply = self._once.batches.with_raw_response.create(
-                input_file_id=input_file_id, endpoint=path, completion_window=window, metadata=metadata, **extra
+                input_file_id=input_file_id,
+                endpoint=path,
+                completion_window=window,
+                metadata=metadata,
+                extra_body=more or None,
             )
             return _remote_batch(_object(reply))
 

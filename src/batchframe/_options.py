@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import polars as pl
@@ -12,13 +13,14 @@ from batchframe import _encode
 from batchframe._exceptions import OptionError, suggestion
 from batchframe._limits import Limits
 from batchframe._parameters import PARAMETERS
+from batchframe._schema import AnswerType, answer_type
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 CHAT = "/v1/chat/completions"
 ENDPOINTS = (CHAT,)
-INCLUDES = ("model", "request_id", "batch_id", "content_filter", "raw")
+INCLUDES = ("model", "request_id", "batch_id", "content_filter", "reused", "raw")
 
 # Promised by the public interface and not there yet: refused by name, never silently ignored.
 _NOT_YET = frozenset(
@@ -27,15 +29,12 @@ _NOT_YET = frozenset(
         "image_detail",
         "max_cost",
         "prices",
-        "dedupe",
-        "reuse",
         "keep",
-        "cleanup",
         "base_model",
         "storage_options",
     }
 )
-_NOT_YET_INCLUDED = frozenset({"cost", "attempts", "logprobs", "tool_calls", "reused"})
+_NOT_YET_INCLUDED = frozenset({"cost", "attempts", "logprobs", "tool_calls"})
 # What a batch cannot do, whatever the endpoint: streaming has no reader, and a batch is the background already.
 _NEVER = frozenset({"stream", "stream_options", "background"})
 _RESERVED = frozenset({"model", "messages", "input", "prompt", "response_format"})
@@ -49,7 +48,8 @@ _TEXT_FORMATS = ("text", "json_object", "json_schema")
 class Options:
     """Everything a call may say beside frame and prompt; `parse` makes one of the keyword arguments.
 
-    ``body`` holds the request parameters by name, each a value or a per-row expression.
+    ``body`` holds the request parameters by name, each a value or a per-row expression; ``answer_type`` is what
+    ``response_format`` makes of the answers, None where they stay text.
     """
 
     model: str
@@ -64,6 +64,8 @@ class Options:
     pilot: int | None = None
     run_dir: Any = None
     name: str | None = None
+    dedupe: bool = False
+    reuse: Path | Literal["all"] | None = None
     on_null: Literal["skip", "render", "raise"] = "skip"
     include: tuple[str, ...] = ()
     prefix: str = ""
@@ -71,14 +73,22 @@ class Options:
     settle_seconds: float = 60.0
     timeout_seconds: float | None = None
     progress: bool | None = None
+    cleanup: Literal["when_done", "never"] = "never"
     metadata: dict[str, str] = field(default_factory=dict)
     completion_window: str = "24h"
     expires_after: int | None = None
     extra_body: dict[str, Any] = field(default_factory=dict)
     body: dict[str, Any] = field(default_factory=dict)
+    answer_type: AnswerType | None = None
+
+    @property
+    def response_dtype(self) -> pl.DataType:
+        """What the response column is."""
+        return pl.String() if self.answer_type is None else self.answer_type.decoder.dtype
 
 
-NAMES = frozenset(option.name for option in dataclasses.fields(Options)) - {"body"} | _NOT_YET
+_MADE = {"body", "answer_type"}
+NAMES = frozenset(option.name for option in dataclasses.fields(Options)) - _MADE | _NOT_YET
 
 
 def parse(given: dict[str, Any]) -> Options:
@@ -95,7 +105,8 @@ def parse(given: dict[str, Any]) -> Options:
     ours = {name: value for name, value in given.items() if name in NAMES}
     body = {name: value for name, value in given.items() if name not in NAMES}
     _check_names(ours, body, ours.get("endpoint") or CHAT)
-    options = Options(**_checked(ours), body=_body(body, ours))
+    typed = _answer_type(ours.get("response_format"))
+    options = Options(**_checked(ours), body=_body(body, ours, typed), answer_type=typed)
     _check_body(options)
     return options
 
@@ -153,9 +164,6 @@ def _limits(name: str, value: Any) -> Limits:
     if not isinstance(value, Limits):
         msg = f"{name} must be a bf.Limits(...), such as bf.Limits(max_requests=1_000), got {value!r}"
         raise OptionError(msg)
-    if value.max_enqueued_tokens is not None:
-        msg = "limits.max_enqueued_tokens is not available in this version of batchframe: leave it out"
-        raise OptionError(msg)
     return value
 
 
@@ -205,8 +213,8 @@ def _include(name: str, value: Any) -> tuple[str, ...]:
 
 
 def _metadata(name: str, value: Any) -> dict[str, str]:
-    # 16 pairs, keys to 64 and values to 512 characters: OpenAI's API specification. Four pairs are batchframe's own.
-    own = 4
+    # 16 pairs, keys to 64 and values to 512 characters: OpenAI's API specification. Six pairs are batchframe's own.
+    own = 6
     if not _is_text_dict(value) or not all(isinstance(text, str) for text in value.values()):
         msg = f"{name} must be a dict of text to text, got {value!r}"
         raise OptionError(msg)
@@ -233,11 +241,41 @@ def _pilot(name: str, value: Any) -> int:
     return value
 
 
+def _dedupe(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        msg = f"{name} must be True (equal requests are sent once) or False, got {value!r}"
+        raise OptionError(msg)
+    return value
+
+
+def _reuse(name: str, value: Any) -> Path | Literal["all"]:
+    if value == "all" and isinstance(value, str):
+        return "all"
+    path = getattr(value, "path", value)  # of a Run
+    if not isinstance(path, str) and not hasattr(path, "__fspath__"):
+        msg = f'{name} must be a run, the folder of one, or "all", got {value!r}'
+        raise OptionError(msg)
+    if "://" in str(path):
+        msg = f"{name} must be a folder of this machine in this version of batchframe, got {path!r}"
+        raise OptionError(msg)
+    return Path(path)
+
+
+def _cleanup(name: str, value: Any) -> str:
+    if not isinstance(value, str) or value not in {"when_done", "never"}:
+        msg = f'{name} must be "when_done" (delete the files at the service) or "never", got {value!r}'
+        raise OptionError(msg)
+    return value
+
+
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "on_null": _on_null,
     "limits": _limits,
     "max_attempts": _max_attempts,
     "pilot": _pilot,
+    "cleanup": _cleanup,
+    "dedupe": _dedupe,
+    "reuse": _reuse,
     "poll_seconds": _seconds,
     "settle_seconds": _seconds,
     "timeout_seconds": _seconds,
@@ -249,21 +287,22 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
 }
 
 
-def _body(body: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
+def _answer_type(value: Any) -> AnswerType | None:
+    """Return the type of the answers; None where they are text, as where the service's own form is given."""
+    if value is None or (isinstance(value, dict) and value.get("type") in _TEXT_FORMATS):
+        return None
+    return answer_type(value)
+
+
+def _body(body: dict[str, Any], ours: dict[str, Any], typed: AnswerType | None) -> dict[str, Any]:
     """Return the parameters of the body, sorted, so that the order of keyword arguments does not make another run."""
     given = {name: value for name, value in body.items() if value is not None}
     given |= ours.get("extra_body") or {}
     given = {name: value if isinstance(value, pl.Expr) else _encode.plain(value, name) for name, value in given.items()}
-    response_format = ours.get("response_format")
-    if response_format is not None:
-        if not (isinstance(response_format, dict) and response_format.get("type") in _TEXT_FORMATS):
-            msg = (
-                "response_format as a pydantic model, a bare JSON schema or a Polars dtype is not available in this "
-                'version: pass the service\'s own form, such as {"type": "json_schema", "json_schema": {…}}; the '
-                "response column then holds JSON text"
-            )
-            raise OptionError(msg)
-        given["response_format"] = _encode.plain(response_format, "response_format")
+    if typed is not None:
+        given["response_format"] = typed.response_format()
+    elif ours.get("response_format") is not None:
+        given["response_format"] = _encode.plain(ours["response_format"], "response_format")
     return dict(sorted(given.items()))
 
 

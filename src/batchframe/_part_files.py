@@ -12,16 +12,20 @@ import msgspec
 import polars as pl
 
 from batchframe._events import trigger
-from batchframe._input_files import Splitter, estimated_tokens
+from batchframe._input_files import Splitter
+from batchframe._limits import Limits
 from batchframe._requests import digest, digest_sums
+from batchframe._tokens import estimated_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from batchframe._limits import Limits
     from batchframe._store import RunFolder
     from batchframe._types import PartRecord
+
+
+_SAMPLE_BYTES = 200_000
 
 
 class PartFiles:
@@ -44,46 +48,67 @@ class PartFiles:
         self._model = model
         self._first = max((part.number for part in folder.parts()), default=-1) + 1
         self._splitter = Splitter(limits.max_requests, limits.max_bytes, part=self._first)
-        self._record: PartRecord | None = None
+        self._records: list[PartRecord] = []
         self._handle: IO[bytes] | None = None
         self._writing: Path | None = None
 
     def add(self, source: int, custom_id: str, line: bytes) -> None:
         """Append a line that comes from the part ``source``."""
         ((number, _, _),) = self._splitter.cuts((0, len(line)))
-        if self._record is None or self._record.number != number:
-            self._commit()
-            # Under another name at first: a process that lost its lease must not cut off a file of the same number.
-            self._writing = self._folder.input_path(number).with_name(f".input.jsonl.{os.getpid()}.tmp")
-            self._writing.parent.mkdir(parents=True, exist_ok=True)
-            self._handle = self._writing.open("wb")
-            retry_of = None if self._model.split_from is not None else source
-            self._record = msgspec.structs.replace(self._model, number=number, custom_ids=[], retry_of=retry_of)
+        if not self._records or self._records[-1].number != number:
+            self._begin(number, None if self._model.split_from is not None else source)
+        record = self._records[-1]
         assert self._handle is not None
-        assert self._record.custom_ids is not None
+        assert record.custom_ids is not None
         self._handle.write(line)
-        self._record.requests += 1
-        self._record.bytes += len(line)
-        self._record.custom_ids.append(custom_id)
+        record.requests += 1
+        record.bytes += len(line)
+        record.custom_ids.append(custom_id)
 
     def finish(self) -> int:
-        """Commit the last part, and return how many were made."""
-        self._commit()
-        return 0 if self._record is None else self._record.number - self._first + 1
+        """Commit the parts, and return how many were made."""
+        self._close()
+        for record in self._records:
+            record.tokens = tokens_of(self._folder, record)
+            record.digest = f"{_digest_of(self._folder.input_path(record.number)):032x}"
+            record.pieces = 1 if record.split_from is None else len(self._records)
+            self._folder.write_part(record)
+            trigger("after_part_record")
+        return len(self._records)
 
-    def _commit(self) -> None:
-        if self._record is None or self._handle is None or self._writing is None:
-            return
-        self._handle.flush()
-        os.fsync(self._handle.fileno())
-        self._handle.close()
-        with self._folder.fence():
-            self._writing.replace(self._folder.input_path(self._record.number))
-        trigger("after_part_input")
-        self._record.tokens = estimated_tokens(self._record.bytes)
-        self._record.digest = f"{_digest_of(self._folder.input_path(self._record.number)):032x}"
-        self._folder.write_part(self._record)
-        trigger("after_part_record")
+    def _begin(self, number: int, retry_of: int | None) -> None:
+        self._close()
+        # Under another name at first: a process that lost its lease must not cut off a file of the same number.
+        self._writing = self._folder.input_path(number).with_name(f".input.jsonl.{os.getpid()}.tmp")
+        self._writing.parent.mkdir(parents=True, exist_ok=True)
+        self._handle = self._writing.open("wb")
+        self._records.append(msgspec.structs.replace(self._model, number=number, custom_ids=[], retry_of=retry_of))
+
+    def _close(self) -> None:
+        if self._handle is not None and self._writing is not None:
+            self._handle.flush()
+            os.fsync(self._handle.fileno())
+            self._handle.close()
+            self._handle = None
+            with self._folder.fence():
+                self._writing.replace(self._folder.input_path(self._records[-1].number))
+            trigger("after_part_input")
+
+
+def split_up(folder: RunFolder, part: PartRecord, pieces: int) -> None:
+    """Replace a part by so many of about the same size, or more where its lines differ much."""
+    limits = Limits(max_requests=-(-part.requests // pieces), max_bytes=-(-part.bytes // pieces))
+    model = msgspec.structs.replace(part, requests=0, bytes=0, tokens=0, ranges=None, split_from=part.number)
+    files = PartFiles(folder, limits, model)
+    for custom_id, line in lines_of(folder, part.number):
+        files.add(part.number, custom_id, line)
+    files.finish()
+
+
+def tokens_of(folder: RunFolder, part: PartRecord) -> int:
+    """Return about how many input tokens a part's input file holds, by its first lines."""
+    with folder.input_path(part.number).open("rb") as handle:
+        return estimated_tokens(handle.readlines(_SAMPLE_BYTES), part.bytes)
 
 
 def lines_of(folder: RunFolder, part: int) -> Iterator[tuple[str, bytes]]:

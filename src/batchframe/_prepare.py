@@ -8,9 +8,11 @@ from typing import IO, TYPE_CHECKING
 
 import polars as pl
 
+from batchframe._dedupe import Repeats
 from batchframe._exceptions import InputError
 from batchframe._frames import OURS
-from batchframe._input_files import Cut, Splitter, estimated_tokens
+from batchframe._input_files import Cut, Splitter
+from batchframe._part_files import tokens_of
 from batchframe._requests import CUSTOM_ID, DIGEST, LINE, REQUEST, digest_sums
 from batchframe._types import PartRecord
 
@@ -21,12 +23,16 @@ if TYPE_CHECKING:
 
     from batchframe._limits import Limits
     from batchframe._requests import Renderer
+    from batchframe._reuse import Reuse
     from batchframe._store import RunFolder
 
 
 @dataclass
 class Prepared:
-    """What was rendered: rows and parts in a scratch folder, and the sum of the request digests."""
+    """What was rendered: rows and parts in a scratch folder, and the sum of the request digests.
+
+    ``requests`` and ``digest`` are of all requests, whether they are sent or answered by another run.
+    """
 
     folder: RunFolder
     blocks: list[int] = field(default_factory=list)
@@ -38,8 +44,23 @@ class Prepared:
         """The height of the frame."""
         return sum(self.blocks)
 
+    def add(self, rows: pl.DataFrame) -> None:
+        """Count a block and the requests of its own that it has lines for."""
+        self.blocks.append(rows.height)
+        own = rows[DIGEST].filter(rows[LINE].is_not_null())
+        self.requests += len(own)
+        self.digest = (self.digest + digest_sums(own)) % 2**128
 
-def prepare(folder: RunFolder, renderer: Renderer, limits: Limits, pilot: int | None = None) -> Prepared:
+
+def prepare(
+    folder: RunFolder,
+    renderer: Renderer,
+    limits: Limits,
+    pilot: int | None = None,
+    *,
+    dedupe: bool = False,
+    reuse: Reuse | None = None,
+) -> Prepared:
     """Render a frame into a scratch folder.
 
     Parameters
@@ -52,6 +73,10 @@ def prepare(folder: RunFolder, renderer: Renderer, limits: Limits, pilot: int | 
         The limits of an input file, both set.
     pilot
         How many of the first rows are an input file of their own.
+    dedupe
+        Whether equal requests are sent once.
+    reuse
+        The answers of other runs that rows may take; their requests are in no input file.
 
     Raises
     ------
@@ -59,25 +84,43 @@ def prepare(folder: RunFolder, renderer: Renderer, limits: Limits, pilot: int | 
         A custom_id occurs twice, is null, or cannot be one.
     """
     prepared = Prepared(folder)
-    with _PartWriter(folder, limits, pilot) as writer:
-        for block, rows in enumerate(renderer.slices()):
-            stored = rows.drop(LINE).with_columns(pl.lit(None, pl.String).alias(REQUEST))
-            folder.write_frame(folder.rows_path(block), stored)
-            prepared.blocks.append(rows.height)
+    repeats = Repeats() if dedupe else None
+    with _PartWriter(folder, limits, pilot, by_id=reuse is not None) as writer:
+        for block, rendered in enumerate(renderer.slices()):
+            rows = rendered.with_columns(pl.lit(None, pl.String).alias(REQUEST))
+            if repeats is not None:
+                rows = _keep_lines(rows.with_columns(repeats.requests(rows)), pl.col(REQUEST).is_null())
+            folder.write_frame(folder.rows_path(block), rows.drop(LINE))
+            prepared.add(rows)
+            if reuse is not None:
+                rows = _keep_lines(rows, ~pl.lit(reuse.take(block, rows)))
             writer.add(block, rows)
-        prepared.requests, prepared.digest = writer.finish()
+        writer.finish()
     if renderer.custom_id is not None:
         _refuse_duplicates(folder, renderer.custom_id)
     return prepared
 
 
-class _PartWriter:
-    """Appends lines to input files, and closes a part when it is full."""
+def _keep_lines(rows: pl.DataFrame, kept: pl.Expr) -> pl.DataFrame:
+    return rows.with_columns(pl.when(kept).then(pl.col(LINE)).alias(LINE))
 
-    def __init__(self, folder: RunFolder, limits: Limits, pilot: int | None) -> None:
+
+class _PartWriter:
+    """Appends lines to input files, and closes a part when it is full.
+
+    Parameters
+    ----------
+    folder, limits, pilot
+        As for `prepare`.
+    by_id
+        Whether a part names each of its requests: the ranges of rows alone do not tell which of them it holds.
+    """
+
+    def __init__(self, folder: RunFolder, limits: Limits, pilot: int | None, *, by_id: bool) -> None:
         assert limits.max_requests is not None
         assert limits.max_bytes is not None
         self._folder = folder
+        self._by_id = by_id
         # A pilot is as large as it was asked for; else the first part is small, unless one is enough.
         self._splitter = Splitter(limits.max_requests, limits.max_bytes, **({"first_share": 1} if pilot else {}))
         self._pilot = pilot
@@ -102,6 +145,7 @@ class _PartWriter:
         # A large_string array: 64-bit offsets into one buffer that holds the lines end to end. It is written as it is.
         offsets = memoryview(offsets_buffer).cast("q")[lines.offset : lines.offset + len(lines) + 1]
         data = memoryview(data_buffer)
+        digests = rows[DIGEST].gather(sent)
         for part, start, stop in self._cuts(offsets, sent, rows.height):
             record = self._part(part)
             assert self._handle is not None
@@ -109,9 +153,11 @@ class _PartWriter:
             record.requests += stop - start
             record.bytes += offsets[stop] - offsets[start]
             first, last = sent[start], sent[stop - 1] + 1
-            record.digest = f"{(int(record.digest, 16) + digest_sums(rows[DIGEST][first:last])) % 2**128:032x}"
+            record.digest = f"{(int(record.digest, 16) + digest_sums(digests[start:stop])) % 2**128:032x}"
             assert record.ranges is not None
             record.ranges.append((block, first, last))
+            if self._by_id:
+                record.custom_ids = (record.custom_ids or []) + rows[CUSTOM_ID].gather(sent[start:stop]).to_list()
 
     def _cuts(self, offsets: memoryview, sent: pl.Series, rows: int) -> Iterator[Cut]:
         """Deal out the lines of a block; what follows the pilot begins a part."""
@@ -141,15 +187,14 @@ class _PartWriter:
             self._handle.close()
             self._handle = None
 
-    def finish(self) -> tuple[int, int]:
-        """Close the last part, write the records, and return the number of requests and the sum of their digests."""
+    def finish(self) -> None:
+        """Close the last part, and write the records."""
         self._close()
         if len(self._parts) > 1 and self._pilot is None and self._splitter.fits_in_one:
             self._merge()
         for record in self._parts:
-            record.tokens = estimated_tokens(record.bytes)
+            record.tokens = tokens_of(self._folder, record)
             self._folder.write_part(record)
-        return self._splitter.total_requests, sum(int(record.digest, 16) for record in self._parts) % 2**128
 
     def _merge(self) -> None:
         """Join the small first part and the second: it showed only now that one file is enough."""
@@ -166,6 +211,8 @@ class _PartWriter:
         first.digest = f"{(int(first.digest, 16) + int(second.digest, 16)) % 2**128:032x}"
         assert first.ranges is not None
         first.ranges += second.ranges or []
+        if self._by_id:
+            first.custom_ids = (first.custom_ids or []) + (second.custom_ids or [])
         self._parts = [first]
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from batchframe._exceptions import OptionError, suggestion
@@ -21,6 +21,11 @@ _CHAT = "/v1/chat/completions"
 @dataclass(frozen=True, kw_only=True)
 class Provider:
     """A batch service that speaks like OpenAI's: what it allows, and how it spells things.
+
+    Without ``provider=`` the client tells which one it is: an `openai.AzureOpenAI` is Azure's; of an `openai.OpenAI`
+    the host of its base URL decides, and where that is nobody's, its path: ``/openai/v1`` is where Azure has its v1
+    interface, so a private host or a gateway with that path counts as Azure. It is then spoken to as OpenAI takes it
+    too: at most 50,000 requests a file, endpoints with ``/v1``. Any other is taken for OpenAI's.
 
     Parameters
     ----------
@@ -44,6 +49,8 @@ class Provider:
         The hosts by which it is recognised in a base URL; one that begins with a dot stands for all hosts below it.
     filters_batches
         Whether its list of batches takes ``$filter`` and ``$orderby``.
+    batch_parameters
+        What every create of a batch says besides OpenAI's parameters.
 
     Examples
     --------
@@ -61,6 +68,7 @@ class Provider:
     min_poll_seconds: float = 0.0
     hosts: tuple[str, ...] = ()
     filters_batches: bool = False
+    batch_parameters: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         for names in ("completion_windows", "hosts"):
@@ -154,6 +162,8 @@ _PROFILES = (
         # same page and its API reference (D), and seen (W); /v4/embeddings: clients of others (T).
         limits=Limits(max_requests=50_000, max_bytes=100_000_000),
         endpoints={_CHAT: "/v4/chat/completions", "/v1/embeddings": "/v4/embeddings"},
+        # Input files are deleted by default: API reference (D). What became of a create in doubt is told by its file.
+        batch_parameters={"auto_delete_input_file": False},
         hosts=("open.bigmodel.cn",),
     ),
     Provider(
@@ -178,6 +188,11 @@ _PROFILES = (
 
 PROVIDERS: dict[str, Provider] = {profile.name: profile for profile in _PROFILES}
 OPENAI = PROVIDERS["openai"]
+# Azure's v1 interface behind a host that is not known: learn.microsoft.com, Foundry REST reference, "Create batch" (D).
+# Taken for OpenAI, its input files would have no expiry and fill the resource's quota. But a gateway may have OpenAI
+# itself, or another, behind that path: what is sent holds for all of them. The reference lists the endpoints with /v1.
+_BEHIND_A_GATEWAY = replace(PROVIDERS["azure"], limits=_SAFE_LIMITS, endpoints={}, hosts=())
+_AZURE_PATH = "/openai/v1"
 
 
 def provider_named(name: str) -> Provider:
@@ -195,9 +210,17 @@ def provider_named(name: str) -> Provider:
 
 
 def provider_of(base_url: str) -> Provider:
-    """Return the profile of the service behind a base URL; OpenAI's, whose limits are safe, where it is not known."""
+    """Return the profile of the service behind a base URL, by its host, else by its path.
+
+    ``/openai/v1`` at a host that is not known is Azure's v1 interface, behind a private host or a gateway (Groq, which
+    has the same path, is known by its host). Anything else that is not known gets OpenAI's profile, whose limits are
+    safe.
+    """
     try:
-        host = (urlsplit(base_url).hostname or "").rstrip(".")
+        parts = urlsplit(base_url)
+        host = (parts.hostname or "").rstrip(".")
     except ValueError:  # brackets that hold no address
-        host = ""
-    return next((profile for profile in _PROFILES if profile.serves(host)), OPENAI)
+        return OPENAI
+    is_azures = parts.path.rstrip("/").casefold().endswith(_AZURE_PATH)
+    unknown = _BEHIND_A_GATEWAY if is_azures else OPENAI
+    return next((profile for profile in _PROFILES if profile.serves(host)), unknown)

@@ -167,6 +167,11 @@ def digest(body: pl.Expr) -> pl.Expr:
     return hashed.str.slice(0, 32).str.decode("hex")
 
 
+def digest_number(name: str) -> pl.Expr:
+    """Return a column of digests as numbers: they take half the room of Binary, and join faster."""
+    return pl.col(name).bin.reinterpret(dtype=pl.UInt128, endianness="big")
+
+
 def digest_sums(digests: pl.Series) -> int:
     """Return the sum modulo 2^128 of a column of digests; nulls count nothing."""
     # The sum of a column of UInt128 wraps around, which is the modulo.

@@ -99,7 +99,7 @@ def _chosen(folder: RunFolder, generation: int) -> pl.DataFrame:
             {"custom_id": _ids(folder, state.record)}, schema={"custom_id": pl.String()}
         ).with_columns(part=pl.lit(state.record.number, pl.Int64))
         for state in part_states(folder)
-        if state.record.generation < generation
+        if state.record.generation < generation and state.record.reused_from is None
     ]  # fmt: skip
     chosen = pl.read_parquet(folder.retry_path(generation), glob=False)
     parts = pl.concat(held).unique("custom_id", keep="last", maintain_order=True)
@@ -131,10 +131,10 @@ def _due_of_part(folder: RunFolder, part: PartRecord) -> pl.DataFrame:
 
 def _ids(folder: RunFolder, part: PartRecord) -> list[str]:
     """Return the custom_ids of a part's requests."""
-    if part.ranges is None:
-        return part.custom_ids or []
+    if part.custom_ids is not None:
+        return part.custom_ids
     ids: list[str] = []
-    for block, start, stop in part.ranges:
+    for block, start, stop in part.ranges or []:
         rows = pl.read_parquet(folder.rows_path(block), columns=[CUSTOM_ID, CODE, REQUEST], glob=False)[start:stop]
         ids += rows.filter(pl.col(CODE).is_null() & pl.col(REQUEST).is_null())[CUSTOM_ID].to_list()
     return ids

@@ -1,51 +1,30 @@
-"""The handle of a run: going on with it, and reading what it has."""
+"""The handle of a run: going on with it; what it has is read in `_run_results.py`."""
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, Any, cast
 
-import polars as pl
 import tenacity
 
-from batchframe._assembly import part_states
-from batchframe._blocks import (
-    OUTCOMES,
-    ResultNote,
-    blocks_so_far,
-    final_blocks,
-    forget_results,
-    request_ids,
-    scan_final,
-    shown,
-    tally,
-    view_blocks,
-)
+from batchframe._blocks import forget_results, request_ids
 from batchframe._choosing import check_changes, check_codes, chosen, condition_of, key_of, without_known
-from batchframe._columns import TOKENS, added_schema
+from batchframe._cleaning import clean_up
 from batchframe._desk import Clock, LoopSettings, Pass
 from batchframe._events import Event, Listener, ignore, logger, trigger
-from batchframe._exceptions import (
-    LeaseLostError,
-    RowsFailedError,
-    RunMismatchError,
-    RunPendingError,
-    RunStoppedError,
-    warn,
-)
-from batchframe._explaining import Explanation, explain, submissions
-from batchframe._frames import OURS
+from batchframe._exceptions import LeaseLostError, RunError, RunMismatchError, RunPendingError, RunStoppedError
 from batchframe._lease import Lease, LeasedClient, LeaseRecord
 from batchframe._loop import Loop
-from batchframe._results import WHOLE
-from batchframe._retry import generation_of, is_settled
-from batchframe._stop import read_stop, write_stop
+from batchframe._retry import generation_of
+from batchframe._run_results import RunResults, RunStatus
+from batchframe._stop import write_stop
 from batchframe._store import RunFolder
-from batchframe._types import RetryRecord, RunStatus, StopRecord
+from batchframe._types import RetryRecord, StopRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
+
+    import polars as pl
 
     from batchframe._client import BatchClient
     from batchframe._options import Options
@@ -56,7 +35,7 @@ _CANCEL_SECONDS = 600.0
 _BRIEF_SECONDS, _MIN_POLL_SECONDS, _MAX_POLL_SECONDS = 1.0, 5.0, 60.0
 
 
-class Run:
+class Run(RunResults):
     """One run: many parts, resumable, its state in a folder.
 
     Made by `submit`, `open_run` and `run_parquet`. Reading what was downloaded needs neither key nor service.
@@ -70,40 +49,20 @@ class Run:
         connect: Callable[[], BatchClient],
         *,
         view: RunFolder | None = None,
+        news: str = "",
         clock: Clock | None = None,
     ) -> None:
-        self._folder = folder
-        self._record = record
-        self._options = options
-        self._connect = connect
-        self._view = view
         self._clock = clock or Clock()
-        self._lease = Lease(folder.path, self._clock.now, self._clock.monotonic)
+        super().__init__(folder, record, options, view, Lease(folder.path, self._clock.now, self._clock.monotonic))
         # Reading needs no lease, also where that writes down what was read; going on with the run does.
         self._leased_folder = RunFolder(folder.path, self._lease.fence)
         self._told_of: LeaseRecord | None = None
+        self._connect = connect
+        self._news = news
         self._client: BatchClient | None = None
         self._loop: Loop | None = None
         self._begun = 0.0
-        self._finished: tuple[int, int] | None = None
         self.listen: Listener = ignore
-
-    def __repr__(self) -> str:
-        return f"Run({os.fspath(self.path)!r}, rows={self._rows}, model={self._options.model!r})"
-
-    @property
-    def path(self) -> Path:
-        """The run's folder."""
-        return self._folder.path
-
-    @property
-    def id(self) -> str:
-        """The run's id."""
-        return self._record.run_id
-
-    @property
-    def _rows(self) -> int:
-        return sum(self._record.blocks if self._view is None else view_blocks(self._view))
 
     # -- going on
 
@@ -167,15 +126,17 @@ class Run:
         stop = self._stop
         if self.is_finished and stop is not None and stop.reason == "cancelled":
             self._say(f"{stop.message}. What was answered by then is returned; run.retry() asks for the rest")
-        elif self.is_finished and self._record.identity.requests:
+        elif self.is_finished and self._record.identity.requests and not self._news:
             at, service = self._record.created_at, self._record.identity.account.base_url
             when = f"this run was made on {at:%Y-%m-%d %H:%M} UTC at {service} and is finished"
             self._say(f"{when}: its answers are returned. For fresh ones pass another name=")
         with self._lease:
             status = self._status(self._passes(lambda seen: seen.done, timeout))
-        stop = self._stop
-        if stop is not None and stop.reason != "cancelled":
-            raise RunStoppedError(stop.message, self)
+            stop = self._stop
+            if stop is not None and stop.reason != "cancelled":
+                raise RunStoppedError(stop.message, self)
+            if self._options.cleanup == "when_done" and self._lease.take() is None:  # else the other process does it
+                self.cleanup()
         return status
 
     def start(self) -> None:
@@ -272,14 +233,11 @@ class Run:
         └───────────────────────┴─────────────────────────────────┴───────────────┘
         """
         with self._lease:
+            self._take("ask again for rows of it")
             self._retry(where, codes, name, changes)
         return self
 
     def _retry(self, where: pl.Expr | None, codes: Any, name: str | None, changes: dict[str, Any]) -> None:
-        holder = self._lease.take()
-        if holder is not None:
-            msg = f"the run is not finished, or being asked again: {holder}. Ask again for rows of it when that is done"
-            raise RunPendingError(msg, self)
         if not self.is_finished:
             msg = f"the run is not finished, and only a finished one is asked again. {self._how_to_go_on()}"
             raise RunPendingError(msg, self)
@@ -303,8 +261,61 @@ class Run:
             forget_results(self._leased_folder)
             self._pass()
 
+    def cleanup(self) -> int:
+        """Delete the files that this run has at the service, and no others: input, output and error files.
+
+        What was downloaded stays here, and the run stays as it is. Files of batches that are still running are left.
+
+        Returns
+        -------
+        int
+            How many files were deleted; those that were gone already count.
+
+        Raises
+        ------
+        APICallError
+            The service could not be asked; what was deleted by then is noted, and the same call goes on.
+        RunPendingError
+            Another process works on the run.
+        """
+        self._connected()
+        assert self._client is not None
+        with self._lease:
+            self._take("clean up")
+            return clean_up(self._leased_folder, self._leased_client(self._client), self._clock.now)
+
+    def delete(self) -> None:
+        """Delete the run's folder on this machine; nothing at the service.
+
+        The same call then asks the account for the run's batches, which keeps them for some weeks.
+
+        Raises
+        ------
+        RunError
+            A batch of it may still be running: its answers would be lost. `cancel` it, or `wait`. Or another process
+            works on the run.
+        """
+        with self._lease:
+            self._take("delete it")
+            self._delete()
+
+    def _delete(self) -> None:
+        stages = ("submitting", "submitted")
+        alive = [batch_id for batch_id, stage in self.batches().select("batch_id", "stage").rows() if stage in stages]
+        if alive:
+            msg = (
+                f"{len(alive)} batches of the run in {self.path} may still be running, such as {alive[0]}: they are "
+                "paid for. Call wait() or cancel() first"
+            )
+            raise RunError(msg)
+        self.close()
+        self._folder.remove()
+
     def _passes(self, is_enough: Callable[[Pass], bool], timeout: float | None) -> Pass:
         begun = self._clock.monotonic()
+        if self._news:
+            self._say(self._news)
+            self._news = ""
 
         def left() -> float:
             return float("inf") if timeout is None else timeout - (self._clock.monotonic() - begun)
@@ -341,6 +352,13 @@ class Run:
             raise seen.trouble
         return seen
 
+    def _take(self, what: str) -> None:
+        """Take the lease for something that is not waited with."""
+        holder = self._lease.take()
+        if holder is not None:
+            msg = f"the run is worked on by {holder}: {what} when that is done"
+            raise RunPendingError(msg, self)
+
     def _leased(self, step: Callable[[], Pass]) -> Pass:
         """Take a step of the loop, unless another process works on the run."""
         try:
@@ -358,6 +376,9 @@ class Run:
             self._say(f"waiting for {holder}")
         return self._connected().look("a process that took this run over" if holder is None else str(holder))
 
+    def _leased_client(self, client: BatchClient) -> BatchClient:
+        return cast("BatchClient", LeasedClient(client, self._lease))
+
     def _connected(self) -> Loop:
         """Return the loop; the client is made when it is first needed, and must be of the run's account."""
         if self._loop is None:
@@ -373,12 +394,12 @@ class Run:
                 metadata=self._options.metadata,
                 expires_after=self._options.expires_after,
                 settle_seconds=self._options.settle_seconds,
-                max_in_flight=self._options.limits.max_in_flight,
+                model=self._options.model,
                 max_attempts=self._options.max_attempts,
                 has_pilot=self._record.options.get("pilot") is not None,
                 limits=self._options.limits.over(client.limits),
             )
-            leased = cast("BatchClient", LeasedClient(client, self._lease))
+            leased = self._leased_client(client)
             self._loop = Loop(self._leased_folder, leased, settings, listen=self._tell, clock=self._clock)
             self._begun = self._clock.monotonic()
         return self._loop
@@ -411,165 +432,6 @@ class Run:
 
     def _tell(self, event: Event) -> None:
         self.listen(event)
-
-    # -- results
-
-    def result(self) -> pl.DataFrame:
-        """Return the whole frame: input columns and added columns, in row order.
-
-        Rows that are not finished have the error code ``pending``. Needs neither key nor service.
-        """
-        if self.is_finished:
-            return self.scan().collect()
-        options = self._options
-        with self._folder.assembling():
-            blocks = blocks_so_far(self._folder, self._view, whole=self._is_whole)
-            return pl.concat([shown(block.lazy(), OURS, options.include, options.prefix).collect() for block in blocks])
-
-    def _final_blocks(self) -> ResultNote:
-        assert self._finished is not None
-        is_watched = self._lease.holder() is not None
-        _, parts = self._finished
-        return final_blocks(self._folder, self._view, whole=self._is_whole, parts=parts, is_watched=is_watched)
-
-    def scan(self) -> pl.LazyFrame:
-        """Return what `result` does, lazily: a scan of the run's result blocks once it is finished."""
-        if not self.is_finished:
-            return self.result().lazy()
-        options = self._options
-        note = self._final_blocks()
-        return shown(scan_final(self._view or self._folder, note), note.prefix, options.include, options.prefix)
-
-    def added_to(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Return the frame this run was made of, with the added columns; its own columns stay the very same."""
-        names = [self._options.prefix + name for name in added_schema(self._options.include)]
-        return frame.hstack(self.scan().select(name for name in names if name not in frame.columns).collect())
-
-    def errors(self) -> pl.DataFrame:
-        """Return the rows that did not succeed.
-
-        Returns
-        -------
-        pl.DataFrame
-            The columns of `result`, with ``code`` and ``message`` (with the prefix) in the place of ``error``.
-        """
-        error = pl.col(self._options.prefix + "error")
-        fields = [error.struct.field(name).alias(self._options.prefix + name) for name in ("code", "message")]
-        return (
-            self.scan()
-            .filter(error.is_not_null())
-            .select(pl.all().exclude(error.meta.output_name()), *fields)
-            .collect()
-        )
-
-    def raise_for_errors(self) -> None:
-        """Raise unless every row succeeded.
-
-        Raises
-        ------
-        RowsFailedError
-            With the counts by code; rows that are not finished count. The error holds the run.
-        """
-        told = self._failures()
-        if told is not None:
-            raise RowsFailedError(f"{told}. See run.errors()", self)
-
-    def explain(self, row: int | str) -> Explanation:
-        """Return all that is known of one row: its request, each submission of it, and the lines that came back.
-
-        Parameters
-        ----------
-        row
-            Its number from 0, or its custom_id.
-
-        Raises
-        ------
-        OptionError
-            There is no such row.
-        """
-        return explain(self._folder, self._view, self.result(), self._options.prefix, row)
-
-    def batches(self) -> pl.DataFrame:
-        """Return one row a submission: which part, which batch, where it stands, when.
-
-        Returns
-        -------
-        pl.DataFrame
-            ``part, attempt, submission: Int64``, ``batch_id, input_file_id, stage, status, reason: String``,
-            ``requests, bytes, tokens: Int64`` (tokens estimated), ``submitted_at, ended_at: Datetime`` (UTC).
-        """
-        return submissions(self._folder)
-
-    def warn_of_failures(self) -> None:
-        """Warn once, with the counts by code, when rows did not succeed."""
-        told = self._failures()
-        if told is not None:
-            warn(f"{told}. See their error column, or run.errors()")
-
-    def _failures(self) -> str | None:
-        """Return how many rows did not succeed, by code; None where all did."""
-        code = pl.col(self._options.prefix + "error").struct.field("code").alias("code")
-        counted = self.scan().select(code).drop_nulls().group_by("code").len()
-        codes = counted.sort("len", "code", descending=[True, False]).collect()
-        if not codes.height:
-            return None
-        counts = ", ".join(f"{count} {code}" for code, count in codes.rows())
-        return f"{codes['len'].sum()} of {self._rows} rows did not succeed: {counts}"
-
-    @property
-    def _is_whole(self) -> bool:
-        return not WHOLE.keys().isdisjoint(self._options.include)
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether every row has its outcome; as far as is known here, without asking the service."""
-        # Another process may have gone on with it since, by `retry`.
-        now = (generation_of(self._folder), self._folder.count_parts())
-        if self._finished != now:
-            states = part_states(self._folder)
-            is_live = any(state.is_live for state in states)
-            attempts = self._options.max_attempts
-            is_over = not is_live and (self._stop is not None or is_settled(self._folder, states, attempts))
-            self._finished = now if is_over else None
-        return self._finished is not None
-
-    @property
-    def _stop(self) -> StopRecord | None:
-        """Why the run submits no more, unless `retry` went on with it since."""
-        stop = read_stop(self._folder)
-        return stop if stop is not None and stop.generation == generation_of(self._folder) else None
-
-    @property
-    def _state(self) -> str:
-        if not self.is_finished:
-            return "running"
-        stop = self._stop
-        return "finished" if stop is None else "cancelled" if stop.reason == "cancelled" else "stopped"
-
-    def _status(self, seen: Pass) -> RunStatus:
-        if self.is_finished:
-            note = self._final_blocks()
-            counts, usage = note.counts, note.usage
-        else:
-            counts, usage = dict.fromkeys(OUTCOMES, 0), dict.fromkeys(TOKENS, 0)
-            with self._folder.assembling():
-                for block in blocks_so_far(self._folder, self._view, whole=False):
-                    tally(block, counts, usage)
-        statuses = self.batches()["status"].drop_nulls()
-        return RunStatus(
-            state=self._state,
-            rows=self._rows,
-            **counts,
-            batches=dict(statuses.value_counts(sort=True).rows()),
-            usage=usage,
-            cost=None,
-            waiting_for="" if self.is_finished else "; ".join(seen.waiting_for) or self._awaited(),
-            done=self.is_finished,
-        )
-
-    def _awaited(self) -> str:
-        holder = self._lease.holder()
-        return "its batches to end" if holder is None else str(holder)
 
 
 def differences(one: Account, other: Account) -> str:

@@ -198,12 +198,7 @@ def _read_remote(client: BatchClient, batch_id: str, found: Found, *, may_be_pen
     if blob and not (batch.output_file_id or batch.error_file_id):
         msg = f"the results of batch {batch_id} are in Blob storage: download {blob}, and pass the path of the file"
         raise ResultsError(msg)
-    if batch.output_file_id is None and batch.completed_requests:
-        msg = (
-            f"batch {batch_id} is {batch.status} with {batch.completed_requests} requests completed, and the service "
-            "names no output file: read it again later"
-        )
-        raise ResultsError(msg)
+    frames: list[pl.DataFrame] = []
     for kind, file_id, expected in (
         ("output", batch.output_file_id, True),
         ("error", batch.error_file_id, bool(batch.failed_requests)),
@@ -222,7 +217,16 @@ def _read_remote(client: BatchClient, batch_id: str, found: Found, *, may_be_pen
                 )
                 raise ResultsError(msg) from error
             handle.seek(0)
-            found.frames += _read_handle(handle, f"the {kind} file {file_id}", is_ours=True)
+            frames += _read_handle(handle, f"the {kind} file {file_id}", is_ours=True)
+    # Answers may stand in the error file; only where they stand nowhere is there a file still to come.
+    told = sum(frame.height for frame in frames)
+    if batch.output_file_id is None and told < batch.completed_requests:
+        msg = (
+            f"batch {batch_id} is {batch.status} with {batch.completed_requests} requests completed, and the service "
+            "names no output file: read it again later"
+        )
+        raise ResultsError(msg)
+    found.frames += frames
 
 
 def _settled(client: BatchClient, batch_id: str) -> RemoteBatch:

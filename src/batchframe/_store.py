@@ -62,7 +62,7 @@ class RunFolder:
         """
         try:
             data = (self.path / RECORD).read_bytes()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             msg = f"there is no run in {self.path}: it has no {RECORD}. bf.run(...) makes one"
             raise RunNotFoundError(msg) from None
         version = msgspec.json.decode(data, type=_Version).schema_version
@@ -200,12 +200,16 @@ class RunFolder:
         return self.part_path(number) / "input.jsonl"
 
     def parts(self) -> list[PartRecord]:
-        """Return the parts in the order of their numbers."""
+        """Return the parts in the order of their numbers; pieces that a crash left alone are none."""
         folder = self.path / "parts"
         if not folder.is_dir():
             return []
         found = [msgspec.json.decode(path.read_bytes(), type=PartRecord) for path in folder.glob("*/part.json")]
-        return sorted(found, key=lambda part: part.number)
+        siblings: dict[int | None, list[int]] = {}
+        for part in found:
+            siblings.setdefault(part.split_from, []).append(part.pieces)
+        whole = {source for source, pieces in siblings.items() if source is None or set(pieces) == {len(pieces)}}
+        return sorted((part for part in found if part.split_from in whole), key=lambda part: part.number)
 
     def count_parts(self) -> int:
         """Return how many parts there are: they grow more until the run is finished."""

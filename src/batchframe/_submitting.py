@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from batchframe import _lenient
-from batchframe._desk import NO_ROOM
 from batchframe._events import trigger
-from batchframe._exceptions import APICallError, InputFileRejectedError, RunError, ServiceError
+from batchframe._exceptions import APICallError, InputFileRejectedError, NoRoomError, RunError, ServiceError
+from batchframe._part_files import split_up
 from batchframe._stop import is_covered, read_stop
 from batchframe._types import SubmissionRecord
 
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 # A file in one of these states is still being looked at (Azure); no state at all, or another, is tried.
 _LOOKED_AT = frozenset({"pending", "running", "notrunning", "uploading"})
 _LOOK_SECONDS = 1_800
+_UNVALIDATED = frozenset({None, "validating"})
 
 
 class Submitter:
@@ -35,9 +35,9 @@ class Submitter:
         submission = self._desk.last(part)
         if submission is not None and submission.stage == "ended" and not submission.has_files:
             submission = None  # it came to nothing, and cost nothing: the file goes again
+        if (submission is None or submission.refused) and not self._has_room(part, seen):
+            return
         if submission is None:
-            if not self._has_room(part, seen):
-                return
             submission = SubmissionRecord(number=len(self._desk.submissions[part.number]))
             self._desk.submissions[part.number].append(submission)
             self._desk.move(part, submission, "written")
@@ -53,16 +53,48 @@ class Submitter:
             seen.waiting_for.append("what became of a create that got no answer")
 
     def _has_room(self, part: PartRecord, seen: Pass) -> bool:
-        in_flight = sum(self._desk.is_in_flight(other) for other in self._desk.parts)
-        limit = self._desk.settings.max_in_flight
-        if limit is not None and in_flight >= limit:
-            seen.waiting_for.append(f"one of {in_flight} batches in flight to end (limits.max_in_flight={limit})")
+        """Whether a batch may be created now; a part that is larger than the queue is split."""
+        flying = [found for found in self._all() if found.is_in_flight]
+        most = self._desk.settings.limits.max_in_flight
+        if most is not None and len(flying) >= most:
+            seen.waiting_for.append(f"one of {len(flying)} batches in flight to end (limits.max_in_flight={most})")
             return False
-        last = self._desk.last(part)
-        if in_flight and last is not None and _codes_of(last) & NO_ROOM:
-            seen.waiting_for.append("room in the queue of enqueued tokens")
+        admission, in_flight = self._desk.admission, self._desk.tokens_in_flight(part)
+        fresh = sum(found.status in _UNVALIDATED for found in flying)
+        window = admission.window(passed=self._passed())
+        if window is not None and fresh >= window:
+            seen.waiting_for.append(
+                f"the service to accept some of {fresh} batches, since its queue's limit is not known"
+            )
             return False
-        return True
+        verdict = admission.verdict(part.number, part.tokens, part.requests, in_flight)
+        if verdict == "submit" and seen.admitted and self._desk.others_tokens:
+            verdict = "wait"  # another run sees the same room at the same time: each takes a little of it
+        seen.admitted += verdict == "submit"
+        if verdict == "split":
+            self._split(part)
+        elif verdict == "wait":
+            limit = "" if admission.limit is None else f" (limit: {admission.limit:,})"
+            others = "" if in_flight else ", which others hold"
+            seen.waiting_for.append(f"room in the queue of enqueued tokens{limit}{others}")
+        return verdict == "submit"
+
+    def _passed(self) -> int:
+        """Return how many batches of this run the service has taken into its queue."""
+        return sum(one.batch_id is not None and one.status not in {*_UNVALIDATED, "failed"} for one in self._all())
+
+    def _all(self) -> list[SubmissionRecord]:
+        return [found for part in self._desk.parts for found in self._desk.submissions[part.number]]
+
+    def _split(self, part: PartRecord) -> None:
+        admission = self._desk.admission
+        pieces = 2 if admission.limit is None else -(-round(part.tokens * admission.scale) // admission.limit)
+        pieces = min(max(pieces, 2), part.requests)
+        split_up(self._folder, part, pieces)
+        self._desk.is_stale = True
+        self._desk.notice(
+            f"part {part.number} has about {part.tokens:,} tokens, more than the queue takes: it is split"
+        )
 
     def _upload(self, part: PartRecord, submission: SubmissionRecord) -> None:
         self._desk.move(part, submission, "uploading")
@@ -119,6 +151,7 @@ class Submitter:
             "batchframe_part": str(part.number),
             "batchframe_digest": part.digest,
             "batchframe_tokens": str(part.tokens),
+            "batchframe_model": self._desk.settings.model,
         }
         settings = self._desk.settings
         try:
@@ -137,6 +170,8 @@ class Submitter:
             elif error.is_transient:
                 submission.refused = True
                 self._desk.write(part, submission)
+                if isinstance(error, NoRoomError):
+                    self._desk.refused(part, str(error))
             else:
                 submission.reason = str(error)
                 self._desk.move(part, submission, "ended")
@@ -151,7 +186,3 @@ class Submitter:
 def _said(error: APICallError, at: dt.datetime) -> dict[str, Any]:
     what = {"call": error.call, "status_code": error.status_code, "code": error.code, "request_id": error.request_id}
     return {"at": at, **what, "message": str(error)}
-
-
-def _codes_of(submission: SubmissionRecord) -> set[str]:
-    return {code for _, code, _ in _lenient.batch_errors((submission.batch or {}).get("errors"))}

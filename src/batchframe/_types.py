@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime  # noqa: TC003  (msgspec reads the annotations at run time)
 from typing import Any, Literal
 
 import msgspec
+
+from batchframe._lenient import moment
 
 SCHEMA_VERSION = 1
 TERMINAL = frozenset({"completed", "failed", "expired", "cancelled"})
@@ -59,7 +60,8 @@ class Identity(msgspec.Struct, frozen=True):
     """What makes a run this run: the multiset of its request bodies, and where they are sent.
 
     ``digest`` is the sum modulo 2^128 of the first 128 bits of each body's BLAKE3 digest, in hex: it does not depend
-    on the order of the rows, and a body that occurs twice counts twice.
+    on the order of the rows, and a body that occurs twice counts twice, with ``dedupe`` once. Requests that another
+    run answers count like those that are sent: without ``reuse`` the run is the same.
     """
 
     digest: str
@@ -95,10 +97,14 @@ class PartRecord(msgspec.Struct):
     """``part.json``: which requests one input file holds.
 
     A first attempt holds ranges of rows, ``[block, start, stop]``; a retry or a split may hold any rows, by the
-    ``custom_id`` of their requests. ``digest`` is the order-free sum over its requests, as in `Identity`; ``tokens``
-    is an estimate. A part that was split is replaced by those that name it in ``split_from``; ``rejected`` are the
+    ``custom_id`` of their requests. One with both holds these requests, and they lie within these ranges. ``digest``
+    is the order-free sum over its requests, as in `Identity`; ``tokens`` is an estimate. A part that was split is
+    replaced by those that name it in ``split_from``, as soon as all ``pieces`` of them are there; ``rejected`` are the
     lines of it that are not sent again. ``generation`` counts what was asked for by `Run.retry`, ``attempt`` what went
     again by itself since.
+
+    A part with ``reused_from`` has no input file: its answers are copies of those that one batch of that run gave.
+    Its attempt is 0, it is downloaded from the beginning, and its requests are some of those within its ranges.
     """
 
     number: int
@@ -110,9 +116,11 @@ class PartRecord(msgspec.Struct):
     ranges: list[tuple[int, int, int]] | None = None
     custom_ids: list[str] | None = None
     split_from: int | None = None
+    pieces: int = 1
     retry_of: int | None = None
     generation: int = 0
     rejected: list[RejectedRequest] = []
+    reused_from: str | None = None
 
 
 class RetryRecord(msgspec.Struct):
@@ -164,6 +172,12 @@ class SubmissionRecord(msgspec.Struct):
     input_deleted_at: datetime | None = None
     cancel_asked_at: datetime | None = None
     output_expired_at: datetime | None = None
+    files_deleted_at: datetime | None = None
+
+    @property
+    def created_at(self) -> datetime | None:
+        """When the service made its batch, or else its input file."""
+        return moment((self.batch or {}).get("created_at")) or self.input_file_created_at
 
     @property
     def is_in_flight(self) -> bool:
@@ -174,39 +188,3 @@ class SubmissionRecord(msgspec.Struct):
     def has_files(self) -> bool:
         """Whether it ended as a batch whose result files can be fetched."""
         return self.batch_id is not None and self.status in {"completed", "expired", "cancelled"}
-
-
-@dataclass(frozen=True)
-class RunStatus:
-    """Where a run stands. The four counts are of rows, come from result lines, and sum to ``rows``.
-
-    Parameters
-    ----------
-    state
-        ``"running"``, or every row has its outcome: ``"finished"``; ``"cancelled"``; ``"stopped"``, where the pilot or
-        all of the first batches failed with one error, and the rest was not submitted.
-    rows, succeeded, failed, not_sent, pending
-        Rows by outcome.
-    batches
-        Batches by the service's status.
-    usage
-        Tokens of all answers read, by name.
-    cost
-        None: prices are not known in this version.
-    waiting_for
-        What the run waits for, in words; empty where it is finished.
-    done
-        Whether every row has its outcome.
-    """
-
-    state: str
-    rows: int
-    succeeded: int
-    failed: int
-    not_sent: int
-    pending: int
-    batches: dict[str, int]
-    usage: dict[str, int]
-    cost: float | None
-    waiting_for: str
-    done: bool

@@ -227,6 +227,7 @@ def emulator(dialect: DialectName = "openai", **settings: Any) -> Iterator[Emula
     **settings
         Fields of :class:`batchframe.emulator.Settings`, and the `upstream`, `upstream_key`, `concurrency` and
         `state_dir` of :func:`batchframe.emulator.serve`. By default a small batch ends within a second.
+        ``service="groq"`` speaks like another service with OpenAI's batch API: with its paths, limits and oddities.
 
     Yields
     ------

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -20,7 +21,7 @@ import pytest
 from starlette.testclient import TestClient
 
 import batchframe.emulator
-from batchframe.emulator import Settings, body_digest, create_app
+from batchframe.emulator import Settings, _server, body_digest, create_app
 from batchframe.testing import emulator
 
 from .conftest import body, create, ended, jsonl, request, upload, wait
@@ -269,6 +270,12 @@ def test_the_application_runs_under_another_server():
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_replies_are_not_held_back():
+    """Without the name of the protocol asyncio leaves Nagle's algorithm on: 40 ms for each reply of two pieces."""
+    with _server.listen("127.0.0.1", 0) as sock:
+        assert sock.proto == socket.IPPROTO_TCP
+
+
 def test_serve_says_its_url_and_ends_cleanly_on_ctrl_c():
     script = "import batchframe.emulator as e; e.serve(port=0)"
     with subprocess.Popen([sys.executable, "-W", "error", "-c", script], stderr=subprocess.PIPE, text=True) as process:

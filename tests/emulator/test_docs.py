@@ -3,48 +3,60 @@
 from __future__ import annotations
 
 import ast
+import functools
 from pathlib import Path
 from typing import get_args
 
 import pytest
 
+import test_quirks
 from batchframe.emulator._batch_faults import BatchKind
 from batchframe.emulator._faults import Kind
 from batchframe.emulator._file_faults import FileKind
 from batchframe.emulator._oddities import Oddity
 from batchframe.emulator._row_faults import RowKind
+from quirk_table import PAGE, ROWS
 
 TESTS = Path(__file__).parent
-PAGE = TESTS.parents[1] / "docs" / "emulator.md"
-
-
-def rows():
-    """Return the table's rows that are no headings: quirk, switch, test, seen."""
-    _, table = PAGE.read_text().split("| quirk | switch | test | seen |\n")
-    cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table.splitlines()[1:]]
-    return [row for row in cells if not row[0].startswith("**")]
-
-
-ROWS = rows()
 
 
 def kinds(method):
     """Return the kinds that the table switches on by a method."""
-    called = [ast.parse(switch.strip("`"), mode="eval").body for _, switch, _, _ in ROWS if switch != "always"]
+    called = [ast.parse(row.switch, mode="eval").body for row in ROWS if row.switch != "always"]
     position = 1 if method == "fault" else 0
     return {node.args[position].value for node in called if node.func.id == method}
 
 
-@pytest.mark.parametrize("row", ROWS, ids=[row[0] for row in ROWS])
+@pytest.mark.parametrize("row", ROWS, ids=[row.quirk for row in ROWS])
 def test_a_row(service, row):
-    assert len(row) == 4
-    _, switch, test, seen = row
-    if switch != "always":
+    if row.switch != "always":
         # The switch exists, with these options: it is thrown.
-        eval(f"service.{switch.strip('`')}", {"service": service})
-    file, name = test.strip("`").split("::")
+        eval(f"service.{row.switch}", {"service": service})
+    file, name = row.test.split("::")
     assert f"def {name}(" in (TESTS / file).read_text()
-    assert all(item.startswith(("10.", "pain ")) for item in seen.split(", "))
+    assert all(item.startswith(("10.", "pain ")) for item in row.seen)
+
+
+@functools.cache
+def client_tests(path):
+    """Return the tests of a module by name, with every text and every name that each uses or is parametrized by."""
+    tests = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)]
+    return {
+        test.name: {getattr(node, "value", None) or getattr(node, "id", None) for node in ast.walk(test)}
+        for test in tests
+    }
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[row.quirk for row in ROWS])
+def test_the_client_test_of_a_row(row):
+    """It exists, and throws this switch: it takes it from this very table, by the name of the quirk."""
+    file, name = row.client_test.split("::")
+    uses = client_tests(TESTS.parent / file)[name]
+    if name == "test_quirk":
+        assert row.quirk in {param.values[0] for param in test_quirks.QUIRKS}
+    elif row.switch != "always":
+        assert row.quirk in uses
+    assert row.switch == "always" or {"throw", "SWITCHES"} <= uses
 
 
 def test_every_kind_of_fault_and_every_oddity_has_a_row():
@@ -56,5 +68,5 @@ def test_every_kind_of_fault_and_every_oddity_has_a_row():
 
 
 def test_every_quirk_of_the_reference_has_a_row():
-    seen = {item for row in ROWS for item in row[3].split(", ")}
+    seen = {item for row in ROWS for item in row.seen}
     assert {f"10.{number}" for number in range(1, 22)} <= seen

@@ -9,7 +9,7 @@ import urllib.request
 import openai
 import pytest
 
-from .conftest import create, jsonl, request, upload
+from .conftest import create, jsonl, request, upload, wait
 
 LINE = jsonl(request("a"))
 
@@ -38,7 +38,13 @@ def test_expires_after(client):
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("input.json", LINE), ("input.jsonl", b""), ("input.jsonl", b"garbage\n"), ("input.jsonl", b"[]\n")],
+    [
+        ("input.json", LINE),
+        ("input.jsonl", b""),
+        ("input.jsonl", b"garbage\n"),
+        ("input.jsonl", b"[]\n"),
+        ("upload", b"garbage\n"),
+    ],
 )
 def test_what_is_no_batch_file_is_refused(client, name, content):
     with pytest.raises(openai.BadRequestError) as refused:
@@ -49,6 +55,13 @@ def test_what_is_no_batch_file_is_refused(client, name, content):
         "param": None,
         "code": None,
     }
+
+
+def test_a_name_without_an_extension_passes(client):
+    # What the SDK calls bytes, and anything else that has no name.
+    file = client.files.create(file=LINE, purpose="batch")
+    assert (file.filename, file.status) == ("upload", "processed")
+    assert wait(client, create(client, file.id).id).status == "completed"
 
 
 def test_other_purposes_take_any_file(client):

@@ -14,6 +14,8 @@ import batchframe as bf
 from batchframe.cli import _show
 from batchframe.cli._guard import Detached, Exit, tell
 
+# The emulator's; its extra may be missing.
+SERVICES = ["groq", "together", "dashscope", "siliconflow", "moonshot", "zhipu", "nebius", "doubleword", "parasail"]
 _PROGRESS = click.option("--progress/--no-progress", default=None, help="Show progress; by default on terminals.")
 
 
@@ -74,8 +76,12 @@ def _params(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> d
               help="Request parameter, as JSON or text: temperature=0. May be repeated.")  # fmt: skip
 @click.option("--custom-id", help="Column with the ids of the requests.")
 @click.option("--prefix", help="Put before the name of every added column.")
-@click.option("--include", multiple=True, help="Extra column: model, request_id, batch_id, raw. May be repeated.")
+@click.option(
+    "--include", multiple=True, help="Extra column: model, request_id, batch_id, reused, raw. May be repeated."
+)
 @click.option("--on-null", metavar="[skip|render|raise]", help="What to do with rows that have a null in the prompt.")
+@click.option("--dedupe", is_flag=True, default=None, help="Send equal requests once, for all rows that ask the same.")
+@click.option("--reuse", metavar="RUN_DIR|all", help="Take the answers that this run, or any of the account, has.")
 @click.option("--name", help="Part of the run's id: another name asks for fresh answers.")
 @click.option("--pilot", type=int, help="Submit the first so many rows alone; stop when all of them fail.")
 @click.option("--run-dir", help="Folder of the run.  [default: a folder in $BATCHFRAME_HOME or .batchframe]")
@@ -151,6 +157,30 @@ def cancel(run_dir: str) -> Exit:
     status = opened.cancel()
     _show.show_status(opened, status)
     return Exit.DONE if status.done else Exit.STILL_RUNNING
+
+
+@group.command()
+@click.argument("run_dir")
+def cleanup(run_dir: str) -> None:
+    """Delete the files that the run in the folder RUN_DIR has at the service, and no others."""
+    click.echo(f"{bf.open_run(run_dir).cleanup()} files deleted at the service")
+
+
+@group.command()
+@click.argument("run_dir")
+def delete(run_dir: str) -> None:
+    """Delete the folder RUN_DIR of a run on this machine; refused while its batches may be running."""
+    bf.open_run(run_dir).delete()
+    click.echo(f"{run_dir} deleted")
+
+
+@group.command()
+@click.option("--root", help="Folder of runs.  [default: $BATCHFRAME_HOME or .batchframe]")
+def runs(root: str | None) -> None:
+    """Show the runs on this machine, the newest first."""
+    found = bf.list_runs(root)
+    when = pl.col("created_at").dt.strftime("%Y-%m-%d %H:%M")
+    _show.show_frame(found.select("path", when, "state", "rows", "pending", "model", "name"), whole=True)
 
 
 @group.command()
@@ -245,6 +275,7 @@ def demo(rows: int | None, base_url: str | None, *, progress: bool) -> None:
     show_default=True,
     help="The service to speak like.",
 )
+@click.option("--service", type=click.Choice(SERVICES), help="Another service that has OpenAI's batch API.")
 @click.option("--upstream", metavar="URL", help="Have each request answered by this OpenAI-compatible server.")
 @click.option("--upstream-key", envvar="BATCHFRAME_UPSTREAM_KEY", help="Its key; better in BATCHFRAME_UPSTREAM_KEY.")
 @click.option(
@@ -259,14 +290,16 @@ def demo(rows: int | None, base_url: str | None, *, progress: bool) -> None:
     type=click.Path(file_okay=False),
     help="Keep files, batches and results here, and go on with them at the next start.",
 )
-def emulator(port: int, host: str, dialect: Literal["openai", "azure", "azure-v1"], **backing: Any) -> None:
+def emulator(
+    port: int, host: str, dialect: Literal["openai", "azure", "azure-v1"], service: Any, **backing: Any
+) -> None:
     """Serve a local batch service that speaks OpenAI's or Azure's dialect, until interrupted.
 
-    Use it with OPENAI_BASE_URL=http://127.0.0.1:8080/v1 and any OPENAI_API_KEY.
+    Use it with OPENAI_BASE_URL=http://127.0.0.1:8080/v1 (as it says when it starts) and any OPENAI_API_KEY.
     """
     from batchframe.emulator import Settings, serve  # noqa: PLC0415  (needs the extra emulator)
 
     try:
-        serve(host, port, Settings(dialect=dialect), **backing)
+        serve(host, port, Settings(dialect=dialect, service=service), **backing)
     except (ValueError, RuntimeError) as error:
         raise click.ClickException(str(error)) from error

@@ -7,24 +7,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from batchframe.emulator import _errors as errors
+from batchframe.emulator._dialects import ENDPOINTS
 
 if TYPE_CHECKING:
     from batchframe.emulator._dialects import Dialect
 
-# Source: the `endpoint` of openai.types.batch_create_params (3.54.0).
-ENDPOINTS = (
-    "/v1/responses",
-    "/v1/chat/completions",
-    "/v1/embeddings",
-    "/v1/completions",
-    "/v1/moderations",
-    "/v1/images/generations",
-    "/v1/images/edits",
-    "/v1/videos",
-)
 EXECUTED_ENDPOINTS = ENDPOINTS[:5]
 TERMINAL = frozenset({"failed", "completed", "expired", "cancelled"})
-WINDOW = "24h"
 _PARAMETERS = ("input_file_id", "endpoint", "completion_window", "metadata", "output_expires_after")
 _METADATA_PAIRS, _METADATA_KEY, _METADATA_VALUE = 16, 64, 512
 
@@ -90,21 +79,22 @@ def check_create(body: Any, dialect: Dialect, *, executes_all: bool = False) -> 
     if dialect.is_azure and ("input_blob" in body or "output_folder" in body):
         raise errors.not_emulated("batches in Blob storage")
     for name in body:
-        if name not in _PARAMETERS:
+        if name not in _PARAMETERS and name not in dialect.parameters:
             raise errors.unknown(name)
     for name in _PARAMETERS[:3]:
         if name not in body:
             raise errors.missing(name)
         if not isinstance(body[name], str):
             raise errors.wrong_type(name, "a string", body[name])
-    endpoint = body["endpoint"]
-    if dialect.is_azure:
-        # Both spellings are in the documents: with and without the version.
-        endpoint = "/v1" + endpoint.removeprefix("/v1")
-    if endpoint not in ENDPOINTS:
-        raise errors.wrong_value("endpoint", body["endpoint"], ENDPOINTS)
-    if body["completion_window"] != WINDOW and not dialect.is_azure:
-        raise errors.wrong_value("completion_window", body["completion_window"], [WINDOW])
+    endpoint = dialect.endpoints.get(body["endpoint"])
+    if endpoint is None:
+        supported = ENDPOINTS if dialect.is_azure else dialect.endpoints
+        raise errors.wrong_value("endpoint", body["endpoint"], supported)
+    if body["completion_window"] not in dialect.windows and not dialect.is_azure:
+        raise errors.wrong_value("completion_window", body["completion_window"], dialect.windows)
+    for name in dialect.parameters:
+        if not isinstance(body.get(name, True), bool):
+            raise errors.wrong_type(name, "a boolean", body[name])
     check_metadata(body.get("metadata"))
     expires_after = body.get("output_expires_after")
     if expires_after is not None:

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from batchframe.emulator._row_faults import RowFault
 
 CHAT = "/v1/chat/completions"
-_VERSION = "/v1"
 
 
 class Endpoint(NamedTuple):
@@ -124,11 +123,6 @@ ENDPOINTS = {
         ),
     )
 }
-
-
-def endpoint_of(url: str) -> Endpoint:
-    """Return the endpoint of a url that has passed its check; Azure's may go without the version."""
-    return ENDPOINTS[url if url in ENDPOINTS else _VERSION + url]
 
 
 def answer(body: dict[str, Any], *, created: int = 0, endpoint: str = CHAT) -> dict[str, Any]:

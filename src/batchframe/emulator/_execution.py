@@ -13,13 +13,14 @@ from batchframe.emulator import _azure_lines as azure_lines
 from batchframe.emulator import _resuming as resuming
 from batchframe.emulator import _row_effects as effects
 from batchframe.emulator._completions import Response, ResultLine
-from batchframe.emulator._endpoints import endpoint_of
+from batchframe.emulator._endpoints import ENDPOINTS
 from batchframe.emulator._errors import ApiError
 from batchframe.emulator._ledger import Ledger, canonical, record
 from batchframe.emulator._results import ResultFile
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Iterable
     from pathlib import Path
 
     from batchframe.emulator._dialects import Dialect
@@ -53,8 +54,13 @@ class Execution:
         faults: RowFaults,
         model: Model,
         dialect: Dialect,
+        bad_lines: Iterable[int | None] = (),
     ) -> None:
         self._model = model
+        self._dialect = dialect
+        # Numbers of lines that are left out; the others have been executed, or will be.
+        self._bad_lines = frozenset(bad_lines)
+        self._lines_read = 0
         self._is_azure = dialect.is_azure
         self._encode = (
             partial(azure_lines.encode, has_details=not dialect.is_old_object) if dialect.is_azure else _encode
@@ -125,6 +131,9 @@ class Execution:
 
     def _next(self) -> bytes | None:
         while line := self._source.readline():
+            self._lines_read += 1
+            if self._lines_read in self._bad_lines:
+                continue
             if not line.isspace() and not (self._known and _decode(line)["custom_id"] in self._known):
                 return line
         return None
@@ -151,10 +160,14 @@ class Execution:
         self._output_tokens += used.output
         self._reasoning_tokens += used.reasoning
 
+    def _path(self, url: str) -> str:
+        """Return the endpoint that a line means."""
+        return self._dialect.endpoints.get(url, url)
+
     def _execute(self, line: bytes, now: int, position: int) -> _Row:
         request = _decode(line)
         custom_id, body = request["custom_id"], request["body"]
-        endpoint = endpoint_of(request["url"])
+        endpoint = ENDPOINTS[self._path(request["url"])]
         digest = hashlib.sha256(canonical(body)).digest()
         hits: list[RowFault] = []
         if self._faults.waiting:
@@ -178,13 +191,13 @@ class Execution:
         ids = f"{self._random.getrandbits(256):064x}"
         status, content = (200, answer) if refusal is None else refusal
         result = ResultLine(f"batch_req_{ids[32:]}", custom_id, Response(status, ids[:32], content), None)
+        is_failed = answer is None and not self._dialect.fails_into_output
         if hits:
-            for made, in_output in effects.lines(result, hits, in_output=answer is not None, encode=self._encode):
+            for made, in_output in effects.lines(result, hits, in_output=not is_failed, encode=self._encode):
                 self._write(made, in_output=in_output)
-            is_failed = effects.counts_as_failed(status, hits)
+            is_failed = is_failed and effects.counts_as_failed(status, hits)
         else:
-            self._write(result, in_output=answer is not None)
-            is_failed = answer is None
+            self._write(result, in_output=not is_failed)
         packed = record(digest, custom_id, billed=answer is not None) if is_executed else None
         return _Row(packed, is_failed, answer is not None)
 

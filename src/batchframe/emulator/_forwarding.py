@@ -61,7 +61,7 @@ class Forwarding(Execution):
         while (raw := super()._next()) is not None:
             line = _decode(raw)
             try:
-                reply = await self._upstream.post(line.url, bytes(line.body), self._stopped)
+                reply = await self._upstream.post(self._path(line.url), bytes(line.body), self._stopped)
             except StoppedError:
                 self._given_up.append(raw)
                 return
@@ -84,13 +84,14 @@ class Forwarding(Execution):
         else:
             error = {"code": "upstream_unreachable", "message": f"The upstream did not reply: {reply.body}"}
             result = ResultLine(f"batch_req_{ids[32:]}", line.custom_id, None, error)
-        self._write(result, in_output=reply.is_answer)
+        is_failed = not (reply.is_answer or self._dialect.fails_into_output)
+        self._write(result, in_output=not is_failed)
         self.flush()
         if reply.is_answer:
             self._count(reply.body)
         self.done += 1
-        self.completed += reply.is_answer
-        self.failed += not reply.is_answer
+        self.completed += not is_failed
+        self.failed += is_failed
 
 
 def _encode_azure(line: ResultLine) -> bytes:

@@ -5,8 +5,20 @@ from __future__ import annotations
 import random
 import string
 import uuid
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _BASE62 = string.digits + string.ascii_letters
+# Crockford's, in lower case, as in ULIDs.
+_BASE32 = "0123456789abcdefghjkmnpqrstvwxyz"
+_DRAWS: dict[str, Callable[[random.Random], str]] = {
+    "base62": lambda source: "".join(source.choices(_BASE62, k=24)),
+    "base32": lambda source: "".join(source.choices(_BASE32, k=23)),
+    "hex": lambda source: f"{source.getrandbits(128):032x}",
+    "uuid": lambda source: str(uuid.UUID(int=source.getrandbits(128))),
+}
 
 
 class Ids:
@@ -15,14 +27,7 @@ class Ids:
     def __init__(self, seed: int | None) -> None:
         self.random = random.Random(seed)  # noqa: S311 - names, not secrets
 
-    def file(self, *, is_azure: bool = False, is_output: bool = False) -> str:
-        """Draw the id of a file."""
-        if is_azure:
-            drawn = uuid.UUID(int=self.random.getrandbits(128))
-            return f"file-{drawn if is_output else drawn.hex}"
-        return "file-" + "".join(self.random.choices(_BASE62, k=24))
-
-    def batch(self, *, is_azure: bool = False) -> str:
-        """Draw the id of a batch."""
-        drawn = uuid.UUID(int=self.random.getrandbits(128))
-        return f"batch_{drawn if is_azure else drawn.hex}"
+    def draw(self, form: str) -> str:
+        """Draw an id of a form: ``file-{hex}``."""
+        head, _, kind = form.rstrip("}").partition("{")
+        return head + _DRAWS[kind](self.random)

@@ -62,7 +62,7 @@ def _file(
 ) -> File:
     now = int(time.time())
     return File(
-        id=service.ids.file(is_azure=service.settings.speaks.is_azure, is_output=is_output),
+        id=service.ids.draw(service.settings.speaks.output_id if is_output else service.settings.speaks.file_id),
         bytes=path.stat().st_size,
         created_at=now,
         expires_at=None if life_seconds is None else now + life_seconds,

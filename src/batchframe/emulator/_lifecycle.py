@@ -11,7 +11,7 @@ import shutil
 import time
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
-from batchframe.emulator._batches import TERMINAL, WINDOW, Batch, Errors, LineError
+from batchframe.emulator._batches import TERMINAL, Batch, Errors, LineError
 from batchframe.emulator._errors import ApiError
 from batchframe.emulator._execution import Execution, usage_object
 from batchframe.emulator._forwarding import Forwarding
@@ -52,8 +52,10 @@ class Job:
         life_seconds: int | None,
         troubles: Troubles,
         owner: str,
+        deletes_input: bool,
     ) -> None:
         self.owner = owner
+        self.deletes_input = deletes_input
         self.enqueued: tuple[str, int] | None = None
         self.batch = batch
         self.troubles = troubles
@@ -102,6 +104,9 @@ class Job:
             self._fail([LineError("emulator_error", f"{type(exc).__name__}: {exc}")])
         finally:
             if self.batch.status in TERMINAL:
+                if self.deletes_input:
+                    with contextlib.suppress(ApiError):
+                        service.files.delete(self.batch.input_file_id, self.owner)
                 service.state.keep(self)
                 self.clean()
             service.dequeue(self)
@@ -141,27 +146,36 @@ class Job:
             if isinstance(source, LineError):
                 self._fail([source])
                 return False
-            is_forwarded = service.upstream is not None
-            work = functools.partial(
-                validate, source, batch.endpoint, service.settings, service.abort, is_forwarded=is_forwarded
-            )
-            validation = await service.in_thread(work)
-            refused = None if validation.errors else service.enqueue(self, validation)
-            if refused is not None:
-                validation.errors.append(refused)
-            if not validation.errors:
-                self._accept(service, source, validation)
-            else:
-                source.close()
+            # Open until it is the execution's: whatever happens meanwhile, a reset of the service among it.
+            with contextlib.ExitStack() as opened:
+                opened.callback(source.close)
+                validation = await self._looked_through(service, source)
+                if not validation.errors:
+                    opened.pop_all()
+                    self._accept(service, source, validation)
                 # Cancelled meanwhile: that word stands, whatever was found.
-                if self.stop is None:
+                elif self.stop is None:
                     self._fail(validation.errors)
                     return False
         return True
 
+    async def _looked_through(self, service: Service, source: BinaryIO) -> Validation:
+        """Validate the input file, and hold its tokens when it is good."""
+        batch, settings = self.batch, service.settings
+        is_forwarded = service.upstream is not None
+        work = functools.partial(validate, source, batch.endpoint, settings, service.abort, is_forwarded=is_forwarded)
+        validation = await service.in_thread(work)
+        # Beyond the length of the list nobody knows what else is bad.
+        if settings.speaks.skips_bad_lines and 0 < len(validation.errors) < settings.max_errors:
+            batch.errors, validation = Errors(data=validation.errors), validation.without_bad_lines()
+        refused = None if validation.errors else service.enqueue(self, validation)
+        if refused is not None:
+            validation.errors.append(refused)
+        return validation
+
     def _open(self, service: Service) -> BinaryIO | LineError:
         file_id, window = self.batch.input_file_id, self.batch.completion_window
-        if window != WINDOW:
+        if window not in service.settings.speaks.windows:
             return refusal("window", is_azure=True, value=window)
         try:
             file = service.files.get(file_id, self.owner)
@@ -195,6 +209,7 @@ class Job:
             faults=service.row_faults,
             model=model,
             dialect=service.settings.speaks,
+            bad_lines=[] if self.batch.errors is None else [error.line for error in self.batch.errors.data],
         )
         self.batch.model = model.snapshot if upstream is None else name or None
         self._count(self._execution)

@@ -22,7 +22,7 @@ class Quota:
 
     def enter(self, owner: str, model: str, tokens: int, settings: Settings) -> LineError | None:
         """Hold the tokens of a batch, or say why not."""
-        limit = settings.enqueued_token_limits.get(model, settings.enqueued_token_limit)
+        limit = settings.token_limit(model)
         if limit is None or self._held[owner, model] + tokens <= limit:
             self.hold(owner, model, tokens)
             return None

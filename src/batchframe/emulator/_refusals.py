@@ -43,6 +43,9 @@ OPENAI = {
     "prompt": Wording("invalid_request", "Prompt parameter is required.", "body.prompt"),
     # Seen for chat completions.
     "stream": Wording("streaming_unsupported", "{value}: Streaming is not supported in the Batch API.", "body.stream"),
+    # That it must be so is documented; code and sentence are not.
+    "last_message": Wording("invalid_request", "The last message must be the user's.", "body.messages"),
+    "too_large": Wording("invalid_request", "The input file has more than {value} bytes."),
     # Code and sentence are unverified; the limit is documented.
     "too_many_inputs": Wording(
         "batch_input_limit_exceeded",

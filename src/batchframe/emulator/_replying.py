@@ -78,26 +78,32 @@ def page(
     absent: Any,
     show: Callable[[T], Any] = lambda item: item,
     key: str = "data",
+    is_by_cursor: bool = False,
 ) -> Response:
     """Reply with the page of `items` that the query asks for.
 
     `absent` makes the error for an unknown ``after``, `show` an item's object; `key` names the list in the reply.
+    `is_by_cursor`: ``cursor`` is what is asked for in the place of ``after``, and comes with the page before.
     """
     limit = _limit(request, default, most)
-    after = request.query_params.get("after")
+    after = request.query_params.get("cursor" if is_by_cursor else "after")
     start = 0
     if after:
         start = next((position + 1 for position, item in enumerate(items) if item.id == after), 0)
         if not start:
             raise absent(after)
     data = items[start : start + limit]
+    has_more = start + limit < len(items)
+    if is_by_cursor:
+        cursor = data[-1].id if has_more else None
+        return reply({"object": "list", key: [show(item) for item in data], "paging": {"next_cursor": cursor}})
     return reply(
         {
             "object": "list",
             key: [show(item) for item in data],
             "first_id": data[0].id if data else None,
             "last_id": data[-1].id if data else None,
-            "has_more": start + limit < len(items),
+            "has_more": has_more,
         }
     )
 

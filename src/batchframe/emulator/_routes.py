@@ -10,9 +10,10 @@ from batchframe.emulator import _control as control
 from batchframe.emulator import _errors as errors
 from batchframe.emulator import _views as views
 from batchframe.emulator._access import admit
-from batchframe.emulator._dialects import DIALECTS, Dialect
+from batchframe.emulator._dialects import DIALECTS
 from batchframe.emulator._disturbance import View, disturbed
 from batchframe.emulator._replying import service_of
+from batchframe.emulator._services import SERVICES
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -55,10 +56,11 @@ NOT_EMULATED = (
 def routes() -> list[Route]:
     """Build the route table; the last route takes what no other did."""
     table, paths = [], []
-    for dialect in DIALECTS.values():
+    prefixes = dict.fromkeys(dialect.prefix for dialect in (*DIALECTS.values(), *SERVICES.values()))
+    for prefix in prefixes:
         for method, path, call, view in CALLS:
-            table.append(_route(method, dialect.prefix + path, dialect, (call, view)))
-            paths.append(dialect.prefix + path)
+            table.append(_route(method, path, prefix, (call, view)))
+            paths.append(prefix + path)
     table += [Route(path, view, methods=list(methods)) for path, methods, view in CONTROL]
     paths += [path for path, _, _ in CONTROL]
     # Methods of known paths that no route took, then all other paths.
@@ -68,12 +70,12 @@ def routes() -> list[Route]:
     return table
 
 
-def _route(method: str, path: str, dialect: Dialect, target: tuple[Call, View]) -> Route:
+def _route(method: str, path: str, prefix: str, target: tuple[Call, View]) -> Route:
     call, view = target
 
     async def answer(request: Request) -> Response:
         service = service_of(request)
-        if service.settings.dialect != dialect.name:
+        if service.settings.speaks.prefix != prefix:
             return await _unknown(request)
         service.calls[call] += 1
         fault = service.faults.take(call)
@@ -86,7 +88,7 @@ def _route(method: str, path: str, dialect: Dialect, target: tuple[Call, View]) 
         admit(request, service_of(request).settings)
         return await view(request)
 
-    return Route(path, answer, methods=[method])
+    return Route(prefix + path, answer, methods=[method])
 
 
 async def _wrong_method(request: Request) -> Response:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from batchframe.emulator import _errors as errors
 from batchframe.emulator._backing import Backing
 from batchframe.emulator._batches import TERMINAL, Batch, check_create
+from batchframe.emulator._dialects import DAY_SECONDS
 from batchframe.emulator._dues import Dues
 from batchframe.emulator._faults import Faults
 from batchframe.emulator._ids import Ids
@@ -168,29 +169,30 @@ class Service:
                 raise errors.ApiError(refused.message, code=refused.code)
             enqueued = validation.model or "", validation.tokens
         now = time.time()
+        ends_at = now + (self.settings.window_seconds or dialect.windows.get(body["completion_window"], DAY_SECONDS))
         while self._created and self._created[0] <= now - _HOUR:
             self._created.popleft()
         if len(self._created) >= self.settings.batches_per_hour and not dialect.is_azure:
             raise errors.too_many_batches(self.settings.batches_per_hour, self.settings.organization)
         self._created.append(now)
         batch = Batch(
-            id=self.ids.batch(is_azure=dialect.is_azure),
+            id=self.ids.draw(dialect.batch_id),
             endpoint=body["endpoint"],
             input_file_id=body["input_file_id"],
             completion_window=body["completion_window"],
             created_at=int(now),
-            expires_at=int(now + self.settings.window_seconds),
+            expires_at=int(ends_at),
             metadata=body.get("metadata"),
         )
-        expires_after = body.get("output_expires_after")
         job = Job(
             batch,
             folder=self.state.work_folder(batch.id),
             order=random.Random(self.ids.random.getrandbits(64)),  # noqa: S311 - an order, not a secret
-            deadline=now + self.settings.window_seconds if dialect.expires else math.inf,
-            life_seconds=expires_after["seconds"] if expires_after else None,
+            deadline=ends_at if dialect.expires else math.inf,
+            life_seconds=(body.get("output_expires_after") or {}).get("seconds"),
             troubles=Troubles(self.batch_faults.take()),
             owner=owner,
+            deletes_input=body.get("auto_delete_input_file", dialect.deletes_input),
         )
         job.enqueued = enqueued
         self._run(job)
@@ -208,6 +210,7 @@ class Service:
             life_seconds=record.life_seconds,
             troubles=Troubles(),
             owner=record.owner,
+            deletes_input=record.deletes_input,
         )
         job.stop = record.stop
         if batch.status in TERMINAL:

@@ -8,6 +8,7 @@ import msgspec
 
 from batchframe.emulator._dialects import DIALECTS, Dialect, DialectName
 from batchframe.emulator._oddities import AZURE_ODDITIES, Oddity
+from batchframe.emulator._services import SERVICES, ServiceName
 
 Progression = Literal["instant", "timed", "stepped"]
 
@@ -29,6 +30,8 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
     """The settings of one emulator; every one of them can be changed while it runs."""
 
     dialect: DialectName = "openai"
+    service: ServiceName | None = None
+    """Another service that has OpenAI's batch API, with its paths, limits and oddities."""
     progression: Progression = "timed"
     """``timed`` by the clock, ``stepped`` by ``POST /_emulator/step``, ``instant`` as fast as the work goes."""
     seconds: Seconds = Seconds()
@@ -56,19 +59,20 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
     isolate: Literal["project", "key"] | None = None
     """Whose files and batches a caller sees: those of its ``OpenAI-Project`` or of its key; None: all."""
     organization: str = "org-emulator"
-    window_seconds: float = 86_400.0
-    """When an unfinished batch expires, counted from its creation."""
+    window_seconds: float | None = None
+    """When an unfinished batch expires, counted from its creation; None: after its completion window."""
     max_requests: int | None = None
-    """None takes the dialect's: 50,000, and 100,000 for Azure."""
-    max_file_bytes: int = 209_715_200
-    """"200 MB" in the service's words; read as 200 MiB, the larger meaning, so that nothing is refused too early."""
+    """None takes the service's: 50,000, and 100,000 for Azure."""
+    max_file_bytes: int | None = None
+    """None takes the service's: "200 MB" in its words, read as 200 MiB."""
     max_errors: int = 100
     """Length at which the list of validation errors ends. The service's own cap is not documented."""
     batches_per_hour: int = 2000
     storage_bytes: int | None = None
     """The room for files; None: no end of it."""
     enqueued_token_limit: int | None = None
-    """Tokens of one model that may be enqueued, counted as in the usage of the answers; None: any number."""
+    """Tokens of one model that may be enqueued, counted as in the usage of the answers; None: as many as the service
+    takes, which for most is any number."""
     enqueued_token_limits: dict[str, int] = {}
     """The same for models, or deployments, by name."""
     over_limit_at: Literal["validation", "create"] = "validation"
@@ -82,20 +86,40 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
     oddities: tuple[Oddity, ...] | Literal["all"] = ()
     """Spellings of the batch object, by name; ``"all"``: those of Azure's documents together."""
 
+    def __post_init__(self) -> None:
+        """Refuse what contradicts itself."""
+        if self.service is not None and self.dialect != "openai":
+            raise ValueError(f"the service {self.service!r} speaks the dialect 'openai', not {self.dialect!r}")
+
     @property
     def speaks(self) -> Dialect:
-        """The dialect's facts."""
-        return DIALECTS[self.dialect]
+        """The facts of the service that is spoken like."""
+        return DIALECTS[self.dialect] if self.service is None else SERVICES[self.service]
+
+    @property
+    def most_requests(self) -> int:
+        """How many requests a file may hold."""
+        return self.max_requests or self.speaks.max_requests
+
+    @property
+    def most_file_bytes(self) -> int:
+        """How large a file may be."""
+        return self.speaks.max_file_bytes if self.max_file_bytes is None else self.max_file_bytes
 
     @property
     def limits_tokens(self) -> bool:
         """Whether enqueued tokens have to be counted."""
-        return self.enqueued_token_limit is not None or bool(self.enqueued_token_limits)
+        return self.token_limit() is not None or bool(self.enqueued_token_limits)
+
+    def token_limit(self, model: str = "") -> int | None:
+        """Return how many tokens of a model may be enqueued."""
+        limit = self.enqueued_token_limit
+        return self.enqueued_token_limits.get(model, self.speaks.enqueued_tokens if limit is None else limit)
 
     @property
     def chosen_oddities(self) -> tuple[Oddity, ...]:
         """The oddities by name."""
-        return AZURE_ODDITIES if self.oddities == "all" else self.oddities
+        return (*self.speaks.oddities, *(AZURE_ODDITIES if self.oddities == "all" else self.oddities))
 
 
 def changed(settings: Settings, changes: dict[str, Any]) -> Settings:

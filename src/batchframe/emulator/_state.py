@@ -44,6 +44,7 @@ class BatchRecord(msgspec.Struct):
     """None: it does not expire."""
     life_seconds: int | None
     stop: Literal["cancel", "expire"] | None
+    deletes_input: bool = False
 
 
 class State:
@@ -83,7 +84,7 @@ class State:
         if self.is_kept:
             number = self._batches.number(job.id)
             deadline = None if job.deadline == math.inf else job.deadline
-            record = BatchRecord(number, job.batch, job.owner, deadline, job.life_seconds, job.stop)
+            record = BatchRecord(number, job.batch, job.owner, deadline, job.life_seconds, job.stop, job.deletes_input)
             self._batches.write(job.id, record)
 
     def handed_over(self, path: Path) -> Path:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import msgspec
 
 from batchframe.emulator import _tokens as tokens
-from batchframe.emulator._endpoints import endpoint_of
+from batchframe.emulator._endpoints import ENDPOINTS
 from batchframe.emulator._model_table import known
 from batchframe.emulator._refusals import refusal
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 _REQUIRED = ("custom_id", "method", "url", "body")
 # Azure reads from the file which of these is meant, whatever the batch says.
-_INTERCHANGEABLE = ("/chat/completions", "/responses")
+_INTERCHANGEABLE = ("/v1/chat/completions", "/v1/responses")
 # Over all requests of a batch for embeddings.
 _MOST_INPUTS = 50_000
 _BOM = b"\xef\xbb\xbf"
@@ -37,17 +38,20 @@ class Validation(NamedTuple):
     tokens: int = 0
     """What is enqueued; counted only when there is a limit."""
 
+    def without_bad_lines(self) -> Validation:
+        """Return what is left when the lines with errors are left out; itself, when that is nothing."""
+        left = self.requests - len(self.errors)
+        if not left or any(error.line is None for error in self.errors):
+            return self
+        return self._replace(requests=left, errors=[])
+
 
 def model_behind(name: str, settings: Settings) -> str | None:
     """Return the model a line's ``model`` stands for: itself, or that of an Azure deployment; None: unknown."""
     if settings.speaks.is_azure and settings.deployments:
         return settings.deployments.get(name)
-    return name if known(name) is not None or name in settings.models else None
-
-
-def normalised(url: str, settings: Settings) -> str:
-    """Return what has to be equal of a url and an endpoint: OpenAI all of it; Azure without ``/v1``."""
-    return url.removeprefix("/v1") if settings.speaks.is_azure else url
+    is_known = name in settings.speaks.models if settings.speaks.models else known(name) is not None
+    return name if is_known or name in settings.models else None
 
 
 def validate(
@@ -58,22 +62,26 @@ def validate(
     When the requests are forwarded, what stands in their bodies is the upstream's business.
     """
     checks = _Checks(endpoint, settings, is_forwarded=is_forwarded)
-    is_azure = settings.speaks.is_azure
-    most = settings.max_requests or settings.speaks.max_requests
+    is_azure, codes = settings.speaks.is_azure, settings.speaks.codes
+    most, most_bytes = checks.most_requests, checks.most_bytes
     errors: list[LineError] = []
-    requests = 0
+    requests = size_bytes = 0
     for number, line in enumerate(file, 1):
         if line.isspace():
             continue
         if is_azure and number == 1 and line.startswith(_BOM):
             return Validation(0, None, [refusal("byte_order_mark", is_azure=True)])
         requests += 1
+        size_bytes += len(line)
+        if size_bytes > most_bytes:
+            return Validation(requests, checks.model, [refusal("too_large", is_azure=is_azure, value=most_bytes)])
         if requests > most:
             return Validation(requests, checks.model, [refusal("too_many", is_azure=is_azure, value=most)])
         found = checks.check(line)
         if found is not None:
             what, value = found
-            errors.append(refusal(what, is_azure=is_azure, line=number, value=value))
+            error = refusal(what, is_azure=is_azure, line=number, value=value)
+            errors.append(msgspec.structs.replace(error, code=codes.get(what, error.code)))
         if checks.inputs > _MOST_INPUTS:
             return Validation(requests, checks.model, [refusal("too_many_inputs", is_azure=is_azure)])
         if len(errors) >= settings.max_errors or abort.is_set():
@@ -92,10 +100,24 @@ class _Checks:
         self.tokens = 0
         self._settings = settings
         self.inputs = 0
-        self._endpoint = normalised(endpoint, settings)
-        self._is_open = settings.speaks.is_azure and self._endpoint in _INTERCHANGEABLE
+        speaks = settings.speaks
+        self._spelt = endpoint
+        self._endpoint = speaks.endpoints.get(endpoint, endpoint)
+        self._is_open = speaks.is_azure and self._endpoint in _INTERCHANGEABLE
+        self.trial = speaks.trial if speaks.trial is not None and speaks.trial.endpoint == endpoint else None
         self._counts_tokens = settings.limits_tokens
         self._custom_ids: set[str] = set()
+
+    @property
+    def most_requests(self) -> int:
+        """How many requests the file may hold."""
+        most = self._settings.most_requests
+        return most if self.trial is None else min(most, self.trial.max_requests)
+
+    @property
+    def most_bytes(self) -> float:
+        """How large the file may be, beyond what was looked at when it came."""
+        return math.inf if self.trial is None else self.trial.max_bytes
 
     def check(self, line: bytes) -> tuple[str, object] | None:
         """Say what is wrong with a line, and the value that is."""
@@ -120,12 +142,16 @@ class _Checks:
         self._custom_ids.add(custom_id)
         if request["method"] != "POST":
             return "method", request["method"]
-        url = request["url"]
-        if self._is_open and isinstance(url, str) and normalised(url, self._settings) in _INTERCHANGEABLE:
-            self._endpoint, self._is_open = normalised(url, self._settings), False
-        if not isinstance(url, str) or normalised(url, self._settings) != self._endpoint:
-            return "url", url
-        return None
+        return None if self._is_url_right(request["url"]) else ("url", request["url"])
+
+    def _is_url_right(self, url: Any) -> bool:
+        """Say whether a line goes where its batch does: the same text, or for Azure another spelling of it."""
+        if not self._settings.speaks.is_azure:
+            return bool(url == self._spelt)
+        meant = self._settings.speaks.endpoints.get(url) if isinstance(url, str) else None
+        if self._is_open and meant in _INTERCHANGEABLE:
+            self._endpoint, self._is_open = str(meant), False
+        return meant == self._endpoint
 
     def _check_forwarded(self, body: Any) -> tuple[str, object] | None:
         if not isinstance(body, dict):
@@ -141,7 +167,8 @@ class _Checks:
         if not isinstance(model, str) or not model:
             return "no_model", None
         if model != self.model:
-            if model_behind(model, self._settings) is None:
+            is_known = model_behind(model, self._settings) is not None
+            if not is_known if self.trial is None else model != self.trial.model:
                 return "model", model
             if self._settings.speaks.is_azure and model in self._settings.standard_deployments:
                 return "sku", model
@@ -151,16 +178,26 @@ class _Checks:
         return self._check_content(body)
 
     def _check_content(self, body: dict[str, Any]) -> tuple[str, object] | None:
-        endpoint = endpoint_of(self._endpoint)
+        endpoint = ENDPOINTS[self._endpoint]
         if body.get(endpoint.required) is None:
             return endpoint.required, None
         if body.get("stream") and endpoint.streams is not None:
             return "stream", endpoint.streams
+        if self._settings.speaks.ends_with_user and not _is_asked_by_user(body):
+            return "last_message", None
         if endpoint.operation == "embedding":
             self.inputs += _inputs(body)
         if self._counts_tokens:
             self.tokens += _enqueued(body, endpoint)
         return None
+
+
+def _is_asked_by_user(body: dict[str, Any]) -> bool:
+    """Say whether the last message is the user's; what is no list of messages is found out later."""
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not messages or not isinstance(messages[-1], dict):
+        return True
+    return messages[-1].get("role") == "user"
 
 
 def _inputs(body: dict[str, Any]) -> int:

@@ -26,12 +26,13 @@ if TYPE_CHECKING:
 
 _FILES_PER_PAGE = 10_000
 _BATCHES_PER_PAGE, _MOST_BATCHES_PER_PAGE = 20, 100
+_MOST_IDS = 200
 
 
 async def create_file(request: Request) -> Response:
     """``POST /v1/files``."""
     service = service_of(request)
-    limit_bytes = service.settings.max_file_bytes
+    limit_bytes = service.settings.most_file_bytes
     with service.scratch() as folder:
         path = folder / "upload"
         upload = await receive(request, path, limit_bytes)
@@ -135,6 +136,12 @@ async def list_batches(request: Request) -> Response:
         batches = [job for job in batches if is_chosen(job.batch)]
         if filters.is_ascending(request.query_params):
             batches.reverse()
+    is_by_cursor = service.settings.speaks.pages_by_cursor
+    wanted = request.query_params.getlist("id") if is_by_cursor else []
+    if len(wanted) > _MOST_IDS:
+        raise errors.array_length("id", len(wanted), _MOST_IDS, above=True)
+    if wanted:
+        batches = [job for job in batches if job.id in wanted]
     return page(
         request,
         batches,
@@ -143,6 +150,7 @@ async def list_batches(request: Request) -> Response:
         absent=errors.no_such_batch,
         show=service.show,
         key="value" if "value_list" in service.settings.chosen_oddities else "data",
+        is_by_cursor=is_by_cursor,
     )
 
 

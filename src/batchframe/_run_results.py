@@ -1,0 +1,311 @@
+"""What a run has, read from its folder: neither key nor service is needed for it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from batchframe._assembly import part_states
+from batchframe._blocks import OUTCOMES, ResultNote, blocks_so_far, final_blocks, scan_final, shown, tally, view_blocks
+from batchframe._columns import TOKENS, added_schema
+from batchframe._exceptions import RowsFailedError, warn
+from batchframe._explaining import Explanation, explain
+from batchframe._frames import OURS
+from batchframe._results import WHOLE
+from batchframe._retry import generation_of, is_settled
+from batchframe._schema import answer_type
+from batchframe._stop import read_stop
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from typing_extensions import Self
+
+    from batchframe._desk import Pass
+    from batchframe._lease import Lease
+    from batchframe._options import Options
+    from batchframe._store import RunFolder
+    from batchframe._types import RunRecord, StopRecord
+
+_TIME = pl.Datetime("us", "UTC")
+_BATCHES = {
+    "part": pl.Int64(),
+    "attempt": pl.Int64(),
+    "submission": pl.Int64(),
+    "batch_id": pl.String(),
+    "input_file_id": pl.String(),
+    "stage": pl.String(),
+    "status": pl.String(),
+    "reason": pl.String(),
+    "requests": pl.Int64(),
+    "bytes": pl.Int64(),
+    "tokens": pl.Int64(),
+    "submitted_at": _TIME,
+    "ended_at": _TIME,
+}
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """Where a run stands. The four counts are of rows, come from result lines, and sum to ``rows``.
+
+    Parameters
+    ----------
+    state
+        ``"running"``, or every row has its outcome: ``"finished"``; ``"cancelled"``; ``"stopped"``, where the pilot or
+        all of the first batches failed with one error, and the rest was not submitted.
+    rows, succeeded, failed, not_sent, pending
+        Rows by outcome.
+    batches
+        Batches by the service's status.
+    usage
+        Tokens of all answers read, by name; without those that other runs paid for.
+    cost
+        None: prices are not known in this version.
+    waiting_for
+        What the run waits for, in words; empty where it is finished.
+    done
+        Whether every row has its outcome.
+    """
+
+    state: str
+    rows: int
+    succeeded: int
+    failed: int
+    not_sent: int
+    pending: int
+    batches: dict[str, int]
+    usage: dict[str, int]
+    cost: float | None
+    waiting_for: str
+    done: bool
+
+
+class RunResults:
+    """The half of a `Run` that reads."""
+
+    def __init__(
+        self, folder: RunFolder, record: RunRecord, options: Options, view: RunFolder | None, lease: Lease
+    ) -> None:
+        self._folder = folder
+        self._record = record
+        self._options = options
+        self._view = view
+        self._lease = lease
+        # How often it was asked again, and how many parts it had, when it was found finished.
+        self._finished: tuple[int, int] | None = None
+
+    def __repr__(self) -> str:
+        return f"Run({os.fspath(self.path)!r}, rows={self._rows}, model={self._options.model!r})"
+
+    @property
+    def path(self) -> Path:
+        """The run's folder."""
+        return self._folder.path
+
+    @property
+    def id(self) -> str:
+        """The run's id."""
+        return self._record.run_id
+
+    @property
+    def _rows(self) -> int:
+        return sum(self._record.blocks if self._view is None else view_blocks(self._view))
+
+    def result(self) -> pl.DataFrame:
+        """Return the whole frame: input columns and added columns, in row order.
+
+        Rows that are not finished have the error code ``pending``. Needs neither key nor service.
+        """
+        if self.is_finished:
+            return self.scan().collect()
+        options = self._options
+        with self._folder.assembling():
+            blocks = blocks_so_far(self._folder, self._view, whole=self._is_whole, answer_type=options.answer_type)
+            return pl.concat([shown(block.lazy(), OURS, options.include, options.prefix).collect() for block in blocks])
+
+    def _final_blocks(self) -> ResultNote:
+        assert self._finished is not None
+        return final_blocks(
+            self._folder,
+            self._view,
+            whole=self._is_whole,
+            answer_type=self._options.answer_type,
+            parts=self._finished[1],
+            is_watched=self._lease.holder() is not None,
+        )
+
+    def scan(self) -> pl.LazyFrame:
+        """Return what `result` does, lazily: a scan of the run's result blocks once it is finished."""
+        if not self.is_finished:
+            return self.result().lazy()
+        options = self._options
+        note = self._final_blocks()
+        return shown(scan_final(self._view or self._folder, note), note.prefix, options.include, options.prefix)
+
+    def added_to(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Return the frame this run was made of, with the added columns; its own columns stay the very same."""
+        names = [self._options.prefix + name for name in added_schema(self._options.include)]
+        return frame.hstack(self.scan().select(name for name in names if name not in frame.columns).collect())
+
+    def errors(self) -> pl.DataFrame:
+        """Return the rows that did not succeed.
+
+        Returns
+        -------
+        pl.DataFrame
+            The columns of `result`, with ``code`` and ``message`` (with the prefix) in the place of ``error``.
+        """
+        error = pl.col(self._options.prefix + "error")
+        fields = [error.struct.field(name).alias(self._options.prefix + name) for name in ("code", "message")]
+        return (
+            self.scan()
+            .filter(error.is_not_null())
+            .select(pl.all().exclude(error.meta.output_name()), *fields)
+            .collect()
+        )
+
+    def raise_for_errors(self) -> None:
+        """Raise unless every row succeeded.
+
+        Raises
+        ------
+        RowsFailedError
+            With the counts by code; rows that are not finished count. The error holds the run.
+        """
+        told = self._failures()
+        if told is not None:
+            raise RowsFailedError(f"{told}. See run.errors()", self)
+
+    def explain(self, row: int | str) -> Explanation:
+        """Return all that is known of one row: its request, each submission of it, and the lines that came back.
+
+        Parameters
+        ----------
+        row
+            Its number from 0, or its custom_id.
+
+        Raises
+        ------
+        OptionError
+            There is no such row.
+        """
+        return explain(self._folder, self._view, self.result(), self._options.prefix, row)
+
+    def reparse(self, *, response_format: Any) -> Self:
+        """Read the same answers as another type, from here on; nothing is asked and nothing charged.
+
+        Parameters
+        ----------
+        response_format
+            What `run` takes for it (a model, a JSON schema, a Polars struct); None for the answers' text.
+
+        Returns
+        -------
+        Run
+            This run: ``run.reparse(response_format=...).result()``. Rows whose answer is not of that type have the
+            code ``invalid_response``, and their text in the column ``raw``, if it was asked for.
+
+        Raises
+        ------
+        OptionError
+            There is no such type.
+        """
+        self._options = replace(
+            self._options, answer_type=None if response_format is None else answer_type(response_format)
+        )
+        return self
+
+    def batches(self) -> pl.DataFrame:
+        """Return one row a submission: which part, which batch, where it stands, when.
+
+        Returns
+        -------
+        pl.DataFrame
+            ``part, attempt, submission: Int64``, ``batch_id, input_file_id, stage, status, reason: String``,
+            ``requests, bytes, tokens: Int64`` (tokens estimated), ``submitted_at, ended_at: Datetime`` (UTC).
+        """
+        rows = [
+            (part.number, part.attempt, found.number, found.batch_id, found.input_file_id, found.stage, found.status,
+             found.reason, part.requests, part.bytes, part.tokens,
+             found.times.get("submitted_at"), found.times.get("ended_at"))
+            for part in self._folder.parts()
+            if part.reused_from is None
+            for found in self._folder.submissions(part.number)
+        ]  # fmt: skip
+        return pl.DataFrame(rows, schema=_BATCHES, orient="row")
+
+    def warn_of_failures(self) -> None:
+        """Warn once, with the counts by code, when rows did not succeed."""
+        told = self._failures()
+        if told is not None:
+            warn(f"{told}. See their error column, or run.errors()")
+
+    def _failures(self) -> str | None:
+        """Return how many rows did not succeed, by code; None where all did."""
+        code = pl.col(self._options.prefix + "error").struct.field("code").alias("code")
+        counted = self.scan().select(code).drop_nulls().group_by("code").len()
+        codes = counted.sort("len", "code", descending=[True, False]).collect()
+        if not codes.height:
+            return None
+        counts = ", ".join(f"{count} {code}" for code, count in codes.rows())
+        return f"{codes['len'].sum()} of {self._rows} rows did not succeed: {counts}"
+
+    @property
+    def _is_whole(self) -> bool:
+        return not WHOLE.keys().isdisjoint(self._options.include)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether every row has its outcome; as far as is known here, without asking the service."""
+        # Another process may have gone on with it since, by `retry`.
+        now = (generation_of(self._folder), self._folder.count_parts())
+        if self._finished != now:
+            states = part_states(self._folder)
+            is_live = any(state.is_live for state in states)
+            attempts = self._options.max_attempts
+            is_over = not is_live and (self._stop is not None or is_settled(self._folder, states, attempts))
+            self._finished = now if is_over else None
+        return self._finished is not None
+
+    @property
+    def _stop(self) -> StopRecord | None:
+        """Why the run submits no more, unless `retry` went on with it since."""
+        stop = read_stop(self._folder)
+        return stop if stop is not None and stop.generation == generation_of(self._folder) else None
+
+    @property
+    def _state(self) -> str:
+        if not self.is_finished:
+            return "running"
+        stop = self._stop
+        return "finished" if stop is None else "cancelled" if stop.reason == "cancelled" else "stopped"
+
+    def _status(self, seen: Pass) -> RunStatus:
+        if self.is_finished:
+            note = self._final_blocks()
+            counts, usage = note.counts, note.usage
+        else:
+            counts, usage = dict.fromkeys(OUTCOMES, 0), dict.fromkeys(TOKENS, 0)
+            answer_type = self._options.answer_type
+            with self._folder.assembling():
+                for block in blocks_so_far(self._folder, self._view, whole=False, answer_type=answer_type):
+                    tally(block, counts, usage)
+        statuses = self.batches()["status"].drop_nulls()
+        return RunStatus(
+            state=self._state,
+            rows=self._rows,
+            **counts,
+            batches=dict(statuses.value_counts(sort=True).rows()),
+            usage=usage,
+            cost=None,
+            waiting_for="" if self.is_finished else "; ".join(seen.waiting_for) or self._awaited(),
+            done=self.is_finished,
+        )
+
+    def _awaited(self) -> str:
+        holder = self._lease.holder()
+        return "its batches to end" if holder is None else str(holder)

@@ -1,0 +1,240 @@
+"""The queue of enqueued tokens: used, not overrun, and nobody's rows fail for it."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import batchframe as bf
+from batchframe import testing
+from batchframe._admission import Admission, told_limit
+from batchframe._events import set_trigger
+from batchframe._tokens import estimated_tokens
+from batchframe.emulator import answer
+
+N = 40
+FRAME = pl.DataFrame({"n": range(N)})
+PROMPT = "Repeat {n}: " + "word " * 40
+ARGUMENTS = {"model": "gpt-4o-mini", "poll_seconds": 0.02, "settle_seconds": 0.3}
+LIMITS = {"max_requests": 5}  # parts of 1 and then 5 requests
+LINES = [line.encode() for line in bf.requests(FRAME, PROMPT, model="gpt-4o-mini")["request"]]
+TOKENS = [answer(json.loads(line)["body"])["usage"]["prompt_tokens"] for line in LINES]
+PART = 5 * max(TOKENS)
+
+
+@pytest.fixture(params=["openai", "azure"])
+def service(request):
+    with testing.emulator(request.param) as emu:
+        emu.tells_late = request.param == "openai"
+        yield emu
+
+
+def ask(service, prompt=PROMPT, limits=None, **options):
+    limits = bf.Limits(**LIMITS | (limits or {}))
+    return bf.run(FRAME, prompt, client=service.client(), limits=limits, **ARGUMENTS | options)
+
+
+def is_whole(service, out, times=1):
+    assert out["error"].null_count() == N
+    return service.ledger(summary=True)["executions"] == times * N
+
+
+def refusals(service):
+    """How often the service refused a batch for want of room."""
+    failed = sum(batch.status == "failed" for batch in service.client().batches.list())
+    return failed + service.calls()["create_batch"] - len(list(service.client().batches.list()))
+
+
+def test_a_limit_that_is_known_is_never_overrun(service):
+    service.configure(enqueued_token_limit=2 * PART)
+    out = ask(service, limits={"max_enqueued_tokens": 2 * PART})
+    assert is_whole(service, out)
+    assert refusals(service) == 0
+
+
+def test_a_limit_that_is_not_known_is_learned_from_the_first_refusal(service):
+    service.configure(enqueued_token_limit=2 * PART, progression="timed", seconds={"in_progress": 0.2})
+    out = ask(service)
+    assert is_whole(service, out)
+    # OpenAI tells only after the create: what was created by then is refused, and no more.
+    assert refusals(service) <= (8 if service.tells_late else 1)
+
+
+def test_many_parts_do_not_run_into_the_limit_together(emu):
+    emu.configure(enqueued_token_limit=3 * max(TOKENS), progression="timed", seconds={"in_progress": 0.05})
+    out = ask(emu, limits={"max_requests": 1})
+    assert is_whole(emu, out)
+    assert refusals(emu) <= 12  # of 40 parts: those that went before the first word of a limit
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["limit given", "limit learned"])
+def test_a_part_larger_than_the_queue_is_split(service, told):
+    limit = PART // 2
+    service.configure(enqueued_token_limit=limit)
+    out = ask(service, limits={"max_enqueued_tokens": limit} if told else {})
+    assert is_whole(service, out)
+    assert out["n"].to_list() == list(range(N))
+
+
+def test_a_part_that_was_estimated_too_small_is_halved(emu, monkeypatch):
+    monkeypatch.setattr("batchframe._part_files.estimated_tokens", lambda _sample, n_bytes: n_bytes // 40)
+    emu.configure(enqueued_token_limit=PART // 2)
+    assert is_whole(emu, ask(emu, limits={"max_enqueued_tokens": PART // 2}))
+
+
+def test_two_runs_share_the_queue(service):
+    service.configure(enqueued_token_limit=2 * PART, progression="timed", seconds={"in_progress": 0.1})
+    found = {}
+
+    def go(word):
+        found[word] = ask(service, word + PROMPT, limits={"max_enqueued_tokens": 2 * PART})
+
+    threads = [threading.Thread(target=go, args=(word,)) for word in ("One: ", "Two: ")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(out["error"].null_count() == N for out in found.values())
+    assert service.ledger(summary=True)["executions"] == 2 * N
+    assert refusals(service) <= 12  # of 18 parts: both may see room for the same tokens at once
+
+
+def test_while_others_hold_the_queue_it_waits_and_says_so(service):
+    service.configure(enqueued_token_limit=2 * PART)
+    service.batch_fault("stuck", at=0)
+    other = service.client()
+    lines = b"\n".join(line.replace(b"row-", b"other-") for line in LINES[: N // 4 - 1])
+    if not service.tells_late:
+        lines = lines.replace(b"/v1/chat/completions", b"/chat/completions")
+    file = other.files.create(file=("o.jsonl", lines), purpose="batch")
+    endpoint = "/v1/chat/completions" if service.tells_late else "/chat/completions"
+    batch = other.batches.create(input_file_id=file.id, endpoint=endpoint, completion_window="24h")
+    with pytest.raises(bf.RunPendingError) as raised:
+        ask(service, timeout_seconds=1.5)
+    run = raised.value.run
+    said = {run.advance().waiting_for for _ in range(20)}
+    assert any("which others hold" in words for words in said)
+    assert service.calls()["create_batch"] < 20
+    other.batches.cancel(batch.id)
+    assert run.wait(60).succeeded == N
+
+
+def test_no_row_fails_and_no_attempt_is_used_for_want_of_room(service):
+    service.configure(enqueued_token_limit=PART)
+    out = ask(service, max_attempts=1)
+    assert is_whole(service, out)
+
+
+def test_what_was_learned_is_kept(emu, tmp_path):
+    emu.configure(enqueued_token_limit=PART)
+    ask(emu, limits={"max_requests": N}, run_dir=tmp_path / "run")
+    assert json.loads((tmp_path / "run/queue.json").read_text()) == {"enqueued_token_limit": PART}
+
+
+@pytest.mark.parametrize("point", ["after_part_input", "after_part_record"])
+@pytest.mark.parametrize("nth", [1, 2, 3])
+def test_a_crash_while_a_part_is_split(emu, point, nth):
+    left = [nth]
+
+    def crash():
+        left[0] -= 1
+        if not left[0]:
+            set_trigger(point, None)
+            raise KeyboardInterrupt
+
+    set_trigger(point, crash)
+    limits = {"max_requests": N, "max_enqueued_tokens": sum(TOKENS) // 3}
+    with pytest.raises(KeyboardInterrupt):
+        ask(emu, limits=limits)
+    emu.configure(enqueued_token_limit=sum(TOKENS) // 3)
+    assert is_whole(emu, ask(emu, limits=limits))
+
+
+# -- many batches are looked at together
+
+
+def test_many_batches_cost_one_call_a_pass(emu):
+    emu.configure(progression="stepped")
+    run = bf.submit(FRAME, PROMPT, client=emu.client(), limits=bf.Limits(max_requests=4), **ARGUMENTS)
+    before = emu.calls()
+    for _ in range(5):
+        run.advance()
+    after = emu.calls()
+    assert after["list_batches"] - before.get("list_batches", 0) == 5
+    assert after.get("retrieve_batch", 0) == before.get("retrieve_batch", 0)
+    emu.configure(progression="instant")
+    assert run.wait().succeeded == N
+
+
+def test_a_list_that_does_not_show_them_is_no_loss(emu):
+    emu.batch_fault("list_late", seconds=60, times=None)
+    assert is_whole(emu, ask(emu, limits={"max_requests": 4}))
+
+
+def test_a_list_that_fails_is_no_loss(emu):
+    emu.fault("list_batches", "status", status=500, times=6)
+    assert is_whole(emu, ask(emu, limits={"max_requests": 4}))
+
+
+# -- pure parts
+
+
+@pytest.mark.parametrize(
+    ("said", "limit"),
+    [
+        ("Enqueued token limit reached for gpt-4o-mini in organization org-1. Limit: 2,000,000 enqueued tokens. Please",
+         2_000_000),
+        ("… has surpassed the configured limit of 30K for the deployment 'gpt-4.1-batch'.", 30_000),
+        ("the configured limit of 1.5M for the", 1_500_000),
+        ("Limit: 90,000 enqueued tokens.", 90_000),
+        ("limit of 5B for", 5_000_000_000),
+        ("There is no room.", None),
+        ("Limit: none", None),
+        ("limit of 0 for", None),
+    ],
+)  # fmt: skip
+def test_the_limit_in_a_refusal(said, limit):
+    assert told_limit(said) == limit
+
+
+@given(st.text())
+def test_no_refusal_breaks_it(said):
+    assert told_limit(said) is None or told_limit(said) > 0
+
+
+@given(
+    st.integers(1, 10_000),
+    st.lists(st.tuples(st.integers(1, 3_000), st.integers(1, 50)), min_size=1, max_size=30),
+)
+def test_a_known_limit_holds_and_everything_goes_in_the_end(limit, parts):
+    admission = Admission(limit)
+    waiting, flying, done = dict(enumerate(parts)), {}, 0
+    for _ in range(2_000):
+        for number, (tokens, requests) in list(waiting.items()):
+            verdict = admission.verdict(number, tokens, requests, sum(flying.values()))
+            if verdict == "split":
+                assert tokens > limit
+                del waiting[number]
+                waiting[max([*waiting, *flying, number, len(parts) + done]) + 1] = (tokens // 2, requests // 2)
+                waiting[max(waiting) + 1] = (tokens - tokens // 2, requests - requests // 2)
+            elif verdict == "submit":
+                assert not flying or sum(flying.values()) + tokens <= limit
+                flying[number] = tokens
+                del waiting[number]
+        if flying:
+            flying.pop(next(iter(flying)))
+            admission.ended()
+            done += 1
+    assert not waiting
+
+
+@given(st.lists(st.text(max_size=50), min_size=1, max_size=20))
+def test_tokens_are_about_a_quarter_of_the_texts_bytes(texts):
+    lines = [json.dumps({"body": {"messages": [{"role": "user", "content": text}]}}).encode() + b"\n" for text in texts]
+    expected = sum(6 + -(-len(text.encode()) // 4) for text in texts)
+    assert estimated_tokens(lines, sum(map(len, lines))) == expected

@@ -1,0 +1,131 @@
+"""What is kept of a run: its files at the service, its folder, the list of runs, and answers read as another type."""
+
+from __future__ import annotations
+
+import json
+
+import polars as pl
+import pytest
+
+import batchframe as bf
+from batchframe import testing
+
+FRAME = pl.DataFrame({"n": range(12)})
+ARGUMENTS = {"model": "gpt-4o-mini", "poll_seconds": 0.02, "settle_seconds": 0.3}
+
+
+@pytest.fixture(params=["openai", "azure"])
+def service(request):
+    with testing.emulator(request.param) as emu:
+        yield emu
+
+
+def submitted(service, **options):
+    run = bf.submit(FRAME, "Repeat {n}", client=service.client(), **ARGUMENTS | options)
+    run.wait()
+    return run
+
+
+def files(service):
+    return {file.id for file in service.client().files.list()}
+
+
+# -- the files at the service
+
+
+def test_cleanup_deletes_what_the_run_made_and_nothing_else(service):
+    service.row_fault("status", status=400, custom_ids=["row-3"])
+    other = service.client().files.create(file=("other.jsonl", b'{"custom_id": "x"}\n'), purpose="batch").id
+    run = submitted(service, limits=bf.Limits(max_requests=5))
+    assert len(files(service)) > 6
+    before = run.result()
+    assert run.cleanup() >= 7
+    assert files(service) == {other}
+    assert run.cleanup() == 0
+    assert bf.open_run(run.path).result().equals(before)
+
+
+def test_cleanup_when_done(service):
+    submitted(service, cleanup="when_done")
+    assert not files(service)
+
+
+def test_cleanup_leaves_what_is_running(emu):
+    emu.configure(progression="stepped")
+    run = bf.submit(FRAME, "Repeat {n}", client=emu.client(), **ARGUMENTS)
+    assert run.cleanup() == 0
+    assert len(files(emu)) == 1
+
+
+def test_cleanup_that_was_interrupted_goes_on(emu):
+    run = submitted(emu, limits=bf.Limits(max_requests=5))
+    emu.fault("delete_file", "status", status=500, skip=2, times=9)
+    with pytest.raises(bf.ServiceError):
+        run.cleanup()
+    emu.clear_faults()
+    run.cleanup()
+    assert not files(emu)
+
+
+def test_rows_are_asked_again_after_a_cleanup(emu):
+    emu.row_fault("status", status=400, custom_ids=["row-3"])
+    run = submitted(emu)
+    run.cleanup()
+    assert run.retry().wait().succeeded == 12
+
+
+# -- the folder
+
+
+def test_delete(emu):
+    run = submitted(emu)
+    run.delete()
+    assert not run.path.exists()
+
+
+def test_delete_is_refused_while_batches_are_running(emu):
+    emu.configure(progression="stepped")
+    run = bf.submit(FRAME, "Repeat {n}", client=emu.client(), **ARGUMENTS)
+    with pytest.raises(bf.RunError, match=r"1 batches of the run .* may still be running"):
+        run.delete()
+    assert run.path.exists()
+
+
+# -- the list
+
+
+def test_the_runs_of_a_folder(emu, tmp_path, monkeypatch):
+    monkeypatch.setenv("BATCHFRAME_HOME", str(tmp_path / "home"))
+    assert bf.list_runs().height == 0
+    done = submitted(emu)
+    emu.configure(progression="stepped")
+    going = bf.submit(FRAME, "Say {n}", client=emu.client(), name="second", **ARGUMENTS)
+    found = bf.list_runs()
+    assert found["run_id"].to_list() == [going.id, done.id]
+    assert found.select("state", "rows", "succeeded", "pending", "name").rows() == [
+        ("running", 12, 0, 12, "second"),
+        ("finished", 12, 12, 0, None),
+    ]
+    assert bf.list_runs(tmp_path / "home").equals(found)
+    assert bf.list_runs(tmp_path / "nowhere").schema == found.schema
+
+
+# -- another type
+
+
+def test_answers_are_read_as_another_type_without_asking(emu):
+    schema = {"type": "object", "properties": {"label": {"enum": ["a", "b"]}}, "required": ["label"],
+              "additionalProperties": False}  # fmt: skip
+    wire = {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}}
+    run = submitted(emu, response_format=wire)
+    assert run.result().schema["response"] == pl.String()
+    texts = run.result()["response"].to_list()
+    calls = emu.calls()
+    out = run.reparse(response_format=schema).result()
+    assert out.schema["response"] == pl.Struct({"label": pl.Enum(["a", "b"])})
+    assert out["response"].to_list() == [json.loads(text) for text in texts]
+    wrong = run.reparse(response_format=pl.Struct({"label": pl.Int64()}))
+    assert set(wrong.result()["error"].struct.field("code")) == {"invalid_response"}
+    assert wrong.status(refresh=False).failed == 12
+    assert run.reparse(response_format=None).result()["response"].to_list() == texts
+    assert emu.calls() == calls

@@ -1,0 +1,164 @@
+"""The same frame through every provider, each behind an emulator that speaks as strictly and as oddly as it does."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import warnings
+
+import openai
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+import batchframe as bf
+from batchframe import testing
+from batchframe._providers import PROVIDERS, provider_named
+
+ARGUMENTS = {"poll_seconds": 0.02, "settle_seconds": 0.5, "max_attempts": 2}
+CHAT = "/v1/chat/completions"
+# One row is refused for its temperature, one refuses to answer, one is executed and never told of, one is told of at
+# the second time.
+FRAME = pl.DataFrame({"n": range(24)}).with_columns(heat=pl.when(pl.col("n") == 2).then(99.0).otherwise(0.0))
+FAULTS = {"refusal": "row-3", "missing": "row-5", "rate_limited": "row-7"}
+LEDGER = {f"row-{n}": 1 for n in range(24)} | {"row-5": 2}
+CODES = {"row-2": "decimal_above_max_value", "row-3": "refusal", "row-5": "missing"}
+MODELS = {"moonshot": "kimi-k2.6"}  # it has no other than its own
+
+
+@contextlib.contextmanager
+def service_like(name, **settings):
+    """Start the service of a provider."""
+    speaks = {"openai": {}, "azure": {"dialect": "azure-v1", "oddities": "all"}}.get(name, {"service": name})
+    with testing.emulator(**{"progression": "instant", "models": list(MODELS.values())} | speaks | settings) as emu:
+        yield emu
+
+
+def ask(emu, service, frame=FRAME, prompt="Repeat {n}", **options):
+    arguments = {"model": MODELS.get(service, "gpt-4o-mini"), "provider": service, **ARGUMENTS, **options}
+    with openai.OpenAI(api_key="k", base_url=emu.base_url, max_retries=0) as client, warnings.catch_warnings():
+        warnings.simplefilter("ignore", bf.BatchframeWarning)
+        return bf.run(frame, prompt, client=client, **arguments)
+
+
+def with_trouble(emu, name, model):
+    for kind, row in FAULTS.items():
+        emu.row_fault(kind, custom_ids=[row], attempts=1 if kind == "rate_limited" else None)
+    out = ask(emu, name, temperature=pl.col("heat"), include=["model"], model=model)
+    return out, emu.ledger()
+
+
+@pytest.mark.parametrize("name", PROVIDERS)
+def test_the_same_frame_comes_back(name):
+    model = MODELS.get(name, "gpt-4o-mini")
+    with service_like("openai") as plain:
+        ours, our_ledger = with_trouble(plain, "openai", model)
+    with service_like(name) as emu:
+        theirs, their_ledger = with_trouble(emu, name, model)
+        assert emu.calls()["create_batch"] == emu.calls()["create_file"] == 2
+    assert_frame_equal(theirs, ours)
+    assert their_ledger == our_ledger
+    assert our_ledger["by_custom_id"] == LEDGER
+    failed = ours.filter(pl.col("error").is_not_null())
+    assert dict(zip(failed["custom_id"], failed["error"].struct.field("code"), strict=True)) == CODES
+
+
+@pytest.mark.parametrize("name", PROVIDERS)
+def test_its_windows_are_the_services(name):
+    with service_like(name) as emu:
+        for window in provider_named(name).completion_windows:
+            out = ask(emu, name, FRAME[:1], completion_window=window, name=window)
+            assert out["error"].null_count() == 1
+        with pytest.raises(bf.OptionError, match="completion_window '5h' is not one of"):
+            ask(emu, name, FRAME[:1], completion_window="5h")
+        bold = dataclasses.replace(provider_named(name), completion_windows=("5h",))
+        with pytest.raises((bf.InvalidCallError, bf.InputFileRejectedError), match=r"'5h'|'24h'"):
+            ask(emu, name, FRAME[:1], completion_window="5h", provider=bold)
+        assert emu.ledger()["executions"] == len(provider_named(name).completion_windows)
+
+
+@pytest.mark.parametrize("kind", ["reset_before", "reset_after", "status"])
+@pytest.mark.parametrize("name", ["groq", "dashscope", "zhipu"])
+def test_a_create_in_doubt_is_settled(name, kind):
+    """The list of Groq is paged in its own way, and Zhipu deletes input files unless it is told not to."""
+    with service_like(name) as emu:
+        emu.fault("create_batch", kind)
+        assert ask(emu, name)["error"].null_count() == 24
+        assert emu.ledger()["by_custom_id"] == {f"row-{n}": 1 for n in range(24)}
+
+
+@pytest.mark.parametrize("name", PROVIDERS)
+def test_a_batch_cut_short_is_finished(name):
+    with service_like(name) as emu:
+        emu.batch_fault("expire", at=0.5)
+        assert ask(emu, name)["error"].null_count() == 24
+        assert emu.ledger()["by_custom_id"] == {f"row-{n}": 1 for n in range(24)}
+
+
+@pytest.mark.parametrize("name", PROVIDERS)
+def test_a_file_that_is_refused(name):
+    with service_like(name) as emu:
+        with pytest.raises(bf.InputFileRejectedError, match="model_not_found") as raised:
+            ask(emu, name, model="nobodys-model")
+        assert len(raised.value.errors) == 24
+        assert emu.ledger()["executions"] == 0
+
+
+def test_the_lines_and_the_batch_say_v4_on_zhipu():
+    with service_like("zhipu") as emu:
+        with pytest.raises(bf.InvalidCallError, match=r"'/v1/chat/completions'. Supported values are: '/v4/chat/compl"):
+            ask(emu, "openai")
+        ask(emu, "zhipu", FRAME[:1])
+        # Its parameter keeps the input file: in doubt, the file tells what became of the create.
+        (batch,) = emu.client().batches.list()
+        assert emu.client().files.retrieve(batch.input_file_id).purpose == "batch"
+
+
+def test_files_hold_as_many_requests_as_the_service_takes():
+    frame = pl.DataFrame({"n": range(5_001)})
+    with service_like("siliconflow") as emu:
+        with pytest.raises(bf.InputFileRejectedError, match="at most 5000"):
+            ask(emu, "openai", frame)
+        assert ask(emu, "siliconflow", frame)["error"].null_count() == 5_001
+        assert emu.calls()["create_batch"] == 1 + 2
+
+
+def test_the_last_word_is_the_users_on_siliconflow():
+    prompt = [{"role": "user", "content": "Repeat {n}"}, {"role": "assistant", "content": "Well,"}]
+    with service_like("siliconflow") as emu:
+        with pytest.raises(bf.InputFileRejectedError, match="last message"):
+            ask(emu, "siliconflow", prompt=prompt)
+
+
+def test_only_kimi_on_moonshot():
+    with service_like("moonshot", models=[]) as emu:
+        with pytest.raises(bf.InputFileRejectedError, match="kimi-k3"):
+            ask(emu, "moonshot", model="kimi-k3")
+        assert ask(emu, "moonshot")["error"].null_count() == 24
+
+
+def test_a_trial_on_dashscope():
+    """Its endpoint for trials is an endpoint like any other: a profile of one's own names it."""
+    trial = dataclasses.replace(
+        provider_named("dashscope"), endpoints={CHAT: "/v1/chat/ds-test"}, limits=bf.Limits(max_requests=100)
+    )
+    with service_like("dashscope") as emu:
+        with pytest.raises(bf.InputFileRejectedError, match="model_not_found"):
+            ask(emu, "dashscope", provider=trial)
+        frame = pl.DataFrame({"n": range(150)})
+        assert ask(emu, "dashscope", frame, provider=trial, model="batch-test-model")["error"].null_count() == 150
+        too_many = dataclasses.replace(trial, limits=bf.Limits())
+        with pytest.raises(bf.InputFileRejectedError, match="at most 100"):
+            ask(emu, "dashscope", frame, provider=too_many, model="batch-test-model", name="again")
+
+
+@pytest.mark.parametrize("name", PROVIDERS)
+def test_its_batches(name):
+    with service_like(name) as emu:
+        for again in range(3):
+            ask(emu, name, FRAME[:2], name=str(again))
+        with openai.OpenAI(api_key="k", base_url=emu.base_url, max_retries=0) as client:
+            found = bf.batches(client, since="1h", status="completed")
+            assert found["run"].n_unique() == found.height == 3
+            answers = bf.read_batch(found["batch_id"][0], FRAME[:2], client=client)
+        assert answers["error"].null_count() == 2
