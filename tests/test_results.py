@@ -237,22 +237,34 @@ def test_a_line_of_any_shape_has_an_outcome(value):
 
 
 def answers(*rows):
-    frame = pl.DataFrame(rows, schema=["custom_id", "response", "code"], orient="row")
-    return (
-        pl.DataFrame(schema=ANSWER_SCHEMA).with_columns().select(frame.columns).vstack(frame.cast({"code": pl.String}))
-    )
+    return pl.DataFrame(rows, schema=["custom_id", "response", "code", "generation"], orient="row")
 
 
 def test_the_first_success_else_the_last_failure():
     found = best_answers(
         answers(
-            ("a", None, "x"),
-            ("a", "A", None),
-            ("a", "A2", None),
-            ("b", None, "x"),
-            ("b", None, "y"),
-            ("c", "C", None),
-            ("a", None, "z"),
-        )  # fmt: skip
+            ("a", None, "x", 0),
+            ("a", "A", None, 0),
+            ("a", "A2", None, 0),
+            ("b", None, "x", 0),
+            ("b", None, "y", 0),
+            ("c", "C", None, 0),
+            ("a", None, "z", 0),
+        )
     )
-    assert sorted(found.rows()) == [("a", "A", None), ("b", None, "y"), ("c", "C", None)]
+    assert sorted(found.rows()) == [("a", "A", None, 0), ("b", None, "y", 0), ("c", "C", None, 0)]
+
+
+def test_of_what_was_asked_for_later_first():
+    found = best_answers(
+        answers(
+            ("a", "A", None, 0),
+            ("b", "B", None, 0),
+            ("c", None, "x", 0),
+            ("a", "A2", None, 1),
+            ("b", None, "x", 1),
+            ("c", None, "y", 1),
+            ("a", "A3", None, 1),
+        )
+    )
+    assert sorted(found.rows()) == [("a", "A2", None, 1), ("b", "B", None, 0), ("c", None, "y", 1)]

@@ -238,6 +238,7 @@ def test_metadata_and_file_names_tell_whose_the_batch_is(client):
 def test_the_handle_reads_without_a_service(emu, client):
     frame = pl.DataFrame({"t": ["a", None]})
     run = bf.submit(frame, "Repeat {t}", client=client, **ARGUMENTS)
+    run.wait()
     emu.configure(seconds={"in_progress": 30.0})
     assert run.path.is_dir()
     early = bf.submit(pl.DataFrame({"t": ["z", None]}), "Repeat {t}", client=client, **ARGUMENTS)
@@ -246,7 +247,6 @@ def test_the_handle_reads_without_a_service(emu, client):
     status = bf.open_run(early.path).status(refresh=False)
     assert (status.succeeded, status.failed, status.not_sent, status.pending) == (0, 0, 1, 1)
     assert status.rows == 2
-    run.wait()
     assert run.errors()["code"].to_list() == ["null_input"]
     assert run.batches()["status"].to_list() == ["completed"]
     assert run.status(refresh=False).batches == {"completed": 1}

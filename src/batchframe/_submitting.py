@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from batchframe._events import trigger
-from batchframe._exceptions import APICallError, InputFileRejectedError, NoRoomError, RunError, ServiceError
+from batchframe._exceptions import (
+    APICallError,
+    InputFileRejectedError,
+    NoRoomError,
+    NotVisibleError,
+    RunError,
+    ServiceError,
+)
 from batchframe._part_files import split_up
 from batchframe._stop import is_covered, read_stop
 from batchframe._types import SubmissionRecord
@@ -19,6 +26,8 @@ if TYPE_CHECKING:
 # A file in one of these states is still being looked at (Azure); no state at all, or another, is tried.
 _LOOKED_AT = frozenset({"pending", "running", "notrunning", "uploading"})
 _LOOK_SECONDS = 1_800
+# So many input files of a part may vanish at the service before the run stops.
+_LOST_FILES = 3
 _UNVALIDATED = frozenset({None, "validating"})
 
 
@@ -118,7 +127,12 @@ class Submitter:
         assert submission.input_file_id is not None
         if submission.file_status not in _LOOKED_AT:
             return True
-        submission.file_status = self._client.retrieve_file(submission.input_file_id).status
+        try:
+            submission.file_status = self._client.retrieve_file(submission.input_file_id).status
+        except NotVisibleError:
+            self._is_lost(part, submission)
+            return False
+        submission.times.pop("unseen_at", None)
         if submission.file_status == "error":
             submission.reason = "the service refused the input file after the upload"
             self._desk.move(part, submission, "ended")
@@ -135,6 +149,16 @@ class Submitter:
             msg = f"part {part.number}: {submission.reason}. Nothing was charged; the same call uploads it anew"
             raise RunError(msg)
         return False
+
+    def _is_lost(self, part: PartRecord, submission: SubmissionRecord) -> bool:
+        """Whether an uploaded file that the service does not show is given up, to be uploaded anew."""
+        seen_at = submission.times["unseen_at"] = self._desk.first_noted(submission.times.get("unseen_at"))
+        if self._desk.is_within_settling(seen_at):
+            self._desk.write(part, submission)
+            return False
+        submission.reason = f"the service did not show the input file {submission.input_file_id} that it had received"
+        self._desk.move(part, submission, "ended")
+        return True
 
     def _create(self, part: PartRecord, submission: SubmissionRecord) -> None:
         assert submission.input_file_id is not None
@@ -164,7 +188,13 @@ class Submitter:
             )
         except APICallError as error:
             submission.said.append(_said(error, self._desk.clock.now()))
-            if error.is_in_doubt:
+            if isinstance(error, NotVisibleError) and submission.input_file_id in str(error):
+                submission.refused = True
+                is_lost = self._is_lost(part, submission)
+                if not is_lost or submission.number < _LOST_FILES:
+                    self._desk.notice(f"{error}. The service had received that file. Trying again")
+                    return
+            elif error.is_in_doubt:
                 submission.doubt_at = self._desk.now()
                 self._desk.write(part, submission)
             elif error.is_transient:
