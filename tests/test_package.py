@@ -28,7 +28,7 @@ LAYERS = {
             "_blocks _assembly _answers"
         ),
     ),
-    "input and output": (3, "_store _client _openai _azure"),
+    "input and output": (3, "_store _lease _client _openai _azure"),
     "pure steps": (
         2,
         (
@@ -147,6 +147,7 @@ def test_importing_leaves_heavy_and_optional_modules_alone():
         "starlette",
         "uvicorn",
         "tiktoken",
+        "filelock",
         "pyarrow.dataset",
         "pandas",
         "batchframe.testing",

@@ -286,9 +286,10 @@ def _view(folder: RunFolder, stored: RunRecord, prepared: Prepared) -> RunFolder
     for path in fresh:
         hashed.update(path.read_bytes())
     view = folder.view(hashed.hexdigest())
-    if view.read_note("view.json") is None:
-        view.remove()
-        view.path.mkdir(parents=True)
-        (prepared.folder.path / "rows").rename(view.path / "rows")
-        view.write_note("view.json", prepared.blocks)
+    with folder.assembling():  # another process may bring the same arrangement
+        if view.read_note("view.json") is None:
+            view.remove()
+            view.path.mkdir(parents=True)
+            (prepared.folder.path / "rows").rename(view.path / "rows")
+            view.write_note("view.json", prepared.blocks)
     return view

@@ -27,6 +27,7 @@ _NOTE = "results.json"
 class ResultNote(msgspec.Struct):
     """``results.json``: what the result blocks hold; written after them, so that it vouches for all of them.
 
+    ``parts`` is how many parts the run had when it was found finished: when it went on since, there are more.
     ``prefix`` is what the added columns are called by in the blocks: nothing, unless the frame has a column of such a
     name.
     """
@@ -37,6 +38,7 @@ class ResultNote(msgspec.Struct):
     counts: dict[str, int]
     usage: dict[str, int]
     answer_type: AnswerType | None = None
+    parts: int = -1
 
 
 def blocks_so_far(
@@ -102,7 +104,7 @@ def own_successes(folder: RunFolder) -> Iterator[pl.DataFrame]:
     pl.DataFrame
         Their custom_id and digest, and the ``batch_id`` of the answer.
     """
-    note = _read_note(folder)
+    note = _read_note(folder, None)
     assembler = None if note is not None else Assembler(folder)
     for number in range(len(folder.record().blocks)):
         rows = pl.read_parquet(folder.rows_path(number), columns=[CUSTOM_ID, DIGEST, REQUEST], glob=False)
@@ -141,13 +143,47 @@ def view_blocks(view: RunFolder) -> list[int]:
 
 
 def final_blocks(
-    folder: RunFolder, view: RunFolder | None, *, whole: bool, answer_type: AnswerType | None
+    folder: RunFolder,
+    view: RunFolder | None,
+    *,
+    whole: bool,
+    answer_type: AnswerType | None,
+    parts: int,
+    is_watched: bool,
 ) -> ResultNote:
-    """Write the result blocks of a finished run, unless they are there, and return what they hold."""
-    target = view or folder
-    note = _read_note(target)
-    if note is not None and (note.whole or not whole) and note.answer_type == answer_type:
+    """Write the result blocks of a finished run, unless they are there, and return what they hold.
+
+    Parameters
+    ----------
+    parts
+        How many parts the run had when it was found finished.
+    is_watched
+        Whether another process works on the run, and may read what was parsed.
+    """
+    note = _final_note(folder, view, whole=whole, answer_type=answer_type)
+    if note is not None:
         return note
+    with folder.assembling():
+        note = _final_note(folder, view, whole=whole, answer_type=answer_type)
+        if note is not None:
+            return note  # another process was quicker
+        note = _write_blocks(folder, view, whole=whole, answer_type=answer_type, parts=parts)
+        if not is_watched:
+            forget_answers(folder)
+    return note
+
+
+def _final_note(
+    folder: RunFolder, view: RunFolder | None, *, whole: bool, answer_type: AnswerType | None
+) -> ResultNote | None:
+    note = _read_note(folder, view)
+    return note if note is not None and (note.whole or not whole) and note.answer_type == answer_type else None
+
+
+def _write_blocks(
+    folder: RunFolder, view: RunFolder | None, *, whole: bool, answer_type: AnswerType | None, parts: int
+) -> ResultNote:
+    target = view or folder
     counts, usage = dict.fromkeys(OUTCOMES, 0), dict.fromkeys(TOKENS, 0)
     prefix, number = "", 0
     for number, block in enumerate(blocks_so_far(folder, view, whole=whole, answer_type=answer_type)):
@@ -158,9 +194,8 @@ def final_blocks(
             target.results_path(number),
             block.rename({OURS + name: prefix + name for name in (*CORE, *MORE)}, strict=False),
         )
-    note = ResultNote(number + 1, whole, prefix, counts, usage, answer_type)
+    note = ResultNote(number + 1, whole, prefix, counts, usage, answer_type, parts)
     target.write_note(_NOTE, note)
-    forget_answers(folder)
     return note
 
 
@@ -170,12 +205,13 @@ def forget_results(folder: RunFolder) -> None:
         target.remove_note(_NOTE)
 
 
-def _read_note(folder: RunFolder) -> ResultNote | None:
-    found = folder.read_note(_NOTE)
+def _read_note(folder: RunFolder, view: RunFolder | None) -> ResultNote | None:
+    target = view or folder
+    found = target.read_note(_NOTE)
     note = None if found is None else msgspec.convert(found, ResultNote)
-    if note is None or not all(folder.results_path(number).is_file() for number in range(note.blocks)):
+    if note is None or note.parts != folder.count_parts():
         return None
-    return note
+    return note if all(target.results_path(number).is_file() for number in range(note.blocks)) else None
 
 
 def scan_final(folder: RunFolder, note: ResultNote) -> pl.LazyFrame:

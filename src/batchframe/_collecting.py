@@ -75,9 +75,9 @@ class Collector:
     def _settle(self, part: PartRecord, submission: SubmissionRecord) -> None:
         """Find out what became of a create that got no answer; see DESIGN: the dangerous window."""
         assert submission.input_file_id is not None
-        now = self._desk.clock.now()
-        if submission.doubt_at is None or now < submission.doubt_at:
-            submission.doubt_at = now
+        doubt_at = self._desk.first_noted(submission.doubt_at)
+        if doubt_at != submission.doubt_at:
+            submission.doubt_at = doubt_at
             self._desk.write(part, submission)
         if submission.input_deleted_at is None:
             try:
@@ -92,7 +92,7 @@ class Collector:
         if self._adopt(part, submission):
             return
         if submission.input_deleted_at is None:
-            if self._desk.is_within_settling(submission.doubt_at):
+            if self._desk.is_within_settling(doubt_at):
                 return
             self._client.delete_file(submission.input_file_id)
             submission.input_deleted_at = self._desk.clock.now()
@@ -153,7 +153,8 @@ class Collector:
             return False
         if batch.error_file_id is not None and not batch.completed_requests:
             return False  # all requests failed: there will be none
-        seen_at = submission.times.setdefault("completed_at", self._desk.clock.now())
+        seen_at = self._desk.first_noted(submission.times.get("completed_at"))
+        submission.times["completed_at"] = seen_at
         return self._desk.is_within_settling(seen_at)
 
     def _cancel(self, part: PartRecord, submission: SubmissionRecord) -> None:

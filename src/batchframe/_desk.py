@@ -91,6 +91,7 @@ class Desk:
     accepted_calls: int = 0
     listed: dict[str, RemoteBatch] = field(default_factory=dict)
     others_tokens: int = 0
+    _noted: dict[dt.datetime, float] = field(default_factory=dict)
     admission: Admission = field(init=False)
 
     def __post_init__(self) -> None:
@@ -177,15 +178,31 @@ class Desk:
     def move(self, part: PartRecord, submission: SubmissionRecord, stage: Stage) -> None:
         """Take a submission to another stage."""
         submission.stage = stage
-        submission.times[f"{stage}_at"] = self.clock.now()
+        submission.times[f"{stage}_at"] = self.now()
         self.write(part, submission)
 
     def write(self, part: PartRecord, submission: SubmissionRecord) -> None:
         """Bring a submission to the disk."""
         self.folder.write_submission(part.number, submission)
 
+    def now(self) -> dt.datetime:
+        """Return the time to note something with."""
+        at = self.clock.now()
+        self._noted[at] = self.clock.monotonic()
+        return at
+
+    def first_noted(self, at: dt.datetime | None) -> dt.datetime:
+        """Return when something was first noted: now where it was not, or where the clock was set back since."""
+        return self.now() if at is None or self.seconds_since(at) < 0 else at
+
     def seconds_since(self, at: dt.datetime) -> float:
-        """Return how long ago something was noted; negative where the clock was set back since."""
+        """Return how long ago something was noted.
+
+        What this process noted is as old as it says, however the clock was set since; for what another noted, the
+        time of the day is all there is, and the answer negative where that was set back.
+        """
+        if at in self._noted:
+            return self.clock.monotonic() - self._noted[at]
         return (self.clock.now() - at).total_seconds()
 
     def is_within_settling(self, at: dt.datetime) -> bool:

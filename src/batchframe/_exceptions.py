@@ -22,6 +22,7 @@
        ├─ RunPendingError                 still running when the time was up; holds the run
        ├─ RunStoppedError                 the pilot or the first batches failed alike; holds the run
        ├─ RowsFailedError                 rows did not succeed, and Run.raise_for_errors was asked for; holds the run
+       ├─ LeaseLostError                  another process took the run over; raised and caught inside
        ├─ InputFileRejectedError          the service refused an input file: its codes and words
        ├─ ResultsError                    a result file that must be there is not
        └─ StoreVersionError               written by a newer batchframe
@@ -225,6 +226,10 @@ class RowsFailedError(RunError):
     def __init__(self, message: str, run: Any = None) -> None:
         super().__init__(message)
         self.run = run
+
+
+class LeaseLostError(RunError):
+    """Another process took the run over in the meantime: nothing more is written or submitted here."""
 
 
 class InputFileRejectedError(RunError):

@@ -9,7 +9,7 @@ from batchframe._blocks import forget_results
 from batchframe._collecting import Collector
 from batchframe._desk import Clock, Desk, LoopSettings, Pass
 from batchframe._events import Event, Listener, ignore, trigger
-from batchframe._exceptions import APICallError, AuthenticationError, NotVisibleError, RunError
+from batchframe._exceptions import APICallError, AuthenticationError, LeaseLostError, NotVisibleError, RunError
 from batchframe._retry import NOT_TOLD, Round, due, generation_of, prepare_retries, settle, unsettled
 from batchframe._stop import Outcome, is_covered, outcome_of, read_stop, stop_after_pilot, stop_for, write_stop
 from batchframe._submitting import Submitter
@@ -106,11 +106,16 @@ class Loop:
             if desk.is_stale:
                 desk.open()
                 self._submit_all(seen, fatal, stop)
-        for part in desk.parts:
-            self._count(seen, part)
-        desk.listen(Event("status", _sentence(seen), seen.done_requests, sum(part.requests for part in desk.parts)))
+        self._tell(seen)
         if fatal:
             raise fatal[0]
+        return seen
+
+    def look(self, waiting_for: str) -> Pass:
+        """See what another process has on disk by now; nothing is asked for or written."""
+        seen = Pass(waiting_for=[waiting_for], is_brief=True)
+        self._desk.open()
+        self._tell(seen)
         return seen
 
     def _submit_all(self, seen: Pass, fatal: list[Exception], stop: StopRecord | None) -> None:
@@ -125,7 +130,7 @@ class Loop:
         self, seen: Pass, fatal: list[Exception], step: Callable[..., None], *arguments: Any, **more: Any
     ) -> None:
         """Take one step for one part: its trouble never touches another part."""
-        if any(isinstance(error, AuthenticationError) for error in fatal):
+        if any(isinstance(error, (AuthenticationError, LeaseLostError)) for error in fatal):
             return
         try:
             step(*arguments, **more)
@@ -158,7 +163,11 @@ class Loop:
             fresh = stop_after_pilot(self._outcomes[pilot.number], left, now)
         if fresh is None:
             return stop
-        write_stop(self._folder, fresh)
+        with self._folder.fence():
+            stop = read_stop(self._folder)
+            if stop is not None and stop.generation >= generation:
+                return stop  # somebody cancelled the run during this pass, which says more
+            write_stop(self._folder, fresh)
         self._desk.notice(fresh.message)
         return fresh
 
@@ -221,6 +230,12 @@ class Loop:
             pass  # what was fetched the first time is all there is
 
     # -- what is told
+
+    def _tell(self, seen: Pass) -> None:
+        desk = self._desk
+        for part in desk.parts:
+            self._count(seen, part)
+        desk.listen(Event("status", _sentence(seen), seen.done_requests, sum(part.requests for part in desk.parts)))
 
     def _count(self, seen: Pass, part: PartRecord) -> None:
         submissions = self._desk.submissions[part.number]

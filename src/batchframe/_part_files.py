@@ -19,6 +19,7 @@ from batchframe._tokens import estimated_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from batchframe._store import RunFolder
     from batchframe._types import PartRecord
@@ -49,6 +50,7 @@ class PartFiles:
         self._splitter = Splitter(limits.max_requests, limits.max_bytes, part=self._first)
         self._records: list[PartRecord] = []
         self._handle: IO[bytes] | None = None
+        self._writing: Path | None = None
 
     def add(self, source: int, custom_id: str, line: bytes) -> None:
         """Append a line that comes from the part ``source``."""
@@ -76,17 +78,20 @@ class PartFiles:
 
     def _begin(self, number: int, retry_of: int | None) -> None:
         self._close()
-        path = self._folder.input_path(number)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._handle = path.open("wb")
+        # Under another name at first: a process that lost its lease must not cut off a file of the same number.
+        self._writing = self._folder.input_path(number).with_name(f".input.jsonl.{os.getpid()}.tmp")
+        self._writing.parent.mkdir(parents=True, exist_ok=True)
+        self._handle = self._writing.open("wb")
         self._records.append(msgspec.structs.replace(self._model, number=number, custom_ids=[], retry_of=retry_of))
 
     def _close(self) -> None:
-        if self._handle is not None:
+        if self._handle is not None and self._writing is not None:
             self._handle.flush()
             os.fsync(self._handle.fileno())
             self._handle.close()
             self._handle = None
+            with self._folder.fence():
+                self._writing.replace(self._folder.input_path(self._records[-1].number))
             trigger("after_part_input")
 
 

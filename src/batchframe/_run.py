@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import tenacity
 
@@ -12,11 +12,13 @@ from batchframe._choosing import check_changes, check_codes, chosen, condition_o
 from batchframe._cleaning import clean_up
 from batchframe._desk import Clock, LoopSettings, Pass
 from batchframe._events import Event, Listener, ignore, logger, trigger
-from batchframe._exceptions import RunError, RunMismatchError, RunPendingError, RunStoppedError
+from batchframe._exceptions import LeaseLostError, RunError, RunMismatchError, RunPendingError, RunStoppedError
+from batchframe._lease import Lease, LeasedClient, LeaseRecord
 from batchframe._loop import Loop
 from batchframe._retry import generation_of
 from batchframe._run_results import RunResults, RunStatus
 from batchframe._stop import write_stop
+from batchframe._store import RunFolder
 from batchframe._types import RetryRecord, StopRecord
 
 if TYPE_CHECKING:
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
 
     from batchframe._client import BatchClient
     from batchframe._options import Options
-    from batchframe._store import RunFolder
     from batchframe._types import Account, RunRecord
 
 _UNREACHABLE_SECONDS = 60.0
@@ -51,10 +52,13 @@ class Run(RunResults):
         news: str = "",
         clock: Clock | None = None,
     ) -> None:
-        super().__init__(folder, record, options, view)
+        self._clock = clock or Clock()
+        super().__init__(folder, record, options, view, Lease(folder.path, self._clock.now, self._clock.monotonic))
+        # Reading needs no lease, also where that writes down what was read; going on with the run does.
+        self._leased_folder = RunFolder(folder.path, self._lease.fence)
+        self._told_of: LeaseRecord | None = None
         self._connect = connect
         self._news = news
-        self._clock = clock or Clock()
         self._client: BatchClient | None = None
         self._loop: Loop | None = None
         self._begun = 0.0
@@ -68,7 +72,8 @@ class Run(RunResults):
         Parameters
         ----------
         refresh
-            Whether to ask the service first. Nothing is submitted.
+            Whether to ask the service first. Nothing is submitted. Where another process works on the run, what that
+            has on disk is returned.
 
         Raises
         ------
@@ -77,23 +82,30 @@ class Run(RunResults):
         """
         if not refresh or self.is_finished:
             return self._status(Pass())
-        seen = self._connected().refresh()
-        if seen.trouble is not None:
-            raise seen.trouble
-        return self._status(seen)
+        with self._lease:
+            seen = self._leased(self._connected().refresh)
+            if seen.trouble is not None:
+                raise seen.trouble
+            return self._status(seen)
 
     def advance(self) -> RunStatus:
         """Make one pass: collect what is finished, submit what is next. It never sleeps, so it suits cron and webhooks.
+
+        Where another process works on the run, nothing is done, and ``waiting_for`` says which.
 
         Raises
         ------
         APICallError, RunError
             What no waiting mends. The run stays resumable.
         """
-        return self._status(self._pass())
+        with self._lease:
+            return self._status(self._pass())
 
     def wait(self, timeout_seconds: float | None = None) -> RunStatus:
         """Make passes until the run is finished.
+
+        Where another process works on the run, this says which, and waits for it; when that process is gone, this one
+        goes on.
 
         Parameters
         ----------
@@ -118,17 +130,19 @@ class Run(RunResults):
             at, service = self._record.created_at, self._record.identity.account.base_url
             when = f"this run was made on {at:%Y-%m-%d %H:%M} UTC at {service} and is finished"
             self._say(f"{when}: its answers are returned. For fresh ones pass another name=")
-        status = self._status(self._passes(lambda seen: seen.done, timeout))
-        stop = self._stop
-        if stop is not None and stop.reason != "cancelled":
-            raise RunStoppedError(stop.message, self)
-        if self._options.cleanup == "when_done":
-            self.cleanup()
+        with self._lease:
+            status = self._status(self._passes(lambda seen: seen.done, timeout))
+            stop = self._stop
+            if stop is not None and stop.reason != "cancelled":
+                raise RunStoppedError(stop.message, self)
+            if self._options.cleanup == "when_done" and self._lease.take() is None:  # else the other process does it
+                self.cleanup()
         return status
 
     def start(self) -> None:
         """Make passes until the first batches are created."""
-        self._passes(lambda seen: seen.done or bool(seen.by_status), None)
+        with self._lease:
+            self._passes(lambda seen: seen.done or bool(seen.by_status), None)
 
     def cancel(self) -> RunStatus:
         """Cancel what is running, submit no more, and collect what was answered by then.
@@ -152,12 +166,15 @@ class Run(RunResults):
             return self._status(Pass())
         at = self._clock.now()
         message = f"the run was cancelled on {at:%Y-%m-%d %H:%M} UTC"
-        write_stop(self._folder, StopRecord(generation_of(self._folder), "cancelled", message, at))
+        with self._lease.lock():  # no lease: it is a wish, which whoever works on the run obeys
+            write_stop(self._folder, StopRecord(generation_of(self._folder), "cancelled", message, at))
         trigger("after_stop")
-        try:
-            return self._status(self._passes(lambda seen: seen.done, _CANCEL_SECONDS))
-        except RunPendingError:
-            return self._status(Pass(waiting_for=["the service to end the batches that were cancelled"]))
+        with self._lease:
+            try:
+                return self._status(self._passes(lambda seen: seen.done, _CANCEL_SECONDS))
+            except RunPendingError:
+                holder = self._lease.holder() or "the service to end the batches that were cancelled"
+                return self._status(Pass(waiting_for=[str(holder)]))
 
     def retry(self, where: pl.Expr | None = None, *, codes: Any = None, name: str | None = None, **changes: Any) -> Run:
         """Ask again for rows of a finished run, and return once that is submitted.
@@ -215,6 +232,12 @@ class Run(RunResults):
         │ spam and eggs and ham ┆ In short: spam and eggs and ha… ┆ stop          │
         └───────────────────────┴─────────────────────────────────┴───────────────┘
         """
+        with self._lease:
+            self._take("ask again for rows of it")
+            self._retry(where, codes, name, changes)
+        return self
+
+    def _retry(self, where: pl.Expr | None, codes: Any, name: str | None, changes: dict[str, Any]) -> None:
         if not self.is_finished:
             msg = f"the run is not finished, and only a finished one is asked again. {self._how_to_go_on()}"
             raise RunPendingError(msg, self)
@@ -233,12 +256,10 @@ class Run(RunResults):
             generation = generation_of(self._folder) + 1
             shown = {parameter: str(value) for parameter, value in changes.items()}
             record = RetryRecord(generation, key, str(where), wanted, shown, fresh.height, self._clock.now())
-            self._folder.write_retry(record, fresh)
+            self._leased_folder.write_retry(record, fresh)
             trigger("after_retry_record")
-            forget_results(self._folder)
-            self._finished = False
+            forget_results(self._leased_folder)
             self._pass()
-        return self
 
     def cleanup(self) -> int:
         """Delete the files that this run has at the service, and no others: input, output and error files.
@@ -254,10 +275,14 @@ class Run(RunResults):
         ------
         APICallError
             The service could not be asked; what was deleted by then is noted, and the same call goes on.
+        RunPendingError
+            Another process works on the run.
         """
         self._connected()
         assert self._client is not None
-        return clean_up(self._folder, self._client, self._clock.now)
+        with self._lease:
+            self._take("clean up")
+            return clean_up(self._leased_folder, self._leased_client(self._client), self._clock.now)
 
     def delete(self) -> None:
         """Delete the run's folder on this machine; nothing at the service.
@@ -267,8 +292,14 @@ class Run(RunResults):
         Raises
         ------
         RunError
-            A batch of it may still be running: its answers would be lost. `cancel` it, or `wait`.
+            A batch of it may still be running: its answers would be lost. `cancel` it, or `wait`. Or another process
+            works on the run.
         """
+        with self._lease:
+            self._take("delete it")
+            self._delete()
+
+    def _delete(self) -> None:
         stages = ("submitting", "submitted")
         alive = [batch_id for batch_id, stage in self.batches().select("batch_id", "stage").rows() if stage in stages]
         if alive:
@@ -298,7 +329,9 @@ class Run(RunResults):
         try:
             seen: Pass = polling(self._pass)
         except tenacity.RetryError:
-            msg = f"the run was not finished after {timeout:g} seconds; its batches go on. {self._how_to_go_on()}"
+            holder = self._lease.holder()
+            goes_on = "its batches go on" if holder is None else f"so far it is {holder}"
+            msg = f"the run was not finished after {timeout:g} seconds; {goes_on}. {self._how_to_go_on()}"
             raise RunPendingError(msg, self) from None
         except KeyboardInterrupt as error:
             msg = f"detached: nothing was cancelled, and what was submitted goes on. {self._how_to_go_on()}"
@@ -309,7 +342,7 @@ class Run(RunResults):
         if self.is_finished:
             return Pass(done=True)
         loop = self._connected()
-        seen = loop.advance()
+        seen = self._leased(loop.advance)
         # Before the first accepted call an unreachable service is a mistake in the set-up; after it, bad weather.
         if (
             seen.trouble is not None
@@ -318,6 +351,33 @@ class Run(RunResults):
         ):
             raise seen.trouble
         return seen
+
+    def _take(self, what: str) -> None:
+        """Take the lease for something that is not waited with."""
+        holder = self._lease.take()
+        if holder is not None:
+            msg = f"the run is worked on by {holder}: {what} when that is done"
+            raise RunPendingError(msg, self)
+
+    def _leased(self, step: Callable[[], Pass]) -> Pass:
+        """Take a step of the loop, unless another process works on the run."""
+        try:
+            holder = self._lease.take()
+            if holder is None:
+                gone, self._lease.replaced, self._told_of = self._lease.replaced, None, None
+                if gone is not None:
+                    self._say(f"process {gone.pid} on {gone.host} is gone or stopped: going on in its place")
+                return step()
+        except LeaseLostError as error:
+            self._say(str(error))
+            holder = self._told_of = self._lease.holder()
+        if holder is not None and (self._told_of is None or holder.token != self._told_of.token):
+            self._told_of = holder
+            self._say(f"waiting for {holder}")
+        return self._connected().look("a process that took this run over" if holder is None else str(holder))
+
+    def _leased_client(self, client: BatchClient) -> BatchClient:
+        return cast("BatchClient", LeasedClient(client, self._lease))
 
     def _connected(self) -> Loop:
         """Return the loop; the client is made when it is first needed, and must be of the run's account."""
@@ -339,7 +399,8 @@ class Run(RunResults):
                 has_pilot=self._record.options.get("pilot") is not None,
                 limits=self._options.limits.over(client.limits),
             )
-            self._loop = Loop(self._folder, client, settings, listen=self._tell, clock=self._clock)
+            leased = self._leased_client(client)
+            self._loop = Loop(self._leased_folder, leased, settings, listen=self._tell, clock=self._clock)
             self._begun = self._clock.monotonic()
         return self._loop
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from batchframe._assembly import part_states
-from batchframe._blocks import OUTCOMES, blocks_so_far, final_blocks, scan_final, shown, tally, view_blocks
+from batchframe._blocks import OUTCOMES, ResultNote, blocks_so_far, final_blocks, scan_final, shown, tally, view_blocks
 from batchframe._columns import TOKENS, added_schema
 from batchframe._exceptions import RowsFailedError, warn
 from batchframe._explaining import Explanation, explain
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from batchframe._desk import Pass
+    from batchframe._lease import Lease
     from batchframe._options import Options
     from batchframe._store import RunFolder
     from batchframe._types import RunRecord, StopRecord
@@ -86,12 +87,16 @@ class RunStatus:
 class RunResults:
     """The half of a `Run` that reads."""
 
-    def __init__(self, folder: RunFolder, record: RunRecord, options: Options, view: RunFolder | None) -> None:
+    def __init__(
+        self, folder: RunFolder, record: RunRecord, options: Options, view: RunFolder | None, lease: Lease
+    ) -> None:
         self._folder = folder
         self._record = record
         self._options = options
         self._view = view
-        self._finished = False
+        self._lease = lease
+        # How often it was asked again, and how many parts it had, when it was found finished.
+        self._finished: tuple[int, int] | None = None
 
     def __repr__(self) -> str:
         return f"Run({os.fspath(self.path)!r}, rows={self._rows}, model={self._options.model!r})"
@@ -118,15 +123,27 @@ class RunResults:
         if self.is_finished:
             return self.scan().collect()
         options = self._options
-        blocks = blocks_so_far(self._folder, self._view, whole=self._is_whole, answer_type=options.answer_type)
-        return pl.concat([shown(block.lazy(), OURS, options.include, options.prefix).collect() for block in blocks])
+        with self._folder.assembling():
+            blocks = blocks_so_far(self._folder, self._view, whole=self._is_whole, answer_type=options.answer_type)
+            return pl.concat([shown(block.lazy(), OURS, options.include, options.prefix).collect() for block in blocks])
+
+    def _final_blocks(self) -> ResultNote:
+        assert self._finished is not None
+        return final_blocks(
+            self._folder,
+            self._view,
+            whole=self._is_whole,
+            answer_type=self._options.answer_type,
+            parts=self._finished[1],
+            is_watched=self._lease.holder() is not None,
+        )
 
     def scan(self) -> pl.LazyFrame:
         """Return what `result` does, lazily: a scan of the run's result blocks once it is finished."""
         if not self.is_finished:
             return self.result().lazy()
         options = self._options
-        note = final_blocks(self._folder, self._view, whole=self._is_whole, answer_type=options.answer_type)
+        note = self._final_blocks()
         return shown(scan_final(self._view or self._folder, note), note.prefix, options.include, options.prefix)
 
     def added_to(self, frame: pl.DataFrame) -> pl.DataFrame:
@@ -244,12 +261,15 @@ class RunResults:
     @property
     def is_finished(self) -> bool:
         """Whether every row has its outcome; as far as is known here, without asking the service."""
-        if not self._finished:
+        # Another process may have gone on with it since, by `retry`.
+        now = (generation_of(self._folder), self._folder.count_parts())
+        if self._finished != now:
             states = part_states(self._folder)
             is_live = any(state.is_live for state in states)
             attempts = self._options.max_attempts
-            self._finished = not is_live and (self._stop is not None or is_settled(self._folder, states, attempts))
-        return self._finished
+            is_over = not is_live and (self._stop is not None or is_settled(self._folder, states, attempts))
+            self._finished = now if is_over else None
+        return self._finished is not None
 
     @property
     def _stop(self) -> StopRecord | None:
@@ -266,12 +286,14 @@ class RunResults:
 
     def _status(self, seen: Pass) -> RunStatus:
         if self.is_finished:
-            note = final_blocks(self._folder, self._view, whole=self._is_whole, answer_type=self._options.answer_type)
+            note = self._final_blocks()
             counts, usage = note.counts, note.usage
         else:
             counts, usage = dict.fromkeys(OUTCOMES, 0), dict.fromkeys(TOKENS, 0)
-            for block in blocks_so_far(self._folder, self._view, whole=False, answer_type=self._options.answer_type):
-                tally(block, counts, usage)
+            answer_type = self._options.answer_type
+            with self._folder.assembling():
+                for block in blocks_so_far(self._folder, self._view, whole=False, answer_type=answer_type):
+                    tally(block, counts, usage)
         statuses = self.batches()["status"].drop_nulls()
         return RunStatus(
             state=self._state,
@@ -280,6 +302,10 @@ class RunResults:
             batches=dict(statuses.value_counts(sort=True).rows()),
             usage=usage,
             cost=None,
-            waiting_for="" if self.is_finished else "; ".join(seen.waiting_for) or "its batches to end",
+            waiting_for="" if self.is_finished else "; ".join(seen.waiting_for) or self._awaited(),
             done=self.is_finished,
         )
+
+    def _awaited(self) -> str:
+        holder = self._lease.holder()
+        return "its batches to end" if holder is None else str(holder)

@@ -6,8 +6,9 @@ import os
 import secrets
 import shutil
 import socket
-from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
 
@@ -16,14 +17,16 @@ from batchframe._exceptions import ResultsError, RunNotFoundError, StoreVersionE
 from batchframe._types import SCHEMA_VERSION, PartRecord, RetryRecord, RunRecord, SubmissionRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     import polars as pl
 
 RECORD = "run.json"
 # Files that tell nothing of some rows are fetched once more; both copies are kept, and the better answer counts.
 RESULT_KINDS = ("output", "error", "output.again", "error.again")
+# Results that take another process longer to assemble than this are assembled twice.
+_PATIENCE = 600.0
 
 
 class RunFolder:
@@ -33,10 +36,13 @@ class RunFolder:
     ----------
     path
         The folder. Everything in it is named relative to it, so that it can be moved.
+    fence
+        What each write takes its name inside of: the lease's, for who works on the run (see `Lease.fence`).
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, fence: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
         self.path = path
+        self.fence = fence
 
     # -- the run
 
@@ -124,7 +130,7 @@ class RunFolder:
         same texts as plain bytes.
         """
         path.parent.mkdir(exist_ok=True, parents=True)
-        with _replacing(path) as temporary:
+        with self._replacing(path) as temporary:
             frame.write_parquet(temporary, compression="uncompressed", statistics=False)
 
     def write_note(self, name: str, value: object) -> None:
@@ -140,7 +146,24 @@ class RunFolder:
 
     def remove_note(self, name: str) -> None:
         """Remove a small JSON file, where it is there."""
-        (self.path / name).unlink(missing_ok=True)
+        with self.fence():
+            (self.path / name).unlink(missing_ok=True)
+
+    @contextmanager
+    def assembling(self) -> Iterator[None]:
+        """Keep other processes from removing or writing what is assembled here; where no lock is to be had, do without.
+
+        It is computed from the same bytes by whoever does it; but who is done removes what others may still read.
+        """
+        import filelock  # noqa: PLC0415 - see `Lease.lock`
+
+        try:
+            self.path.stat()  # where the folder was moved away, the lock would make an empty one in its place
+            acquired: AbstractContextManager[Any] = filelock.FileLock(self.path / ".results.lock").acquire(_PATIENCE)
+        except (OSError, NotImplementedError):
+            acquired = nullcontext()
+        with acquired:
+            yield
 
     def views(self) -> list[RunFolder]:
         """Return the other arrangements that are kept of the run."""
@@ -188,6 +211,10 @@ class RunFolder:
         whole = {source for source, pieces in siblings.items() if source is None or set(pieces) == {len(pieces)}}
         return sorted((part for part in found if part.split_from in whole), key=lambda part: part.number)
 
+    def count_parts(self) -> int:
+        """Return how many parts there are: they grow more until the run is finished."""
+        return sum(1 for _ in (self.path / "parts").glob("*/part.json"))
+
     def write_part(self, part: PartRecord) -> None:
         """Write ``part.json``; the input file comes first, so that a part that is there is whole."""
         self._write_json(self.part_path(part.number) / "part.json", part)
@@ -231,35 +258,35 @@ class RunFolder:
     def receiving(self, path: Path) -> Iterator[IO[bytes]]:
         """Open a file for bytes to come; it takes its name only when they all came."""
         path.parent.mkdir(exist_ok=True, parents=True)
-        with _replacing(path) as temporary, temporary.open("wb") as handle:
+        with self._replacing(path) as temporary, temporary.open("wb") as handle:
             yield handle
 
     def _write_json(self, path: Path, value: object) -> None:
         path.parent.mkdir(exist_ok=True, parents=True)
-        with _replacing(path) as temporary:
+        with self._replacing(path) as temporary:
             temporary.write_bytes(msgspec.json.format(msgspec.json.encode(value)) + b"\n")
+
+    @contextmanager
+    def _replacing(self, path: Path) -> Iterator[Path]:
+        """Give a temporary name to write to; sync it and rename it to ``path`` when all went well."""
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            yield temporary
+            handle = os.open(temporary, os.O_RDWR)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+            with self.fence():
+                temporary.replace(path)
+                _sync_folder(path.parent)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 class _Version(msgspec.Struct):
     schema_version: int
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary name to write to; sync it and rename it to ``path`` when all went well."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        handle = os.open(temporary, os.O_RDWR)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-        temporary.replace(path)
-        _sync_folder(path.parent)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def make_private(path: Path) -> None:
@@ -282,12 +309,20 @@ def _sync_folder(path: Path) -> None:
 def _is_left_over(path: Path) -> bool:
     """Whether the process that made a scratch folder is gone; other hosts' folders are theirs to remove."""
     host, pid = path.name.removeprefix(".new-").rsplit("-", 2)[:2]
-    if host != socket.gethostname() or not pid.isdigit() or os.name == "nt":  # os.kill(pid, 0) is a Ctrl-C on Windows
-        return False
+    return host == socket.gethostname() and pid.isdigit() and is_dead(int(pid))
+
+
+def is_dead(pid: int) -> bool:
+    """Whether a process of this host is gone, for certain."""
+    if os.name == "nt":
+        return False  # os.kill(pid, 0) is a Ctrl-C there
     try:
-        os.kill(int(pid), 0)
+        os.kill(pid, 0)
     except ProcessLookupError:
         return True
-    except PermissionError:
-        pass
-    return False
+    except (PermissionError, OverflowError):
+        return False
+    try:  # one that was killed and not waited for has an id, and does nothing any more
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] == b"Z"
+    except (OSError, IndexError):
+        return False

@@ -14,6 +14,7 @@ from batchframe._exceptions import (
     ServiceError,
 )
 from batchframe._part_files import split_up
+from batchframe._stop import is_covered, read_stop
 from batchframe._types import SubmissionRecord
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ class Submitter:
 
     def _is_lost(self, part: PartRecord, submission: SubmissionRecord) -> bool:
         """Whether an uploaded file that the service does not show is given up, to be uploaded anew."""
-        seen_at = submission.times.setdefault("unseen_at", self._desk.clock.now())
+        seen_at = submission.times["unseen_at"] = self._desk.first_noted(submission.times.get("unseen_at"))
         if self._desk.is_within_settling(seen_at):
             self._desk.write(part, submission)
             return False
@@ -161,8 +162,13 @@ class Submitter:
 
     def _create(self, part: PartRecord, submission: SubmissionRecord) -> None:
         assert submission.input_file_id is not None
-        submission.refused = False
-        self._desk.move(part, submission, "submitting")
+        with self._folder.fence():
+            # Somebody may have cancelled the run during this pass: whoever reads that finds either the note alone, or
+            # the intent too.
+            if is_covered(part, read_stop(self._folder)):
+                return
+            submission.refused = False
+            self._desk.move(part, submission, "submitting")
         trigger("before_create")
         metadata = self._desk.settings.metadata | {
             "batchframe_run": self._desk.settings.run_id,
@@ -189,7 +195,7 @@ class Submitter:
                     self._desk.notice(f"{error}. The service had received that file. Trying again")
                     return
             elif error.is_in_doubt:
-                submission.doubt_at = self._desk.clock.now()
+                submission.doubt_at = self._desk.now()
                 self._desk.write(part, submission)
             elif error.is_transient:
                 submission.refused = True

@@ -1,0 +1,702 @@
+"""One process works on a run at a time, and nothing is paid twice where that fails: real processes, real HTTP."""
+
+from __future__ import annotations
+
+import datetime as dt
+import errno
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import filelock
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import batchframe as bf
+from batchframe import _begin, _events, _lease, _options, _run
+from batchframe._blocks import final_blocks
+from batchframe._desk import Clock
+from batchframe._exceptions import LeaseLostError
+from batchframe._lease import Lease, LeaseRecord
+from batchframe._run import Run
+from batchframe._store import RunFolder
+
+N = 60
+FRAME = pl.DataFrame({"n": range(N)})
+ARGUMENTS = {"model": "gpt-4o-mini", "poll_seconds": 0.05, "settle_seconds": 0.3}
+LIMITS = {"limits": bf.Limits(max_requests=40)}  # parts of 4, 40 and 16
+UTC = dt.timezone.utc
+posix = pytest.mark.skipif(os.name == "nt", reason="signals")
+
+
+def once_each(emu):
+    return emu.ledger()["by_custom_id"] == {f"row-{n}": 1 for n in range(N)}
+
+
+def submit(client, **options):
+    return bf.submit(FRAME, "Repeat {n}", client=client, **ARGUMENTS | LIMITS | options)
+
+
+def wait_until(condition, seconds=20.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+# -- processes
+
+
+HEAD = """
+    import logging, os, signal, sys, time, openai, polars as pl, batchframe as bf
+    from batchframe import _events, _lease
+    _lease.LEASE_SECONDS = {lease_seconds}
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("batchframe").setLevel("INFO")
+    call = dict(model="gpt-4o-mini", poll_seconds=0.05, settle_seconds=0.3, run_dir={run_dir!r},
+                client=openai.OpenAI(api_key="sk-x", base_url={base_url!r}), limits=bf.Limits(max_requests=40))
+
+    def run():
+        print("pid", os.getpid(), file=sys.stderr)
+        out = bf.run(pl.DataFrame({{"n": range(60)}}), "Repeat {{n}}", **call)
+        print(out.height, out["error"].null_count())
+"""
+
+
+@pytest.fixture
+def start(emu, tmp_path):
+    """Start a process that runs some code, and have it killed when the test ends before it."""
+    started = []
+
+    def begin(body, *, lease_seconds=600.0):
+        head = HEAD.format(lease_seconds=lease_seconds, run_dir=os.fspath(tmp_path / "run"), base_url=emu.base_url)
+        code = textwrap.dedent(head) + textwrap.dedent(body)
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        started.append(subprocess.Popen([sys.executable, "-c", code], **pipes))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def finish(process):
+    out, said = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+    return out.strip(), said
+
+
+def stopped(process):
+    """Wait until a process stopped itself."""
+    told = os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+    assert told.si_code == os.CLD_STOPPED, process.communicate()
+
+
+STOP = """
+    stops = iter([True])
+    _events.set_trigger({point!r}, lambda: next(stops, None) and os.kill(os.getpid(), signal.SIGSTOP))
+    run()
+"""
+# Creates by both processes: three parts, and a create whose intent was on disk is neither repeated nor forgotten.
+POINTS = {"before_upload": 3, "after_upload_call": 3, "after_upload": 3, "before_create": 3, "after_create_call": 3,
+          "after_create": 3, "after_ended": 3, "after_download": 3}  # fmt: skip
+FEW = ("before_upload", "after_create_call")
+
+
+@posix
+@pytest.mark.parametrize(
+    "point", [point if point in FEW else pytest.param(point, marks=pytest.mark.slow) for point in POINTS]
+)
+def test_stopped_past_its_lease_a_process_submits_nothing_more(emu, start, point):
+    first = start(STOP.format(point=point), lease_seconds=1.0)
+    stopped(first)
+    out, said = finish(start("run()", lease_seconds=1.0))
+    assert out == f"{N} {N}"
+    assert f"process {first.pid} on {socket.gethostname()} is gone or stopped: going on in its place" in said
+    calls = emu.calls()
+    first.send_signal(signal.SIGCONT)
+    out, said = finish(first)
+    assert out == f"{N} {N}"
+    assert "another process took this run over, and has let go of it again. Nothing more was submitted here" in said
+    changing = ("create_file", "create_batch", "cancel_batch", "delete_file")
+    assert [emu.calls().get(call) for call in changing] == [calls.get(call) for call in changing]
+    assert emu.calls()["create_batch"] == POINTS[point]
+    assert once_each(emu)
+
+
+SLIP = """
+    from batchframe._openai import OpenAIClient
+    call_it, stops = OpenAIClient.{call}, iter([True])
+
+    def slow(self, *arguments):
+        if next(stops, None):
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return call_it(self, *arguments)
+
+    OpenAIClient.{call} = slow
+    run()
+"""
+
+
+@posix
+@pytest.mark.parametrize(("call", "calls"), [("create", "create_batch"), ("upload", "create_file")])
+def test_a_call_that_slips_through_after_the_last_look_at_the_lease_pays_nothing(emu, client, start, call, calls):
+    """No correctness rests on the lease: the input file of that create was deleted, the upload is not used."""
+    first = start(SLIP.format(call=call), lease_seconds=1.0)
+    stopped(first)
+    assert finish(start("run()", lease_seconds=1.0))[0] == f"{N} {N}"
+    assert emu.calls()[calls] == 3
+    first.send_signal(signal.SIGCONT)
+    out, said = finish(first)
+    assert out == f"{N} {N}"
+    assert "another process took this run over" in said
+    assert emu.calls()[calls] == 4
+    wait_until(lambda: {batch.status for batch in client.batches.list()} <= {"completed", "failed"})
+    assert once_each(emu)
+
+
+@posix
+def test_a_process_that_lost_its_lease_waits_for_the_one_that_has_it(emu, start):
+    emu.configure(progression="stepped")
+    first = start(STOP.format(point="after_create"), lease_seconds=1.0)
+    stopped(first)
+    second = start("run()", lease_seconds=1.0)
+    wait_until(lambda: emu.calls().get("create_batch", 0) == 3)
+    first.send_signal(signal.SIGCONT)
+    time.sleep(0.5)
+    emu.configure(progression="instant")
+    out, said = finish(first)
+    assert out == f"{N} {N}"
+    assert f"process {second.pid} on {socket.gethostname()} took this run over at " in said
+    assert finish(second)[0] == f"{N} {N}"
+    assert emu.calls()["create_batch"] == 3
+    assert once_each(emu)
+
+
+@posix
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(6))
+def test_stopped_and_continued_at_any_time_by_three_processes(emu, start, seed):
+    """Leases shorter than the stops are lost again and again; only the second net is left then."""
+    chance = random.Random(seed)
+    processes = [start("run()", lease_seconds=0.2) for _ in range(3)]
+    end = time.monotonic() + 60
+    while any(process.poll() is None for process in processes) and time.monotonic() < end:
+        process = chance.choice(processes)
+        if process.poll() is None:
+            process.send_signal(signal.SIGSTOP)
+            time.sleep(chance.uniform(0, 0.5))
+            process.send_signal(signal.SIGCONT)
+        time.sleep(chance.uniform(0, 0.1))
+    assert [finish(process)[0] for process in processes] == [f"{N} {N}"] * 3
+    assert once_each(emu)
+
+
+@pytest.mark.parametrize("count", [2, pytest.param(5, marks=pytest.mark.slow)])
+def test_of_processes_started_together_one_works_and_the_others_say_which(emu, start, tmp_path, count):
+    emu.configure(seconds={"in_progress": 1.0})
+    body = """
+        home = os.path.dirname(call["run_dir"])
+        open(f"{home}/ready-{os.getpid()}", "w").close()
+        while not os.path.exists(f"{home}/go"):
+            time.sleep(0.001)
+        run()
+    """
+    processes = [start(body) for _ in range(count)]
+    wait_until(lambda: len(list(tmp_path.glob("ready-*"))) == count, 60)
+    (tmp_path / "go").touch()
+    told = {process.pid: finish(process) for process in processes}
+    assert [out for out, _ in told.values()] == [f"{N} {N}"] * count
+    (worker,) = [pid for pid, (_, said) in told.items() if "waiting for process" not in said]
+    for pid, (_, said) in told.items():
+        assert pid == worker or said.count(f"waiting for process {worker} on {socket.gethostname()}, ") == 1
+    assert emu.calls()["create_batch"] == 3
+    assert once_each(emu)
+    assert not (tmp_path / "run" / "lease.json").exists()
+
+
+@posix
+def test_a_killed_process_is_followed_at_once_though_nobody_waited_for_it(emu, client, start, tmp_path):
+    killed = start("""
+        _events.set_trigger("after_create", lambda: os.kill(os.getpid(), signal.SIGKILL))
+        run()
+    """)
+    os.waitid(os.P_PID, killed.pid, os.WEXITED | os.WNOWAIT)  # it stays a zombie, whose id is in use
+    assert json.loads((tmp_path / "run" / "lease.json").read_text())["pid"] == killed.pid
+    assert bf.open_run(tmp_path / "run", client=client).wait(20).succeeded == N
+    assert emu.calls()["create_batch"] == 3
+    assert once_each(emu)
+
+
+@posix
+def test_ctrl_c_lets_go_of_the_run(emu, client, start, tmp_path):
+    emu.configure(progression="stepped")
+    first = start("run()")
+    wait_until(lambda: emu.calls().get("retrieve_batch", 0) > 3)
+    assert (tmp_path / "run" / "lease.json").exists()
+    first.send_signal(signal.SIGINT)
+    first.communicate(timeout=30)
+    assert not (tmp_path / "run" / "lease.json").exists()
+    emu.configure(progression="instant")
+    assert bf.open_run(tmp_path / "run", client=client).wait().succeeded == N
+
+
+@posix
+def test_another_process_cancels(emu, client, start, tmp_path):
+    emu.configure(progression="stepped")
+    first = start("run()")
+    wait_until(lambda: emu.calls().get("retrieve_batch", 0) > 3)
+    run = bf.open_run(tmp_path / "run", client=client)
+    emu.configure(progression="instant")
+    emu.batch_fault("stuck", at=0.5)
+    assert run.cancel().state in {"cancelled", "finished"}
+    finish(first)
+    assert emu.calls()["create_batch"] == 3
+
+
+# -- in one process
+
+
+def test_a_cancel_during_a_pass_stops_the_next_create(emu, client, tmp_path):
+    """Who cancels may find the run finished at once: nothing may be created after that."""
+    emu.configure(progression="stepped")
+    states = []
+
+    def cancel():
+        _events.set_trigger("after_upload", None)
+        other = bf.open_run(tmp_path / "run", client=client)
+        monkey.setattr(_run, "_CANCEL_SECONDS", 0.0)
+        states.append(other.cancel())
+
+    with pytest.MonkeyPatch.context() as monkey:
+        _events.set_trigger("after_upload", cancel)
+        try:
+            run = submit(client, run_dir=tmp_path / "run")
+        finally:
+            _events.set_trigger("after_upload", None)
+    assert run.status().state == "cancelled"
+    assert emu.calls().get("create_batch", 0) == 0
+    assert run.result()["error"].struct.field("code").unique().to_list() == ["not_submitted"]
+
+
+def test_two_threads_with_a_handle_each(emu, caplog):
+    caplog.set_level("INFO", "batchframe")
+    emu.configure(seconds={"in_progress": 0.5})
+    outs = []
+    clients = [emu.client(), emu.client()]
+
+    def ask(client):
+        outs.append(bf.run(FRAME, "Repeat {n}", client=client, **ARGUMENTS | LIMITS))
+
+    threads = [threading.Thread(target=ask, args=(client,)) for client in clients]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [out["error"].null_count() for out in outs] == [N, N]
+    assert caplog.text.count(f"waiting for process {os.getpid()} on ") == 1
+    assert emu.calls()["create_batch"] == 3
+    assert once_each(emu)
+
+
+def test_an_error_lets_go_of_the_run(emu, client, tmp_path):
+    emu.fault("create_batch", "status", status=403)
+    with pytest.raises(bf.AuthenticationError):
+        submit(client, run_dir=tmp_path / "run")
+    assert not (tmp_path / "run" / "lease.json").exists()
+    run = submit(client, run_dir=tmp_path / "run")
+    assert not (tmp_path / "run" / "lease.json").exists()
+    assert run.wait().succeeded == N
+
+
+def test_handles_take_turns(emu, client, tmp_path):
+    emu.configure(progression="stepped")
+    run = submit(client, run_dir=tmp_path / "run")
+    for _ in range(12):
+        emu.step()
+        status = bf.open_run(run.path, client=client).advance()
+    assert status.succeeded == N
+    assert once_each(emu)
+
+
+def foreign(path, *, age=0.0, host="elsewhere", pid=7):
+    at = dt.datetime.now(UTC) - dt.timedelta(seconds=age)
+    record = {"host": host, "pid": pid, "token": "another", "since": at.isoformat(), "renewed_at": at.isoformat()}
+    (path / "lease.json").write_text(json.dumps(record))
+
+
+def test_a_lease_of_another_host_is_respected_until_it_is_old(emu, client, monkeypatch):
+    emu.configure(progression="stepped")
+    run = submit(client)
+    emu.configure(progression="instant")
+    foreign(run.path)
+    calls = emu.calls()
+    held = "process 7 on elsewhere, which works on this run since "
+    other = bf.open_run(run.path, client=client)
+    for status in (other.advance(), other.status(), other.status(refresh=False)):
+        assert status.waiting_for.startswith(held)
+        assert status.pending == N
+    with pytest.raises(bf.RunPendingError, match=f"not finished after 0.2 seconds; so far it is {held}"):
+        other.wait(0.2)
+    with pytest.raises(bf.RunPendingError, match=f"worked on by {held}"):
+        other.retry()
+    monkeypatch.setattr(_run, "_CANCEL_SECONDS", 0.1)
+    assert emu.calls() == calls
+    foreign(run.path, age=_lease.LEASE_SECONDS - 5)
+    assert bf.open_run(run.path, client=client).advance().waiting_for.startswith(held)
+    foreign(run.path, age=_lease.LEASE_SECONDS + 1)
+    assert bf.open_run(run.path, client=client).wait().succeeded == N
+    assert once_each(emu)
+
+
+def test_a_cancel_of_a_held_run_is_left_as_a_wish(emu, client, monkeypatch):
+    emu.configure(progression="stepped")
+    run = submit(client)
+    foreign(run.path)
+    monkeypatch.setattr(_run, "_CANCEL_SECONDS", 0.1)
+    status = bf.open_run(run.path, client=client).cancel()
+    assert (status.state, status.waiting_for[:22]) == ("running", "process 7 on elsewhere")
+    assert emu.calls().get("cancel_batch", 0) == 0
+    (run.path / "lease.json").unlink()
+    emu.configure(progression="instant")
+    assert run.wait().state in {"cancelled", "finished"}
+
+
+@pytest.mark.parametrize("text", ["", "{", "null", '{"host": "a"}'])
+def test_a_lease_that_cannot_be_read_is_none(client, text):
+    run = submit(client)
+    (run.path / "lease.json").write_text(text)
+    assert run.wait().succeeded == N
+
+
+def test_a_restarted_container_does_not_wait_for_its_own_ghost(client):
+    run = submit(client)
+    foreign(run.path, host=socket.gethostname(), pid=os.getpid())
+    record = json.loads((run.path / "lease.json").read_text()) | {"pids": _lease._pid_namespace()}
+    (run.path / "lease.json").write_text(json.dumps(record))
+    assert run.wait(5).succeeded == N
+
+
+def test_a_process_stopped_in_the_lock_is_waited_for(emu, client, monkeypatch):
+    monkeypatch.setattr(_lease, "_LOCK_SECONDS", 0.1)
+    run = submit(client)
+    with filelock.FileLock(run.path / ".lease.lock"):
+        assert run.advance().waiting_for == "another process, which was stopped while it held .lease.lock"
+    assert run.wait().succeeded == N
+
+
+def test_a_write_that_finds_the_lock_taken_for_long_is_waited_with(emu, client, monkeypatch, tmp_path):
+    """A process was stopped in the lock just when this one made its create: it is found later, and made once."""
+    monkeypatch.setattr(_lease, "_WRITE_SECONDS", 0.1)
+    monkeypatch.setattr(_lease, "_LOCK_SECONDS", 0.1)
+    lock = filelock.FileLock(tmp_path / "run" / ".lease.lock", thread_local=False)
+    timer = threading.Timer(0.5, lock.release)
+
+    def hold():
+        _events.set_trigger("after_create_call", None)
+        threading.Thread(target=lock.acquire).start()
+        wait_until(lambda: lock.is_locked)
+        timer.start()
+
+    _events.set_trigger("after_create_call", hold)
+    try:
+        run = submit(client, run_dir=tmp_path / "run")
+    finally:
+        _events.set_trigger("after_create_call", None)
+    assert run.wait().succeeded == N
+    assert emu.calls()["create_batch"] == 3
+    assert once_each(emu)
+
+
+def test_a_cancel_that_finds_the_lock_taken_for_long_says_so(client, monkeypatch):
+    run = submit(client)
+    monkeypatch.setattr(_lease, "_WRITE_SECONDS", 0.1)
+    with filelock.FileLock(run.path / ".lease.lock"):
+        with pytest.raises(bf.RunError, match="a process was stopped while it held"):
+            run.cancel()
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOLCK, "no locks"), NotImplementedError("no flock")])
+def test_a_file_system_without_locks(emu, client, monkeypatch, error):
+    def refuse(*arguments, **more):
+        raise error
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
+    assert submit(client).wait().succeeded == N
+    assert once_each(emu)
+
+
+def test_reading_a_finished_run_takes_and_writes_nothing(client, tmp_path):
+    run = submit(client, run_dir=tmp_path / "run")
+    run.wait()
+    (run.path / ".lease.lock").unlink()
+    (run.path / ".results.lock").unlink(missing_ok=True)
+    before = sorted(tmp_path.rglob("*"))
+    for path in [*before, tmp_path]:
+        path.chmod(0o500 if path.is_dir() else 0o400)
+    try:
+        found = bf.open_run(run.path)
+        assert found.result().height == found.scan().collect().height == N
+        assert found.status().done
+        assert found.wait().succeeded == N
+        assert found.advance().succeeded == N
+    finally:
+        for path in [tmp_path, *before]:
+            path.chmod(0o700 if path.is_dir() else 0o600)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_result_that_was_assembled_while_the_run_went_on_is_not_final(emu, client):
+    """A process finds the run finished; another asks again for rows; the first one's results come last."""
+    emu.row_fault("status", status=400, custom_ids=["row-5"])
+    run = submit(client)
+    run.wait()
+    slow = bf.open_run(run.path, client=client)
+    assert slow.is_finished
+    assert run.retry().wait().succeeded == N
+    (run.path / "results.json").unlink()
+    final_blocks(slow._folder, None, whole=False, answer_type=None, parts=slow._finished[1], is_watched=False)
+    assert slow.result()["error"].null_count() == N
+    assert run.status().succeeded == N
+
+
+def test_a_folder_that_was_moved_away_stays_away(client, tmp_path):
+    run = submit(client, run_dir=tmp_path / "here")
+    run.path.rename(tmp_path / "there")
+    for act in (run.advance, run.cancel, run.wait):
+        with pytest.raises(bf.RunNotFoundError):
+            act()
+    assert not (tmp_path / "here").exists()
+    assert bf.open_run(tmp_path / "there", client=client).wait().succeeded == N
+
+
+def test_the_same_other_order_from_many_threads(client):
+    submit(client).wait()
+    turned, outs = FRAME.reverse(), []
+    threads = [
+        threading.Thread(target=lambda: outs.append(bf.run(turned, "Repeat {n}", client=client, **ARGUMENTS)))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [out["n"].to_list() for out in outs] == [turned["n"].to_list()] * 4
+    assert [out["error"].null_count() for out in outs] == [N] * 4
+
+
+# -- the clock
+
+
+class Jumping:
+    """A clock that is set back or forward by a day while the monotonic one goes on."""
+
+    def __init__(self, seed):
+        self.chance = random.Random(seed)
+        self.offset = dt.timedelta()
+        self.clock = Clock(now=lambda: dt.datetime.now(UTC) + self.offset)
+
+    def jump(self):
+        self.offset = dt.timedelta(days=self.chance.choice([-1, 0, 1]))
+
+
+def handle(run, clock):
+    return Run(run._folder, run._record, run._options, run._connect, clock=clock)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("fault", ["late", "reset_before", "reset_after", None])
+@pytest.mark.parametrize("is_fresh", [False, True], ids=["one process", "cron"])
+def test_a_clock_that_jumps_by_a_day_between_passes(emu, client, fault, seed, is_fresh):
+    if fault:
+        emu.fault("create_batch", fault, seconds=0.2, skip=1)
+    jumping = Jumping(seed)
+    options = _options.parse(ARGUMENTS | LIMITS | {"client": client, "settle_seconds": 0.6})
+    run = handle(_begin.begin(FRAME, "Repeat {n}", options), jumping.clock)
+    end = time.monotonic() + 30
+    while not run.advance().done:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+        jumping.jump()
+        run = handle(run, jumping.clock) if is_fresh else run
+    assert run.status().succeeded == N
+    assert once_each(emu)
+    if fault in {"late", "reset_after"} and not is_fresh:
+        # It was given its time by the clock that is never set: found, and not deleted.
+        assert (emu.calls()["create_batch"], emu.calls().get("delete_file", 0)) == (3, 0)
+
+
+@pytest.mark.parametrize("days", [-1, 1])
+def test_a_jump_does_not_take_the_run_from_who_was_seen_at_work(tmp_path, days):
+    worker, waiter = Party(tmp_path), Party(tmp_path)
+    assert worker.lease.take() is None
+    assert waiter.lease.take().pid == os.getpid()
+    waiter.offset = worker.offset = days * 86_400.0
+    worker.elapsed = waiter.elapsed = 60.0
+    worker.lease.take()
+    assert waiter.lease.take() is not None
+    waiter.elapsed += 599
+    assert waiter.lease.take() is not None
+    waiter.elapsed += 2
+    assert waiter.lease.take() is None
+    with pytest.raises(LeaseLostError, match=f"process {os.getpid()} on .* took this run over at"):
+        worker.lease.check()
+    waiter.close()
+
+
+def test_hosts_whose_clocks_differ_do_not_take_the_run_from_each_other_in_turns(tmp_path):
+    here, there = Party(tmp_path), Party(tmp_path)
+    there.offset = 3_600.0
+    assert here.lease.take() is None
+    assert there.lease.take() is None  # an hour old, as far as it can tell: wrong once
+    with pytest.raises(LeaseLostError):
+        here.lease.take()
+    for _ in range(20):
+        here.elapsed += 60
+        there.elapsed += 60
+        assert there.lease.take() is None
+        assert here.lease.take() is not None
+    there.close()
+
+
+# -- the lease itself
+
+
+class Party:
+    """Somebody who may hold the lease, with clocks of their own."""
+
+    def __init__(self, path):
+        self.path = path
+        self.offset = self.elapsed = 0.0
+        begin = dt.datetime(2026, 1, 1, tzinfo=UTC)
+        self.lease = Lease(path, lambda: begin + dt.timedelta(seconds=self.elapsed + self.offset), lambda: self.elapsed)
+        self.folder = RunFolder(path, self.lease.fence)
+
+    def close(self):
+        with self.lease:
+            pass
+
+
+@given(age=st.floats(0, 1e9), is_dead=st.booleans())
+def test_who_may_take_it(age, is_dead):
+    assert _lease.may_take(age=age, is_dead=is_dead) == (is_dead or age >= 600)
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.integers(0, 2), st.sampled_from(["take", "check", "write", "release", "wait", "jump"]),
+        st.sampled_from([1.0, 60.0, 599.0, 601.0, 86_400.0, -86_400.0]),
+    ),
+    max_size=40,
+)  # fmt: skip
+
+
+class Table:
+    """Three parties, and who of them has it: who took it last and did not let go."""
+
+    def __init__(self, path):
+        self.path = path
+        self.parties = [Party(path) for _ in range(3)]
+        self.holder = None
+
+    def take(self, who, _):
+        try:
+            found = self.parties[who].lease.take()
+        except LeaseLostError:
+            assert self.holder != who
+            return
+        assert found is None or self.holder not in {None, who}
+        self.holder = who if found is None else self.holder
+
+    def release(self, who, _):
+        self.parties[who].close()
+        self.holder = None if self.holder == who else self.holder
+
+    def jump(self, who, seconds):
+        self.parties[who].offset += seconds
+
+    def wait(self, _, seconds):
+        for party in self.parties:
+            party.elapsed += abs(seconds)
+
+    def check(self, who, _):
+        self._only_the_holder(who, self.parties[who].lease.check)
+
+    def write(self, who, _):
+        self._only_the_holder(who, lambda: self.parties[who].folder.write_note("note", who))
+        assert not list(self.path.glob(".note*"))
+
+    def _only_the_holder(self, who, act):
+        if self.holder == who:
+            act()
+        else:
+            with pytest.raises(LeaseLostError):
+                act()
+
+
+@settings(deadline=None, max_examples=60)
+@given(steps=STEPS)
+def test_at_most_one_holds_it_and_writes(tmp_path_factory, steps):
+    """Whatever the clocks do."""
+    table = Table(tmp_path_factory.mktemp("run"))
+    for who, what, seconds in steps:
+        getattr(table, what)(who, seconds)
+    for who in range(3):
+        table.release(who, 0)
+    assert not (table.path / "lease.json").exists()
+
+
+def test_it_is_renewed_while_its_holder_is_busy(tmp_path, monkeypatch):
+    monkeypatch.setattr(_lease, "LEASE_SECONDS", 0.5)
+    lease, other = [Lease(tmp_path, lambda: dt.datetime.now(UTC), time.monotonic) for _ in range(2)]
+    with lease:
+        assert lease.take() is None
+        for _ in range(20):
+            time.sleep(0.05)
+            assert other.take() is not None
+        lease.check()
+    assert other.take() is None
+    with other:
+        assert [thread.name for thread in threading.enumerate()].count("batchframe-lease") <= 2
+    wait_until(lambda: "batchframe-lease" not in [thread.name for thread in threading.enumerate()])
+
+
+def test_a_fork_does_not_hold_what_its_parent_holds(tmp_path):
+    party = Party(tmp_path)
+    party.lease.take()
+    found = json.loads((tmp_path / "lease.json").read_text())
+    assert found["token"] == party.lease._mine.token
+    found["pid"] += 1
+    (tmp_path / "lease.json").write_text(json.dumps(found))
+    with pytest.raises(LeaseLostError):
+        party.lease.check()
+
+
+def test_it_says_who_and_where_and_since_when():
+    at = dt.datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
+    record = LeaseRecord("host-x", 123, "token", at, at)
+    assert str(record) == "process 123 on host-x, which works on this run since 2026-03-04 05:06:07 UTC"
+
+
+def test_the_file_is_in_a_folder_that_only_its_owner_reads(client, batchframe_home):
+    modes = []
+    _events.set_trigger("before_create", lambda: modes.append(batchframe_home.stat().st_mode & 0o777))
+    try:
+        run = submit(client)
+    finally:
+        _events.set_trigger("before_create", None)
+    assert set(modes) == {0o700}
+    assert Path(batchframe_home / ".gitignore").read_text() == "*\n"
+    run.wait()
