@@ -8,6 +8,7 @@ from batchframe import _lenient
 from batchframe._desk import NO_ROOM
 from batchframe._events import trigger
 from batchframe._exceptions import APICallError, InputFileRejectedError, RunError, ServiceError
+from batchframe._part_files import hash_of
 from batchframe._types import SubmissionRecord
 
 if TYPE_CHECKING:
@@ -113,6 +114,7 @@ class Submitter:
             "batchframe_part": str(part.number),
             "batchframe_digest": part.digest,
             "batchframe_tokens": str(part.tokens),
+            "batchframe_file": hash_of(self._folder.input_path(part.number)),
         }
         settings = self._desk.settings
         try:
