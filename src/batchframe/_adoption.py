@@ -92,7 +92,12 @@ def adopt(desk: Desk, seen: Pass) -> None:
             # One that fails would be submitted again, and another one may hold its rows.
             seen.waiting_for.append("batches of this run, found in the account, to be validated")
             return
-        left = _adopt_by_content(desk, others)
+        found = _adopt_by_content(desk, others)
+        if found is None:
+            seen.waiting_for.append("the results of batches of this run, found in the account")
+            seen.is_brief = True
+            return
+        left = found
     adopted = {batch.id: batch for batch in ours if batch.id not in left}
     trigger("before_account_note")
     desk.folder.write_note(_NOTE, {"at": desk.clock.now(), "adopted": list(adopted), "left": left})
@@ -190,8 +195,11 @@ def _submitted(desk: Desk, part: PartRecord, batch: RemoteBatch) -> None:
     trigger("after_adopted")
 
 
-def _adopt_by_content(desk: Desk, batches: list[RemoteBatch]) -> list[str]:
-    """Adopt what was made of other files, request by request; return the ids of batches that hold nothing of ours."""
+def _adopt_by_content(desk: Desk, batches: list[RemoteBatch]) -> list[str] | None:
+    """Adopt what was made of other files, request by request; return the ids of batches that hold nothing of ours.
+
+    None where results have to be fetched before it can go on.
+    """
     folder = desk.folder
     left: list[str] = []
     gone: list[RemoteBatch] = []
@@ -210,6 +218,8 @@ def _adopt_by_content(desk: Desk, batches: list[RemoteBatch]) -> list[str]:
             continue
         trigger("after_adopted_input")
         names = claim(requests_in(theirs), requests, folder)
+        if names is None:
+            return None
         if not names.height:
             left.append(batch.id)
             continue

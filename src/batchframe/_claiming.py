@@ -1,7 +1,7 @@
 """Which of our requests a batch answers that was made of another file than ours: matched by content, never by position.
 
-Equal requests are worth the same, so each request of theirs takes the first of ours that is in no batch yet; where all
-of them are, it is a further attempt, of the one that it was an attempt of before.
+Equal requests are worth the same, so each request of theirs takes the first of ours that is in no batch yet. Where all
+of them are, it is a further attempt: of one that has no answer yet, and that it was an attempt of before.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import polars as pl
 
+from batchframe._answers import part_answers
 from batchframe._events import trigger
 from batchframe._part_files import measured
 from batchframe._requests import CODE, CUSTOM_ID, DIGEST, REQUEST, digest
@@ -83,8 +84,10 @@ def _read(line: bytes) -> _Request | None:
         return None
 
 
-def claim(theirs: pl.DataFrame, requests: pl.DataFrame, folder: RunFolder) -> pl.DataFrame:
+def claim(theirs: pl.DataFrame, requests: pl.DataFrame, folder: RunFolder) -> pl.DataFrame | None:
     """Return which request of ours each of theirs is: ``theirs``, ``ours``, both without repetition.
+
+    None where that depends on the results of batches that ended, and are not fetched yet.
 
     Parameters
     ----------
@@ -93,46 +96,72 @@ def claim(theirs: pl.DataFrame, requests: pl.DataFrame, folder: RunFolder) -> pl
     requests
         What `asked` found.
     folder
-        The run, for what its requests were called in the batches before.
+        The run, for what is known of its requests from the batches before.
     """
     near = requests.join(theirs, on="digest", how="semi", maintain_order="left")
     fresh = near.filter(pl.col("attempt") == 0).with_columns(_NTH)
     matched = theirs.with_columns(_NTH).join(fresh, on=["digest", "nth"], how="left", maintain_order="left")
-    more = _claim_again(
-        matched.filter(pl.col("ours").is_null()).select("theirs", "digest").join(near, on="digest", how="semi"),
-        near.filter(pl.col("attempt") > 0).sort("attempt", maintain_order=True),
-        folder,
-    )
     names = matched.select("theirs", "ours").drop_nulls("ours")
-    return names.vstack(pl.DataFrame(more, schema=names.schema, orient="row"))
+    again = matched.filter(pl.col("ours").is_null()).select("theirs", "digest")
+    known = near.filter(pl.col("attempt") > 0).join(again, on="digest", how="semi", maintain_order="left")
+    if not known.height:
+        return names
+    answered: set[str] | None = set()
+    if known["digest"].n_unique() < known.height:  # of equal ones it matters which have their answers
+        answered = _answered(folder)
+    if answered is None:
+        return None
+    pairs: list[tuple[str, str]] = []
+    rest = again.rows()
+    called = _called(folder)
+    known = known.sort("attempt", maintain_order=True)
+    has_answer = known["ours"].is_in(pl.Series(list(answered), dtype=pl.String).implode())
+    for pool in (known.filter(~has_answer), known.filter(has_answer)):
+        rest = _claim_from(pool, rest, called, pairs)
+    return names.vstack(pl.DataFrame(pairs, schema=names.schema, orient="row"))
 
 
-def _claim_again(theirs: pl.DataFrame, known: pl.DataFrame, folder: RunFolder) -> list[tuple[str, str]]:
-    """Return which of the requests that are in batches already each of theirs is a further attempt of."""
-    if not theirs.height:
-        return []
+def _claim_from(
+    pool: pl.DataFrame, theirs: list[tuple[str, bytes]], called: dict[str, str], pairs: list[tuple[str, str]]
+) -> list[tuple[str, bytes]]:
+    """Pair each of theirs with an equal one of the pool, rather the one it was before; return those without."""
+    free: dict[bytes, dict[str, None]] = {}
+    for found, ours in pool.select("digest", "ours").iter_rows():
+        free.setdefault(found, {})[ours] = None
+    rest = theirs
+    for is_same in (True, False):
+        theirs, rest = rest, []
+        for name, found in theirs:
+            equal = free.get(found, {})
+            ours = called.get(name, name) if is_same else next(iter(equal), None)
+            if ours in equal:
+                del equal[ours]
+                pairs.append((name, ours))
+            else:
+                rest.append((name, found))
+    return rest
+
+
+def _called(folder: RunFolder) -> dict[str, str]:
+    """Return what the requests of other batches are called here."""
     called: dict[str, str] = {}
     for part in folder.parts():
         if part.adopted:
             names = pl.read_parquet(folder.renamed_path(part.number), glob=False)
             called |= dict(names.select("theirs", "ours").rows())
-    free: dict[bytes, dict[str, None]] = {}
-    for found, ours in known.select("digest", "ours").iter_rows():
-        free.setdefault(found, {})[ours] = None
-    pairs, rest = [], []
-    for name, found in theirs.iter_rows():
-        ours = called.get(name, name)
-        if ours in free.get(found, {}):
-            del free[found][ours]
-            pairs.append((name, ours))
-        else:
-            rest.append((name, found))
-    for name, found in rest:
-        if free.get(found):
-            ours = next(iter(free[found]))
-            del free[found][ours]
-            pairs.append((name, ours))
-    return pairs
+    return called
+
+
+def _answered(folder: RunFolder) -> set[str] | None:
+    """Return the custom_ids of the requests that succeeded; None where there are results to fetch first."""
+    found: set[str] = set()
+    for part in folder.parts():
+        submissions = folder.submissions(part.number)
+        if any(submission.has_files and submission.stage != "downloaded" for submission in submissions):
+            return None
+        for path in part_answers(folder, part):
+            found.update(pl.scan_ipc(path).filter(pl.col("code").is_null()).collect()["custom_id"])
+    return found
 
 
 def renamed(folder: RunFolder, theirs: Path, names: pl.DataFrame, part: PartRecord) -> PartRecord:

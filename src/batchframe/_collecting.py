@@ -262,7 +262,7 @@ class Collector:
         msg = (
             f"part {part.number}: batch {submission.batch_id} has an output file {file_id} that the service does not "
             f"show ({error}). It may have been deleted, or belong to another key or project; nothing was submitted "
-            "again. The same call looks for it anew"
+            "again. The same call looks for it anew, and another name= pays for all rows anew"
         )
         raise ResultsError(msg) from error
 
