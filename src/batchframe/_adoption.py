@@ -69,8 +69,10 @@ def batch_of_input_file(
 
 def is_new(desk: Desk) -> bool:
     """Whether a run has yet to ask the account: it submitted nothing, and has no note that it asked."""
+    if not desk.parts or any(part.generation for part in desk.parts):  # what `Run.retry` asks for is to be asked for
+        return False
     submitted = any(found.adopted_at is None for submissions in desk.submissions.values() for found in submissions)
-    return bool(desk.parts) and not submitted and desk.folder.read_note(_NOTE) is None
+    return not submitted and desk.folder.read_note(_NOTE) is None
 
 
 def adopt(desk: Desk, seen: Pass) -> None:
