@@ -199,7 +199,7 @@ def test_a_service_that_cannot_be_reached_is_given_up_after_a_minute(monkeypatch
     monkeypatch.setattr(_run, "_UNREACHABLE_SECONDS", 0.3)
     with openai.OpenAI(api_key="k", base_url="http://127.0.0.1:1/v1", max_retries=0) as client:
         with pytest.raises(
-            bf.ConnectionFailedError, match=r"upload: the service cannot be reached: .*Check the base URL"
+            bf.ConnectionFailedError, match=r"list_batches: the service cannot be reached: .*Check the base URL"
         ):
             bf.run(FRAME, "Repeat {n}", client=client, **ARGUMENTS)
 

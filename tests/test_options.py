@@ -169,7 +169,7 @@ def test_endpoints():
         ("include", "cost", "include='cost' is not available in this version of batchframe. Available: model"),
         ("metadata", {"a": 1}, "metadata must be a dict of text to text, got {'a': 1}"),
         ("metadata", "a", "metadata must be a dict of text to text, got 'a'"),
-        ("metadata", {str(key): "" for key in range(13)}, "metadata takes at most 10 pairs of yours"),
+        ("metadata", {str(key): "" for key in range(13)}, "metadata takes at most 9 pairs of yours"),
         ("metadata", {"k" * 65: ""}, "keys to 64 characters"),
         ("metadata", {"k": "v" * 513}, "values to 512"),
         ("metadata", {"batchframe_run": "x"}, "metadata keys that start with batchframe_ are batchframe's own"),
@@ -180,7 +180,7 @@ def test_values_that_cannot_be(option, value, said):
 
 
 def test_values_at_their_limits():
-    metadata = {"k" * 64: "v" * 512} | {str(key): "" for key in range(9)}
+    metadata = {"k" * 64: "v" * 512} | {str(key): "" for key in range(8)}
     given = {"metadata": metadata, "expires_after": 3600, "poll_seconds": 0, "include": ("raw", "model", "raw")}
     parsed = _options.parse({"model": "m", **given})
     assert (parsed.metadata, parsed.expires_after, parsed.poll_seconds) == (metadata, 3600, 0)

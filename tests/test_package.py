@@ -24,7 +24,7 @@ LAYERS = {
         4,
         (
             "_begin _prepare _reuse _run _run_results _runs _cleaning _choosing _explaining _account _sources _reading "
-            "_loop _desk _collecting _submitting _adoption _retry _rejection _part_files _stop _admission "
+            "_admission _loop _desk _collecting _submitting _adoption _claiming _retry _rejection _part_files _stop "
             "_blocks _assembly _answers"
         ),
     ),

@@ -109,7 +109,16 @@ def test_a_folder_of_another_run_is_refused_saying_what_differs(client, tmp_path
     with pytest.raises(bf.RunMismatchError, match=says):
         bf.run(run_dir=tmp_path / "run", **call | changed)
     names = sorted(path.name for path in (tmp_path / "run").iterdir() if path.suffix != ".lock")
-    assert names == [".gitignore", "parts", "results", "results.json", "retries.json", "rows", "run.json"]
+    assert names == [
+        ".gitignore",
+        "account.json",
+        "parts",
+        "results",
+        "results.json",
+        "retries.json",
+        "rows",
+        "run.json",
+    ]
 
 
 def test_another_account_is_refused_in_a_named_folder(client, tmp_path):

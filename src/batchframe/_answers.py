@@ -79,6 +79,15 @@ def _parse(folder: RunFolder, part: PartRecord, making: Path, *, whole: bool) ->
     for submission, _, path in folder.result_files(part.number):
         with path.open("rb") as handle:
             for answers in read_answers(handle, whole=whole):
+                if part.adopted and submission.adopted_at is not None:
+                    answers = _renamed(folder, part, answers)  # noqa: PLW2901
                 known = answers.with_columns(pl.lit(submission.batch_id, pl.String).alias("batch_id"), generation)
                 known.select(*schema).write_ipc(making / f"{index:06d}.arrow")
                 index += 1
+
+
+def _renamed(folder: RunFolder, part: PartRecord, answers: pl.DataFrame) -> pl.DataFrame:
+    """Return the answers of a batch that was found in the account under our ids; others are not to requests of ours."""
+    names = pl.read_parquet(folder.renamed_path(part.number), glob=False)
+    joined = answers.join(names, left_on="custom_id", right_on="theirs", how="inner", maintain_order="left")
+    return joined.with_columns(pl.col("ours").alias("custom_id")).drop("ours")

@@ -57,6 +57,8 @@ def part_states(folder: RunFolder) -> list[PartState]:
 
 def _state(folder: RunFolder, record: PartRecord, stop: StopRecord | None, *, is_replaced: bool) -> PartState:
     submissions = folder.submissions(record.number)
+    if not record.requests:  # all of them are in batches that were found in the account
+        return PartState(record, is_done=True, is_replaced=is_replaced)
     if any(found.stage == "downloaded" for found in submissions):
         expired = next((found for found in submissions if found.output_expired_at is not None), None)
         if expired is None:

@@ -40,6 +40,9 @@ class BatchClient(Protocol):
     def retrieve_file(self, file_id: str) -> RemoteFile:
         """Return what the service knows of a file."""
 
+    def list_files(self) -> Iterator[RemoteFile]:
+        """Yield the account's input files, the newest first, a page at a time."""
+
     def delete_file(self, file_id: str) -> None:
         """Delete a file; one that is gone already is deleted."""
 

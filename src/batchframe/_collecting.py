@@ -8,7 +8,7 @@ deletion of the input file) settles it.
 from __future__ import annotations
 
 import datetime as dt
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from batchframe import _lenient
 from batchframe._adoption import batch_of_input_file
@@ -122,8 +122,13 @@ class Collector:
         assert submission.batch_id is not None
         batch = self._desk.listed.get(submission.batch_id)
         if batch is None or batch.is_terminal:  # the end is asked for itself: a list may tell less of it
-            batch = self._client.retrieve(submission.batch_id)
+            try:
+                batch = self._client.retrieve(submission.batch_id)
+            except NotVisibleError as error:
+                self._lose_sight(part, submission, error)
         self._desk.accepted_calls += 1
+        if submission.times.pop("hidden_at", None) is not None:
+            self._desk.write(part, submission)
         before = submission.batch or {}
         changed = [batch.raw.get(name) != before.get(name) for name in ("status", "request_counts")]
         submission.status, submission.batch = batch.status, batch.raw
@@ -146,6 +151,21 @@ class Collector:
         counted = _lenient.integer(_lenient.mapping(batch.raw.get("usage")).get("input_tokens"))
         if counted and part.tokens and batch.completed_requests == part.requests:
             self._desk.admission.scale = counted / part.tokens
+
+    def _lose_sight(self, part: PartRecord, submission: SubmissionRecord, error: NotVisibleError) -> NoReturn:
+        """Raise for a batch that the service does not show: first to look again, then for good; submit nothing."""
+        self._desk.is_held = True
+        if "hidden_at" not in submission.times:
+            submission.times["hidden_at"] = self._desk.clock.now()
+            self._desk.write(part, submission)
+        if self._desk.is_within_settling(submission.times["hidden_at"]):
+            raise ServiceError(str(error), call="retrieve_batch", status_code=404) from error
+        msg = (
+            f"part {part.number}: the service does not show batch {submission.batch_id} to this client ({error}): "
+            "another key or project made it. Nothing was submitted; go on with the key of the first call, or pass "
+            "another name= to pay for all rows anew"
+        )
+        raise RunError(msg) from error
 
     def _output_is_late(self, batch: RemoteBatch, submission: SubmissionRecord) -> bool:
         """Whether a completed batch shows no output file yet, and may show one soon."""
@@ -174,6 +194,11 @@ class Collector:
         What passes by itself (no room in the queue, a file that the service did not find although it shows it) is
         neither: the same file goes again. So it does in another process, or at another call.
         """
+        if part.adopted and submission.adopted_at is not None:
+            # Its lines are counted in another file than ours. The rows of a further attempt are in other batches too.
+            if part.attempt > 1:
+                self._download(part, submission)
+            return
         errors = _lenient.batch_errors((submission.batch or {}).get("errors"))
         lines = rejected_lines(errors, part.requests)
         if lines and split_off(self._folder, part, lines, self._desk.settings.limits):
@@ -250,7 +275,7 @@ class Collector:
         msg = (
             f"part {part.number}: batch {submission.batch_id} has an output file {file_id} that the service does not "
             f"show ({error}). It may have been deleted, or belong to another key or project; nothing was submitted "
-            "again. The same call looks for it anew"
+            "again. The same call looks for it anew, and another name= pays for all rows anew"
         )
         raise ResultsError(msg) from error
 

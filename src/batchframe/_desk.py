@@ -88,6 +88,8 @@ class Desk:
     submissions: dict[int, list[SubmissionRecord]] = field(default_factory=dict)
     pilot: PartRecord | None = None
     is_stale: bool = False
+    # Whether nothing is submitted in this pass, since it is not known what runs already.
+    is_held: bool = False
     accepted_calls: int = 0
     listed: dict[str, RemoteBatch] = field(default_factory=dict)
     others_tokens: int = 0
@@ -101,11 +103,11 @@ class Desk:
         self.admission = Admission(min(limits, default=None))
 
     def open(self) -> None:
-        """Read the parts that are not replaced by others, and their submissions."""
+        """Read the parts that are not replaced by others, nor empty, and their submissions."""
         self.is_stale = False
         parts = [part for part in self.folder.parts() if part.reused_from is None]
         replaced = {part.split_from for part in parts}
-        self.parts = [part for part in parts if part.number not in replaced]
+        self.parts = [part for part in parts if part.number not in replaced and part.requests]
         # The first part, or what is left of it after lines were refused.
         first = 0
         for part in parts:

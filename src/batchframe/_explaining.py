@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
+
 from batchframe._assembly import part_states
 from batchframe._blocks import request_ids
 from batchframe._exceptions import OptionError
@@ -12,8 +14,6 @@ from batchframe._part_files import lines_of
 from batchframe._results import read_any
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from batchframe._store import RunFolder
     from batchframe._types import PartRecord
 
@@ -81,11 +81,15 @@ def _submissions(folder: RunFolder, part: PartRecord, custom_id: str) -> list[di
     found = []
     for submission in folder.submissions(part.number):
         lines = []
+        called = custom_id
+        if part.adopted and submission.adopted_at is not None:
+            names = pl.scan_parquet(folder.renamed_path(part.number), glob=False)
+            called = names.filter(pl.col("ours") == custom_id).select("theirs").collect().item()
         for owner, _, path in files:
             if owner.number == submission.number:
                 with path.open("rb") as handle:
-                    named = (line for line in handle if custom_id.encode() in line)
-                    lines += [line.decode(errors="replace") for line in named if read_any(line)[0] == custom_id]
+                    named = (line for line in handle if called.encode() in line)
+                    lines += [line.decode(errors="replace") for line in named if read_any(line)[0] == called]
         found.append(
             {
                 "part": part.number,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from batchframe._adoption import adopt, is_new
 from batchframe._assembly import part_states
 from batchframe._blocks import forget_results
 from batchframe._collecting import Collector
@@ -88,10 +89,14 @@ class Loop:
         desk, seen = self._desk, Pass()
         fatal: list[Exception] = []
         desk.open()
+        desk.is_held = False
+        stop = read_stop(self._folder)
+        if submit and is_new(desk) and not all(is_covered(part, stop) for part in desk.parts):
+            desk.is_held = True
+            self._guarded(seen, fatal, adopt, desk, seen)
         if not self._has_warned:
             self._has_warned = True
             self._collector.warn_of_expiry()
-        stop = read_stop(self._folder)
         self._guarded(seen, fatal, desk.look)
         for part in desk.parts:
             is_cancelled = stop is not None and stop.reason == "cancelled" and is_covered(part, stop)
@@ -120,7 +125,7 @@ class Loop:
 
     def _submit_all(self, seen: Pass, fatal: list[Exception], stop: StopRecord | None) -> None:
         for part in self._desk.parts:
-            if not fatal and self._may_submit(part, stop, seen):
+            if not fatal and not self._desk.is_held and self._may_submit(part, stop, seen):
                 self._guarded(seen, fatal, self._submitter.submit, part, seen)
         if self._desk.is_stale:  # a part was split: its pieces go now
             self._desk.open()
@@ -203,6 +208,8 @@ class Loop:
                 self._desk.notice(_told_of_retry(found, wanted))
             trigger("before_settle")
             settle(self._folder, found)
+            if self._desk.is_stale:
+                break  # the next round is complete when these parts have ended too
         seen.done = not self._desk.is_stale
 
     def _fetch_again(self, wanted: pl.DataFrame) -> bool:

@@ -154,6 +154,18 @@ class OpenAIClient:
         with self._mapped("retrieve_file"):
             return _remote_file(_object(self._client.files.with_raw_response.retrieve(file_id)))
 
+    def list_files(self) -> Iterator[RemoteFile]:
+        """Yield the account's input files, the newest first, a page at a time."""
+        more: dict[str, Any] = {}
+        while True:
+            with self._mapped("list_files"):
+                page = _object(self._client.files.with_raw_response.list(purpose="batch", **more))
+            data = [_remote_file(found) for found in page.get("data") or [] if isinstance(found, dict)]
+            yield from data
+            if not (page.get("has_more") and data):
+                return
+            more = {"after": data[-1].id}
+
     def delete_file(self, file_id: str) -> None:
         """Delete a file; one that is gone already is deleted."""
         try:
@@ -372,6 +384,7 @@ def _remote_file(found: dict[str, Any]) -> RemoteFile:
         bytes=size if isinstance(size, int) else None,
         created_at=_lenient.moment(found.get("created_at")),
         status=status.casefold() if isinstance(status, str) else None,
+        name=_lenient.text(found.get("filename")),
     )
 
 

@@ -213,8 +213,8 @@ def _include(name: str, value: Any) -> tuple[str, ...]:
 
 
 def _metadata(name: str, value: Any) -> dict[str, str]:
-    # 16 pairs, keys to 64 and values to 512 characters: OpenAI's API specification. Six pairs are batchframe's own.
-    own = 6
+    # 16 pairs, keys to 64 and values to 512 characters: OpenAI's API specification. Seven pairs are batchframe's own.
+    own = 7
     if not _is_text_dict(value) or not all(isinstance(text, str) for text in value.values()):
         msg = f"{name} must be a dict of text to text, got {value!r}"
         raise OptionError(msg)

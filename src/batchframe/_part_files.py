@@ -5,6 +5,7 @@ A part is there when its record is, and that is written after its input file.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from typing import IO, TYPE_CHECKING
 
@@ -111,11 +112,34 @@ def tokens_of(folder: RunFolder, part: PartRecord) -> int:
         return estimated_tokens(handle.readlines(_SAMPLE_BYTES), part.bytes)
 
 
+def measured(folder: RunFolder, part: PartRecord, custom_ids: list[str]) -> PartRecord:
+    """Return a part's record with what its input file tells; ``custom_ids`` are those of its lines, in their order."""
+    path = folder.input_path(part.number)
+    record = msgspec.structs.replace(
+        part,
+        requests=len(custom_ids),
+        bytes=path.stat().st_size,
+        digest=f"{_digest_of(path):032x}",
+        custom_ids=custom_ids,
+    )
+    record.tokens = tokens_of(folder, record)
+    return record
+
+
 def lines_of(folder: RunFolder, part: int) -> Iterator[tuple[str, bytes]]:
     """Yield the custom_id and the line of each request of a part's input file."""
     with folder.input_path(part).open("rb") as handle:
         for line in handle:
             yield _decode_id(line).custom_id, line
+
+
+def hash_of(path: os.PathLike[str]) -> str:
+    """Return the hash of a file's bytes: that of an input file tells which request has which custom_id in it."""
+    hashed = hashlib.blake2b(digest_size=16)
+    with open(path, "rb") as handle:  # noqa: PTH123
+        while chunk := handle.read(1_000_000):
+            hashed.update(chunk)
+    return hashed.hexdigest()
 
 
 class _Id(msgspec.Struct, gc=False):

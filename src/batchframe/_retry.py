@@ -35,11 +35,6 @@ class Round(NamedTuple):
     generation: int
     attempt: int
 
-    @property
-    def next(self) -> Round:
-        """The round that asks again for what this one left."""
-        return Round(self.generation, self.attempt + 1)
-
 
 def generation_of(folder: RunFolder) -> int:
     """Return how often `Run.retry` asked for something."""
@@ -65,7 +60,7 @@ def unsettled(folder: RunFolder, states: list[PartState], max_attempts: int) -> 
 
 
 def due(folder: RunFolder, found: Round) -> pl.DataFrame:
-    """Return what of one round is worth another attempt and is in no part of the next yet.
+    """Return what of one round is worth another attempt and is in no part of a later one yet.
 
     Returns
     -------
@@ -77,7 +72,7 @@ def due(folder: RunFolder, found: Round) -> pl.DataFrame:
     taken: set[str] = {
         custom_id
         for state in states
-        if (state.record.generation, state.record.attempt) == found.next
+        if state.record.generation == found.generation and state.record.attempt > found.attempt
         for custom_id in state.record.custom_ids or []
     }
     if not found.attempt:
@@ -89,14 +84,29 @@ def due(folder: RunFolder, found: Round) -> pl.DataFrame:
             if (state.record.generation, state.record.attempt) == found and state.is_done and not state.is_replaced
         ]
     frame = pl.concat([pl.DataFrame(schema=_DUE), *asked])
-    return frame.filter(~pl.col("custom_id").is_in(pl.Series(list(taken), dtype=pl.String).implode()))
+    frame = frame.filter(~pl.col("custom_id").is_in(pl.Series(list(taken), dtype=pl.String).implode()))
+    return _without_answered(folder, states, found, frame)
+
+
+def _without_answered(folder: RunFolder, states: list[PartState], found: Round, wanted: pl.DataFrame) -> pl.DataFrame:
+    """Leave out what a part of another round answered: batches that were found in the account may hold a row twice."""
+    if not wanted.height or not any(state.record.adopted for state in states):
+        return wanted
+    answered = [
+        pl.scan_ipc(path).filter(pl.col("code").is_null()).select("custom_id").collect()
+        for state in states
+        if state.record.generation == found.generation and state.record.attempt != found.attempt
+        for path in part_answers(folder, state.record)
+    ]
+    given = pl.concat([pl.DataFrame(schema={"custom_id": pl.String()}), *answered])
+    return wanted.join(given, on="custom_id", how="anti", maintain_order="left")
 
 
 def _chosen(folder: RunFolder, generation: int) -> pl.DataFrame:
     """Return what `Run.retry` chose, with the last part before it that holds each request."""
     held = [
         pl.DataFrame(
-            {"custom_id": _ids(folder, state.record)}, schema={"custom_id": pl.String()}
+            {"custom_id": ids_of(folder, state.record)}, schema={"custom_id": pl.String()}
         ).with_columns(part=pl.lit(state.record.number, pl.Int64))
         for state in part_states(folder)
         if state.record.generation < generation and state.record.reused_from is None
@@ -108,7 +118,7 @@ def _chosen(folder: RunFolder, generation: int) -> pl.DataFrame:
 
 
 def _due_of_part(folder: RunFolder, part: PartRecord) -> pl.DataFrame:
-    asked = pl.DataFrame({"custom_id": _ids(folder, part)}, schema={"custom_id": pl.String()})
+    asked = pl.DataFrame({"custom_id": ids_of(folder, part)}, schema={"custom_id": pl.String()})
     columns = ("custom_id", "code", "again", "generation")
     schema = known_schema(whole=False)
     frames = [pl.DataFrame(schema={name: schema[name] for name in columns})]
@@ -129,7 +139,7 @@ def _due_of_part(folder: RunFolder, part: PartRecord) -> pl.DataFrame:
     )
 
 
-def _ids(folder: RunFolder, part: PartRecord) -> list[str]:
+def ids_of(folder: RunFolder, part: PartRecord) -> list[str]:
     """Return the custom_ids of a part's requests."""
     if part.custom_ids is not None:
         return part.custom_ids

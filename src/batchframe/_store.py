@@ -199,6 +199,10 @@ class RunFolder:
         """Return a part's input file: exactly the bytes to upload."""
         return self.part_path(number) / "input.jsonl"
 
+    def renamed_path(self, number: int) -> Path:
+        """Return where it says what the requests of a part are called in a batch that was found in the account."""
+        return self.part_path(number) / "renamed.parquet"
+
     def parts(self) -> list[PartRecord]:
         """Return the parts in the order of their numbers; pieces that a crash left alone are none."""
         folder = self.path / "parts"

@@ -13,7 +13,7 @@ from batchframe._exceptions import (
     RunError,
     ServiceError,
 )
-from batchframe._part_files import split_up
+from batchframe._part_files import hash_of, split_up
 from batchframe._stop import is_covered, read_stop
 from batchframe._types import SubmissionRecord
 
@@ -176,6 +176,7 @@ class Submitter:
             "batchframe_digest": part.digest,
             "batchframe_tokens": str(part.tokens),
             "batchframe_model": self._desk.settings.model,
+            "batchframe_file": hash_of(self._folder.input_path(part.number)),
         }
         settings = self._desk.settings
         try:

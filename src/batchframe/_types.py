@@ -22,6 +22,7 @@ class RemoteFile(msgspec.Struct, frozen=True):
     bytes: int | None = None
     created_at: datetime | None = None
     status: str | None = None
+    name: str | None = None
 
 
 class RemoteBatch(msgspec.Struct, frozen=True):
@@ -101,7 +102,8 @@ class PartRecord(msgspec.Struct):
     is the order-free sum over its requests, as in `Identity`; ``tokens`` is an estimate. A part that was split is
     replaced by those that name it in ``split_from``, as soon as all ``pieces`` of them are there; ``rejected`` are the
     lines of it that are not sent again. ``generation`` counts what was asked for by `Run.retry`, ``attempt`` what went
-    again by itself since.
+    again by itself since. ``adopted``: made of a batch that was found in the account, under ids of its own;
+    ``renamed.parquet`` beside it says which of them are whose.
 
     A part with ``reused_from`` has no input file: its answers are copies of those that one batch of that run gave.
     Its attempt is 0, it is downloaded from the beginning, and its requests are some of those within its ranges.
@@ -121,6 +123,7 @@ class PartRecord(msgspec.Struct):
     generation: int = 0
     rejected: list[RejectedRequest] = []
     reused_from: str | None = None
+    adopted: bool = False
 
 
 class RetryRecord(msgspec.Struct):
@@ -152,7 +155,8 @@ class SubmissionRecord(msgspec.Struct):
 
     ``stage`` is ours and only moves forward. A submission that ended without a ``batch_id`` never became a batch;
     ``reason`` says why. ``said`` keeps the service's words as they came. ``refused`` is true while the last create is
-    known to have come to nothing; a submission that is ``submitting`` without it is in doubt.
+    known to have come to nothing; a submission that is ``submitting`` without it is in doubt. ``adopted_at`` is set
+    where the batch was not made from here, but found in the account.
     """
 
     number: int
@@ -173,6 +177,7 @@ class SubmissionRecord(msgspec.Struct):
     cancel_asked_at: datetime | None = None
     output_expired_at: datetime | None = None
     files_deleted_at: datetime | None = None
+    adopted_at: datetime | None = None
 
     @property
     def created_at(self) -> datetime | None:
