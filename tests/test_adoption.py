@@ -104,9 +104,9 @@ def test_the_account_is_asked_once_and_by_runs_that_submit_something(service):
     ask(service, FRAME.clear())
     ask(service, FRAME.select(n=pl.lit(None, pl.Int64)))
     assert service.calls() == {}
-    ask(service, **SMALL)
+    ask(service)
     assert service.calls()["list_batches"] == 1
-    assert ask(service, **SMALL)["error"].null_count() == N
+    assert ask(service)["error"].null_count() == N
     assert service.calls()["list_batches"] == 1
 
 

@@ -65,6 +65,20 @@ def test_a_create_that_acts_after_the_settle_time_finds_no_file(emu, client):
     assert once_each(emu)
 
 
+def test_a_create_that_acts_between_the_deletion_of_its_file_and_the_last_look(emu, client, trigger):
+    emu.fault("create_batch", "late", seconds=0.8)
+
+    def until_it_acted():
+        while not list(client.batches.list()):
+            time.sleep(0.02)
+
+    trigger("after_input_deleted", until_it_acted)
+    out = bf.run(FRAME, "Repeat {n}", client=client, **ARGUMENTS)
+    assert out["error"].null_count() == 20
+    assert emu.calls()["create_batch"] == 2
+    assert once_each(emu)
+
+
 def test_nothing_is_submitted_while_a_create_is_in_doubt(emu, client):
     emu.fault("create_batch", "reset_before")
     with pytest.raises(bf.RunPendingError) as raised:

@@ -217,9 +217,7 @@ def codes_of(out):
 
 
 # What the loop does not do yet; see the design: a 404 on what must exist is tried again for `settle_seconds`.
-WRONG = {
-    "a batch that cannot be retrieved for some calls": "a 404 of retrieve_batch ends the call at once",
-}
+WRONG = {}
 QUIRKS = [
     pytest.param(quirk, spoken, marks=[pytest.mark.xfail(strict=True, reason=WRONG[quirk])] if quirk in WRONG else [])
     for quirk, outcome in OUTCOMES.items()

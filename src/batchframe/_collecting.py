@@ -215,6 +215,8 @@ class Collector:
             self._desk.refused(part, errors[0][2])
             self._desk.notice(f"part {part.number}: {errors[0][2]} It is submitted again when there is room")
             return
+        if submission.input_deleted_at is not None:
+            return  # a create that acted late, and found its file deleted, as it should
         if self._is_spurious(part, submission, errors):
             self._desk.notice(f"part {part.number}: {errors[0][2]} It is there all the same, and is submitted again")
             return
