@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import hashlib
+import hmac
 import importlib.util
+import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import polars as pl
 import pytest
 
+import batchframe as bf
 from batchframe import testing
 from batchframe.cli import _demo
 
@@ -55,6 +62,67 @@ def test_parquet_job(service, tmp_path):
     assert answers["response"].str.starts_with("In short: ").all()
     assert int(printed.split(", ")[2].split()[0]) == answers["usage"].struct.field("total_tokens").sum()
     assert answers.columns[-2:] == ["model", "request_id"]
+
+
+def test_cron(emu, tmp_path):
+    env = {"OPENAI_API_KEY": "sk-test", "OPENAI_BASE_URL": emu.base_url}
+    emu.configure(progression="stepped")
+    assert run("cron.py", "job", cwd=tmp_path, env=env).startswith("50 of 50 rows are pending; waiting for ")
+    assert run("cron.py", "job", cwd=tmp_path, env=env).startswith("50 of 50 rows are pending; waiting for ")
+    emu.configure(progression="instant")
+    printed = ""
+    while "succeeded" not in printed:
+        printed = run("cron.py", "job", cwd=tmp_path, env=env)
+    assert printed.endswith("50 of 50 rows succeeded\n")
+    assert pl.read_parquet(tmp_path / "job" / "answers.parquet")["error"].null_count() == 50
+    assert "finished before" in run("cron.py", "job", cwd=tmp_path, env=env)
+    assert emu.calls()["create_batch"] == 1
+
+
+def test_webhook(emu, tmp_path, monkeypatch):
+    started = bf.submit(
+        pl.DataFrame({"n": [1, 2]}), "Repeat {n}", model="gpt-4o-mini", client=emu.client(), run_dir=tmp_path / "run"
+    )
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+    monkeypatch.setenv("OPENAI_BASE_URL", emu.base_url)
+    secret = base64.b64encode(b"a secret of tests").decode()
+    monkeypatch.setenv("OPENAI_WEBHOOK_SECRET", f"whsec_{secret}")
+    monkeypatch.setenv("RUN_DIR", os.fspath(started.path))
+    spec = importlib.util.spec_from_file_location("webhook", EXAMPLES / "webhook.py")
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+
+    def call(event, key=b"a secret of tests"):
+        body = json.dumps({"id": "evt_1", "object": "event", "created_at": int(time.time()), "type": event,
+                           "data": {"id": "batch_1"}})  # fmt: skip
+        stamp = str(int(time.time()))
+        signed = hmac.new(key, f"msg_1.{stamp}.{body}".encode(), hashlib.sha256).digest()
+        headers = {"webhook-id": "msg_1", "webhook-timestamp": stamp,
+                   "webhook-signature": f"v1,{base64.b64encode(signed).decode()}"}  # fmt: skip
+        return asyncio.run(ask(example.app, body.encode(), headers))
+
+    assert call("batch.completed", key=b"of somebody else") == 400
+    assert call("response.completed") == 204
+    while not bf.open_run(started.path).status(refresh=False).done:
+        assert call("batch.completed") == 200
+    assert bf.open_run(started.path).result()["error"].null_count() == 2
+
+
+async def ask(app, body, headers):
+    """Post a body to an ASGI application, and return the status."""
+    sent = []
+
+    async def receive():
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "path": "/",
+             "raw_path": b"/", "query_string": b"", "scheme": "http", "server": ("test", 80), "client": ("test", 1),
+             "headers": [(name.encode(), value.encode()) for name, value in headers.items()]}  # fmt: skip
+    await app(scope, receive, send)
+    return sent[0]["status"]
 
 
 def test_without_a_key_an_example_says_so(tmp_path):

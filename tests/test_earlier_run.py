@@ -1,0 +1,51 @@
+"""A run that an earlier batchframe began goes on with this one.
+
+The fixture was killed while it uploaded its second part; a row of the first had been refused for its rate.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+import batchframe as bf
+
+FIXTURE = Path(__file__).parent / "data" / "run-of-version-1"
+
+
+@pytest.fixture
+def folder(emu, tmp_path):
+    """The run, as if its service were the one of this test."""
+    copied = shutil.copytree(FIXTURE, tmp_path / "run")
+    record = copied / "run.json"
+    record.write_text(record.read_text().replace("http://service/v1", emu.base_url))
+    return copied
+
+
+def test_it_is_read_without_a_service(folder):
+    run = bf.open_run(folder)
+    assert run.result().select("n", "text").rows() == [(n, None if n == 5 else f"text {n}") for n in range(12)]
+    status = run.status(refresh=False)
+    assert (status.rows, status.not_sent, status.failed, status.pending) == (12, 1, 1, 10)
+    assert status.state == "running"
+
+
+def test_it_is_finished(emu, folder):
+    status = bf.open_run(folder, client=emu.client()).wait()
+    assert (status.succeeded, status.not_sent) == (11, 1)
+    out = bf.open_run(folder).result()
+    answered = out.filter(pl.col("error").is_null())
+    assert answered["response"].to_list() == [f"In short: Repeat text {n}." for n in range(12) if n != 5]
+    assert emu.ledger()["by_custom_id"] == {f"row-{n}": 1 for n in range(12) if n != 5}
+
+
+def test_the_call_that_began_it_goes_on_with_it(emu, folder):
+    frame = pl.DataFrame({"n": range(12), "text": [None if n == 5 else f"text {n}" for n in range(12)]})
+    with pytest.warns(bf.BatchframeWarning, match="1 null_input"):
+        out = bf.run(frame, "Repeat {text}", client=emu.client(), model="gpt-4o-mini", temperature=0,
+                     poll_seconds=0.02, run_dir=folder)  # fmt: skip
+    assert out["error"].null_count() == 11
+    assert emu.ledger(summary=True)["executions"] == 11
