@@ -10,7 +10,7 @@ PYTHON ?= python3
 VENV ?= .venv
 WHEEL ?=
 CONSTRAINTS ?=
-PYTEST_ARGS ?= -n auto
+PYTEST_ARGS ?= -n 4
 
 BIN := $(VENV)/bin
 # Another wheel or other constraints are another environment.

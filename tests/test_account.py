@@ -354,6 +354,7 @@ ASKED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spoken", SPEAKS)
 def test_batches_of_every_service(spoken):
     with emulator(progression="instant", **SPEAKS[spoken]) as service:

@@ -81,12 +81,14 @@ def test_a_part_larger_than_the_queue_is_split(service, told):
     assert out["n"].to_list() == list(range(N))
 
 
+@pytest.mark.slow
 def test_a_part_that_was_estimated_too_small_is_halved(emu, monkeypatch):
     monkeypatch.setattr("batchframe._part_files.estimated_tokens", lambda _sample, n_bytes: n_bytes // 40)
     emu.configure(enqueued_token_limit=PART // 2)
     assert is_whole(emu, ask(emu, limits={"max_enqueued_tokens": PART // 2}))
 
 
+@pytest.mark.slow
 def test_two_runs_share_the_queue(service):
     service.configure(enqueued_token_limit=2 * PART, progression="timed", seconds={"in_progress": 0.1})
     found = {}
@@ -104,6 +106,7 @@ def test_two_runs_share_the_queue(service):
     assert refusals(service) <= 18  # of 18 parts: both may see room for the same tokens at once
 
 
+@pytest.mark.slow
 def test_while_others_hold_the_queue_it_waits_and_says_so(service):
     service.configure(enqueued_token_limit=2 * PART)
     service.batch_fault("stuck", at=0)
@@ -136,6 +139,7 @@ def test_what_was_learned_is_kept(emu, tmp_path):
     assert json.loads((tmp_path / "run/queue.json").read_text()) == {"enqueued_token_limit": PART}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", ["after_part_input", "after_part_record"])
 @pytest.mark.parametrize("nth", [1, 2, 3])
 def test_a_crash_while_a_part_is_split(emu, point, nth):

@@ -117,6 +117,7 @@ def test_another_name_asks_for_fresh_answers(service, lose):
     assert service.ledger()["executions"] == 2 * N
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("turned", [False, True])
 def test_further_attempts_are_found_too(service, lose, turned):
     service.row_fault("rate_limited", custom_ids=HIT)
@@ -132,6 +133,7 @@ def test_further_attempts_are_found_too(service, lose, turned):
     assert service.ledger()["billed"] == N
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("turned", [False, True])
 def test_what_may_succeed_later_goes_again(service, lose, turned):
     service.row_fault("rate_limited", custom_ids=HIT)
@@ -154,6 +156,7 @@ def test_attempts_are_counted_on(service, lose):
     assert service.calls()["create_batch"] == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unexecuted", ["error_lines", "nowhere"])
 @pytest.mark.parametrize("turned", [False, True])
 def test_an_expired_batch_gives_what_it_has(service, lose, unexecuted, turned):
@@ -224,6 +227,7 @@ def test_a_pilot_and_no_pilot_are_one_run(service, lose):
 # -- matched by content
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limits", [bf.Limits(), bf.Limits(max_requests=7)], ids=["one file", "many"])
 @pytest.mark.parametrize("state", ["in flight", "ended"])
 def test_rows_in_another_order_get_their_own_answers(service, lose, state, limits):
@@ -235,6 +239,7 @@ def test_rows_in_another_order_get_their_own_answers(service, lose, state, limit
     assert billed_once(service)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limits", [bf.Limits(), bf.Limits(max_requests=7)], ids=["one file", "many"])
 def test_only_the_rest_is_submitted_in_another_order(service, lose, limits):
     run = submit(service, **ONE)
@@ -254,6 +259,7 @@ def test_the_same_order_within_other_limits(service, lose):
     assert billed_once(service)
 
 
+@pytest.mark.slow
 def test_equal_requests_are_as_many_as_they_were(service, lose):
     frame = pl.DataFrame({"n": [n % 7 for n in range(N)]})
     service.row_fault("rate_limited", custom_ids=HIT)
@@ -302,6 +308,7 @@ def test_a_row_is_explained_by_its_lines_in_a_batch_of_other_ids(service, lose):
     assert ["In short: Repeat 39." in line for line in submission["lines"]] == [True]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_paid_for_twice_is_paid_for_no_third_time(service, lose, monkeypatch):
     """Two machines made the same call at the same moment; both folders are lost, then the call is made again."""
     with monkeypatch.context() as patch:
@@ -555,6 +562,7 @@ def program(body, point, nth, emu):
     return [sys.executable, "-c", textwrap.dedent(KILL) + textwrap.dedent(body), point, str(nth), emu.base_url]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("point", "nth", "turned"), POINTS)
 def test_killed_while_it_adopts(emu, lose, point, nth, turned):
     run = submit(emu, **ONE)
@@ -575,6 +583,7 @@ def test_killed_while_it_adopts(emu, lose, point, nth, turned):
     assert billed_once(emu)
 
 
+@pytest.mark.slow
 def test_a_group_by_that_keeps_no_order_is_killed_and_run_again(emu, lose):
     emu.configure(progression="stepped")
     body = """
@@ -597,6 +606,7 @@ def test_a_group_by_that_keeps_no_order_is_killed_and_run_again(emu, lose):
     assert billed_once(emu, 2_000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 def test_lost_again_and_again(seed, lose):
     """Each time another order, other limits, another moment; equal rows, and rows that fail at first."""

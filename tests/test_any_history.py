@@ -12,7 +12,14 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 import batchframe as bf
 from batchframe import testing
@@ -186,11 +193,18 @@ def service(request):
         yield emu
 
 
-def test_whatever_happens(service, monkeypatch):
+def drive(service, monkeypatch, examples, steps):
     monkeypatch.setattr(History, "service", service, raising=False)
-    History.TestCase.settings = settings(
-        max_examples=12, stateful_step_count=18, deadline=None, suppress_health_check=list(HealthCheck)
+    every = settings(
+        max_examples=examples, stateful_step_count=steps, deadline=None, suppress_health_check=list(HealthCheck)
     )
-    from hypothesis.stateful import run_state_machine_as_test  # noqa: PLC0415
+    run_state_machine_as_test(History, settings=every)
 
-    run_state_machine_as_test(History, settings=History.TestCase.settings)
+
+def test_whatever_happens(service, monkeypatch):
+    drive(service, monkeypatch, examples=4, steps=16)
+
+
+@pytest.mark.slow
+def test_whatever_happens_at_length(service, monkeypatch):
+    drive(service, monkeypatch, examples=20, steps=30)

@@ -429,7 +429,10 @@ def test_a_reader_that_goes_away(service):
     assert "Exception ignored" not in err
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+@pytest.mark.parametrize(
+    "encoding",
+    [pytest.param("ascii", marks=pytest.mark.slow), pytest.param("latin-1", marks=pytest.mark.slow), "utf-8"],
+)
 def test_the_demo_as_a_new_user_sees_it(here, encoding):
     with process("demo", "--rows", "20", PYTHONIOENCODING=encoding, COLUMNS="80") as started:
         out, err = started.communicate(timeout=60)

@@ -50,7 +50,7 @@ def test_each_distinct_request_is_executed_once(emu, client, slices_of, rows):
     assert own(emu) == {"row-0": 1, "row-1": 1, "row-4": 1}
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     texts=st.lists(st.sampled_from(["a", "b", "", "ä\u2028", '"q"', None, "x" * 40]) | st.text(max_size=2), min_size=1),
     rows=st.integers(1, 12),

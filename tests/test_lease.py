@@ -150,6 +150,7 @@ SLIP = """
 """
 
 
+@pytest.mark.slow
 @posix
 @pytest.mark.parametrize(("call", "calls"), [("create", "create_batch"), ("upload", "create_file")])
 def test_a_call_that_slips_through_after_the_last_look_at_the_lease_pays_nothing(emu, client, start, call, calls):
@@ -167,6 +168,7 @@ def test_a_call_that_slips_through_after_the_last_look_at_the_lease_pays_nothing
     assert once_each(emu)
 
 
+@pytest.mark.slow
 @posix
 def test_a_process_that_lost_its_lease_waits_for_the_one_that_has_it(emu, start):
     emu.configure(progression="stepped")
@@ -516,6 +518,7 @@ def handle(run, clock):
     return Run(run._folder, run._record, run._options, run._connect, clock=clock)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("fault", ["late", "reset_before", "reset_after", None])
 @pytest.mark.parametrize("is_fresh", [False, True], ids=["one process", "cron"])

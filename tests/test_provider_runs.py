@@ -63,6 +63,7 @@ def test_the_same_frame_comes_back(name):
     assert dict(zip(failed["custom_id"], failed["error"].struct.field("code"), strict=True)) == CODES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROVIDERS)
 def test_its_windows_are_the_services(name):
     with service_like(name) as emu:
@@ -77,6 +78,7 @@ def test_its_windows_are_the_services(name):
         assert emu.ledger()["executions"] == len(provider_named(name).completion_windows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["reset_before", "reset_after", "status"])
 @pytest.mark.parametrize("name", ["groq", "dashscope", "zhipu"])
 def test_a_create_in_doubt_is_settled(name, kind):
@@ -87,6 +89,7 @@ def test_a_create_in_doubt_is_settled(name, kind):
         assert emu.ledger()["by_custom_id"] == {f"row-{n}": 1 for n in range(24)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROVIDERS)
 def test_a_batch_cut_short_is_finished(name):
     with service_like(name) as emu:
@@ -152,6 +155,7 @@ def test_a_trial_on_dashscope():
             ask(emu, "dashscope", frame, provider=too_many, model="batch-test-model", name="again")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROVIDERS)
 def test_its_batches(name):
     with service_like(name) as emu:

@@ -311,6 +311,7 @@ OF_FILES |= {"byte_order_mark", "azure no_model"}
 OF_ALL_LINES = {"model", "mismatch", "url", "openai stream", "openai no_model"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spoken", "what"),
     [("openai", what) for what in _refusals.OPENAI] + [("azure", what) for what in _refusals.AZURE],

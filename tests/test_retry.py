@@ -160,6 +160,7 @@ def test_rows_in_another_order_and_a_view_after_retries(service):
     assert service.calls()["create_batch"] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "point", ["after_part_input", "after_part_record", "before_settle", "after_upload", "after_create"]
 )

@@ -336,6 +336,7 @@ def test_before_it_is_finished(emu, client):
     assert sum(status.batches.values()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [1, 3, 100])
 @pytest.mark.parametrize("dedupe", [False, True])
 def test_in_many_blocks_and_parts(emu, client, monkeypatch, rows, dedupe):
@@ -369,6 +370,7 @@ def test_ids_of_the_users_own(emu, client):
     assert codes(out) == [None] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", ["crlf", "blank_lines", "no_final_newline", "duplicate", "in_error_file", "unknown_id"]
 )

@@ -215,6 +215,7 @@ def azure(request):
         yield service
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("endpoint", ["/chat/completions", "/v1/chat/completions", "/responses", "/v1/responses"])
 @pytest.mark.parametrize("url", ["/responses", "/v1/responses", "/chat/completions"])
 def test_azure_reads_the_endpoint_from_the_lines(azure, endpoint, url):
