@@ -50,6 +50,19 @@ def test_cleanup_when_done(service):
     assert not files(service)
 
 
+def test_cleanup_that_fails_keeps_no_answer_back_and_a_cleaned_run_needs_no_service(tmp_path):
+    call = {"frame": FRAME, "prompt": "Repeat {n}", "cleanup": "when_done", "run_dir": tmp_path / "run", **ARGUMENTS}
+    with testing.emulator() as emu:
+        client = emu.client()
+        emu.fault("delete_file", "status", status=500, times=9)
+        assert bf.run(client=client, **call)["error"].null_count() == 12
+        assert files(emu)
+        emu.clear_faults()
+        assert bf.run(client=client, **call)["error"].null_count() == 12
+        assert not files(emu)
+    assert bf.run(client=client, **call)["error"].null_count() == 12  # the service is gone
+
+
 def test_cleanup_leaves_what_is_running(emu):
     emu.configure(progression="stepped")
     run = bf.submit(FRAME, "Repeat {n}", client=emu.client(), **ARGUMENTS)

@@ -8,7 +8,7 @@ from batchframe import _lenient
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from batchframe._client import BatchClient
     from batchframe._store import RunFolder
@@ -18,16 +18,25 @@ if TYPE_CHECKING:
 def clean_up(folder: RunFolder, client: BatchClient, now: Callable[[], dt.datetime]) -> int:
     """Delete the files of every submission that ended; return how many there were."""
     count = 0
-    for part in folder.parts():
-        for submission in folder.submissions(part.number):
-            if part.reused_from is not None or submission.files_deleted_at is not None or not _has_ended(submission):
-                continue
-            for file_id in _files_of(submission):
-                client.delete_file(file_id)
-                count += 1
-            submission.files_deleted_at = now()
-            folder.write_submission(part.number, submission)
+    for part, submission in _to_clean(folder):
+        for file_id in _files_of(submission):
+            client.delete_file(file_id)
+            count += 1
+        submission.files_deleted_at = now()
+        folder.write_submission(part, submission)
     return count
+
+
+def has_files_left(folder: RunFolder) -> bool:
+    """Whether there is something to delete, as far as is known here."""
+    return any(_files_of(submission) for _, submission in _to_clean(folder))
+
+
+def _to_clean(folder: RunFolder) -> Iterator[tuple[int, SubmissionRecord]]:
+    for part in folder.parts():
+        for submission in folder.submissions(part.number) if part.reused_from is None else []:
+            if submission.files_deleted_at is None and _has_ended(submission):
+                yield part.number, submission
 
 
 def _has_ended(submission: SubmissionRecord) -> bool:

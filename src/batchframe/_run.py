@@ -9,10 +9,17 @@ import tenacity
 
 from batchframe._blocks import forget_results, request_ids
 from batchframe._choosing import check_changes, check_codes, chosen, condition_of, key_of, without_known
-from batchframe._cleaning import clean_up
+from batchframe._cleaning import clean_up, has_files_left
 from batchframe._desk import Clock, LoopSettings, Pass
 from batchframe._events import Event, Listener, ignore, logger, trigger
-from batchframe._exceptions import LeaseLostError, RunError, RunMismatchError, RunPendingError, RunStoppedError
+from batchframe._exceptions import (
+    APICallError,
+    LeaseLostError,
+    RunError,
+    RunMismatchError,
+    RunPendingError,
+    RunStoppedError,
+)
 from batchframe._lease import Lease, LeasedClient, LeaseRecord
 from batchframe._loop import Loop
 from batchframe._retry import generation_of
@@ -135,9 +142,18 @@ class Run(RunResults):
             stop = self._stop
             if stop is not None and stop.reason != "cancelled":
                 raise RunStoppedError(stop.message, self)
-            if self._options.cleanup == "when_done" and self._lease.take() is None:  # else the other process does it
-                self.cleanup()
+            if self._options.cleanup == "when_done":
+                self._clean_when_done()
         return status
+
+    def _clean_when_done(self) -> None:
+        """Delete what is left at the service; that it cannot be done now is no reason to keep the answers back."""
+        if not has_files_left(self._folder) or self._lease.take() is not None:  # else the other process does it
+            return
+        try:
+            self.cleanup()
+        except APICallError as error:
+            self._say(f"the run's files at the service are not all deleted: {error}. run.cleanup() goes on")
 
     def start(self) -> None:
         """Make passes until the first batches are created."""

@@ -224,7 +224,7 @@ def _sync_folder(folder: Path) -> None:
 def _locked(folder: Path) -> contextlib.AbstractContextManager[Any]:
     """Lock a folder against a second emulator; the system lets go of the lock when the process dies, however."""
     try:
-        import filelock  # noqa: PLC0415 - only with the extra
+        import filelock  # noqa: PLC0415 - only who keeps state needs it
     except ImportError as exc:
         raise ImportError(f'state_dir needs the extra: pip install "batchframe[emulator]" ({exc})') from exc
     lock = filelock.FileLock(folder / "lock")
