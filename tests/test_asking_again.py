@@ -241,6 +241,20 @@ def test_an_output_that_expired_is_told_and_not_paid_for_again(emu):
     assert emu.ledger(summary=True)["executions"] == 2 * N
 
 
+def test_results_that_will_soon_be_gone_are_told_of(emu):
+    emu.configure(progression="stepped")
+    run = bf.submit(FRAME, "Repeat {n}", client=emu.client(), **ARGUMENTS)
+    record = run.path / "parts/0000/submissions/0.json"
+    told = json.loads(record.read_text())
+    told["batch"]["created_at"] -= 28 * 86_400
+    record.write_text(json.dumps(told))
+    emu.configure(progression="instant")
+    with pytest.warns(
+        bf.BatchframeWarning, match="the results of 1 batches are not fetched yet, and the service deletes"
+    ):
+        assert bf.open_run(run.path, client=emu.client()).wait().succeeded == N
+
+
 def test_an_output_that_is_gone_before_its_time_stops_the_run_and_is_looked_for_again(emu):
     emu.configure(progression="stepped")
     run = bf.submit(FRAME, "Repeat {n}", client=emu.client(), **ARGUMENTS)
