@@ -79,6 +79,14 @@ def test_a_create_that_acts_between_the_deletion_of_its_file_and_the_last_look(e
     assert once_each(emu)
 
 
+def test_creates_that_came_to_nothing_do_not_count_as_files_that_are_not_found(emu, client):
+    emu.fault("create_batch", "reset_before", times=4)
+    emu.batch_fault("cannot_find_file")
+    out = bf.run(FRAME, "Repeat {n}", client=client, **ARGUMENTS | {"settle_seconds": 0})
+    assert out["error"].null_count() == 20
+    assert once_each(emu)
+
+
 def test_nothing_is_submitted_while_a_create_is_in_doubt(emu, client):
     emu.fault("create_batch", "reset_before")
     with pytest.raises(bf.RunPendingError) as raised:

@@ -232,7 +232,9 @@ class Collector:
         """Whether the service did not find an input file that it shows: a fault of its own that others met too."""
         if not errors or not all(_NOT_FOUND in message for _, _, message in errors):
             return False
-        if len(self._desk.submissions[part.number]) > _SPURIOUS_TRIES:
+        # Creates that came to nothing by our own doing are no sign of a file that is not there.
+        failed = [found for found in self._desk.submissions[part.number] if found.status == "failed"]
+        if sum(found.input_deleted_at is None for found in failed) > _SPURIOUS_TRIES:
             return False
         try:
             self._client.retrieve_file(submission.input_file_id or "")
