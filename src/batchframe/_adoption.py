@@ -164,7 +164,7 @@ def _waiting(desk: Desk) -> list[PartRecord]:
 
 def is_held(submission: SubmissionRecord) -> bool:
     """Whether a submission has, or may have, the answers to its part."""
-    return submission.is_in_flight or submission.has_files or submission.stage == "downloaded"
+    return submission.is_alive or submission.stage == "downloaded"
 
 
 def _adopt_same_files(desk: Desk, ours: list[RemoteBatch]) -> list[RemoteBatch]:

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from batchframe._columns import best_answers
 from batchframe._results import ANSWER_SCHEMA, WHOLE, read_answers
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from batchframe._store import RunFolder
@@ -54,6 +56,15 @@ def part_answers(folder: RunFolder, part: PartRecord, *, whole: bool = False) ->
         except OSError:  # another process was quicker: it read the same bytes
             shutil.rmtree(making, ignore_errors=True)
     return sorted(target.glob("*.arrow"))
+
+
+def best_of_part(folder: RunFolder, part: PartRecord, columns: Iterable[str]) -> pl.DataFrame:
+    """Return the answer that counts of each request that a part's files tell of, with these columns and its id."""
+    schema = known_schema(whole=False)
+    names = ["custom_id", "code", "generation", *columns]
+    frames = [pl.DataFrame(schema={name: schema[name] for name in names})]
+    frames += [pl.scan_ipc(path).select(names).collect() for path in part_answers(folder, part)]
+    return best_answers(pl.concat(frames))
 
 
 def forget_answers(folder: RunFolder) -> None:

@@ -65,7 +65,7 @@ def _state(folder: RunFolder, record: PartRecord, stop: StopRecord | None, *, is
             return PartState(record, is_done=True, is_replaced=is_replaced)
         said = f"the output file of batch {expired.batch_id} expired before it was fetched"
         return PartState(record, is_done=True, is_replaced=is_replaced, absent=("output_expired", said))
-    is_alive = any(found.is_in_flight or found.has_files for found in submissions)
+    is_alive = any(found.is_alive for found in submissions)
     if stop is not None and is_covered(record, stop) and not is_alive:
         return PartState(record, is_done=True, is_replaced=is_replaced, absent=("not_submitted", stop.message))
     return PartState(record, is_done=False, is_replaced=is_replaced)

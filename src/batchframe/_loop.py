@@ -188,7 +188,7 @@ class Loop:
     def _is_settled(self, part: PartRecord, stop: StopRecord | None) -> bool:
         """Whether nothing more comes of a part."""
         submission = self._desk.last(part)
-        is_alive = submission is not None and (submission.is_in_flight or submission.has_files)
+        is_alive = submission is not None and submission.is_alive
         return self._desk.is_downloaded(part) or (is_covered(part, stop) and not is_alive)
 
     # -- another attempt

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 import polars as pl
 
-from batchframe._answers import known_schema, part_answers
+from batchframe._answers import best_of_part, part_answers
 from batchframe._assembly import PartState, part_states
-from batchframe._columns import best_answers
 from batchframe._part_files import PartFiles, lines_of
 from batchframe._requests import CODE, CUSTOM_ID, REQUEST
 from batchframe._types import PartRecord
@@ -119,11 +118,7 @@ def _chosen(folder: RunFolder, generation: int) -> pl.DataFrame:
 
 def _due_of_part(folder: RunFolder, part: PartRecord) -> pl.DataFrame:
     asked = pl.DataFrame({"custom_id": ids_of(folder, part)}, schema={"custom_id": pl.String()})
-    columns = ("custom_id", "code", "again", "generation")
-    schema = known_schema(whole=False)
-    frames = [pl.DataFrame(schema={name: schema[name] for name in columns})]
-    frames += [pl.scan_ipc(path).select(columns).collect() for path in part_answers(folder, part)]
-    answers = best_answers(pl.concat(frames)).with_columns(pl.lit(value=True).alias("told"))
+    answers = best_of_part(folder, part, ["again"]).with_columns(pl.lit(value=True).alias("told"))
     # A batch that somebody cancelled was meant to stop, and an output that expired was paid for: what has no line
     # then is not asked for by itself.
     submissions = folder.submissions(part.number)

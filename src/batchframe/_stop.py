@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import polars as pl
 
-from batchframe._answers import known_schema, part_answers
-from batchframe._columns import best_answers
+from batchframe._answers import best_of_part
 from batchframe._types import StopRecord
 
 if TYPE_CHECKING:
@@ -55,11 +54,7 @@ def outcome_of(folder: RunFolder, part: PartRecord) -> Outcome:
     ``alike`` is the code, and the first message, when every request failed with that code, and none is worth another
     attempt.
     """
-    columns = ("custom_id", "code", "message", "again", "generation")
-    schema = known_schema(whole=False)
-    frames = [pl.DataFrame(schema={name: schema[name] for name in columns})]
-    frames += [pl.scan_ipc(path).select(columns).collect() for path in part_answers(folder, part)]
-    answers = best_answers(pl.concat(frames))
+    answers = best_of_part(folder, part, ["message", "again"])
     failed = answers.filter(pl.col("code").is_not_null())
     is_alike = failed.height == part.requests and failed["code"].n_unique() == 1 and not failed["again"].any()
     alike = (failed["code"][0], failed["message"][0] or "") if is_alike else None

@@ -190,6 +190,11 @@ class SubmissionRecord(msgspec.Struct):
         return self.stage in {"submitting", "submitted"} and not self.refused
 
     @property
+    def is_alive(self) -> bool:
+        """Whether it has answers, or may have: its batch runs, or ended with result files."""
+        return self.is_in_flight or self.has_files
+
+    @property
     def has_files(self) -> bool:
         """Whether it ended as a batch whose result files can be fetched."""
         return self.batch_id is not None and self.status in {"completed", "expired", "cancelled"}
