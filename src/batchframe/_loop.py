@@ -157,6 +157,9 @@ class Loop:
         left = sum(part.requests for part in parts if not self._desk.submissions[part.number])
         if not left or (stop is not None and stop.generation >= generation):
             return stop
+        # Once a part did not fail alike, no further one brings a stop; a pilot is the first to be judged.
+        if any(part.number in self._outcomes and self._outcomes[part.number].alike is None for part in parts):
+            return stop
         for part in parts:
             if self._desk.is_downloaded(part) and part.number not in self._outcomes:
                 self._outcomes[part.number] = outcome_of(self._folder, part)
