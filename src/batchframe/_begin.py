@@ -203,6 +203,8 @@ def _record(identity: Identity, prepared: Prepared, prompt: Any, options: Option
         "max_enqueued_tokens": options.limits.max_enqueued_tokens,
         "prompt": _description(prompt),
         "system": _description(options.system),
+        "images": _description(options.images) or None,
+        "image_detail": options.image_detail,
         "body": {name: _description(value) for name, value in options.body.items()},
         "on_null": options.on_null,
         "dedupe": options.dedupe,
@@ -259,7 +261,7 @@ def _option_differences(stored: dict[str, Any], given: dict[str, Any]) -> list[s
     """Return in words which of the options that make the requests differ."""
     said = [
         f"{name} was {_short(stored.get(name))}, is {_short(given.get(name))}"
-        for name in ("model", "prompt", "system", "on_null")
+        for name in ("model", "prompt", "system", "images", "image_detail", "on_null")
         if stored.get(name) != given.get(name)
     ]
     if bool(stored.get("dedupe")) != bool(given.get("dedupe")):

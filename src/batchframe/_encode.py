@@ -53,7 +53,7 @@ def text(value: pl.Expr, dtype: Any, name: str) -> pl.Expr:
         The dtype has no text (Binary, Object).
     """
     _refuse_unencodable(dtype, name)
-    value, dtype = _stored(value, dtype)
+    value, dtype = stored(value, dtype)
     if isinstance(dtype, pl.String):
         return value
     if dtype.is_nested():
@@ -110,7 +110,7 @@ def json(value: pl.Expr, dtype: Any, name: str, *, omit_null_fields: bool = Fals
         The dtype has no JSON (Binary, Object).
     """
     _refuse_unencodable(dtype, name)
-    value, dtype = _stored(value, dtype)
+    value, dtype = stored(value, dtype)
     if _is_plain(dtype) and not (omit_null_fields and holds(dtype, pl.Struct)):
         encoded = pl.struct(value.alias("v")).struct.json_encode()
         return encoded.str.strip_prefix('{"v":').str.strip_suffix("}")
@@ -150,7 +150,7 @@ def json_object(members: list[pl.Expr]) -> pl.Expr:
 
 def not_finite(value: pl.Expr, dtype: Any) -> pl.Expr | None:
     """Return whether a value holds a NaN or an infinity, which JSON has not; None where its dtype cannot."""
-    value, dtype = _stored(value, dtype)
+    value, dtype = stored(value, dtype)
     if dtype.is_float():
         return (~value.is_finite()).fill_null(value=False)
     if isinstance(dtype, pl.Array):
@@ -255,7 +255,7 @@ def _is_plain(dtype: Any) -> bool:
     return isinstance(dtype, _PLAIN)
 
 
-def _stored(value: pl.Expr, dtype: Any) -> tuple[pl.Expr, Any]:
+def stored(value: pl.Expr, dtype: Any) -> tuple[pl.Expr, Any]:
     """Return what an extension type stands on."""
     while isinstance(dtype, pl.BaseExtension):
         value, dtype = value.ext.storage(), dtype.ext_storage()
@@ -265,4 +265,6 @@ def _stored(value: pl.Expr, dtype: Any) -> tuple[pl.Expr, Any]:
 def _refuse_unencodable(dtype: Any, name: str) -> None:
     if holds(dtype, *_UNENCODABLE):
         msg = f"{name} has dtype {dtype}, which has no text: turn it into String first, such as .bin.encode('base64')"
+        if holds(dtype, pl.Binary):
+            msg += "; images are sent by images="
         raise TemplateError(msg)

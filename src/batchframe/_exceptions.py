@@ -55,11 +55,12 @@ class TemplateError(BatchframeError, ValueError):
     """A prompt that does not fit the frame."""
 
     @classmethod
-    def from_unknown_column(cls, field: str, columns: Iterable[str]) -> TemplateError:
-        """Name the field that was not found, the nearest column and the columns there are."""
+    def from_unknown_column(cls, field: str, columns: Iterable[str], option: str | None = None) -> TemplateError:
+        """Name the field that was not found (of an option, or else the prompt), the nearest column and all of them."""
         columns = list(columns)
         listed = ", ".join(repr(column) for column in columns[:30]) + (", …" if len(columns) > 30 else "")  # noqa: PLR2004
-        msg = f"the prompt names {{{field}}}, and the frame has no such column.{suggestion(field, columns)}"
+        named = f"the prompt names {{{field}}}" if option is None else f"{option} names {field!r}"
+        msg = f"{named}, and the frame has no such column.{suggestion(field, columns)}"
         return cls(f"{msg} Columns: {listed or 'none'}")
 
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 SLICE_BYTES = 16_000_000
 SLICE_ROWS = 65_536
+# Rows that are read together: images may have megabytes.
+_READ_ROWS, _READ_ROWS_OF_BYTES = 10_000, 100
 
 # Columns of ours, beside the user's in rows/*.parquet and in the slices, carry a prefix that no one uses by chance.
 OURS = "batchframe:"
@@ -129,7 +131,9 @@ class Source:
             pieces = _cut(self._evaluated(frame), max_rows)
         else:
             staged = _with_columns(frame, self.staged)
-            batches = staged.collect_batches(chunk_size=10_000, maintain_order=True, engine="streaming")
+            of_bytes = any(holds(dtype, pl.Binary) for dtype in self.schema().values())
+            chunk_size = _READ_ROWS_OF_BYTES if of_bytes else _READ_ROWS
+            batches = staged.collect_batches(chunk_size=chunk_size, maintain_order=True, engine="streaming")
             pieces = _even(batches, max_rows)
         empty = True
         try:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import polars as pl
 
 from batchframe import _encode
-from batchframe._endpoints import CHAT, ENDPOINTS, RESPONSES
+from batchframe._endpoints import CHAT, ENDPOINTS, MODERATIONS, RESPONSES
 from batchframe._exceptions import OptionError, suggestion
 from batchframe._forms import TYPED, Form, dimensions_of
 from batchframe._limits import Limits
@@ -25,8 +25,6 @@ INCLUDES = ("model", "request_id", "batch_id", "content_filter", "reused", "raw"
 # Promised by the public interface and not there yet: refused by name, never silently ignored.
 _NOT_YET = frozenset(
     {
-        "images",
-        "image_detail",
         "max_cost",
         "prices",
         "keep",
@@ -40,6 +38,16 @@ _FROM_PROMPT = frozenset(endpoint.member for endpoint in ENDPOINTS.values())
 _NEVER = frozenset({"stream", "stream_options", "background"})
 # OpenAI's API specification; Azure wants 14 days at least, and says so itself.
 _MIN_EXPIRES_AFTER, _MAX_EXPIRES_AFTER = 3_600, 2_592_000
+# openai.types.responses.ImageDetail, and what chat completions take (3.54.0).
+_DETAILS = ("low", "high", "auto", "original")
+_WITH_ROLES = tuple(path for path, endpoint in ENDPOINTS.items() if endpoint.roles)
+# Which endpoints have a use for an option; all have for the others.
+_ABLE = {
+    "system": _WITH_ROLES,
+    "response_format": TYPED,
+    "images": (*_WITH_ROLES, MODERATIONS),
+    "image_detail": _WITH_ROLES,
+}
 _TEXT_FORMATS = ("text", "json_object", "json_schema")
 
 
@@ -53,6 +61,8 @@ class Options:
 
     model: str
     system: Any = None
+    images: tuple[str | pl.Expr, ...] = ()
+    image_detail: str | None = None
     endpoint: str = CHAT
     response_format: Any = None
     custom_id: str | None = None
@@ -221,6 +231,22 @@ def _metadata(name: str, value: Any) -> dict[str, str]:
     return cast("dict[str, str]", value)
 
 
+def _images(name: str, value: Any) -> tuple[str | pl.Expr, ...]:
+    images = tuple(value) if isinstance(value, (list, tuple)) else (value,)
+    for image in images:
+        if not isinstance(image, (str, pl.Expr)):
+            msg = f"{name} must be the name of a column, an expression, or a list of these, got {image!r}"
+            raise OptionError(msg)
+    return images
+
+
+def _image_detail(name: str, value: Any) -> str:
+    if not isinstance(value, str) or value not in _DETAILS:
+        msg = f"{name} must be one of {', '.join(map(repr, _DETAILS))}, got {value!r}"
+        raise OptionError(msg)
+    return value
+
+
 def _max_attempts(name: str, value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         msg = f"{name} must be a whole number of at least 1 (no row is asked again), got {value!r}"
@@ -264,6 +290,8 @@ def _cleanup(name: str, value: Any) -> str:
 
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "on_null": _on_null,
+    "images": _images,
+    "image_detail": _image_detail,
     "limits": _limits,
     "max_attempts": _max_attempts,
     "pilot": _pilot,
@@ -284,11 +312,13 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
 def _check_fit(ours: dict[str, Any]) -> None:
     """Refuse options that the endpoint has no use for."""
     endpoint = ours.get("endpoint", CHAT)
-    for name, takes in (("system", ENDPOINTS[endpoint].roles), ("response_format", endpoint in TYPED)):
-        if name in ours and not takes:
-            able = [path for path, found in ENDPOINTS.items() if (found.roles if name == "system" else path in TYPED)]
+    for name, able in _ABLE.items():
+        if name in ours and endpoint not in able:
             msg = f"{name} is for {' and '.join(able)}, and {endpoint} takes none: leave it out"
             raise OptionError(msg)
+    if "image_detail" in ours and "images" not in ours:
+        msg = "image_detail says how closely images are looked at, and there are none: pass images too"
+        raise OptionError(msg)
 
 
 def _answer_type(value: Any) -> AnswerType | None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from batchframe._types import PartRecord
 
 
-_SAMPLE_BYTES = 200_000
+_SAMPLE_BYTES, _LARGE_SAMPLE_BYTES, _SAMPLE_LINES = 200_000, 4_000_000, 20
 
 
 class PartFiles:
@@ -109,7 +109,10 @@ def split_up(folder: RunFolder, part: PartRecord, pieces: int) -> None:
 def tokens_of(folder: RunFolder, part: PartRecord) -> int:
     """Return about how many input tokens a part's input file holds, by its first lines."""
     with folder.input_path(part.number).open("rb") as handle:
-        return estimated_tokens(handle.readlines(_SAMPLE_BYTES), part.bytes)
+        sample = handle.readlines(_SAMPLE_BYTES)
+        if len(sample) < _SAMPLE_LINES:  # with images a line may be longer than all that, and is like no other
+            sample += handle.readlines(_LARGE_SAMPLE_BYTES)
+        return estimated_tokens(sample, part.bytes)
 
 
 def measured(folder: RunFolder, part: PartRecord, custom_ids: list[str]) -> PartRecord:

@@ -15,7 +15,8 @@ from batchframe import _encode
 from batchframe._endpoints import ENDPOINTS
 from batchframe._exceptions import InputError, OptionError, TemplateError
 from batchframe._frames import OURS, Source
-from batchframe._prompts import Compiler, join, stage
+from batchframe._prompts import compiled, join, members, stage
+from batchframe._scope import Scope
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -51,6 +52,7 @@ class Renderer:
     _body: pl.Expr
     _nulls: dict[str, pl.Expr]
     _invalid: dict[str, pl.Expr]
+    _problems: list[pl.Expr]
 
     def slices(self) -> Iterator[pl.DataFrame]:
         """Yield, slice by slice, the user's columns and ours: custom_id, digest, code, message and line.
@@ -119,9 +121,12 @@ class Renderer:
         nothing = pl.lit(None, pl.String)
         flags = {f"null:{name}": found for name, found in self._nulls.items()}
         flags |= {f"invalid:{said}": found for said, found in self._invalid.items()}
+        flags |= {f"problem:{number}": problem for number, problem in enumerate(self._problems)}
         if not flags:
             return [nothing.alias(CODE), nothing.alias(MESSAGE)]
         found = rows.select(expression.alias(name) for name, expression in flags.items())
+        told = found.select(pl.col(pl.String))
+        found = found.with_columns(pl.col(pl.String).is_not_null())
         hit = [name for name in flags if found[name].any()]
         if self.on_null == "raise":
             for name in hit:
@@ -134,8 +139,8 @@ class Renderer:
             kind, _, said = name.partition(":")
             code = "null_input" if kind == "null" else "invalid_input"
             codes = pl.when(found[name]).then(pl.lit(code)).otherwise(codes)
-            told = f"{said} is null" if kind == "null" else said
-            messages = pl.when(found[name]).then(pl.lit(told)).otherwise(messages)
+            message = told[name] if kind == "problem" else f"{said} is null" if kind == "null" else said
+            messages = pl.when(found[name]).then(pl.lit(message)).otherwise(messages)
         return [codes.alias(CODE), messages.alias(MESSAGE)]
 
 
@@ -185,11 +190,11 @@ def compile_prompt(
     _check_custom_id(options.custom_id, schema)
     endpoint = ENDPOINTS[options.endpoint]
     source = stage(frame, prompt, options)
-    compiler = Compiler(source.schema(), schema, options.on_null, endpoint)
-    asked = compiler.prompt(prompt, options.system)
-    members = compiler.members(dict(sorted({**dict(endpoint.defaults), **options.body}.items())))
+    scope = Scope(source.schema(), schema, options.on_null, endpoint)
+    asked = compiled(scope, prompt, options)
+    parameters = members(scope, dict(sorted({**dict(endpoint.defaults), **options.body}.items())))
     opening = f'{{"model":{_encode.constant(options.model, "model")},"{endpoint.member}":'
-    body = join([opening, *asked, *members, "}"])
+    body = join([opening, *asked, *parameters, "}"])
     return Renderer(
         source=source,
         url=url or options.endpoint,
@@ -197,8 +202,9 @@ def compile_prompt(
         on_null=options.on_null,
         custom_id=options.custom_id,
         _body=body,
-        _nulls=compiler.nulls if options.on_null != "render" else {},
-        _invalid=compiler.invalid,
+        _nulls=scope.nulls if options.on_null != "render" else {},
+        _invalid=scope.invalid,
+        _problems=scope.problems,
     )
 
 
@@ -206,7 +212,7 @@ def _check_custom_id(name: str | None, schema: Mapping[str, Any]) -> None:
     if name is None:
         return
     if name not in schema:
-        raise TemplateError.from_unknown_column(name, schema)
+        raise TemplateError.from_unknown_column(name, schema, "custom_id")
     if not (isinstance(schema[name], pl.String) or schema[name].is_integer()):
         msg = f"custom_id column {name!r} is {schema[name]}: it must be String or an integer"
         raise InputError(msg)

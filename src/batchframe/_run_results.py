@@ -116,6 +116,11 @@ class RunResults:
     def _rows(self) -> int:
         return sum(self._record.blocks if self._view is None else view_blocks(self._view))
 
+    @property
+    def block_rows(self) -> int:
+        """The most rows of a block: few where rows are large."""
+        return max(self._record.blocks if self._view is None else view_blocks(self._view))
+
     def result(self) -> pl.DataFrame:
         """Return the whole frame: input columns and added columns, in row order.
 

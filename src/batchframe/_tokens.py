@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _BYTES = 4
-# Three tokens a message, three for the start of the reply (OpenAI cookbook); an image of high detail, about.
-_PER_MESSAGE, _PER_REQUEST, _PER_IMAGE = 3, 3, 765
+# Three tokens a message, three for the start of the reply (OpenAI cookbook). An image of low and of high detail, about:
+# models differ, and the larger ones count 85 and 765 for 1,024 pixels square (OpenAI's images guide). A file: a page.
+_PER_MESSAGE, _PER_REQUEST, _PER_LOW_IMAGE, _PER_IMAGE, _PER_FILE = 3, 3, 85, 765, 1_000
 _PROMPTS = ("messages", "input", "prompt", "instructions")
 _AS_JSON = ("tools", "functions", "response_format", "text")
 
@@ -50,10 +51,16 @@ def _of_prompt(value: Any) -> int:
         if value and all(isinstance(token, int) for token in value):
             return len(value)  # tokens already
         return sum(map(_of_prompt, value))
-    if isinstance(value, dict):
-        if "image" in str(value.get("type", "")):
-            return _PER_IMAGE
-        return _PER_MESSAGE * ("role" in value) + sum(
-            _of_prompt(inner) for name, inner in value.items() if name != "role"
-        )
-    return 0
+    return _of_object(value) if isinstance(value, dict) else 0
+
+
+def _of_object(value: dict[str, Any]) -> int:
+    kind = str(value.get("type", ""))
+    if kind in {"image_url", "input_image"}:  # never as text, which a data URL would be
+        inner = value.get("image_url")
+        detail = (inner if isinstance(inner, dict) else value).get("detail")
+        return _PER_LOW_IMAGE if detail == "low" else _PER_IMAGE
+    if kind in {"file", "input_file", "input_audio"}:
+        return _PER_FILE
+    inner_tokens = sum(_of_prompt(inner) for name, inner in value.items() if name != "role")
+    return _PER_MESSAGE * ("role" in value) + inner_tokens

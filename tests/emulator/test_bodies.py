@@ -270,7 +270,10 @@ GOOD = [
     reasoning(max_completion_tokens=100, reasoning_effort="low", temperature=1),
     messages({"role": "developer", "content": "x"}, {"role": "assistant", "content": None, "tool_calls": [{}]}, USER),
     messages(
-        {"role": "user", "content": [{"type": "text", "text": "x"}, {"type": "image_url", "image_url": {"url": "y"}}]}
+        {
+            "role": "user",
+            "content": [{"type": "text", "text": "x"}, {"type": "image_url", "image_url": {"url": "https://y"}}],
+        }
     ),
 ]
 

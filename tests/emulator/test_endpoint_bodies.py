@@ -395,7 +395,7 @@ GOOD = [
     (COMPLETIONS, {"prompt": ["a", "b"], "n": 2, "best_of": 2, "logprobs": 0, "stop": ["x"], "echo": True}),
     (COMPLETIONS, {"prompt": [[1, 2]], "max_tokens": 0}),
     (MODERATIONS, {"input": ["a", ""]}),
-    (MODERATIONS, {"input": [{"type": "text", "text": "x"}, {"type": "image_url", "image_url": {"url": "y"}}]}),
+    (MODERATIONS, {"input": [{"type": "text", "text": "x"}, {"type": "image_url", "image_url": {"url": "https://y"}}]}),
 ]
 
 

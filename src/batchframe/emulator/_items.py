@@ -6,6 +6,7 @@ from typing import Any
 
 from batchframe.emulator import _errors as errors
 from batchframe.emulator import _kinds as kinds
+from batchframe.emulator import _media as media
 from batchframe.emulator import _tokens as tokens
 
 _ROLES = ("assistant", "system", "developer", "user")
@@ -77,11 +78,32 @@ def _check_part(param: str, part: Any) -> None:
         raise errors.missing(f"{param}.type")
     kinds.one_of(*_PARTS)(f"{param}.type", kind)
     needed = _PARTS[kind]
+    if kind == "input_image":
+        _check_image(param, part)
+    elif kind == "input_file":
+        media.check_file(param, part, where="Invalid file data:", other=("file_url",))
     if needed is None:
         return
     if part.get(needed) is None:
         raise errors.missing(f"{param}.{needed}")
     (kinds.mapping if needed == "input_audio" else kinds.string)(f"{param}.{needed}", part[needed])
+
+
+def _check_image(param: str, part: dict[str, Any]) -> None:
+    given = [name for name in ("file_id", "image_url") if part.get(name) is not None]
+    if len(given) != 1:
+        message = (
+            f"Mutually exclusive parameters: '{param}'. Ensure you are only providing one of: 'file_id' or 'image_url'."
+            if given
+            else f"Missing mutually exclusive parameters: '{param}'. "
+            "Ensure you are providing exactly one of: 'file_id' or 'image_url'."
+        )
+        code = "mutually_exclusive_parameters" if given else "missing_mutually_exclusive_parameters"
+        raise errors.ApiError(message, param=param, code=code)
+    kinds.string(f"{param}.{given[0]}", part[given[0]])
+    media.check_detail(f"{param}.detail", part.get("detail"))
+    if given == ["image_url"]:
+        media.check_image(f"{param}.image_url", part["image_url"], where="Invalid")
 
 
 def messages(body: dict[str, Any]) -> list[dict[str, Any]]:

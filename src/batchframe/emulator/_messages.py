@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from batchframe.emulator import _errors as errors
+from batchframe.emulator import _media as media
 
 _ROLES = ("system", "assistant", "user", "function", "tool", "developer")
 _ROLE_SET = frozenset(_ROLES)
@@ -98,5 +99,15 @@ def _check_part(param: str, part: Any) -> None:
         raise errors.missing(f"{param}.{kind}")
     if type(value) is not _PARTS[kind]:
         raise errors.wrong_type(f"{param}.{kind}", _PART_NAMES[_PARTS[kind]], value)
-    if kind == "image_url" and type(part[kind].get("url")) is not str:
-        raise errors.missing(f"{param}.image_url.url")
+    _check_media(param, kind, value)
+
+
+def _check_media(param: str, kind: str, value: Any) -> None:
+    """Check what is no text."""
+    if kind == "image_url":
+        if type(value.get("url")) is not str:
+            raise errors.missing(f"{param}.image_url.url")
+        media.check_detail(f"{param}.image_url.detail", value.get("detail"))
+        media.check_image(f"{param}.image_url.url", value["url"], where="Invalid image URL:")
+    elif kind == "file":
+        media.check_file(f"{param}.file", value, where="Invalid file data:")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from batchframe.emulator import _errors as errors
 from batchframe.emulator import _kinds as kinds
 from batchframe.emulator import _lexicon as lexicon
+from batchframe.emulator import _media as media
 from batchframe.emulator import _tokens as tokens
 
 if TYPE_CHECKING:
@@ -31,6 +32,10 @@ def _input(param: str, value: Any) -> None:
             kinds.string(f"{param}[{position}]", item)
         else:
             _part(f"{param}[{position}]", item)
+    images = sum(isinstance(item, dict) and item["type"] == "image_url" for item in value)
+    if images > 1:
+        message = f"Number of images ({images}) exceeds maximum of 1"
+        raise errors.ApiError(message, param=param, code="too_many_images")
 
 
 def _part(param: str, part: Any) -> None:
@@ -44,6 +49,7 @@ def _part(param: str, part: Any) -> None:
     else:
         kinds.needs(f"{param}.image_url", part["image_url"], ("url",), ("url",))
         kinds.string(f"{param}.image_url.url", part["image_url"]["url"])
+        media.check_image(f"{param}.image_url.url", part["image_url"]["url"], where="Invalid image URL:")
 
 
 # Source: openai.types.moderation_create_params (3.54.0).

@@ -1,0 +1,122 @@
+"""Conversation columns: ``List(Struct{role, content, …})`` as messages."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from batchframe import _encode
+from batchframe._endpoints import RESPONSES
+from batchframe._exceptions import TemplateError
+
+if TYPE_CHECKING:
+    from batchframe._scope import Scope
+
+_CONTENT = "the content of a message"
+
+
+def conversation(scope: Scope, called: str, images: list[pl.Expr]) -> pl.Expr:
+    """Return the messages of a column, without brackets; images belong to its last message, which must be a user's.
+
+    Parameters
+    ----------
+    scope
+        Against what is compiled; takes what may be wrong with a row.
+    called
+        What the column is called.
+    images
+        The parts of images.
+
+    Raises
+    ------
+    TemplateError
+        It is no conversation.
+    """
+    value, dtype = scope.value(called)
+    fields = {found.name: found.dtype for found in dtype.inner.fields} if isinstance(dtype.inner, pl.Struct) else {}
+    if not {"role", "content"} <= fields.keys():
+        msg = f"the {called} is {dtype}: a conversation is List(Struct) with the fields role and content"
+        raise TemplateError(msg)
+    value = value.arr.to_list() if isinstance(dtype, pl.Array) else value
+    roles = scope.endpoint.roles
+    message = _Message(pl.element(), dtype.inner, scope.on_null)
+    scope.nulls[called] = value.is_null()
+    scope.invalid["the conversation is null"] = value.is_null()  # where on_null renders: there is no empty one
+    scope.invalid["the conversation has no messages"] = (value.list.len() == 0).fill_null(value=False)
+    unknown = message.value.is_null() | ~message.role.is_in(roles).fill_null(value=False)
+    scope.invalid[f"a message's role is none of {', '.join(roles)}"] = _any_of(value, unknown)
+    scope.refuse_not_finite(called, value, pl.List(dtype.inner))
+    scope.nulls["a message's content"] = _any_of(value, message.is_empty)
+    if not images:
+        return value.list.eval(message.json()).list.join(",")
+    last = _Message(value.list.last(), dtype.inner, scope.on_null)
+    has_image = pl.any_horizontal(image.is_not_null() for image in images)
+    said = "images belong to the last message of a conversation, and it is not the user's"
+    scope.invalid[said] = (has_image & (last.role != "user")).fill_null(value=False)
+    before = value.list.slice(0, value.list.len() - 1).list.eval(message.json()).list.join(",")
+    parts = pl.concat_str(last.parts(scope.endpoint.path), *images, separator=",", ignore_nulls=True)
+    ending = pl.when(has_image).then(last.json(pl.concat_str(pl.lit("["), parts, pl.lit("]")))).otherwise(last.json())
+    return pl.concat_str(pl.when(value.list.len() > 1).then(before), ending, separator=",", ignore_nulls=True)
+
+
+class _Message:
+    """A message of a conversation, as expressions.
+
+    Parameters
+    ----------
+    value, dtype
+        The struct.
+    on_null
+        What a null content means.
+    """
+
+    def __init__(self, value: pl.Expr, dtype: Any, on_null: str) -> None:
+        self.value = value
+        self._on_null = on_null
+        self._dtypes = {found.name: found.dtype for found in dtype.fields}
+        self._fields = {name: _encode.struct_field(value, dtype, name) for name in self._dtypes}
+        self.role = self._fields["role"].cast(pl.String)
+
+    @property
+    def is_empty(self) -> pl.Expr:
+        """Whether its content is null; a call of tools has none."""
+        empty = self._fields["content"].is_null() & self.value.is_not_null()
+        return empty & self._fields["tool_calls"].is_null() if "tool_calls" in self._fields else empty
+
+    def json(self, content: pl.Expr | None = None) -> pl.Expr:
+        """Return its JSON, with another content where one is given."""
+        role = _encode.json(self.role, pl.String(), "the role of a message")
+        content = self._content() if content is None else content
+        members = [pl.concat_str(pl.lit('"role":'), role), pl.concat_str(pl.lit('"content":'), content)]
+        # A field is the same in all messages of a column, and the service takes no null for a name that is not there.
+        members += [
+            _encode.member(name, self._fields[name], dtype, f"the {name} of a message", omit_null=True)
+            for name, dtype in self._dtypes.items()
+            if name not in {"role", "content"}
+        ]
+        return _encode.json_object(members)
+
+    def parts(self, path: str) -> pl.Expr:
+        """Return its content as parts, joined by commas; null where there are none."""
+        given, dtype = self._fields["content"], self._dtypes["content"]
+        if dtype.is_nested():
+            inner = self._content().str.strip_prefix("[").str.strip_suffix("]")
+            return pl.when(given.is_not_null() & (inner != "")).then(inner)
+        kind = "input_text" if path == RESPONSES else "text"
+        return pl.concat_str(pl.lit(f'{{"type":"{kind}","text":'), self._content(), pl.lit("}"))
+
+    def _content(self) -> pl.Expr:
+        given, dtype = self._fields["content"], self._dtypes["content"]
+        if dtype.is_nested():
+            text = _encode.json(given, dtype, _CONTENT, omit_null_fields=True)
+        else:
+            text = _encode.json(_encode.text(given, dtype, _CONTENT), pl.String(), _CONTENT)
+        if self._on_null == "render":
+            text = pl.when(self.is_empty).then(pl.lit('""')).otherwise(text)
+        return text
+
+
+def _any_of(messages: pl.Expr, found: pl.Expr) -> pl.Expr:
+    """Return whether something is so for any message; False for a null conversation."""
+    return messages.list.eval(found).list.any().fill_null(value=False)
