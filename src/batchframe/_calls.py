@@ -37,8 +37,8 @@ def run(frame: Any, prompt: Any, **options: Any) -> pl.DataFrame | pl.LazyFrame:
         evaluated here, once.
     prompt
         A template, ``"… {column} … {struct.field} … {{literal}}"``; an expression; a list of messages
-        ``[{"role": …, "content": template or expression}, …]``; or an expression of dtype
-        ``List(Struct{role, content})``, a conversation.
+        ``[{"role": …, "content": template or expression}, …]``, where a content may also be a list of the endpoint's
+        parts; or an expression of dtype ``List(Struct{role, content})``, a conversation.
     **options
         ``model`` is required. See the table of options in the README. Every other name is a request parameter of the
         endpoint, a value or a per-row expression; a null leaves the parameter out for that row.
@@ -64,6 +64,12 @@ def run(frame: Any, prompt: Any, **options: Any) -> pl.DataFrame | pl.LazyFrame:
     ``null_input``, ``invalid_input``, ``request_too_large``), and input files that the service refused. With
     ``dedupe=True`` equal requests are charged once; rows that take an answer of another run, with ``reuse``, are not
     charged again.
+
+    ``images`` are columns or expressions: String (URLs), Binary (sent as data URLs, told by their first bytes) or
+    Lists of these. They are put behind the text of the prompt; of the last user message, in a list of messages; of the
+    last message, which must be the user's, in a conversation. In parts, ``text`` is a template, any other value may be
+    an expression, and one of bytes is an image, or a PDF as ``file_data``. A null in a part is as ``on_null`` says;
+    rendered, it leaves out the part or image. A run keeps the input columns: images of a GB take some 3 GB there.
 
     ``response_format`` is a pydantic model, a JSON schema or a ``pl.Struct``. It is sent as a schema of strict mode:
     every object closed, all properties required, those that a JSON schema does not require nullable. What strict mode

@@ -1,0 +1,250 @@
+"""Messages whose content is a list of parts, their other keys, files, and conversations that go on."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import polars as pl
+import pytest
+
+import batchframe as bf
+from batchframe import _options
+from batchframe._requests import compile_prompt
+
+CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
+PDF = b"%PDF-1.7 \n"
+PDF_URL = f"data:application/pdf;base64,{base64.b64encode(PDF).decode()}"
+FRAME = pl.DataFrame({
+    "t": ["a", 'b"', "c"],
+    "url": ["https://x/1.png", None, "https://x/3.png"],
+    "id": ["f1", "f2", "f3"],
+    "pdf": [PDF, None, b"no"],
+})  # fmt: skip
+
+
+def messages(frame, prompt, **options):
+    """Return for each row its messages, or its code and message; eager and lazy must agree."""
+    told = []
+    for given in (frame, frame.lazy()):
+        parsed = _options.parse({"model": "m", **options})
+        rows = pl.concat(compile_prompt(given, prompt, parsed, 10_000_000).slices())
+        bodies = [line and json.loads(line)["body"] for line in rows["batchframe:line"]]
+        found = [body and body.get("messages", body.get("input")) for body in bodies]
+        whys = zip(rows["batchframe:code"], rows["batchframe:message"], strict=True)
+        told.append([why if body is None else body for body, why in zip(found, whys, strict=True)])
+    assert told[0] == told[1]
+    return told[0]
+
+
+def contents(frame, *parts, **options):
+    prompt = [{"role": "user", "content": list(parts)}]
+    return [row[0]["content"] if isinstance(row, list) else row for row in messages(frame, prompt, **options)]
+
+
+def refusal(prompt, **options):
+    with pytest.raises(bf.BatchframeError) as caught:
+        bf.requests(FRAME, prompt, model="m", **options)
+    return str(caught.value)
+
+
+def text(words, kind="text"):
+    return {"type": kind, "text": words}
+
+
+def image(url):
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+# -- parts
+
+
+def test_leaves_are_templates_expressions_and_constants():
+    parts = (
+        text("say {t} {{t}}"),
+        text(pl.col("t").str.to_uppercase()),
+        {"type": "image_url", "image_url": {"url": pl.col("url").fill_null("https://{t}"), "detail": "low"}},
+        {"type": "file", "file": {"file_id": pl.col("id")}},
+    )
+    assert contents(FRAME, *parts)[1] == [
+        text('say b" {t}'),
+        text('B"'),
+        {"type": "image_url", "image_url": {"url": "https://{t}", "detail": "low"}},
+        {"type": "file", "file": {"file_id": "f2"}},
+    ]
+
+
+def test_leaves_are_expressions_over_the_whole_frame():
+    found = contents(FRAME, text("{t}"), {"type": "file", "file": {"file_id": pl.col("id").reverse()}})
+    assert [parts[1]["file"]["file_id"] for parts in found] == ["f3", "f2", "f1"]
+    part = {"type": "file", "file": {"file_id": pl.col("nope")}}
+    said = refusal([{"role": "user", "content": [part]}])
+    assert said.startswith("the expression for message 0, content[0].file.file_id does not fit the frame: ")
+    fewer = {"type": "file", "file": {"file_id": pl.col("id").head(2)}}
+    assert "changes the number of rows" in refusal([{"role": "user", "content": [fewer]}])
+    one = {"type": "file", "file": {"file_id": pl.lit("f")}}
+    assert "one value for all rows" in refusal([{"role": "user", "content": [one]}])
+
+
+def test_constant_parts_warn_like_constant_prompts():
+    with pytest.warns(bf.BatchframeWarning, match="no field"):
+        assert contents(FRAME, text("a"), image("https://x")) == [[text("a"), image("https://x")]] * 3
+
+
+def test_nulls_in_parts():
+    null = ("null_input", "message 0, content[1].image_url.url is null")
+    first = [text("a"), image("https://x/1.png")]
+    parts = (text("{t}"), image(pl.col("url")))
+    assert contents(FRAME, *parts) == [first, null, [text("c"), image("https://x/3.png")]]
+    assert contents(FRAME, *parts, on_null="render")[1] == [text('b"')]
+    rendered = contents(FRAME, text(pl.col("url")), image("https://x"), on_null="render")
+    assert rendered[1] == [text(""), image("https://x")]
+    prompt = [{"role": "user", "content": list(parts)}]
+    assert refusal(prompt, on_null="raise").startswith("message 0, content[1].image_url.url is null in row 1")
+
+
+def test_urls_of_parts_are_checked_as_those_of_images():
+    frame = FRAME.with_columns(url=pl.lit("cat.png"))
+    code, message = contents(frame, text("{t}"), image(pl.col("url")))[0]
+    assert code == "invalid_input"
+    assert message.startswith("message 0, content[1].image_url.url is 'cat.png', which is no URL")
+    png = FRAME.with_columns(bytes=pl.lit(b"\x89PNG\r\n\x1a\n"))
+    (part, _), *_ = contents(png, {"type": "input_image", "image_url": pl.col("bytes")}, text("{t}", "input_text"),
+                             endpoint=RESPONSES)  # fmt: skip
+    assert part == {"type": "input_image", "image_url": "data:image/png;base64,iVBORw0KGgo="}
+
+
+def test_images_follow_the_parts_of_a_message():
+    found = contents(FRAME, text("{t}"), images="url")
+    assert found[0] == [text("a"), image("https://x/1.png")]
+
+
+@pytest.mark.parametrize(
+    ("content", "endpoint", "said"),
+    [
+        ([], CHAT, "message 0 has no parts: its content is an empty list"),
+        (["{t}"], CHAT, "message 0, content[0] must be a part of type text, image_url, input_audio, file, refusal at"),
+        ([{"text": "{t}"}], CHAT, "got the type None"),
+        ([image("https://x")], RESPONSES, "must be a part of type input_text, input_image, input_file, "),
+        ([{"type": "text"}], CHAT, "message 0, content[0] must have a text, a template or an expression, got None"),
+        ([text("{nope}")], CHAT, "the prompt names {nope}"),
+        ([{"type": "file", "file": {"file_data": pl.col("pdf") + b"x", "x": b"y"}}], CHAT, "holds bytes"),
+        ([{"type": "file", "file": {"file_id": pl.col("pdf")}}], CHAT, "file.file_id has dtype Binary"),
+        ([image(pl.col("t").str.len_chars())], CHAT, "image_url.url is UInt32, and an image is a URL"),
+    ],
+)
+def test_parts_that_are_none(content, endpoint, said):
+    assert said in refusal([{"role": "user", "content": content}], endpoint=endpoint)
+
+
+# -- files
+
+
+@pytest.mark.parametrize("endpoint", [CHAT, RESPONSES])
+def test_bytes_of_files_are_pdfs(endpoint):
+    file = {"filename": "a.pdf", "file_data": pl.col("pdf")}
+    part = {"type": "file", "file": file} if endpoint == CHAT else {"type": "input_file", **file}
+    sent = {"filename": "a.pdf", "file_data": PDF_URL}
+    first, null, bad = contents(FRAME, part, endpoint=endpoint)
+    assert first == [{"type": "file", "file": sent} if endpoint == CHAT else {"type": "input_file", **sent}]
+    assert null[0] == "null_input"
+    assert bad[0] == "invalid_input"
+    assert "file_data is no PDF: for other files make the data URL, such as pl.concat_str(" in bad[1]
+
+
+def test_texts_of_files_are_sent_as_they_are():
+    part = {"type": "input_file", "filename": "{t}", "file_data": pl.col("t"), "file_url": pl.col("url")}
+    assert contents(FRAME.head(1), part, endpoint=RESPONSES) == [
+        [{"type": "input_file", "filename": "{t}", "file_data": "a", "file_url": "https://x/1.png"}]
+    ]
+
+
+def test_files_are_taken_by_the_service(client):
+    for endpoint in (CHAT, RESPONSES):
+        file = {"filename": "a.pdf", "file_data": pl.col("pdf")}
+        part = {"type": "file", "file": file} if endpoint == CHAT else {"type": "input_file", **file}
+        question = text("What is {t}?", "text" if endpoint == CHAT else "input_text")
+        out = bf.run(FRAME.head(1), [{"role": "user", "content": [question, part]}], model="gpt-4o-mini",
+                     endpoint=endpoint, client=client, poll_seconds=0.05)  # fmt: skip
+        assert out["error"].null_count() == 1
+
+
+def test_a_file_without_a_name_is_refused_by_the_service(client):
+    part = {"type": "file", "file": {"file_data": pl.col("pdf")}}
+    with pytest.warns(bf.BatchframeWarning):
+        out = bf.run(FRAME.head(1), [{"role": "user", "content": [part]}], model="gpt-4o-mini", client=client,
+                     poll_seconds=0.05)  # fmt: skip
+    assert out["error"][0]["code"] == "missing_required_parameter"
+    assert out["error"][0]["message"] == "Missing required parameter: 'messages[0].content[0].file.file_id'."
+
+
+# -- other keys
+
+
+def test_other_keys_of_messages():
+    call = {"id": pl.col("id"), "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}
+    prompt = [
+        {"role": "user", "content": "{t}", "name": pl.col("url").str.slice(8, 1)},
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "content": pl.col("t"), "tool_call_id": pl.col("id")},
+    ]
+    found = messages(FRAME, prompt)
+    assert found[0] == [
+        {"role": "user", "content": "a", "name": "x"},
+        {"role": "assistant", "content": None, "tool_calls": [{**call, "id": "f1"}]},
+        {"role": "tool", "content": "a", "tool_call_id": "f1"},
+    ]
+    assert found[1][0] == {"role": "user", "content": 'b"'}  # a null leaves its key out
+    null = FRAME.with_columns(id=pl.lit(None, pl.String))
+    assert messages(null, prompt)[0] == ("null_input", "message 1, tool_calls[0].id is null")
+
+
+def test_keys_that_a_message_has_not():
+    said = refusal([{"role": "tool", "content": "{t}", "tool_call": "x"}])
+    assert said.startswith("message 0 has 'tool_call', and a message of /v1/chat/completions has role, content, name, ")
+    assert said.endswith("Did you mean 'tool_calls'?")
+    assert "a message of /v1/responses has" in refusal(
+        [{"role": "user", "content": "{t}", "name": "x"}], endpoint=RESPONSES
+    )
+    assert 'message 0 must be {"role": …, "content": …}' in refusal([{"role": "user", "name": "x"}])
+
+
+# -- conversations
+
+
+def test_a_conversation_goes_on_with_its_answers(client):
+    for endpoint in (CHAT, RESPONSES):
+        options = {"model": "gpt-4o-mini", "endpoint": endpoint, "client": client, "poll_seconds": 0.05}
+        frame = pl.DataFrame({"chat": [[{"role": "user", "content": f"Is {word} good?"}] for word in ("tea", "rain")]})
+        for turn in range(1, 4):
+            frame = bf.run(frame, pl.col("chat"), name=f"{endpoint}", **options)
+            assert frame["error"].null_count() == 2
+            answer = pl.struct(role=pl.lit("assistant"), content=pl.col("response"))
+            question = pl.struct(role=pl.lit("user"), content=pl.lit("Why?"))
+            frame = frame.select(chat=pl.concat_list("chat", answer, question))
+            assert frame["chat"].list.len().to_list() == [2 * turn + 1] * 2
+
+
+def test_parts_of_a_conversation_leave_their_null_fields_out(client):
+    part = pl.Struct({
+        "type": pl.String, "text": pl.String, "image_url": pl.String, "file_id": pl.String, "file_url": pl.String,
+    })  # fmt: skip
+    dtype = pl.List(pl.Struct({"role": pl.Enum(["user", "assistant"]), "content": pl.List(part)}))
+    chat = [
+        {"role": "user", "content": [{"type": "input_text", "text": "a"}, {"type": "input_image", "image_url": "https://x"}]},
+        {"role": "assistant", "content": [{"type": "output_text", "text": "b"}]},
+        {"role": "user", "content": [{"type": "input_file", "file_url": "https://x/a"}]},
+    ]  # fmt: skip
+    frame = pl.DataFrame({"chat": pl.Series([chat], dtype=dtype)})
+    assert messages(frame, pl.col("chat"), endpoint=RESPONSES) == [chat]
+    out = bf.run(frame, pl.col("chat"), model="gpt-4o-mini", endpoint=RESPONSES, client=client, poll_seconds=0.05)
+    assert out["error"].null_count() == 1
+
+
+def test_a_long_conversation():
+    chat = [{"role": ("user", "assistant")[number % 2], "content": f"{number}"} for number in range(2_001)]
+    frame = pl.DataFrame({"chat": [chat, chat[:1]], "url": ["https://x", "https://x"]})
+    assert messages(frame, pl.col("chat")) == [chat, chat[:1]]
+    found = messages(frame, pl.col("chat"), images="url")
+    assert found[0][:-1] == chat[:-1]
+    assert found[0][-1]["content"] == [text("2000"), image("https://x")]
