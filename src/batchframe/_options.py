@@ -122,7 +122,7 @@ def _check_names(ours: dict[str, Any], body: dict[str, Any], endpoint: Any) -> N
         told = "is not available in this version of batchframe." if is_known else "is not an endpoint."
         msg = f"endpoint {endpoint!r} {told}{suggestion(str(endpoint), ENDPOINTS)} {known}"
         raise OptionError(msg)
-    known_names = (PARAMETERS[endpoint] | NAMES) - _NEVER - _NOT_YET
+    known_names = (PARAMETERS[endpoint].keys() | NAMES) - _NEVER - _NOT_YET
     for name in body:
         if name in _NEVER:
             msg = f"{name} is refused: a batch cannot stream, and it runs in the background by itself. Leave it out"
