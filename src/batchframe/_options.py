@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import polars as pl
 
-from batchframe import _encode
+from batchframe import _encode, _parameter_types
 from batchframe._exceptions import OptionError, suggestion
 from batchframe._limits import Limits
 from batchframe._parameters import PARAMETERS
@@ -86,6 +86,11 @@ class Options:
         """What the response column is."""
         return pl.String() if self.answer_type is None else self.answer_type.decoder.dtype
 
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The part of the body that is checked: what is in ``extra_body`` passes."""
+        return {name: value for name, value in self.body.items() if name not in self.extra_body}
+
 
 _MADE = {"body", "answer_type"}
 NAMES = frozenset(option.name for option in dataclasses.fields(Options)) - _MADE | _NOT_YET
@@ -108,6 +113,7 @@ def parse(given: dict[str, Any]) -> Options:
     typed = _answer_type(ours.get("response_format"))
     options = Options(**_checked(ours), body=_body(body, ours, typed), answer_type=typed)
     _check_body(options)
+    _parameter_types.check_values(options.endpoint, options.parameters)
     return options
 
 
@@ -131,7 +137,7 @@ def _check_names(ours: dict[str, Any], body: dict[str, Any], endpoint: Any) -> N
             msg = f"{name} is made from the prompt: pass it as the prompt argument"
             raise OptionError(msg)
         if name not in known_names:
-            near = suggestion(name, known_names)
+            near = _parameter_types.elsewhere(endpoint, name) or suggestion(name, known_names)
             msg = f"{name!r} is neither an option of batchframe nor a parameter of {endpoint}.{near}"
             raise OptionError(f"{msg} To send it all the same: extra_body={{{name!r}: …}}")
 

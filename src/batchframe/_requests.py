@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 import polars_hash as plh
 
-from batchframe import _encode, _template
+from batchframe import _encode, _parameter_types, _template
 from batchframe._exceptions import InputError, OptionError, TemplateError, warn
 from batchframe._frames import OURS, Source
 
@@ -203,7 +203,10 @@ def compile_prompt(
     schema = frame.collect_schema()
     _check_custom_id(options.custom_id, schema)
     source = _stage(frame, prompt, options)
-    compiler = _Compiler(source.schema(), schema, options.on_null)
+    staged = source.schema()
+    dtypes = {name: staged[_PARAMETER + name] for name in options.parameters if _PARAMETER + name in staged}
+    _parameter_types.check_dtypes(options.endpoint, dtypes)
+    compiler = _Compiler(staged, schema, options.on_null)
     messages = compiler.messages(prompt, options.system)
     members = compiler.members(options.body)
     opening = '{"model":' + _encode.constant(options.model, "model") + ',"messages":'
