@@ -123,6 +123,10 @@ def test_options_and_parameters_reach_the_call(here, monkeypatch):
         'logit_bias={"1": -1}',
         "--param",
         "user=a=b",
+        "--param",
+        "prompt_cache_key=123",
+        "--param",
+        "store=True",
     ]
     given += ["--custom-id", "id", "--prefix", "p_", "--include", "model", "--include", "raw", "--on-null", "raise"]
     given += ["--name", "n", "--run-dir", "d", "--max-requests", "7", "--max-bytes", "900", "--no-progress"]
@@ -136,6 +140,8 @@ def test_options_and_parameters_reach_the_call(here, monkeypatch):
         "stop": "END",
         "logit_bias": {"1": -1},
         "user": "a=b",
+        "prompt_cache_key": "123",  # which takes text
+        "store": True,
         "custom_id": "id",
         "prefix": "p_",
         "include": ("model", "raw"),
@@ -187,6 +193,11 @@ def test_limits_make_several_batches(service, capsys):
         (run_args("--param", "max_bytes=5")[1:], "--max-bytes"),
         (run_args("--param", "temperatur=1")[1:], "temperature"),
         (run_args("--param", "stream=true")[1:], "stream"),
+        (run_args("--param", "temperature=hot")[1:], "temperature must be a number, got 'hot'."),
+        (run_args("--param", "max_tokens=1e3")[1:], "max_tokens must be a whole number, got 1000.0: write 1000."),
+        (run_args("--param", "logit_bias={1: 2}")[1:], "logit_bias must be a dict, got '{1: 2}'."),
+        (run_args("--param", "reasoning_effort=hgih")[1:], "Did you mean 'high'?"),
+        (run_args("--param", "max_output_tokens=9")[1:], "It is max_completion_tokens there."),
         (run_args("--endpoint", "/v1/chat/completion")[1:], "/v1/chat/completions"),
         (run_args("--include", "modell")[1:], "model"),
         (run_args("--on-null", "drop")[1:], "skip"),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import polars as pl
 
-from batchframe import _encode
+from batchframe import _encode, _parameter_types
 from batchframe._endpoints import CHAT, ENDPOINTS, RESPONSES
 from batchframe._exceptions import OptionError, suggestion
 from batchframe._forms import TYPED, Form, dimensions_of
@@ -80,6 +80,11 @@ class Options:
     body: dict[str, Any] = field(default_factory=dict)
     form: Form = field(default_factory=Form)
 
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The part of the body that is checked: what is in ``extra_body`` passes."""
+        return {name: value for name, value in self.body.items() if name not in self.extra_body}
+
 
 _MADE = {"body", "form"}
 NAMES = frozenset(option.name for option in dataclasses.fields(Options)) - _MADE | _NOT_YET
@@ -104,6 +109,7 @@ def parse(given: dict[str, Any]) -> Options:
     typed = _answer_type(checked.get("response_format"))
     options = Options(**checked, body=_body(body, checked, typed))
     _check_body(options)
+    _parameter_types.check_values(options.endpoint, options.parameters)
     return dataclasses.replace(options, form=_form(options, typed))
 
 
@@ -116,7 +122,7 @@ def _check_names(ours: dict[str, Any], body: dict[str, Any], endpoint: Any) -> N
         near = suggestion(str(endpoint), ENDPOINTS)
         msg = f"endpoint {endpoint!r} is not an endpoint.{near} Available: {', '.join(ENDPOINTS)}"
         raise OptionError(msg)
-    known_names = (PARAMETERS[endpoint] | NAMES) - _NEVER - _NOT_YET
+    known_names = (PARAMETERS[endpoint].keys() | NAMES) - _NEVER - _NOT_YET
     for name in body:
         if name in _NEVER:
             msg = f"{name} is refused: a batch cannot stream, and it runs in the background by itself. Leave it out"
@@ -125,7 +131,7 @@ def _check_names(ours: dict[str, Any], body: dict[str, Any], endpoint: Any) -> N
             msg = f"{name} is made from the prompt: pass it as the prompt argument"
             raise OptionError(msg)
         if name not in known_names:
-            near = suggestion(name, known_names)
+            near = _parameter_types.elsewhere(endpoint, name) or suggestion(name, known_names)
             msg = f"{name!r} is neither an option of batchframe nor a parameter of {endpoint}.{near}"
             raise OptionError(f"{msg} To send it all the same: extra_body={{{name!r}: …}}")
 

@@ -223,6 +223,10 @@ class Compiler:
         messages = value.list.eval(_encode.json_object(members)).list.join(",")
         return pl.concat_str(messages, pl.lit("]"))
 
+    def dtypes(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the dtypes of those parameters that differ from row to row."""
+        return {name: self._staged[_PARAMETER + name] for name in parameters if _PARAMETER + name in self._staged}
+
     def members(self, body: dict[str, Any]) -> list[str | pl.Expr]:
         """Return the other members of the body, as pieces that begin with a comma."""
         pieces: list[str | pl.Expr] = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +10,8 @@ import click
 import polars as pl
 
 import batchframe as bf
+from batchframe import _parameter_types
+from batchframe._endpoints import CHAT
 from batchframe.cli import _show
 from batchframe.cli._guard import Detached, Exit, tell
 
@@ -45,9 +46,9 @@ def _prompt(_: click.Context, __: click.Parameter, value: str | None) -> str | N
         raise click.BadParameter(msg) from error
 
 
-def _params(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
-    """Return request parameters by name; a value is JSON where it reads as JSON, else text."""
-    params: dict[str, Any] = {}
+def _params(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    """Return request parameters by name, as they are given."""
+    params: dict[str, str] = {}
     for given in values:
         name, equals, text = given.partition("=")
         if not name or not equals:
@@ -56,10 +57,7 @@ def _params(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> d
         if name in params:
             msg = f"{name!r} is given twice"
             raise click.BadParameter(msg)
-        try:
-            params[name] = json.loads(text)
-        except ValueError:
-            params[name] = text
+        params[name] = text
     return params
 
 
@@ -94,7 +92,7 @@ def _params(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> d
 def run(
     src: str,
     dst: str,
-    params: dict[str, Any],
+    params: dict[str, str],
     max_requests: int | None,
     max_bytes: int | None,
     *,
@@ -110,9 +108,11 @@ def run(
     if twice:
         msg = f"{twice[0]!r} is an option of its own: --{twice[0].replace('_', '-')}"
         raise click.BadParameter(msg, param_hint="--param")
+    endpoint = given.get("endpoint", CHAT)
+    body = {name: _parameter_types.from_text(endpoint, name, text) for name, text in params.items()}
     limits = bf.Limits(max_requests=max_requests, max_bytes=max_bytes)
     try:
-        finished = bf.run_parquet(src, dst, limits=limits, **given, **params)
+        finished = bf.run_parquet(src, dst, limits=limits, **given, **body)
     except KeyboardInterrupt:
         msg = "detached: nothing was cancelled, submitted batches go on. The same command goes on with the run"
         raise Detached(msg) from None
