@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from batchframe._endpoints import CATEGORIES, CHAT, EMBEDDINGS, MODERATIONS, RESPONSES
+from batchframe._endpoints import CATEGORIES, CHAT, EMBEDDINGS, ENDPOINTS, MODERATIONS, RESPONSES
 
 if TYPE_CHECKING:
     from batchframe._schema import AnswerType
@@ -67,7 +67,7 @@ class Form:
     @property
     def is_many(self) -> bool:
         """Whether a row has several choices."""
-        return self.choices > 1
+        return self.choices > 1 and ENDPOINTS[self.endpoint].read_choice is not None
 
     @cached_property
     def response(self) -> pl.DataType:
