@@ -68,6 +68,29 @@ def only_error(capsys):
 # -- run
 
 
+@pytest.mark.parametrize("from_file", [False, True])
+def test_answers_of_a_schema(service, from_file):
+    schema = '{"type": "object", "properties": {"label": {"enum": ["positive", "negative", "neutral"]}}}'
+    Path("schema.json").write_text(schema, encoding="utf-8")
+    assert main(run_args("--response-format", "@schema.json" if from_file else schema)) == 0
+    found = pl.read_parquet("out.parquet")["response"]
+    assert found.struct.field("label").cast(pl.String).to_list() == LABELS
+
+
+def test_a_response_format_that_is_none(here, capsys):
+    assert main(run_args("--response-format", "{nope")) == 2
+    assert "'{nope' is not JSON" in only_error(capsys)
+    assert main(run_args("--response-format", "7")) == 2
+    assert "response_format must be" in only_error(capsys)
+
+
+def test_another_endpoint(service):
+    more = ["--endpoint", "/v1/embeddings", "--param", "dimensions=4", "--max-in-flight", "1", "--max-requests", "2"]
+    arguments = [*run_args(*more), "--model", "text-embedding-3-small"]
+    assert main(arguments) == 0
+    assert pl.read_parquet("out.parquet")["response"].dtype == pl.Array(pl.Float32, 4)
+
+
 def test_run_writes_the_answers_and_says_what_happened(service, capsys):
     assert main(run_args()) == 0
     assert pl.read_parquet("out.parquet")["response"].to_list() == LABELS
