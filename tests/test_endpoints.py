@@ -225,6 +225,20 @@ def test_embeddings_of_a_deployment_are_lists():
     assert out["response"].list.len().to_list() == [1536, None, 1536]
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"model": "text-embedding-3-small"}, 'pass endpoint="/v1/embeddings"'),
+        ({"model": "omni-moderation-latest", "endpoint": "/v1/responses"}, 'pass endpoint="/v1/moderations"'),
+        ({"model": "text-embedding-3-small", "endpoint": "/v1/embeddings", "dimensions": 1537}, "of at most 1536"),
+        ({"model": "text-embedding-ada-002", "endpoint": "/v1/embeddings", "dimensions": 8}, "1536, and no others"),
+    ],
+)
+def test_what_a_model_cannot_do_is_refused(options, said):
+    with pytest.raises(bf.OptionError, match=said):
+        bf.requests(FRAME, "{text}", **options)
+
+
 def test_an_empty_text_is_not_embedded(emu, client):
     rows = pl.DataFrame({"text": ["", None, "x"]})
     options = {"endpoint": "/v1/embeddings", "model": "text-embedding-3-small", "dimensions": 4}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from batchframe._endpoints import CATEGORIES, CHAT, EMBEDDINGS, ENDPOINTS, MODERATIONS, RESPONSES
+from batchframe._exceptions import OptionError
 
 if TYPE_CHECKING:
     from batchframe._schema import AnswerType
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 TYPED = (CHAT, RESPONSES)
 # Source: OpenAI's embeddings guide. Of other models, or a deployment, nothing is known before they answer.
 _DIMENSIONS = {"text-embedding-3-small": 1_536, "text-embedding-3-large": 3_072, "text-embedding-ada-002": 1_536}
+_SHORTENED = ("text-embedding-3-small", "text-embedding-3-large")
 _FLOAT_BYTES = 4
 _BLOCK_BYTES = 16_000_000
 _MODERATION = pl.Struct(
@@ -38,9 +40,20 @@ _CUT = {
 _PROBLEM = "batchframe:problem"
 
 
-def dimensions_of(model: str) -> int | None:
-    """Return the size of a model's embeddings; None where it is not known."""
-    return _DIMENSIONS.get(model)
+def dimensions_of(model: str, asked: int | None) -> int | None:
+    """Return the size of a model's embeddings; None where it is not known.
+
+    Raises
+    ------
+    OptionError
+        The model cannot make embeddings of the size that was asked for.
+    """
+    known = _DIMENSIONS.get(model)
+    if asked is not None and known is not None and (asked > known or model not in _SHORTENED):
+        most = f"of at most {known}" if model in _SHORTENED else f"of {known}, and no others"
+        msg = f"dimensions is {asked}, and {model} makes embeddings {most}"
+        raise OptionError(msg)
+    return asked or known
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import polars as pl
 
 from batchframe import _encode, _parameter_types
-from batchframe._endpoints import CHAT, ENDPOINTS, RESPONSES
+from batchframe._endpoints import CHAT, EMBEDDINGS, ENDPOINTS, MODERATIONS, RESPONSES
 from batchframe._exceptions import OptionError, suggestion
 from batchframe._forms import TYPED, Form, dimensions_of
 from batchframe._limits import Limits
@@ -40,6 +40,8 @@ _FROM_PROMPT = frozenset(endpoint.member for endpoint in ENDPOINTS.values())
 _NEVER = frozenset({"stream", "stream_options", "background"})
 # OpenAI's API specification; Azure wants 14 days at least, and says so itself.
 _MIN_EXPIRES_AFTER, _MAX_EXPIRES_AFTER = 3_600, 2_592_000
+# How the names of models begin that one endpoint alone has.
+_MODELS = {"text-embedding-": EMBEDDINGS, "omni-moderation-": MODERATIONS, "text-moderation-": MODERATIONS}
 _TEXT_FORMATS = ("text", "json_object", "json_schema")
 
 
@@ -288,8 +290,12 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
 
 
 def _check_fit(ours: dict[str, Any]) -> None:
-    """Refuse options that the endpoint has no use for."""
+    """Refuse a model that is another endpoint's, and options that the endpoint has no use for."""
     endpoint = ours.get("endpoint", CHAT)
+    for start, own in _MODELS.items():
+        if ours["model"].startswith(start) and endpoint != own:
+            msg = f'model {ours["model"]!r} is for {own}, and the endpoint is {endpoint}: pass endpoint="{own}"'
+            raise OptionError(msg)
     for name, takes in (("system", ENDPOINTS[endpoint].roles), ("response_format", endpoint in TYPED)):
         if name in ours and not takes:
             able = [path for path, found in ENDPOINTS.items() if (found.roles if name == "system" else path in TYPED)]
@@ -330,7 +336,9 @@ def _text_with(form: dict[str, Any], text: Any) -> dict[str, Any]:
 
 
 def _form(options: Options, typed: AnswerType | None) -> Form:
-    dimensions = options.body.get("dimensions") or dimensions_of(options.model)
+    dimensions = None
+    if options.endpoint == EMBEDDINGS:
+        dimensions = dimensions_of(options.model, options.body.get("dimensions"))
     return Form(options.endpoint, options.body.get("n") or 1, dimensions, typed)
 
 
