@@ -97,18 +97,6 @@ def test_nothing_is_submitted_while_a_create_is_in_doubt(emu, client):
     assert (emu.calls()["create_batch"], emu.calls().get("delete_file", 0)) == (1, 0)
 
 
-def test_doubt_with_a_key_of_another_project_submits_nothing(emu, client):
-    emu.fault("create_batch", "reset_after")
-    with pytest.raises(bf.RunPendingError) as raised:
-        bf.run(FRAME, "Repeat {n}", client=client, timeout_seconds=0.0, **ARGUMENTS)
-    run = raised.value.run
-    file_id = run.batches()["input_file_id"][0]
-    client.files.delete(file_id)
-    with pytest.raises(bf.RunError, match=r"does not show its input file .* to this client: another key or project"):
-        run.wait()
-    assert emu.calls()["create_batch"] == 1
-
-
 def test_a_create_that_was_refused_for_now_is_sent_again(emu, client):
     emu.fault("create_batch", "status", status=429, retry_after=0.1, times=3)
     out = bf.run(FRAME, "Repeat {n}", client=client, **ARGUMENTS)

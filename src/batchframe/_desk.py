@@ -91,6 +91,8 @@ class Desk:
     # Whether nothing is submitted in this pass, since it is not known what runs already.
     is_held: bool = False
     accepted_calls: int = 0
+    # The ids of what the service showed to this client of what the run has there, or took from it.
+    shown: set[str] = field(default_factory=set)
     listed: dict[str, RemoteBatch] = field(default_factory=dict)
     others_tokens: int = 0
     _noted: dict[dt.datetime, float] = field(default_factory=dict)

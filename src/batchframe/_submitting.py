@@ -16,6 +16,7 @@ from batchframe._exceptions import (
 from batchframe._part_files import hash_of, split_up
 from batchframe._stop import is_covered, read_stop
 from batchframe._types import SubmissionRecord
+from batchframe._visibility import ensure_visible
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -46,6 +47,7 @@ class Submitter:
             submission = None  # it came to nothing, and cost nothing: the file goes again
         if (submission is None or submission.refused) and not self._has_room(part, seen):
             return
+        ensure_visible(self._desk)
         if submission is None:
             submission = SubmissionRecord(number=len(self._desk.submissions[part.number]))
             self._desk.submissions[part.number].append(submission)
@@ -119,19 +121,24 @@ class Submitter:
             raise ServiceError(msg, call="upload")
         submission.input_file_id, submission.input_file_created_at = file.id, file.created_at
         submission.file_status = file.status
+        self._desk.shown.add(file.id)
         self._desk.move(part, submission, "uploaded")
         trigger("after_upload")
 
     def _is_file_ready(self, part: PartRecord, submission: SubmissionRecord) -> bool:
-        """Whether a batch can be made of the uploaded file; some services look at it first, which takes a while."""
+        """Whether a batch can be made of the uploaded file; some services look at it first, which takes a while.
+
+        What another process uploaded may have been deleted since.
+        """
         assert submission.input_file_id is not None
-        if submission.file_status not in _LOOKED_AT:
+        if submission.file_status not in _LOOKED_AT and submission.input_file_id in self._desk.shown:
             return True
         try:
             submission.file_status = self._client.retrieve_file(submission.input_file_id).status
         except NotVisibleError:
             self._is_lost(part, submission)
             return False
+        self._desk.shown.add(submission.input_file_id)
         submission.times.pop("unseen_at", None)
         if submission.file_status == "error":
             submission.reason = "the service refused the input file after the upload"
