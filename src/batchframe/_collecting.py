@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from batchframe import _lenient
 from batchframe._adoption import batch_of_input_file
-from batchframe._desk import NO_ROOM
 from batchframe._events import trigger
 from batchframe._exceptions import (
     InputFileRejectedError,
@@ -22,6 +21,7 @@ from batchframe._exceptions import (
     ServiceError,
     warn,
 )
+from batchframe._limits import tells_of_no_room
 from batchframe._rejection import rejected_lines, split_off, summary
 from batchframe._visibility import ensure_visible, lose_sight
 
@@ -198,7 +198,7 @@ class Collector:
         if (part.number, submission.number) not in self._just_ended:
             return
         self._just_ended.remove((part.number, submission.number))
-        if errors and {code for _, code, _ in errors} <= NO_ROOM:
+        if errors and all(tells_of_no_room(f"{code} {message}") for _, code, message in errors):
             self._desk.refused(part, errors[0][2])
             self._desk.notice(f"part {part.number}: {errors[0][2]} It is submitted again when there is room")
             return

@@ -403,9 +403,10 @@ class Run(RunResults):
                 differs = differences(self._record.identity.account, client.account)
                 msg = f"the run in {self.path} belongs to another account: {differs}. Pass the client it was begun with"
                 raise RunMismatchError(msg)
+            endpoint = self._record.identity.endpoint
             settings = LoopSettings(
                 run_id=self.id,
-                endpoint=self._record.options.get("url") or self._record.identity.endpoint,
+                endpoint=self._record.options.get("url") or endpoint,
                 completion_window=self._options.completion_window,
                 metadata=self._options.metadata,
                 expires_after=self._options.expires_after,
@@ -413,7 +414,8 @@ class Run(RunResults):
                 model=self._options.model,
                 max_attempts=self._options.max_attempts,
                 has_pilot=self._record.options.get("pilot") is not None,
-                limits=self._options.limits.over(client.limits),
+                limits=client.provider.limits_of(endpoint, self._options.limits),
+                max_enqueued_requests=client.provider.most_enqueued_of(endpoint),
             )
             leased = self._leased_client(client)
             self._loop = Loop(self._leased_folder, leased, settings, listen=self._tell, clock=self._clock)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from batchframe._admission import Load
+from batchframe._desk import UNVALIDATED
 from batchframe._events import trigger
 from batchframe._exceptions import (
     APICallError,
@@ -29,7 +31,6 @@ _LOOKED_AT = frozenset({"pending", "running", "notrunning", "uploading"})
 _LOOK_SECONDS = 1_800
 # So many input files of a part may vanish at the service before the run stops.
 _LOST_FILES = 3
-_UNVALIDATED = frozenset({None, "validating"})
 
 
 class Submitter:
@@ -70,41 +71,42 @@ class Submitter:
         if most is not None and len(flying) >= most:
             seen.waiting_for.append(f"one of {len(flying)} batches in flight to end (limits.max_in_flight={most})")
             return False
-        admission, in_flight = self._desk.admission, self._desk.tokens_in_flight(part)
-        fresh = sum(found.status in _UNVALIDATED for found in flying)
+        admission, load, in_flight = self._desk.admission, _load(part), self._desk.in_flight(part)
+        fresh = sum(found.status in UNVALIDATED for found in flying)
         window = admission.window(passed=self._passed())
         if window is not None and fresh >= window:
             seen.waiting_for.append(
                 f"the service to accept some of {fresh} batches, since its queue's limit is not known"
             )
             return False
-        verdict = admission.verdict(part.number, part.tokens, part.requests, in_flight)
-        if verdict == "submit" and seen.admitted and self._desk.others_tokens:
+        verdict = admission.verdict(part.number, load, in_flight)
+        if verdict == "submit" and seen.admitted and any(self._desk.others):
             verdict = "wait"  # another run sees the same room at the same time: each takes a little of it
         seen.admitted += verdict == "submit"
         if verdict == "split":
             self._split(part)
         elif verdict == "wait":
-            limit = "" if admission.limit is None else f" (limit: {admission.limit:,})"
-            others = "" if in_flight else ", which others hold"
-            seen.waiting_for.append(f"room in the queue of enqueued tokens{limit}{others}")
+            of_requests = admission.is_short_of_requests(load, in_flight)
+            what, most = ("requests", admission.max_requests) if of_requests else ("tokens", admission.limit)
+            limit = "" if most is None else f" (limit: {most:,})"
+            others = "" if any(in_flight) else ", which others hold"
+            seen.waiting_for.append(f"room in the queue of enqueued {what}{limit}{others}")
         return verdict == "submit"
 
     def _passed(self) -> int:
         """Return how many batches of this run the service has taken into its queue."""
-        return sum(one.batch_id is not None and one.status not in {*_UNVALIDATED, "failed"} for one in self._all())
+        return sum(one.batch_id is not None and one.status not in {*UNVALIDATED, "failed"} for one in self._all())
 
     def _all(self) -> list[SubmissionRecord]:
         return [found for part in self._desk.parts for found in self._desk.submissions[part.number]]
 
     def _split(self, part: PartRecord) -> None:
-        admission = self._desk.admission
-        pieces = 2 if admission.limit is None else -(-round(part.tokens * admission.scale) // admission.limit)
-        pieces = min(max(pieces, 2), part.requests)
+        pieces = min(max(self._desk.admission.pieces(_load(part)), 2), part.requests)
         split_up(self._folder, part, pieces)
         self._desk.is_stale = True
         self._desk.notice(
-            f"part {part.number} has about {part.tokens:,} tokens, more than the queue takes: it is split"
+            f"part {part.number} has {part.requests:,} requests of about {part.tokens:,} tokens, more than the queue "
+            "takes: it is split"
         )
 
     def _upload(self, part: PartRecord, submission: SubmissionRecord) -> None:
@@ -182,6 +184,7 @@ class Submitter:
             "batchframe_part": str(part.number),
             "batchframe_digest": part.digest,
             "batchframe_tokens": str(part.tokens),
+            "batchframe_requests": str(part.requests),
             "batchframe_model": self._desk.settings.model,
             "batchframe_file": hash_of(self._folder.input_path(part.number)),
         }
@@ -219,6 +222,10 @@ class Submitter:
         submission.batch_id, submission.status, submission.batch = batch.id, batch.status, batch.raw
         self._desk.move(part, submission, "submitted")
         trigger("after_create")
+
+
+def _load(part: PartRecord) -> Load:
+    return Load(part.tokens, part.requests)
 
 
 def _said(error: APICallError, at: dt.datetime) -> dict[str, Any]:

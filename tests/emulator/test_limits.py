@@ -122,6 +122,57 @@ def test_azure_fails_fast(dialect):
         assert client.batches.retrieve(again).status == "completed"
 
 
+# ---------------------------------------------------------------------------------------------------------- embeddings
+
+
+def embeddings(*inputs):
+    lines = [
+        {**request(str(n)), "url": "/v1/embeddings", "body": {"model": "text-embedding-3-small", "input": given}}
+        for n, given in enumerate(inputs)
+    ]
+    return jsonl(*lines)
+
+
+def embed(client, *inputs):
+    return create(client, upload(client, embeddings(*inputs)), endpoint="/v1/embeddings").id
+
+
+def test_enqueued_requests_for_embeddings(client, service):
+    """An input too many makes no difference; a request too many does. Chat has no such limit."""
+    service.configure(progression="stepped", enqueued_request_limit=6)
+    first, second, third, chat = (
+        embed(client, *"abcd"),
+        embed(client, ["e", "f", "g"], "h"),
+        embed(client, "i"),
+        start(client),
+    )
+    service.step()
+    found = [client.batches.retrieve(batch) for batch in (first, second, third, chat)]
+    assert sorted(batch.status for batch in found[:2]) == ["failed", "in_progress"]
+    assert (found[2].status, found[3].status) == ("in_progress", "in_progress")
+    [error] = next(batch for batch in found if batch.status == "failed").errors.data
+    assert (error.code, error.param, error.line) == ("request_limit_exceeded", None, None)
+    assert error.message.startswith(
+        "Enqueued request limit reached for text-embedding-3-small in organization org-emulator. "
+        "Limit: 6 enqueued requests. Please try again"
+    )
+    service.step(4)
+    again = embed(client, *"abcdef")
+    service.step()
+    assert client.batches.retrieve(again).status == "in_progress"
+
+
+@pytest.mark.parametrize(
+    ("inputs", "status"), [(("a", "b", "c", "d"), "completed"), ((["a", "b", "c"], ["d", "e"]), "failed")]
+)
+def test_inputs_for_embeddings(client, service, inputs, status):
+    service.configure(max_embedding_inputs=4)
+    batch = wait(client, embed(client, *inputs))
+    assert batch.status == status
+    if status == "failed":
+        assert "at most 4 over all its requests" in batch.errors.data[0].message
+
+
 # ------------------------------------------------------------------------------------------------------ who sees what
 
 
