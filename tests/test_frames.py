@@ -165,7 +165,7 @@ def test_slices_are_bounded_in_rows_and_bytes(monkeypatch, lazy):
 
 def test_small_batches_are_joined():
     batches = (pl.DataFrame({"n": [row]}) for row in range(100))
-    assert [piece.height for piece in _frames._even(batches)] == [100]
+    assert [piece.height for piece in _frames._even(batches, 1_000)] == [100]
 
 
 def test_rows_are_numbered_over_slices(monkeypatch):

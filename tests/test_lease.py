@@ -27,6 +27,7 @@ from batchframe import _begin, _events, _lease, _options, _run
 from batchframe._blocks import final_blocks
 from batchframe._desk import Clock
 from batchframe._exceptions import LeaseLostError
+from batchframe._forms import Form
 from batchframe._lease import Lease, LeaseRecord
 from batchframe._run import Run
 from batchframe._store import RunFolder
@@ -469,7 +470,7 @@ def test_a_result_that_was_assembled_while_the_run_went_on_is_not_final(emu, cli
     assert slow.is_finished
     assert run.retry().wait().succeeded == N
     (run.path / "results.json").unlink()
-    final_blocks(slow._folder, None, whole=False, answer_type=None, parts=slow._finished[1], is_watched=False)
+    final_blocks(slow._folder, None, whole=False, form=Form(), parts=slow._finished[1], is_watched=False)
     assert slow.result()["error"].null_count() == N
     assert run.status().succeeded == N
 

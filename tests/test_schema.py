@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 from polars.testing import assert_series_equal
 from pydantic import BaseModel, Field
 
-from batchframe._columns import typed_answers
 from batchframe._exceptions import OptionError
+from batchframe._forms import Form
 from batchframe._frames import holds
 from batchframe._results import ANSWER_SCHEMA
 from batchframe._schema import AnswerType, answer_type
@@ -590,7 +590,7 @@ def test_answers_typed_anew():
     ]
     names = ["custom_id", "response", "finish_reason", "code", "message"]
     answers = pl.DataFrame(rows, schema={name: ANSWER_SCHEMA[name] for name in names}, orient="row")
-    found = typed_answers(answers, answer_type(SHAPE))
+    found = Form(answer_type=answer_type(SHAPE)).decoded(answers)
     assert found.columns == names
     assert found["response"].dtype == SHAPE
     assert found["response"].is_null().to_list() == [False, True, True, True, True]

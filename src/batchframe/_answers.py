@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from batchframe._columns import best_answers
+from batchframe._endpoints import ENDPOINTS
 from batchframe._results import ANSWER_SCHEMA, WHOLE, read_answers
 
 if TYPE_CHECKING:
@@ -79,6 +80,8 @@ def _root(folder: RunFolder, *, whole: bool) -> Path:
 
 def _parse(folder: RunFolder, part: PartRecord, making: Path, *, whole: bool) -> None:
     schema = known_schema(whole=whole)
+    record = folder.record()
+    endpoint, many = ENDPOINTS[record.identity.endpoint], record.options.get("choices", 1) > 1
     generation = pl.lit(part.generation, _SOURCE["generation"]).alias("generation")
     index = 0
     if part.rejected:
@@ -89,7 +92,7 @@ def _parse(folder: RunFolder, part: PartRecord, making: Path, *, whole: bool) ->
         index = 1
     for submission, _, path in folder.result_files(part.number):
         with path.open("rb") as handle:
-            for answers in read_answers(handle, whole=whole):
+            for answers in read_answers(handle, endpoint, many=many, whole=whole):
                 if part.adopted and submission.adopted_at is not None:
                     answers = _renamed(folder, part, answers)  # noqa: PLW2901
                 known = answers.with_columns(pl.lit(submission.batch_id, pl.String).alias("batch_id"), generation)

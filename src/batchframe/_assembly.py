@@ -11,6 +11,7 @@ import polars as pl
 
 from batchframe._answers import known_schema, part_answers
 from batchframe._columns import ABSENT, ERROR, MISSING, MORE, PENDING, REUSED, added_columns
+from batchframe._forms import Form
 from batchframe._frames import OURS
 from batchframe._requests import CODE, CUSTOM_ID, DIGEST, MESSAGE, REQUEST
 from batchframe._results import WHOLE
@@ -19,7 +20,6 @@ from batchframe._stop import is_covered, read_stop
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from batchframe._schema import AnswerType
     from batchframe._store import RunFolder
     from batchframe._types import PartRecord, StopRecord
 
@@ -81,13 +81,13 @@ class Assembler:
         The run.
     whole
         Whether the columns are wanted that take a second look at each line.
-    answer_type
-        What the answers are, None for text.
+    form
+        What the answers are.
     """
 
     folder: RunFolder
     whole: bool = False
-    answer_type: AnswerType | None = None
+    form: Form = field(default_factory=Form)
     states: list[PartState] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -106,7 +106,7 @@ class Assembler:
         )
         answers = self._answers_to(rows, touching)
         include = MORE if self.whole else [name for name in MORE if name not in WHOLE]
-        added = added_columns(rows, answers, include, self.answer_type)
+        added = added_columns(rows, answers, include, self.form)
         input_columns = stored.drop(name for name in OUR_COLUMNS if name != DIGEST)
         return input_columns.hstack(added.rename({name: OURS + name for name in added.columns}))
 

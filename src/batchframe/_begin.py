@@ -17,6 +17,7 @@ from batchframe import _options
 from batchframe._columns import check_clashes
 from batchframe._events import logger
 from batchframe._exceptions import OptionError, RunMismatchError, RunNotFoundError
+from batchframe._forms import Form
 from batchframe._limits import Limits
 from batchframe._openai import OpenAIClient, profile
 from batchframe._prepare import prepare
@@ -70,7 +71,7 @@ def begin(frame: pl.DataFrame | pl.LazyFrame, prompt: Any, options: Options) -> 
         limits = _profile(options).limits_of(options.endpoint, options.limits)
         prepared = prepare(scratch, rendering, limits, options.pilot, dedupe=options.dedupe, reuse=reuse)
         identity = Identity(f"{prepared.digest:032x}", prepared.requests, options.endpoint, account, options.name)
-        record = _record(identity, prepared, prompt, options, rendering.url)
+        record = _record(identity, prepared, prompt, options, rendering)
         folder = RunFolder(named or root / record.run_id)
         view, news = None, ""
         if lost is not None and not folder.exists():
@@ -99,6 +100,7 @@ def open_folder(folder: RunFolder, client: Any) -> Run:
     record = folder.record()
     saved = msgspec.convert(record.options, _SavedOptions)
     given = msgspec.structs.asdict(saved)
+    form = Form(record.identity.endpoint, given.pop("choices"), given.pop("dimensions"), given.pop("answer_type"))
     options = _options.Options(
         **given
         | {
@@ -108,6 +110,7 @@ def open_folder(folder: RunFolder, client: Any) -> Run:
         },
         endpoint=record.identity.endpoint,
         name=record.identity.name,
+        form=form,
     )
     name = record.identity.account.provider
     provider = provider_named(name) if name in PROVIDERS else Provider(name=name)
@@ -132,6 +135,8 @@ class _SavedOptions(msgspec.Struct):
     pilot: int | None = None
     cleanup: Literal["when_done", "never"] = "never"
     answer_type: AnswerType | None = None
+    choices: int = 1
+    dimensions: int | None = None
 
 
 def _profile(options: Options) -> Provider:
@@ -185,11 +190,15 @@ def _absolute(path: str | os.PathLike[str]) -> Path:
     return Path(path).expanduser().absolute()
 
 
-def _record(identity: Identity, prepared: Prepared, prompt: Any, options: Options, url: str) -> RunRecord:
+def _record(identity: Identity, prepared: Prepared, prompt: Any, options: Options, rendering: Renderer) -> RunRecord:
     """Return what ``run.json`` will hold; the options are there for people, and to say what differs."""
     saved = {name: getattr(options, name) for name in _SavedOptions.__struct_fields__ if hasattr(options, name)}
     shown = saved | {
-        "url": url,
+        "url": rendering.url,
+        "batch_endpoint": _profile(options).batch_endpoints.get(options.endpoint, rendering.url),
+        "answer_type": options.form.answer_type,
+        "choices": options.form.choices,
+        "dimensions": options.form.dimensions,
         "max_in_flight": options.limits.max_in_flight,
         "max_enqueued_tokens": options.limits.max_enqueued_tokens,
         "prompt": _description(prompt),

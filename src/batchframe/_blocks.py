@@ -9,7 +9,7 @@ import polars as pl
 
 from batchframe._answers import forget_answers
 from batchframe._assembly import Assembler
-from batchframe._columns import CORE, MORE, REUSED, TOKENS, added_schema
+from batchframe._columns import CORE, MORE, REUSED, TOKENS
 from batchframe._frames import OURS
 from batchframe._requests import CODE, CUSTOM_ID, DIGEST, MESSAGE, REQUEST
 from batchframe._schema import AnswerType  # noqa: TC001  (msgspec reads the annotation)
@@ -17,6 +17,7 @@ from batchframe._schema import AnswerType  # noqa: TC001  (msgspec reads the ann
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from batchframe._forms import Form
     from batchframe._store import RunFolder
 
 OUTCOMES = ("succeeded", "failed", "not_sent", "pending")
@@ -41,9 +42,7 @@ class ResultNote(msgspec.Struct):
     parts: int = -1
 
 
-def blocks_so_far(
-    folder: RunFolder, view: RunFolder | None, *, whole: bool, answer_type: AnswerType | None
-) -> Iterator[pl.DataFrame]:
+def blocks_so_far(folder: RunFolder, view: RunFolder | None, *, whole: bool, form: Form) -> Iterator[pl.DataFrame]:
     """Yield the blocks of the frame, input columns and added columns (as ``batchframe:…``), from what was downloaded.
 
     Parameters
@@ -54,11 +53,11 @@ def blocks_so_far(
         Another arrangement of its rows to show it in, or None. This one holds all answers in memory.
     whole
         Whether to add the columns that take a second look at each line.
-    answer_type
-        What the answers are, None for text.
+    form
+        What the answers are.
     """
     count = len(folder.record().blocks)
-    assembler = Assembler(folder, whole, answer_type)
+    assembler = Assembler(folder, whole, form)
     if view is not None:
         yield from _arranged((assembler.block(number) for number in range(count)), view)
         return
@@ -147,7 +146,7 @@ def final_blocks(
     view: RunFolder | None,
     *,
     whole: bool,
-    answer_type: AnswerType | None,
+    form: Form,
     parts: int,
     is_watched: bool,
 ) -> ResultNote:
@@ -160,33 +159,29 @@ def final_blocks(
     is_watched
         Whether another process works on the run, and may read what was parsed.
     """
-    note = _final_note(folder, view, whole=whole, answer_type=answer_type)
+    note = _final_note(folder, view, whole=whole, form=form)
     if note is not None:
         return note
     with folder.assembling():
-        note = _final_note(folder, view, whole=whole, answer_type=answer_type)
+        note = _final_note(folder, view, whole=whole, form=form)
         if note is not None:
             return note  # another process was quicker
-        note = _write_blocks(folder, view, whole=whole, answer_type=answer_type, parts=parts)
+        note = _write_blocks(folder, view, whole=whole, form=form, parts=parts)
         if not is_watched:
             forget_answers(folder)
     return note
 
 
-def _final_note(
-    folder: RunFolder, view: RunFolder | None, *, whole: bool, answer_type: AnswerType | None
-) -> ResultNote | None:
+def _final_note(folder: RunFolder, view: RunFolder | None, *, whole: bool, form: Form) -> ResultNote | None:
     note = _read_note(folder, view)
-    return note if note is not None and (note.whole or not whole) and note.answer_type == answer_type else None
+    return note if note is not None and (note.whole or not whole) and note.answer_type == form.answer_type else None
 
 
-def _write_blocks(
-    folder: RunFolder, view: RunFolder | None, *, whole: bool, answer_type: AnswerType | None, parts: int
-) -> ResultNote:
+def _write_blocks(folder: RunFolder, view: RunFolder | None, *, whole: bool, form: Form, parts: int) -> ResultNote:
     target = view or folder
     counts, usage = dict.fromkeys(OUTCOMES, 0), dict.fromkeys(TOKENS, 0)
     prefix, number = "", 0
-    for number, block in enumerate(blocks_so_far(folder, view, whole=whole, answer_type=answer_type)):
+    for number, block in enumerate(blocks_so_far(folder, view, whole=whole, form=form)):
         tally(block, counts, usage)
         if not number and {*CORE, *MORE} & set(block.columns):
             prefix = OURS
@@ -194,7 +189,7 @@ def _write_blocks(
             target.results_path(number),
             block.rename({OURS + name: prefix + name for name in (*CORE, *MORE)}, strict=False),
         )
-    note = ResultNote(number + 1, whole, prefix, counts, usage, answer_type, parts)
+    note = ResultNote(number + 1, whole, prefix, counts, usage, form.answer_type, parts)
     target.write_note(_NOTE, note)
     return note
 
@@ -225,7 +220,7 @@ def shown(frame: pl.LazyFrame, stored_prefix: str, include: Iterable[str], prefi
     taken = {name for name in frame.collect_schema() if name not in stored}
     # Dropped and renamed, not selected: the frame may have a column called "*".
     names = {name: prefix + stored[name] for name in frame.collect_schema() if name in stored}
-    wanted = {prefix + name for name in added_schema(include)} - taken
+    wanted = {prefix + name for name in (*CORE, *include)} - taken
     names = {name: final for name, final in names.items() if final in wanted}
     return frame.drop([name for name in stored if name not in names], strict=False).rename(names)
 

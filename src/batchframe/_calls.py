@@ -240,7 +240,7 @@ def result_schema(frame: Any, prompt: Any, **options: Any) -> pl.Schema:
     """
     frame, parsed = to_polars(frame), _options.parse(options)
     renderer(frame, prompt, parsed)
-    added = {parsed.prefix + name: dtype for name, dtype in added_schema(parsed.include, parsed.response_dtype).items()}
+    added = {parsed.prefix + name: dtype for name, dtype in added_schema(parsed.include, parsed.form).items()}
     return pl.Schema(dict(frame.collect_schema()) | added)
 
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from batchframe._store import RunFolder
 
 _CHANGES = OURS + "changes"
+# They make the dtypes of the columns.
+_FIXED = frozenset({"n", "dimensions"})
 _ALLOWED = frozenset({"model", "extra_body", "response_format"})
 
 
@@ -99,7 +101,7 @@ def check_changes(given: dict[str, Any], model: str, endpoint: str, results: pl.
     OptionError
         What is no parameter of the endpoint, or concerns the whole run.
     """
-    ours = sorted((_options.NAMES & given.keys()) - _ALLOWED)
+    ours = sorted(((_options.NAMES | _FIXED) & given.keys()) - _ALLOWED)
     if ours:
         msg = f"{ours[0]} cannot be changed by retry: it takes request parameters, such as max_tokens, and model"
         raise OptionError(msg)

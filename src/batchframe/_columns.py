@@ -14,7 +14,7 @@ from batchframe._results import WHOLE
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from batchframe._schema import AnswerType
+    from batchframe._forms import Form
 
 TOKENS = ("input_tokens", "output_tokens", "total_tokens", "cached_tokens", "reasoning_tokens")
 USAGE = pl.Struct(dict.fromkeys(TOKENS, pl.Int64()))
@@ -36,25 +36,20 @@ PENDING = OURS + "pending"
 ABSENT = OURS + "absent"
 MISSING = ("missing", "the service wrote no line for it, in neither result file")
 _FOUND = OURS + "found"
-_PROBLEM = OURS + "problem"
-# Why a model stopped in the middle of an answer, by finish_reason.
-_CUT = {
-    "length": "the answer was cut by the token limit (finish_reason length), so raise max_completion_tokens: ",
-    "content_filter": "the answer was cut by the content filter (finish_reason content_filter): ",
-}
 
 
-def added_schema(include: Iterable[str], response: pl.DataType | None = None) -> dict[str, pl.DataType]:
+def added_schema(include: Iterable[str], form: Form) -> dict[str, pl.DataType]:
     """Return names (without prefix) and dtypes of the added columns, in their order.
 
     Parameters
     ----------
     include
         The names of the extra columns.
-    response
-        The dtype of the response; None for String.
+    form
+        What the answers are.
     """
-    return CORE | {"response": response or pl.String()} | {name: MORE[name] for name in include}
+    answered = {"response": form.response, "finish_reason": form.finish_reason}
+    return CORE | answered | {name: MORE[name] for name in include}
 
 
 def check_clashes(
@@ -69,7 +64,7 @@ def check_clashes(
     InputError
         A name clashes.
     """
-    for name in added_schema(include):
+    for name in (*CORE, *include):
         if prefix + name in columns and not is_same(name, columns, prefix, custom_id):
             msg = (
                 f"the frame has a column {prefix + name!r} already, which would be overwritten: pass "
@@ -98,39 +93,12 @@ def best_answers(answers: pl.DataFrame) -> pl.DataFrame:
     return ranked.sort(OURS + "rank").unique("custom_id", keep="first", maintain_order=True).drop(OURS + "rank")
 
 
-def typed_answers(answers: pl.DataFrame, answer_type: AnswerType) -> pl.DataFrame:
-    """Return answers with what their texts say in the place of the texts.
-
-    Parameters
-    ----------
-    answers
-        Answers with the columns of `ANSWER_SCHEMA`, as the lines of result files say them.
-    answer_type
-        What each text must be: where one is not, the answer failed with ``invalid_response``, and says where and why.
-    """
-    texts = pl.when(pl.col("code").is_null()).then(pl.col("response"))
-    values, problems = answer_type.decoder.decode(answers.select(texts).to_series())
-    said = problems.alias(_PROBLEM)
-    cut = pl.col("finish_reason").replace_strict(_CUT, default="", return_dtype=pl.String)
-    misfits = pl.col(_PROBLEM).is_not_null()
-    return (
-        answers.with_columns(values.alias("response"), said)
-        .with_columns(
-            pl.when(misfits).then(pl.lit("invalid_response")).otherwise(pl.col("code")).alias("code"),
-            pl.when(misfits).then(pl.concat_str(cut, _PROBLEM)).otherwise(pl.col("message")).alias("message"),
-        )
-        .drop(_PROBLEM)
-    )
-
-
 def _join(rows: pl.DataFrame, answers: pl.DataFrame) -> pl.DataFrame:
     found = answers.with_columns(pl.lit(value=True).alias(_FOUND))
     return rows.join(found, left_on=OURS + "key", right_on="custom_id", how="left", maintain_order="left")
 
 
-def added_columns(
-    rows: pl.DataFrame, answers: pl.DataFrame, include: Iterable[str], answer_type: AnswerType | None = None
-) -> pl.DataFrame:
+def added_columns(rows: pl.DataFrame, answers: pl.DataFrame, include: Iterable[str], form: Form) -> pl.DataFrame:
     """Return the added columns of some rows, in the order of the rows.
 
     Parameters
@@ -143,14 +111,13 @@ def added_columns(
         the first success of a request counts, else its last failure. Those to other requests are passed over.
     include
         The names of the extra columns.
-    answer_type
-        What the answers are, None for text.
+    form
+        What the answers are.
     """
-    if answer_type is not None:  # before the choice among several answers: one that does not fit is no success
-        answers = typed_answers(
-            answers.join(rows, left_on="custom_id", right_on=OURS + "key", how="semi", maintain_order="left"),
-            answer_type,
-        )
+    if form.response != answers.schema["response"]:
+        # Before the choice among several answers: one that does not fit is no success.
+        mine = answers.join(rows, left_on="custom_id", right_on=OURS + "key", how="semi", maintain_order="left")
+        answers = form.decoded(mine)
     joined = _join(rows, answers)
     if joined.height > rows.height:
         joined = _join(rows, best_answers(answers))
@@ -178,5 +145,5 @@ def added_columns(
         "error": pl.when(code.is_not_null()).then(pl.struct(code.alias("code"), message.alias("message"))),
     }
     columns |= {name: pl.col(name).fill_null(value=False) if name in REUSED else pl.col(name) for name in include}
-    dtypes = added_schema(include, answers.schema["response"])
+    dtypes = added_schema(include, form)
     return joined.select(expression.alias(name) for name, expression in columns.items()).cast(dtypes)  # type: ignore[arg-type]

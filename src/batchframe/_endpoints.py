@@ -1,16 +1,31 @@
-"""Per endpoint: how a body begins, and how an answer is read from a result line."""
+"""Per endpoint: what the prompt becomes in a body, and how an answer is read from the body of a result line."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, NamedTuple
+import base64
+import struct
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import msgspec
 
-from batchframe._lenient import integer
+from batchframe._lenient import integer, mapping
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+CHAT = "/v1/chat/completions"
+RESPONSES = "/v1/responses"
+EMBEDDINGS = "/v1/embeddings"
+COMPLETIONS = "/v1/completions"
+MODERATIONS = "/v1/moderations"
 
 
 class Answer(NamedTuple):
-    """What one result line says; `code` is None exactly when the row succeeded, `again` whether a failure may pass."""
+    """What one result line says; ``code`` is None exactly when the row succeeded, ``again`` whether a failure may pass.
+
+    ``response`` is a text, whatever the endpoint: that of the answer; an embedding as little-endian floats of 32 bits
+    in base64; a moderation as JSON. Where several choices were asked for, it and ``finish_reason`` are JSON arrays.
+    """
 
     response: str | None = None
     finish_reason: str | None = None
@@ -21,9 +36,9 @@ class Answer(NamedTuple):
     reasoning_tokens: int | None = None
     code: str | None = None
     message: str | None = None
+    again: bool | None = None
     model: str | None = None
     request_id: str | None = None
-    again: bool = False
 
 
 # The shape of a good chat line, and no more: msgspec skips the rest without making objects of it. `gc=False`, since
@@ -83,16 +98,17 @@ class ChatLine(msgspec.Struct, gc=False):
     response: _Response
 
 
-def read_chat_body(body: dict[str, Any]) -> Answer:  # noqa: PLR0911  (a case a line is the clearest)
-    """Return the answer of a 2xx body of any shape; whatever can be read of it is kept."""
-    answer = _usage(body.get("usage"))._replace(model=_text(body.get("model")))
-    choices = body.get("choices")
-    choice = choices[0] if isinstance(choices, list) and choices else None
-    message = choice.get("message") if isinstance(choice, dict) else None
-    if not isinstance(choice, dict) or not isinstance(message, dict):
-        said = "no choices" if not choices else "a choice without a message"
-        return answer._replace(code="invalid_response", message=f"the body has {said}")
-    answer = answer._replace(finish_reason=_text(choice.get("finish_reason")))
+def _read_chat(body: dict[str, Any]) -> Answer:
+    choices = _choices(body)
+    if not choices or not isinstance(choices[0].get("message"), dict):
+        return _unreadable("no choices" if not choices else "a choice without a message")
+    return _of_choice(choices[0])
+
+
+def _of_choice(choice: dict[str, Any]) -> Answer:
+    """Return what one choice of the chat endpoint says."""
+    message = mapping(choice.get("message"))
+    answer = Answer(finish_reason=_text(choice.get("finish_reason")))
     content = message.get("content")
     if isinstance(content, str):
         return answer._replace(response=content)
@@ -100,26 +116,212 @@ def read_chat_body(body: dict[str, Any]) -> Answer:  # noqa: PLR0911  (a case a 
         return answer._replace(code="invalid_response", message=f"the content is {type(content).__name__}, not text")
     if isinstance(message.get("refusal"), str):
         return answer._replace(code="refusal", message=message["refusal"])
-    if message.get("tool_calls"):
+    if message.get("tool_calls") or message.get("function_call"):
         return answer
+    return _nothing(answer, "neither content nor tool calls")
+
+
+def _read_completion(body: dict[str, Any]) -> Answer:
+    choices = _choices(body)
+    return _of_text_choice(choices[0]) if choices else _unreadable("no choices")
+
+
+def _of_text_choice(choice: dict[str, Any]) -> Answer:
+    answer = Answer(finish_reason=_text(choice.get("finish_reason")))
+    text = choice.get("text")
+    return answer._replace(response=text) if isinstance(text, str) else _nothing(answer, "no text")
+
+
+def _choices(body: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the choices of a body in the order of their indices, which is not always that of the list."""
+    choices = body.get("choices")
+    found = [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
+    return sorted(found, key=lambda choice: integer(choice.get("index")) or 0)
+
+
+def _read_choices(body: dict[str, Any], read: Callable[[dict[str, Any]], Answer]) -> Answer:
+    """Return several choices as one answer: it succeeded when one of them did."""
+    answers = [read(choice) for choice in _choices(body)]
+    if not answers:
+        return _unreadable("no choices")
+    failed = [answer for answer in answers if answer.code is not None]
+    answer = Answer(
+        response=_json(answer.response for answer in answers),
+        finish_reason=_json(answer.finish_reason for answer in answers),
+    )
+    if len(failed) < len(answers):
+        return answer
+    return answer._replace(response=None, code=failed[0].code, message=failed[0].message, again=failed[0].again)
+
+
+def _json(texts: Iterable[str | None]) -> str:
+    return msgspec.json.encode(list(texts)).decode()
+
+
+# Worth another attempt where a response failed: what would be a 5xx or a 429 elsewhere.
+_PASSING = frozenset({"server_error", "rate_limit_exceeded"})
+
+
+def _read_response(body: dict[str, Any]) -> Answer:  # noqa: PLR0911  (a case a line is the clearest)
+    """Return what a body of the responses endpoint says: all texts of its messages, joined."""
+    output = body.get("output")
+    status, error = body.get("status"), mapping(body.get("error"))
+    items = [item for item in output if isinstance(item, dict)] if isinstance(output, list) else []
+    reason = _text(mapping(body.get("incomplete_details")).get("reason"))
+    answer = Answer(finish_reason=reason or _text(status))
+    if status == "failed" or error:
+        code = _text(error.get("code")) or "failed"
+        message = _text(error.get("message")) or "the response failed, and the service gave no reason"
+        return answer._replace(code=code, message=message, again=code in _PASSING)
+    if not isinstance(output, list):
+        return _unreadable("no output")
+    contents = [item.get("content") for item in items if item.get("type") == "message"]
+    parts = [part for content in contents if isinstance(content, list) for part in content if isinstance(part, dict)]
+    texts = [part["text"] for part in parts if isinstance(part.get("text"), str)]
+    if texts:
+        return answer._replace(response="".join(texts))
+    refusals = [part["refusal"] for part in parts if isinstance(part.get("refusal"), str)]
+    if refusals:
+        return answer._replace(code="refusal", message="".join(refusals))
+    if any(str(item.get("type", "")).endswith("_call") for item in items) and status != "incomplete":
+        return answer
+    if status == "incomplete" and reason != "content_filter":
+        # Once more would be cut once more, and paid for once more.
+        said = f"the response is incomplete ({reason or 'no reason given'}), and has no text: raise max_output_tokens"
+        return answer._replace(code=reason or "incomplete", message=said)
+    return _nothing(answer, "no text")
+
+
+def _read_embedding(body: dict[str, Any]) -> Answer:
+    data = body.get("data")
+    if not isinstance(data, list) or len(data) != 1 or not isinstance(data[0], dict):
+        count = len(data) if isinstance(data, list) else "no"
+        return _unreadable(f"{count} embeddings, not one,")
+    vector = data[0].get("embedding")
+    if isinstance(vector, list):
+        try:
+            vector = base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
+        except (struct.error, OverflowError):
+            return _unreadable("an embedding that is not of numbers")
+    return Answer(response=vector) if isinstance(vector, str) and vector else _unreadable("no embedding")
+
+
+# Source: openai.types.moderation (3.54.0). Older models judge fewer of them.
+CATEGORIES = (
+    "harassment", "harassment/threatening", "hate", "hate/threatening", "illicit", "illicit/violent", "self-harm",
+    "self-harm/instructions", "self-harm/intent", "sexual", "sexual/minors", "violence", "violence/graphic",
+)  # fmt: skip
+
+
+def _read_moderation(body: dict[str, Any]) -> Answer:
+    results = body.get("results")
+    if not isinstance(results, list) or len(results) != 1 or not isinstance(results[0], dict):
+        count = len(results) if isinstance(results, list) else "no"
+        return _unreadable(f"{count} results, not one,")
+    flagged = results[0].get("flagged")
+    if not isinstance(flagged, bool):
+        return _unreadable("a result that does not say whether it is flagged")
+    categories, scores = mapping(results[0].get("categories")), mapping(results[0].get("category_scores"))
+    told = {
+        "flagged": flagged,
+        "categories": {name: _flag(categories.get(name)) for name in CATEGORIES},
+        "category_scores": {name: _number(scores.get(name)) for name in CATEGORIES},
+    }
+    return Answer(response=msgspec.json.encode(told).decode())
+
+
+def _unreadable(said: str) -> Answer:
+    return Answer(code="invalid_response", message=f"the body has {said}")
+
+
+def _nothing(answer: Answer, said: str) -> Answer:
+    """Return an answer with nothing in it: withheld by the filter, or to be asked for once more."""
     if answer.finish_reason == "content_filter":
         return answer._replace(code="content_filter", message="the answer was withheld by the content filter")
-    return answer._replace(code="empty_response", message="the body has neither content nor tool calls", again=True)
+    return answer._replace(code="empty_response", message=f"the body has {said}", again=True)
 
 
-def _usage(usage: Any) -> Answer:
-    """Return an answer that says nothing but what it used."""
-    if not isinstance(usage, dict):
-        return Answer()
-    inputs, outputs = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
-    return Answer(
-        input_tokens=integer(usage.get("prompt_tokens")),
-        output_tokens=integer(usage.get("completion_tokens")),
-        total_tokens=integer(usage.get("total_tokens")),
-        cached_tokens=integer(inputs.get("cached_tokens")) if isinstance(inputs, dict) else None,
-        reasoning_tokens=integer(outputs.get("reasoning_tokens")) if isinstance(outputs, dict) else None,
+class Endpoint(NamedTuple):
+    """What one endpoint makes of a prompt, and how its answers are read."""
+
+    path: str
+    member: str
+    """What the prompt becomes in a body."""
+    read: Callable[[dict[str, Any]], Answer]
+    """Reads a body of a 2xx of any shape."""
+    marks: str
+    """The member that every answer has: where it is not there, a body with an error is one."""
+    read_choice: Callable[[dict[str, Any]], Answer] | None = None
+    """Reads one of several choices."""
+    roles: tuple[str, ...] = ()
+    """Of messages; none where the prompt is one text."""
+    defaults: tuple[tuple[str, Any], ...] = ()
+    """Parameters that are sent unless the call has others."""
+
+    def answer(self, body: dict[str, Any], *, many: bool) -> Answer:
+        """Return the answer of a 2xx body of any shape; whatever can be read of it is kept.
+
+        Parameters
+        ----------
+        body
+            The body.
+        many
+            Whether several choices were asked for.
+        """
+        read_choice = self.read_choice
+        answer = _read_choices(body, read_choice) if many and read_choice is not None else self.read(body)
+        told = _tokens(body.get("usage"))
+        return answer._replace(**told, model=_text(body.get("model")))  # type: ignore[arg-type]
+
+
+ENDPOINTS = {
+    endpoint.path: endpoint
+    for endpoint in (
+        Endpoint(
+            CHAT, "messages", _read_chat, "choices", _of_choice,
+            # openai.types.chat.ChatCompletionMessageParam (3.54.0).
+            roles=("system", "developer", "user", "assistant", "tool", "function"),
+        ),
+        # openai.types.responses.EasyInputMessageParam (3.54.0).
+        Endpoint(RESPONSES, "input", _read_response, "output", roles=("system", "developer", "user", "assistant")),
+        # As base64 a vector takes a third of the room that its digits take, and is read many times as fast.
+        Endpoint(EMBEDDINGS, "input", _read_embedding, "data", defaults=(("encoding_format", "base64"),)),
+        Endpoint(COMPLETIONS, "prompt", _read_completion, "choices", _of_text_choice),
+        Endpoint(MODERATIONS, "input", _read_moderation, "results"),
     )
+}  # fmt: skip
+_OBJECTS = {"chat.completion": CHAT, "response": RESPONSES, "list": EMBEDDINGS, "text_completion": COMPLETIONS}
+
+
+def endpoint_of(body: dict[str, Any]) -> Endpoint:
+    """Return the endpoint that a body comes from, as far as it tells."""
+    told = _OBJECTS.get(str(body.get("object")))
+    if told is None:
+        return next((endpoint for endpoint in ENDPOINTS.values() if endpoint.marks in body), ENDPOINTS[CHAT])
+    return ENDPOINTS[told]
+
+
+def _tokens(usage: Any) -> dict[str, int | None]:
+    """Return the tokens that were used, by our names; chat and completions have others for them."""
+    told = mapping(usage)
+    inputs = mapping(told.get("prompt_tokens_details") or told.get("input_tokens_details"))
+    outputs = mapping(told.get("completion_tokens_details") or told.get("output_tokens_details"))
+    return {
+        "input_tokens": integer(told.get("prompt_tokens", told.get("input_tokens"))),
+        "output_tokens": integer(told.get("completion_tokens", told.get("output_tokens"))),
+        "total_tokens": integer(told.get("total_tokens")),
+        "cached_tokens": integer(inputs.get("cached_tokens")),
+        "reasoning_tokens": integer(outputs.get("reasoning_tokens")),
+    }
 
 
 def _text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
+
+
+def _flag(value: Any) -> bool | None:
+    return value if isinstance(value, bool) else None
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, float) or integer(value) is not None else None

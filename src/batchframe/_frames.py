@@ -92,11 +92,14 @@ class Source:
     per_row
         Those of the staged columns of which one at least must have a value of its own for each row; none where
         something else differs from row to row.
+    max_rows
+        How many rows a slice may have, where that is fewer than usual.
     """
 
     frame: pl.DataFrame | pl.LazyFrame
     staged: dict[str, pl.Expr] = field(default_factory=dict)
     per_row: frozenset[str] = frozenset()
+    max_rows: int | None = None
 
     def schema(self) -> pl.Schema:
         """Return the user's columns and the staged ones, in this order."""
@@ -115,7 +118,7 @@ class Source:
         TemplateError
             An expression fails.
         """
-        frame = self.frame
+        frame, max_rows = self.frame, min(SLICE_ROWS, self.max_rows or SLICE_ROWS)
         if isinstance(frame, pl.LazyFrame) and self.staged:
             heights = {name: _probe(frame, expression) for name, expression in self.staged.items()}
             self._refuse_one_for_all({name for name, height in heights.items() if height is _Height.ONE})
@@ -123,10 +126,11 @@ class Source:
                 # What an expression does to the height shows only on the data then.
                 frame = frame.collect()
         if isinstance(frame, pl.DataFrame):
-            pieces = _cut(self._evaluated(frame))
+            pieces = _cut(self._evaluated(frame), max_rows)
         else:
             staged = _with_columns(frame, self.staged)
-            pieces = _even(staged.collect_batches(chunk_size=10_000, maintain_order=True, engine="streaming"))
+            batches = staged.collect_batches(chunk_size=10_000, maintain_order=True, engine="streaming")
+            pieces = _even(batches, max_rows)
         empty = True
         try:
             for piece in pieces:
@@ -219,21 +223,21 @@ def _with_columns(frame: Any, staged: dict[str, pl.Expr]) -> Any:
         raise _height_error(str(error).split("\n", 1)[0]) from error
 
 
-def _cut(frame: pl.DataFrame) -> Iterator[pl.DataFrame]:
+def _cut(frame: pl.DataFrame, max_rows: int) -> Iterator[pl.DataFrame]:
     """Cut a frame into slices by its mean row size."""
     if frame.height:
         row_bytes = max(1, frame.estimated_size() // frame.height)
-        yield from frame.iter_slices(max(1, min(SLICE_ROWS, int(SLICE_BYTES // row_bytes))))
+        yield from frame.iter_slices(max(1, min(max_rows, int(SLICE_BYTES // row_bytes))))
 
 
-def _even(batches: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+def _even(batches: Iterator[pl.DataFrame], max_rows: int) -> Iterator[pl.DataFrame]:
     """Join small batches and cut large ones, so that a block is neither a handful of rows nor a gigabyte."""
     held: list[pl.DataFrame] = []
     held_rows = held_bytes = 0
     for batch in batches:
-        for piece in _cut(batch):
+        for piece in _cut(batch, max_rows):
             size = int(piece.estimated_size())
-            if held and (held_rows + piece.height > SLICE_ROWS or held_bytes + size > SLICE_BYTES):
+            if held and (held_rows + piece.height > max_rows or held_bytes + size > SLICE_BYTES):
                 yield pl.concat(held)
                 held, held_rows, held_bytes = [], 0, 0
             held.append(piece)

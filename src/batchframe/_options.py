@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import polars as pl
 
 from batchframe import _encode
+from batchframe._endpoints import CHAT, ENDPOINTS, RESPONSES
 from batchframe._exceptions import OptionError, suggestion
+from batchframe._forms import TYPED, Form, dimensions_of
 from batchframe._limits import Limits
 from batchframe._parameters import PARAMETERS
 from batchframe._schema import AnswerType, answer_type
@@ -18,8 +20,6 @@ from batchframe._schema import AnswerType, answer_type
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-CHAT = "/v1/chat/completions"
-ENDPOINTS = (CHAT,)
 INCLUDES = ("model", "request_id", "batch_id", "content_filter", "reused", "raw")
 
 # Promised by the public interface and not there yet: refused by name, never silently ignored.
@@ -35,12 +35,11 @@ _NOT_YET = frozenset(
     }
 )
 _NOT_YET_INCLUDED = frozenset({"cost", "attempts", "logprobs", "tool_calls"})
+_FROM_PROMPT = frozenset(endpoint.member for endpoint in ENDPOINTS.values())
 # What a batch cannot do, whatever the endpoint: streaming has no reader, and a batch is the background already.
 _NEVER = frozenset({"stream", "stream_options", "background"})
-_RESERVED = frozenset({"model", "messages", "input", "prompt", "response_format"})
 # OpenAI's API specification; Azure wants 14 days at least, and says so itself.
 _MIN_EXPIRES_AFTER, _MAX_EXPIRES_AFTER = 3_600, 2_592_000
-_MADE_FROM = {"model": "model", "messages": "prompt"}
 _TEXT_FORMATS = ("text", "json_object", "json_schema")
 
 
@@ -48,8 +47,8 @@ _TEXT_FORMATS = ("text", "json_object", "json_schema")
 class Options:
     """Everything a call may say beside frame and prompt; `parse` makes one of the keyword arguments.
 
-    ``body`` holds the request parameters by name, each a value or a per-row expression; ``answer_type`` is what
-    ``response_format`` makes of the answers, None where they stay text.
+    ``body`` holds the request parameters by name, each a value or a per-row expression; ``form`` says what the
+    answers will be.
     """
 
     model: str
@@ -79,15 +78,10 @@ class Options:
     expires_after: int | None = None
     extra_body: dict[str, Any] = field(default_factory=dict)
     body: dict[str, Any] = field(default_factory=dict)
-    answer_type: AnswerType | None = None
-
-    @property
-    def response_dtype(self) -> pl.DataType:
-        """What the response column is."""
-        return pl.String() if self.answer_type is None else self.answer_type.decoder.dtype
+    form: Form = field(default_factory=Form)
 
 
-_MADE = {"body", "answer_type"}
+_MADE = {"body", "form"}
 NAMES = frozenset(option.name for option in dataclasses.fields(Options)) - _MADE | _NOT_YET
 
 
@@ -105,10 +99,12 @@ def parse(given: dict[str, Any]) -> Options:
     ours = {name: value for name, value in given.items() if name in NAMES}
     body = {name: value for name, value in given.items() if name not in NAMES}
     _check_names(ours, body, ours.get("endpoint") or CHAT)
-    typed = _answer_type(ours.get("response_format"))
-    options = Options(**_checked(ours), body=_body(body, ours, typed), answer_type=typed)
+    checked = _checked(ours)
+    _check_fit(checked)
+    typed = _answer_type(checked.get("response_format"))
+    options = Options(**checked, body=_body(body, checked, typed))
     _check_body(options)
-    return options
+    return dataclasses.replace(options, form=_form(options, typed))
 
 
 def _check_names(ours: dict[str, Any], body: dict[str, Any], endpoint: Any) -> None:
@@ -116,18 +112,16 @@ def _check_names(ours: dict[str, Any], body: dict[str, Any], endpoint: Any) -> N
     if later:
         msg = f"{later[0]} is not available in this version of batchframe: leave it out"
         raise OptionError(msg)
-    if endpoint not in ENDPOINTS:
-        known = f"Available: {', '.join(ENDPOINTS)}"
-        is_known = isinstance(endpoint, str) and endpoint in PARAMETERS
-        told = "is not available in this version of batchframe." if is_known else "is not an endpoint."
-        msg = f"endpoint {endpoint!r} {told}{suggestion(str(endpoint), ENDPOINTS)} {known}"
+    if not isinstance(endpoint, str) or endpoint not in ENDPOINTS:
+        near = suggestion(str(endpoint), ENDPOINTS)
+        msg = f"endpoint {endpoint!r} is not an endpoint.{near} Available: {', '.join(ENDPOINTS)}"
         raise OptionError(msg)
     known_names = (PARAMETERS[endpoint] | NAMES) - _NEVER - _NOT_YET
     for name in body:
         if name in _NEVER:
             msg = f"{name} is refused: a batch cannot stream, and it runs in the background by itself. Leave it out"
             raise OptionError(msg)
-        if name in _RESERVED:
+        if name in _FROM_PROMPT:
             msg = f"{name} is made from the prompt: pass it as the prompt argument"
             raise OptionError(msg)
         if name not in known_names:
@@ -287,6 +281,16 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
 }
 
 
+def _check_fit(ours: dict[str, Any]) -> None:
+    """Refuse options that the endpoint has no use for."""
+    endpoint = ours.get("endpoint", CHAT)
+    for name, takes in (("system", ENDPOINTS[endpoint].roles), ("response_format", endpoint in TYPED)):
+        if name in ours and not takes:
+            able = [path for path, found in ENDPOINTS.items() if (found.roles if name == "system" else path in TYPED)]
+            msg = f"{name} is for {' and '.join(able)}, and {endpoint} takes none: leave it out"
+            raise OptionError(msg)
+
+
 def _answer_type(value: Any) -> AnswerType | None:
     """Return the type of the answers; None where they are text, as where the service's own form is given."""
     if value is None or (isinstance(value, dict) and value.get("type") in _TEXT_FORMATS):
@@ -299,26 +303,46 @@ def _body(body: dict[str, Any], ours: dict[str, Any], typed: AnswerType | None) 
     given = {name: value for name, value in body.items() if value is not None}
     given |= ours.get("extra_body") or {}
     given = {name: value if isinstance(value, pl.Expr) else _encode.plain(value, name) for name, value in given.items()}
-    if typed is not None:
-        given["response_format"] = typed.response_format()
-    elif ours.get("response_format") is not None:
-        given["response_format"] = _encode.plain(ours["response_format"], "response_format")
+    form = typed.response_format() if typed is not None else ours.get("response_format")
+    if form is not None:
+        form = _encode.plain(form, "response_format")
+        if ours.get("endpoint", CHAT) == RESPONSES:
+            given["text"] = _text_with(form, given.get("text"))
+        else:
+            given["response_format"] = form
     return dict(sorted(given.items()))
 
 
-def _check_body(options: Options) -> None:
-    count = options.body.get("n", 1)
-    if isinstance(count, pl.Expr) or count != 1:
-        msg = f"n must be 1 in this version of batchframe, got {count!r}"
+def _text_with(form: dict[str, Any], text: Any) -> dict[str, Any]:
+    """Return the parameter ``text`` of the responses endpoint, with what chat completions call ``response_format``."""
+    if not isinstance(text, (dict, type(None))) or "format" in (text or {}):
+        msg = f"response_format is sent as the format of text, and text is {text!r}: leave one of them out"
         raise OptionError(msg)
+    inner = form.get("json_schema")
+    flat = {"type": "json_schema", **inner} if isinstance(inner, dict) else form
+    return {**(text or {}), "format": flat}
+
+
+def _form(options: Options, typed: AnswerType | None) -> Form:
+    dimensions = options.body.get("dimensions") or dimensions_of(options.model)
+    return Form(options.endpoint, options.body.get("n") or 1, dimensions, typed)
+
+
+def _check_body(options: Options) -> None:
+    for name, makes in (("n", "response a List"), ("dimensions", "response an Array of them")):
+        count = options.body.get(name, 1)
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            shown = "an expression" if isinstance(count, pl.Expr) else repr(count)
+            msg = f"{name} must be one whole number for all rows, since it makes the {makes}; got {shown}"
+            raise OptionError(msg)
     never = sorted(name for name in _NEVER & options.body.keys() if options.body[name] is not False)
     if never:
         msg = f"extra_body holds {never[0]}, which a batch cannot do: leave it out"
         raise OptionError(msg)
-    made = sorted(_MADE_FROM.keys() & options.body.keys())
-    if made:
-        msg = f"extra_body holds {made[0]}, which comes from the {_MADE_FROM[made[0]]} argument: leave it out there"
-        raise OptionError(msg)
+    for name, source in (("model", "model"), (ENDPOINTS[options.endpoint].member, "prompt")):
+        if name in options.body:
+            msg = f"extra_body holds {name}, which comes from the {source} argument: leave it out there"
+            raise OptionError(msg)
 
 
 def _is_text_dict(value: Any) -> bool:

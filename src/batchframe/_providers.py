@@ -42,6 +42,8 @@ class Provider:
     endpoints
         Our endpoint to the spelling that it wants, in ``endpoint`` of the batch and ``url`` of each line. An endpoint
         that is not here is sent as it is.
+    batch_endpoints
+        Our endpoint to what a batch for it says, where that is another than what its lines say.
     file_expiry_seconds
         The shortest and the longest ``expires_after`` that it accepts, in seconds; None where it is not known.
     expires_files
@@ -73,6 +75,7 @@ class Provider:
     max_enqueued_embeddings: int = 1_000_000
     completion_windows: tuple[str, ...] = ("24h",)
     endpoints: Mapping[str, str] = field(default_factory=dict, hash=False)
+    batch_endpoints: Mapping[str, str] = field(default_factory=dict, hash=False)
     file_expiry_seconds: tuple[int, int] | None = None
     expires_files: int | None = None
     min_poll_seconds: float = 0.0
@@ -139,6 +142,9 @@ _PROFILES = (
         # Both seed documents write it so in lines and batches (W); the v1 how-to has it for the batch, and takes
         # /v1/chat/completions in lines (D). Lines that differ from the batch are a url_mismatch (D).
         endpoints={_CHAT: "/chat/completions"},
+        # "the system will read your input file to determine if chat completions or responses is needed": the how-to's
+        # Python example for lines of /v1/responses (D).
+        batch_endpoints={"/v1/responses": "/chat/completions"},
         # 14 to 30 days: the how-to (D); the v1 reference copies OpenAI's hour. Without an expiry a resource holds 500
         # input files, with one 10,000 (D): so one is asked for.
         file_expiry_seconds=(1_209_600, 2_592_000),
@@ -220,7 +226,7 @@ OPENAI = PROVIDERS["openai"]
 # Azure's v1 interface behind a host that is not known: learn.microsoft.com, Foundry REST reference, "Create batch" (D).
 # Taken for OpenAI, its input files would have no expiry and fill the resource's quota. But a gateway may have OpenAI
 # itself, or another, behind that path: what is sent holds for all of them. The reference lists the endpoints with /v1.
-_BEHIND_A_GATEWAY = replace(PROVIDERS["azure"], limits=_SAFE_LIMITS, endpoints={}, hosts=())
+_BEHIND_A_GATEWAY = replace(PROVIDERS["azure"], limits=_SAFE_LIMITS, endpoints={}, batch_endpoints={}, hosts=())
 _AZURE_PATH = "/openai/v1"
 
 

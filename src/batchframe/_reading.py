@@ -151,4 +151,4 @@ def _added(ids: pl.Series, found: Found) -> pl.DataFrame:
         .alias(PENDING),
         pl.struct(pl.lit(code).alias("code"), pl.lit(message).alias("message")).alias(ABSENT),
     )
-    return added_columns(rows, answers.with_columns(pl.lit(0, pl.UInt16).alias("generation")), ())
+    return added_columns(rows, answers.with_columns(pl.lit(0, pl.UInt16).alias("generation")), (), found.form)

@@ -8,7 +8,8 @@ from typing import IO, TYPE_CHECKING, Any
 import msgspec
 import polars as pl
 
-from batchframe._endpoints import Answer, ChatLine, read_chat_body
+from batchframe._endpoints import CHAT, ENDPOINTS, Answer, ChatLine, Endpoint, endpoint_of
+from batchframe._lenient import mapping
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,13 +43,19 @@ _decode_chat = msgspec.json.Decoder(ChatLine).decode
 _SUCCESS = range(200, 300)
 
 
-def read_answers(handle: IO[bytes], *, whole: bool = False) -> Iterator[pl.DataFrame]:
+def read_answers(
+    handle: IO[bytes], endpoint: Endpoint = ENDPOINTS[CHAT], *, many: bool = False, whole: bool = False
+) -> Iterator[pl.DataFrame]:
     """Yield what the lines of an output or error file say, in the order of the file.
 
     Parameters
     ----------
     handle
         The file, open for reading bytes.
+    endpoint
+        What was asked.
+    many
+        Whether several choices were asked for.
     whole
         Whether to add the columns of `WHOLE`: ``content_filter``, what Azure's filter said of prompt and answer, as
         JSON; and ``raw``, the line itself.
@@ -63,15 +70,36 @@ def read_answers(handle: IO[bytes], *, whole: bool = False) -> Iterator[pl.DataF
     # Only ``\\n`` ends a line of a binary file: U+2028 and its like may stand inside a JSON string.
     while lines := handle.readlines(SLICE_BYTES):
         columns: list[list[Any]] = [[] for _ in schema]
-        _read_slice(lines, columns)
+        if endpoint.path == CHAT and not many:
+            _read_chat(lines, columns)
+        else:
+            _read_each(lines, columns, endpoint, many=many)
         series = [
             pl.Series(name, values, dtype=dtype) for (name, dtype), values in zip(schema.items(), columns, strict=True)
         ]
         yield pl.DataFrame(series)
 
 
-def _read_slice(lines: list[bytes], columns: list[list[Any]]) -> None:
-    """Append what each line says.
+def _read_each(lines: list[bytes], columns: list[list[Any]], endpoint: Endpoint, *, many: bool) -> None:
+    """Append what each line says."""
+    whole = columns[len(ANSWER_SCHEMA) :]
+    for line in lines:
+        found, answer = (None, None) if line.isspace() else read_any(line, endpoint, many=many)
+        if found is None or answer is None:
+            continue
+        for column, value in zip(columns, (found, *answer), strict=False):
+            column.append(value)
+        _add_whole(whole, line)
+
+
+def _add_whole(whole: list[list[Any]], line: bytes) -> None:
+    if whole:
+        whole[0].append(_content_filter(line))
+        whole[1].append(line.rstrip(b"\r\n").decode(errors="replace"))
+
+
+def _read_chat(lines: list[bytes], columns: list[list[Any]]) -> None:
+    """Append what each line of the chat endpoint says.
 
     The loop runs once a row, and most rows are good: it binds its names, makes no object that it can spare, and leaves
     whatever is not simply good to `read_any`.
@@ -79,7 +107,7 @@ def _read_slice(lines: list[bytes], columns: list[list[Any]]) -> None:
     (add_id, add_response, add_finish, add_input, add_output, add_total, add_cached, add_reasoning, _, _, _,
      add_model, add_request_id) = (column.append for column in columns[: len(ANSWER_SCHEMA)])  # fmt: skip
     whole = columns[len(ANSWER_SCHEMA) :]
-    failures: list[tuple[int, str, str | None, bool]] = []
+    failures: list[tuple[int, str, str | None, bool | None]] = []
     for line in lines:
         try:
             good = _decode_chat(line)
@@ -118,9 +146,7 @@ def _read_slice(lines: list[bytes], columns: list[list[Any]]) -> None:
             add_reasoning(answer.reasoning_tokens)
             add_model(answer.model)
             add_request_id(answer.request_id)
-        if whole:
-            whole[0].append(_content_filter(line))
-            whole[1].append(line.rstrip(b"\r\n").decode(errors="replace"))
+        _add_whole(whole, line)
     codes, messages, again = columns[_CODE], columns[_MESSAGE], columns[_AGAIN]
     codes += [None] * len(columns[0])
     messages += codes
@@ -129,7 +155,7 @@ def _read_slice(lines: list[bytes], columns: list[list[Any]]) -> None:
         codes[index], messages[index], again[index] = code, message, may_pass
 
 
-def read_any(line: bytes) -> tuple[str | None, Answer]:
+def read_any(line: bytes, endpoint: Endpoint = ENDPOINTS[CHAT], *, many: bool = False) -> tuple[str | None, Answer]:
     """Return the custom_id and the answer of a line of any shape; nothing that a service writes raises here."""
     try:
         found = msgspec.json.decode(line)
@@ -137,10 +163,20 @@ def read_any(line: bytes) -> tuple[str | None, Answer]:
         return _id_in(line), Answer(code="malformed_line", message=f"the result line is not JSON: {error}", again=True)
     if not isinstance(found, dict) or not isinstance(found.get("custom_id"), str):
         return None, Answer()
-    return found["custom_id"], _read_object(found)
+    return found["custom_id"], _read_object(found, endpoint, many=many)
 
 
-def _read_object(line: dict[str, Any]) -> Answer:
+def endpoint_of_line(line: bytes) -> Endpoint | None:
+    """Return the endpoint that a result line comes from; None where it holds no answer that would tell."""
+    try:
+        response = mapping(mapping(msgspec.json.decode(line)).get("response"))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    body = mapping(_body(response.get("body")))
+    return endpoint_of(body) if body and response.get("status_code") in _SUCCESS else None
+
+
+def _read_object(line: dict[str, Any], endpoint: Endpoint, *, many: bool) -> Answer:
     response, error = line.get("response"), line.get("error")
     if not isinstance(response, dict):
         if error:
@@ -158,10 +194,10 @@ def _read_object(line: dict[str, Any]) -> Answer:
         answer = Answer(code="empty_response", message=f"status {status} without a body", again=True)
     elif not isinstance(body, dict):
         answer = Answer(code="invalid_response", message=f"the body is {type(body).__name__}, not an object")
-    elif body.get("error") and "choices" not in body:
+    elif body.get("error") and endpoint.marks not in body:
         answer = _failure(body["error"], status)
     else:
-        answer = read_chat_body(body)
+        answer = endpoint.answer(body, many=many)
     return answer._replace(request_id=request_id)
 
 

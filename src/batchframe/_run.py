@@ -406,7 +406,7 @@ class Run(RunResults):
             endpoint = self._record.identity.endpoint
             settings = LoopSettings(
                 run_id=self.id,
-                endpoint=self._record.options.get("url") or endpoint,
+                endpoint=self._batch_endpoint,
                 completion_window=self._options.completion_window,
                 metadata=self._options.metadata,
                 expires_after=self._options.expires_after,
@@ -421,6 +421,12 @@ class Run(RunResults):
             self._loop = Loop(self._leased_folder, leased, settings, listen=self._tell, clock=self._clock)
             self._begun = self._clock.monotonic()
         return self._loop
+
+    @property
+    def _batch_endpoint(self) -> str:
+        """The endpoint of the run's batches, as the service spells it."""
+        said = self._record.options
+        return str(said.get("batch_endpoint") or said.get("url") or self._record.identity.endpoint)
 
     def close(self) -> None:
         """Close the connections that this handle opened; it opens them anew when they are needed."""

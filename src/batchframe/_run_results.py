@@ -10,9 +10,10 @@ import polars as pl
 
 from batchframe._assembly import part_states
 from batchframe._blocks import OUTCOMES, ResultNote, blocks_so_far, final_blocks, scan_final, shown, tally, view_blocks
-from batchframe._columns import TOKENS, added_schema
-from batchframe._exceptions import RowsFailedError, warn
+from batchframe._columns import CORE, TOKENS
+from batchframe._exceptions import OptionError, RowsFailedError, warn
 from batchframe._explaining import Explanation, explain
+from batchframe._forms import TYPED
 from batchframe._frames import OURS
 from batchframe._results import WHOLE
 from batchframe._retry import generation_of, is_settled
@@ -124,7 +125,7 @@ class RunResults:
             return self.scan().collect()
         options = self._options
         with self._folder.assembling():
-            blocks = blocks_so_far(self._folder, self._view, whole=self._is_whole, answer_type=options.answer_type)
+            blocks = blocks_so_far(self._folder, self._view, whole=self._is_whole, form=options.form)
             return pl.concat([shown(block.lazy(), OURS, options.include, options.prefix).collect() for block in blocks])
 
     def _final_blocks(self) -> ResultNote:
@@ -133,7 +134,7 @@ class RunResults:
             self._folder,
             self._view,
             whole=self._is_whole,
-            answer_type=self._options.answer_type,
+            form=self._options.form,
             parts=self._finished[1],
             is_watched=self._lease.holder() is not None,
         )
@@ -148,7 +149,7 @@ class RunResults:
 
     def added_to(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Return the frame this run was made of, with the added columns; its own columns stay the very same."""
-        names = [self._options.prefix + name for name in added_schema(self._options.include)]
+        names = [self._options.prefix + name for name in (*CORE, *self._options.include)]
         return frame.hstack(self.scan().select(name for name in names if name not in frame.columns).collect())
 
     def errors(self) -> pl.DataFrame:
@@ -214,9 +215,12 @@ class RunResults:
         OptionError
             There is no such type.
         """
-        self._options = replace(
-            self._options, answer_type=None if response_format is None else answer_type(response_format)
-        )
+        form = self._options.form
+        if form.endpoint not in TYPED:
+            msg = f"the answers of {form.endpoint} are no texts that could be read as another type"
+            raise OptionError(msg)
+        typed = None if response_format is None else answer_type(response_format)
+        self._options = replace(self._options, form=replace(form, answer_type=typed))
         return self
 
     def batches(self) -> pl.DataFrame:
@@ -290,9 +294,8 @@ class RunResults:
             counts, usage = note.counts, note.usage
         else:
             counts, usage = dict.fromkeys(OUTCOMES, 0), dict.fromkeys(TOKENS, 0)
-            answer_type = self._options.answer_type
             with self._folder.assembling():
-                for block in blocks_so_far(self._folder, self._view, whole=False, answer_type=answer_type):
+                for block in blocks_so_far(self._folder, self._view, whole=False, form=self._options.form):
                     tally(block, counts, usage)
         statuses = self.batches()["status"].drop_nulls()
         return RunStatus(

@@ -10,12 +10,13 @@ import time
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import polars as pl
 import tenacity
 
+from batchframe._endpoints import CHAT, ENDPOINTS
 from batchframe._exceptions import (
     APICallError,
     InputError,
@@ -26,10 +27,11 @@ from batchframe._exceptions import (
     RunPendingError,
     warn,
 )
+from batchframe._forms import Form
 from batchframe._lenient import integer, mapping, text
 from batchframe._limits import azure_quota_note
 from batchframe._openai import OpenAIClient
-from batchframe._results import ANSWER_SCHEMA, read_answers, read_any
+from batchframe._results import ANSWER_SCHEMA, endpoint_of_line, read_answers, read_any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,12 +48,36 @@ _DOWNLOADS = 3
 _PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 60.0
 
 
+class Read(NamedTuple):
+    """What the lines of a result file say, and what was asked; None where no line tells."""
+
+    frames: list[pl.DataFrame]
+    endpoint: str | None
+
+
 @dataclass
 class Found:
     """The answers of some sources, in their order, and whether more may come."""
 
     frames: list[pl.DataFrame] = field(default_factory=list)
     is_pending: bool = False
+    _endpoint: str | None = None
+
+    @property
+    def form(self) -> Form:
+        """What the answers are, as far as they tell."""
+        return Form(self._endpoint or CHAT)
+
+    def add(self, read: Read, name: str) -> None:
+        """Take in what a result file says."""
+        if read.endpoint is not None and self._endpoint not in (None, read.endpoint):
+            msg = (
+                f"{name} holds answers of {read.endpoint}, and those before it are of {self._endpoint}: read them one "
+                "by one, since their columns differ"
+            )
+            raise InputError(msg)
+        self._endpoint = self._endpoint or read.endpoint
+        self.frames += read.frames
 
     @property
     def answers(self) -> pl.DataFrame:
@@ -81,13 +107,13 @@ def read_sources(source: Any, client: Any, *, may_be_pending: bool) -> Found:
         service: OpenAIClient | None = None
         for one in source if isinstance(source, (list, tuple)) else [source]:
             if isinstance(one, (bytes, bytearray, memoryview)):
-                found.frames += _read_handle(io.BytesIO(one), "the bytes")
+                found.add(_read_handle(io.BytesIO(one), "the bytes"), "the bytes")
             elif isinstance(one, str) and not _is_path(one):
                 if service is None:
                     service = stack.enter_context(closing(OpenAIClient(client)))
                 _read_remote(service, one, found, may_be_pending=may_be_pending)
             elif isinstance(one, (str, os.PathLike)):
-                found.frames += _read_file(Path(one))
+                found.add(_read_file(Path(one)), repr(os.fspath(one)))
             else:
                 msg = (
                     "source must be the id of a batch, a path of an output or error file, its bytes, or a list of "
@@ -104,7 +130,7 @@ def _is_path(source: str) -> bool:
     return bool(_PATH_LIKE.search(source)) or (not source.startswith("batch") and Path(source).is_file())
 
 
-def _read_file(path: Path) -> list[pl.DataFrame]:
+def _read_file(path: Path) -> Read:
     name = os.fspath(path)
     try:
         with path.expanduser().open("rb") as handle:
@@ -114,7 +140,7 @@ def _read_file(path: Path) -> list[pl.DataFrame]:
         raise InputError(msg) from error
 
 
-def _read_handle(handle: IO[bytes], name: str, *, is_ours: bool = False) -> list[pl.DataFrame]:
+def _read_handle(handle: IO[bytes], name: str, *, is_ours: bool = False) -> Read:
     """Return what the lines of a result file say.
 
     Parameters
@@ -132,7 +158,9 @@ def _read_handle(handle: IO[bytes], name: str, *, is_ours: bool = False) -> list
     if not is_ours:
         _refuse_requests(first, name, number)
     handle.seek(start)
-    frames = list(read_answers(handle))
+    endpoint = next(filter(None, (endpoint_of_line(line) for line in handle)), None)
+    handle.seek(start)
+    frames = list(read_answers(handle, endpoint or ENDPOINTS[CHAT]))
     handle.seek(start)
     lines = sum(1 for _ in _lines(handle))
     answered = sum(frame.height for frame in frames)
@@ -146,7 +174,7 @@ def _read_handle(handle: IO[bytes], name: str, *, is_ours: bool = False) -> list
             f"{lines - answered} of {lines} lines of {name} name no custom_id, and so belong to no row: the first is "
             f"line {nobody}"
         )
-    return frames
+    return Read(frames, None if endpoint is None else endpoint.path)
 
 
 def _lines(handle: IO[bytes]) -> Iterator[tuple[int, bytes]]:
@@ -198,7 +226,7 @@ def _read_remote(client: BatchClient, batch_id: str, found: Found, *, may_be_pen
     if blob and not (batch.output_file_id or batch.error_file_id):
         msg = f"the results of batch {batch_id} are in Blob storage: download {blob}, and pass the path of the file"
         raise ResultsError(msg)
-    frames: list[pl.DataFrame] = []
+    told = 0
     for kind, file_id, expected in (
         ("output", batch.output_file_id, True),
         ("error", batch.error_file_id, bool(batch.failed_requests)),
@@ -217,16 +245,16 @@ def _read_remote(client: BatchClient, batch_id: str, found: Found, *, may_be_pen
                 )
                 raise ResultsError(msg) from error
             handle.seek(0)
-            frames += _read_handle(handle, f"the {kind} file {file_id}", is_ours=True)
+            read = _read_handle(handle, f"the {kind} file {file_id}", is_ours=True)
+            found.add(read, f"the {kind} file {file_id}")
+            told += sum(frame.height for frame in read.frames)
     # Answers may stand in the error file; only where they stand nowhere is there a file still to come.
-    told = sum(frame.height for frame in frames)
     if batch.output_file_id is None and told < batch.completed_requests:
         msg = (
             f"batch {batch_id} is {batch.status} with {batch.completed_requests} requests completed, and the service "
             "names no output file: read it again later"
         )
         raise ResultsError(msg)
-    found.frames += frames
 
 
 def _settled(client: BatchClient, batch_id: str) -> RemoteBatch:

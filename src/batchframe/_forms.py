@@ -1,0 +1,178 @@
+"""What the answers of a run are: the dtypes of their columns, and how the texts of result lines become these.
+
+Lines give texts, whatever the endpoint (see `Answer`), and texts are kept: what is made of them can be made again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from batchframe._endpoints import CATEGORIES, CHAT, EMBEDDINGS, MODERATIONS, RESPONSES
+
+if TYPE_CHECKING:
+    from batchframe._schema import AnswerType
+
+# Where a model writes texts that can be made to follow a schema.
+TYPED = (CHAT, RESPONSES)
+# Source: OpenAI's embeddings guide. Of other models, or a deployment, nothing is known before they answer.
+_DIMENSIONS = {"text-embedding-3-small": 1_536, "text-embedding-3-large": 3_072, "text-embedding-ada-002": 1_536}
+_FLOAT_BYTES = 4
+_MODERATION = pl.Struct(
+    {
+        "flagged": pl.Boolean(),
+        "categories": pl.Struct(dict.fromkeys(CATEGORIES, pl.Boolean())),
+        "category_scores": pl.Struct(dict.fromkeys(CATEGORIES, pl.Float64())),
+    }
+)
+# Why a model stopped in the middle of an answer, by finish_reason.
+_CUT = {
+    "length": "the answer was cut by the token limit (finish_reason length), so raise max_completion_tokens: ",
+    "max_output_tokens": "the answer was cut by the token limit (finish_reason max_output_tokens), so raise it: ",
+    "content_filter": "the answer was cut by the content filter (finish_reason content_filter): ",
+}
+_PROBLEM = "batchframe:problem"
+
+
+def dimensions_of(model: str) -> int | None:
+    """Return the size of a model's embeddings; None where it is not known."""
+    return _DIMENSIONS.get(model)
+
+
+@dataclass(frozen=True)
+class Form:
+    """What the answers of a run are.
+
+    Parameters
+    ----------
+    endpoint
+        What was asked.
+    choices
+        How many choices a request asks for.
+    dimensions
+        Of an embedding; None where they are not known before the answers.
+    answer_type
+        What ``response_format`` says that a text must be, None where it stays text.
+    """
+
+    endpoint: str = CHAT
+    choices: int = 1
+    dimensions: int | None = None
+    answer_type: AnswerType | None = None
+
+    @property
+    def is_many(self) -> bool:
+        """Whether a row has several choices."""
+        return self.choices > 1
+
+    @cached_property
+    def response(self) -> pl.DataType:
+        """The dtype of the column ``response``."""
+        if self.endpoint == EMBEDDINGS:
+            return pl.List(pl.Float32()) if self.dimensions is None else pl.Array(pl.Float32(), self.dimensions)
+        if self.endpoint == MODERATIONS:
+            return _MODERATION
+        one = pl.String() if self.answer_type is None else self.answer_type.decoder.dtype
+        return pl.List(one) if self.is_many else one
+
+    @property
+    def finish_reason(self) -> pl.DataType:
+        """The dtype of the column ``finish_reason``."""
+        return pl.List(pl.String()) if self.is_many else pl.String()
+
+    @property
+    def row_bytes(self) -> int:
+        """How many bytes an answer takes beyond what a text does: it bounds how many rows are looked at together."""
+        return _FLOAT_BYTES * (self.dimensions or max(_DIMENSIONS.values())) if self.endpoint == EMBEDDINGS else 0
+
+    def decoded(self, answers: pl.DataFrame) -> pl.DataFrame:
+        """Return answers with what their texts say in the place of the texts.
+
+        Parameters
+        ----------
+        answers
+            Answers with the columns of `ANSWER_SCHEMA`, as the lines of result files say them. Where a text does not
+            say what it must, the answer failed with ``invalid_response``, and says where and why.
+        """
+        if self.response == pl.String():
+            return answers
+        texts = answers.select(pl.when(pl.col("code").is_null()).then(pl.col("response"))).to_series()
+        values, problems = self._values(texts)
+        cut = pl.lit("")
+        if self.is_many:
+            answers = answers.with_columns(pl.col("finish_reason").str.json_decode(pl.List(pl.String())))
+        else:
+            cut = pl.col("finish_reason").replace_strict(_CUT, default="", return_dtype=pl.String)
+        misfits = pl.col(_PROBLEM).is_not_null()
+        return (
+            answers.with_columns(values.alias("response"), problems.alias(_PROBLEM))
+            .with_columns(
+                pl.when(misfits).then(pl.lit("invalid_response")).otherwise(pl.col("code")).alias("code"),
+                pl.when(misfits).then(pl.concat_str(cut, _PROBLEM)).otherwise(pl.col("message")).alias("message"),
+            )
+            .drop(_PROBLEM)
+        )
+
+    def _values(self, texts: pl.Series) -> tuple[pl.Series, pl.Series]:
+        """Return what some texts say, and what is wrong with each, null where nothing is."""
+        if self.endpoint == EMBEDDINGS:
+            return _vectors(texts, self.dimensions)
+        if self.endpoint == MODERATIONS:
+            return texts.str.json_decode(_MODERATION), _nothing_wrong(texts)
+        if not self.is_many:
+            assert self.answer_type is not None
+            return self.answer_type.decoder.decode(texts)
+        choices = texts.str.json_decode(pl.List(pl.String()))
+        return (choices, _nothing_wrong(texts)) if self.answer_type is None else _typed(choices, self.answer_type)
+
+
+def _nothing_wrong(texts: pl.Series) -> pl.Series:
+    return pl.repeat(None, len(texts), dtype=pl.String, eager=True)
+
+
+def _typed(choices: pl.Series, answer_type: AnswerType) -> tuple[pl.Series, pl.Series]:
+    """Return lists of values of lists of texts; one choice that does not fit fails its row."""
+    row, nth = "row", "nth"
+    flat = choices.alias("text").to_frame().with_row_index(row).filter(pl.col("text").is_not_null()).explode("text")
+    values, problems = answer_type.decoder.decode(flat["text"])
+    told = pl.format("choice {}: {}", pl.col(nth), pl.col("problem"))
+    joined = (
+        flat.select(row, pl.int_range(pl.len()).over(row).alias(nth), values.alias("value"), problems.alias("problem"))
+        .with_columns(pl.when(pl.col("problem").is_not_null()).then(told).alias("problem"))
+        .group_by(row, maintain_order=True)
+        .agg("value", pl.col("problem").drop_nulls().first())
+        .with_columns(pl.when(pl.col("problem").is_null()).then(pl.col("value")).alias("value"))
+    )
+    rows = pl.int_range(len(choices), dtype=pl.UInt32, eager=True).alias(row).to_frame()
+    found = rows.join(joined.cast({row: pl.UInt32}), on=row, how="left", maintain_order="left")
+    return found["value"], found["problem"]
+
+
+def _vectors(texts: pl.Series, dimensions: int | None) -> tuple[pl.Series, pl.Series]:
+    """Return the vectors of texts that hold floats in base64."""
+    packed = texts.str.decode("base64", strict=False).alias("packed")
+    size = packed.bin.size()
+    fits = (size % _FLOAT_BYTES == 0) & (size > 0) if dimensions is None else size == _FLOAT_BYTES * dimensions
+    said = pl.format(
+        "the embedding has {} bytes, and {} were expected",
+        size,
+        pl.lit("4 for each dimension" if dimensions is None else f"4 for each of {dimensions} dimensions"),
+    )
+    problems = pl.select(
+        pl.when(texts.is_not_null() & packed.is_null())
+        .then(pl.lit("the embedding is not base64"))
+        .when(~fits)
+        .then(said)
+    ).to_series()
+    packed = packed.zip_with(fits.fill_null(value=False), pl.repeat(None, len(packed), dtype=pl.Binary, eager=True))
+    if dimensions is not None:
+        return packed.bin.reinterpret(dtype=pl.Array(pl.Float32, dimensions), endianness="little"), problems
+    values = pl.repeat(None, len(packed), dtype=pl.List(pl.Float32), eager=True)
+    for found in size.filter(packed.is_not_null()).unique():
+        of_size = packed.zip_with(size == found, pl.repeat(None, len(packed), dtype=pl.Binary, eager=True))
+        vectors = of_size.bin.reinterpret(dtype=pl.Array(pl.Float32, found // _FLOAT_BYTES), endianness="little")
+        values = vectors.arr.to_list().zip_with(of_size.is_not_null(), values)
+    return values, problems
