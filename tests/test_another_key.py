@@ -145,6 +145,20 @@ def test_rows_are_not_asked_again_elsewhere(service, tmp_path):
     assert bf.open_run(tmp_path / "run", client=service.client(api_key="sk-first")).wait().succeeded == N
 
 
+def test_no_file_is_taken_for_deleted_that_another_key_does_not_see(service, tmp_path):
+    call = {"run_dir": tmp_path / "run"}
+    out = ask(service, **call)
+    client = service.client(api_key="sk-first")
+    for _ in range(2):
+        with pytest.raises(bf.BatchframeError, match="No batch found|No such|" + SAYS):
+            bf.open_run(tmp_path / "run", client=service.client(api_key="sk-second")).cleanup()
+    # Answers are not kept back for it.
+    assert ask(service, "sk-second", cleanup="when_done", **call).equals(out)
+    assert len(list(client.files.list())) >= 2
+    assert bf.open_run(tmp_path / "run", client=client).cleanup() >= 2
+    assert not list(client.files.list())
+
+
 # -- what looks like it, and is not
 
 

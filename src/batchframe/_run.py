@@ -152,7 +152,7 @@ class Run(RunResults):
             return
         try:
             self.cleanup()
-        except APICallError as error:
+        except (APICallError, RunError) as error:
             self._say(f"the run's files at the service are not all deleted: {error}. run.cleanup() goes on")
 
     def start(self) -> None:
@@ -293,11 +293,14 @@ class Run(RunResults):
             The service could not be asked; what was deleted by then is noted, and the same call goes on.
         RunPendingError
             Another process works on the run.
+        RunError
+            The service shows nothing of the run to this client: its key is of another project.
         """
-        self._connected()
+        loop = self._connected()
         assert self._client is not None
         with self._lease:
             self._take("clean up")
+            loop.ensure_visible()  # what another key does not see would count as gone
             return clean_up(self._leased_folder, self._leased_client(self._client), self._clock.now)
 
     def delete(self) -> None:
