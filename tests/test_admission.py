@@ -134,6 +134,15 @@ def test_while_others_hold_the_queue_it_waits_and_says_so(service):
     assert run.wait(60).succeeded == N
 
 
+def test_a_request_larger_than_the_queue_waits_and_says_so(service):
+    service.configure(enqueued_token_limit=5)
+    with pytest.raises(bf.RunPendingError, match=r"none of its batches is running, and it waits for room") as raised:
+        bf.run(FRAME[:3], PROMPT, client=service.client(), timeout_seconds=1, **ARGUMENTS)
+    said = {raised.value.run.advance().waiting_for for _ in range(30)}
+    assert any("(limit: 5), though its one request has about 5" in words for words in said)
+    assert service.calls()["create_batch"] < 12
+
+
 def test_no_row_fails_and_no_attempt_is_used_for_want_of_room(service):
     service.configure(enqueued_token_limit=PART)
     out = ask(service, max_attempts=1)

@@ -319,8 +319,7 @@ class Run(RunResults):
             self._delete()
 
     def _delete(self) -> None:
-        stages = ("submitting", "submitted")
-        alive = [batch_id for batch_id, stage in self.batches().select("batch_id", "stage").rows() if stage in stages]
+        alive = self._alive()
         if alive:
             msg = (
                 f"{len(alive)} batches of the run in {self.path} may still be running, such as {alive[0]}: they are "
@@ -329,6 +328,18 @@ class Run(RunResults):
             raise RunError(msg)
         self.close()
         self._folder.remove()
+
+    def _alive(self) -> list[str | None]:
+        """Return the ids of the batches that may still be running, as far as is known here."""
+        parts = [part.number for part in self._folder.parts() if part.reused_from is None]
+        found = [submission for number in parts for submission in self._folder.submissions(number)]
+        return [submission.batch_id for submission in found if submission.is_in_flight]
+
+    def _told_of_batches(self) -> str:
+        count = len(self._alive())
+        if not count:
+            return "none of its batches is running"
+        return f"its {count} batches that are running go on" if count > 1 else "its batch that is running goes on"
 
     def _passes(self, is_enough: Callable[[Pass], bool], timeout: float | None) -> Pass:
         begun = self._clock.monotonic()
@@ -347,13 +358,15 @@ class Run(RunResults):
         )
         try:
             seen: Pass = polling(self._pass)
-        except tenacity.RetryError:
-            holder = self._lease.holder()
-            goes_on = "its batches go on" if holder is None else f"so far it is {holder}"
+        except tenacity.RetryError as error:
+            holder, waiting_for = self._lease.holder(), error.last_attempt.result().waiting_for
+            goes_on = self._told_of_batches() if holder is None else f"so far it is {holder}"
+            if holder is None and waiting_for:
+                goes_on += f", and it waits for {waiting_for[0]}"
             msg = f"the run was not finished after {timeout:g} seconds; {goes_on}. {self._how_to_go_on()}"
             raise RunPendingError(msg, self) from None
         except KeyboardInterrupt as error:
-            msg = f"detached: nothing was cancelled, and what was submitted goes on. {self._how_to_go_on()}"
+            msg = f"detached: nothing was cancelled; {self._told_of_batches()}. {self._how_to_go_on()}"
             raise KeyboardInterrupt(msg) from error
         return seen
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 # A file in one of these states is still being looked at (Azure); no state at all, or another, is tried.
 _LOOKED_AT = frozenset({"pending", "running", "notrunning", "uploading"})
 _LOOK_SECONDS = 1_800
+_UNSENT = frozenset({"written", "uploading", "uploaded"})
 # So many input files of a part may vanish at the service before the run stops.
 _LOST_FILES = 3
 
@@ -46,6 +47,10 @@ class Submitter:
         submission = self._desk.last(part)
         if submission is not None and submission.stage == "ended" and not submission.has_files:
             submission = None  # it came to nothing, and cost nothing: the file goes again
+        if submission is not None and not submission.refused and submission.stage not in _UNSENT:
+            if submission.stage == "submitting":
+                seen.waiting_for.append("what became of a create that got no answer")
+            return
         if (submission is None or submission.refused) and not self._has_room(part, seen):
             return
         ensure_visible(self._desk)
@@ -55,14 +60,11 @@ class Submitter:
             self._desk.move(part, submission, "written")
         if submission.stage in {"written", "uploading"}:
             self._upload(part, submission)
-        if submission.stage == "uploaded" or submission.refused:
-            if self._is_file_ready(part, submission):
-                self._create(part, submission)
-            else:
-                seen.waiting_for.append("the service to look at an input file")
-                seen.is_brief = True
-        elif submission.stage == "submitting":
-            seen.waiting_for.append("what became of a create that got no answer")
+        if self._is_file_ready(part, submission):
+            self._create(part, submission)
+        else:
+            seen.waiting_for.append("the service to look at an input file")
+            seen.is_brief = True
 
     def _has_room(self, part: PartRecord, seen: Pass) -> bool:
         """Whether a batch may be created now; a part that is larger than the queue is split."""
@@ -90,6 +92,8 @@ class Submitter:
             what, most = ("requests", admission.max_requests) if of_requests else ("tokens", admission.limit)
             limit = "" if most is None else f" (limit: {most:,})"
             others = "" if any(in_flight) else ", which others hold"
+            if admission.pieces(load) > 1:  # a single request, which cannot be split
+                others = f", though its one request has about {load.tokens:,}: shorten it, or have the limit raised"
             seen.waiting_for.append(f"room in the queue of enqueued {what}{limit}{others}")
         return verdict == "submit"
 
