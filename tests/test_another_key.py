@@ -159,6 +159,16 @@ def test_no_file_is_taken_for_deleted_that_another_key_does_not_see(service, tmp
     assert not list(client.files.list())
 
 
+def test_what_is_said_of_the_way_on_holds(service):
+    downloaded_beside_an_upload(service)
+    with pytest.raises(bf.RunError, match=r"pass another name= and reuse='(.*)' to pay once more") as raised:
+        ask(service, "sk-second", **ONE)
+    (path,) = bf.list_runs()["path"]
+    assert repr(path) in str(raised.value)
+    assert ask(service, "sk-second", name="anew", reuse=path, **ONE)["error"].null_count() == N
+    assert service.ledger()["executions"] == N
+
+
 # -- what looks like it, and is not
 
 

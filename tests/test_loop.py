@@ -123,6 +123,27 @@ def test_an_upload_that_failed_is_made_again(emu, client, kind):
     assert once_each(emu)
 
 
+@pytest.mark.parametrize("change", ["cut", "removed"])
+def test_an_input_file_that_was_changed_on_disk_is_not_uploaded(emu, client, trigger, tmp_path, change):
+    path, kept = tmp_path / "run/parts/0000/input.jsonl", tmp_path / "kept"
+
+    def spoil():
+        path.rename(kept)
+        if change == "cut":
+            path.write_bytes(kept.read_bytes()[:-100])
+
+    trigger("before_upload", spoil)
+    call = {"frame": FRAME, "prompt": "Repeat {n}", "client": client, "run_dir": tmp_path / "run", **ARGUMENTS}
+    for _ in range(2):
+        with pytest.raises(bf.RunError, match=r"input\.jsonl is not what was written: .* bytes"):
+            bf.run(**call)
+        trigger("before_upload", lambda: None)
+    assert emu.calls().get("create_file", 0) == 0
+    kept.replace(path)
+    assert bf.run(**call)["error"].null_count() == 20
+    assert once_each(emu)
+
+
 def test_an_upload_of_too_few_bytes_is_not_used(emu, client, monkeypatch):
     upload = OpenAIClient.upload
     short = iter([True])

@@ -8,6 +8,7 @@ deletion of the input file) settles it.
 from __future__ import annotations
 
 import datetime as dt
+import os
 from typing import TYPE_CHECKING
 
 from batchframe import _lenient
@@ -262,7 +263,8 @@ class Collector:
         msg = (
             f"part {part.number}: batch {submission.batch_id} has an output file {file_id} that the service does not "
             f"show ({error}). It may have been deleted, or belong to another key or project; nothing was submitted "
-            "again. The same call looks for it anew, and another name= pays for all rows anew"
+            f"again. The same call looks for it anew; with another name= and reuse={os.fspath(self._folder.path)!r} it "
+            "pays once more for the rows that have no answer"
         )
         raise ResultsError(msg) from error
 

@@ -164,8 +164,9 @@ class Run(RunResults):
         """Cancel what is running, submit no more, and collect what was answered by then.
 
         The service takes up to ten minutes to end a batch; that long this waits. Rows that were answered keep their
-        answers, and are charged; those that were not executed have the service's code (``batch_cancelled``), those that
-        were not submitted ``not_submitted``. `retry` asks for them later. On a finished run it does nothing.
+        answers, and are charged; those that were not executed have the service's code (``batch_cancelled``; ``missing``
+        where it wrote no line, since the batch had not begun), those that were not submitted ``not_submitted``. `retry`
+        asks for them later. On a finished run it does nothing.
 
         Returns
         -------

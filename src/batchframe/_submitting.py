@@ -116,8 +116,16 @@ class Submitter:
     def _upload(self, part: PartRecord, submission: SubmissionRecord) -> None:
         self._desk.move(part, submission, "uploading")
         trigger("before_upload")
+        path = self._folder.input_path(part.number)
+        size = path.stat().st_size if path.exists() else 0
+        if size != part.bytes:
+            msg = (
+                f"part {part.number}: {path} is not what was written: it has {size} of {part.bytes} bytes. It was not "
+                "sent; bring it back, or call Run.delete() once no batch is running, and make the same call"
+            )
+            raise RunError(msg)
         filename = f"batchframe-{self._desk.settings.run_id[:12]}-{part.number:04d}.jsonl"
-        with self._folder.input_path(part.number).open("rb") as handle:
+        with path.open("rb") as handle:
             file = self._client.upload(handle, filename, self._desk.settings.expires_after)
         self._desk.accepted_calls += 1
         trigger("after_upload_call")

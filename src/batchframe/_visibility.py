@@ -7,6 +7,7 @@ shown is enough to go on; where none is, the run stops, and can be gone on with 
 from __future__ import annotations
 
 import datetime as dt
+import os
 from typing import TYPE_CHECKING, NoReturn
 
 from batchframe._exceptions import NotVisibleError, RunError, ServiceError
@@ -95,7 +96,8 @@ def lose_sight(desk: Desk, part: PartRecord, submission: SubmissionRecord, error
         raise ServiceError(str(error), call=error.call, status_code=404) from error
     if submission.batch_id is not None:
         what, why = f"batch {submission.batch_id}", "another key or project made it"
-        step = "pass another name= to pay for all rows anew"
+        reuse = os.fspath(desk.folder.path)
+        step = f"pass another name= and reuse={reuse!r} to pay once more for the rows that have no answer"
     else:
         what, why = f"the input file {submission.input_file_id}", "another key or project made it, or it was deleted"
         step = "where it was deleted, call Run.delete() and make the same call: no batch was seen to be made of it"
