@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import threading
 
@@ -12,10 +13,14 @@ from hypothesis import strategies as st
 
 import batchframe as bf
 from batchframe import testing
-from batchframe._admission import Admission, told_limit
+from batchframe._admission import Admission, Load, told_limit
 from batchframe._events import set_trigger
+from batchframe._limits import tells_of_no_room
+from batchframe._providers import provider_named
 from batchframe._tokens import estimated_tokens
 from batchframe.emulator import answer
+from quirk_table import SWITCHES
+from test_quirks import throw
 
 N = 40
 FRAME = pl.DataFrame({"n": range(N)})
@@ -129,6 +134,15 @@ def test_while_others_hold_the_queue_it_waits_and_says_so(service):
     assert run.wait(60).succeeded == N
 
 
+def test_a_request_larger_than_the_queue_waits_and_says_so(service):
+    service.configure(enqueued_token_limit=5)
+    with pytest.raises(bf.RunPendingError, match=r"none of its batches is running, and it waits for room") as raised:
+        bf.run(FRAME[:3], PROMPT, client=service.client(), timeout_seconds=1, **ARGUMENTS)
+    said = {raised.value.run.advance().waiting_for for _ in range(30)}
+    assert any("(limit: 5), though its one request has about 5" in words for words in said)
+    assert service.calls()["create_batch"] < 12
+
+
 def test_no_row_fails_and_no_attempt_is_used_for_want_of_room(service):
     service.configure(enqueued_token_limit=PART)
     out = ask(service, max_attempts=1)
@@ -159,6 +173,85 @@ def test_a_crash_while_a_part_is_split(emu, point, nth):
         ask(emu, limits=limits)
     emu.configure(enqueued_token_limit=sum(TOKENS) // 3)
     assert is_whole(emu, ask(emu, limits=limits))
+
+
+# -- embeddings, of which inputs and requests are counted
+
+
+def embed(service, *, max_requests=3, prompt=PROMPT, **limits):
+    """Ask for embeddings with a profile of the service that has other limits."""
+    profile = dataclasses.replace(provider_named("openai" if service.tells_late else "azure"), **limits)
+    return ask(
+        service, prompt, {"max_requests": max_requests}, provider=profile, endpoint="/v1/embeddings",
+        model="text-embedding-3-small", dimensions=2,
+    )  # fmt: skip
+
+
+def has_all(service, out):
+    ledger = service.ledger()
+    return out["error"].null_count() == N and ledger["billed"] == N == len(ledger["by_body"])
+
+
+def test_inputs_for_embeddings(service):
+    """Whatever limits are asked for, no file has more, nor has one of another attempt."""
+    throw(service, SWITCHES["too many inputs for embeddings"])
+    service.row_fault("rate_limited", share=0.5)
+    assert has_all(service, embed(service, max_requests=100_000, max_embeddings=4))
+    assert refusals(service) == 0
+    batches = bf.batches(service.client())
+    assert batches["requests"].max() == 4
+    assert batches["requests"].sum() > N
+
+
+@pytest.mark.slow
+def test_the_number_of_inputs_that_is_documented(service):
+    n = 50_001
+    limits = bf.Limits(max_requests=100_000)
+    call = {"limits": limits, "endpoint": "/v1/embeddings", "model": "text-embedding-3-small", "dimensions": 2}
+    out = bf.run(pl.DataFrame({"n": range(n)}), "{n}", client=service.client(), **ARGUMENTS | call)
+    assert out["error"].null_count() == n
+    assert refusals(service) == 0
+    assert sorted(bf.batches(service.client())["requests"]) == [5_000, 45_001]
+
+
+def test_the_queue_of_requests_for_embeddings(service):
+    throw(service, SWITCHES["enqueued requests for embeddings"])
+    service.configure(progression="timed", seconds={"in_progress": 0.05})
+    assert has_all(service, embed(service, max_enqueued_embeddings=6))
+    assert refusals(service) == 0
+
+
+def test_a_queue_of_requests_that_is_smaller_than_documented_is_learned(service, batchframe_home):
+    service.configure(enqueued_request_limit=7, progression="timed", seconds={"in_progress": 0.1})
+    assert has_all(service, embed(service))
+    assert refusals(service) <= (12 if service.tells_late else 1)
+    (note,) = batchframe_home.glob("*/queue.json")
+    assert json.loads(note.read_text()) == {"enqueued_request_limit": 7}
+
+
+def test_a_part_of_more_requests_than_the_queue_takes_is_split(service):
+    service.configure(enqueued_request_limit=4)
+    assert has_all(service, embed(service, max_requests=20, max_enqueued_embeddings=4))
+    assert refusals(service) == 0
+
+
+@pytest.mark.parametrize("steps", [0, 1], ids=["validating", "validated"])
+def test_requests_of_other_runs_are_counted(service, steps):
+    service.configure(enqueued_request_limit=60, progression="stepped")
+    profile = dataclasses.replace(
+        provider_named("openai" if service.tells_late else "azure"), max_enqueued_embeddings=60
+    )
+    call = {"provider": profile, "endpoint": "/v1/embeddings", "client": service.client()}
+    call |= ARGUMENTS | {"model": "text-embedding-3-small"}
+    first = bf.submit(FRAME, PROMPT, **call)
+    service.step(steps)
+    with pytest.raises(bf.RunPendingError) as raised:
+        bf.run(FRAME, "Other: " + PROMPT, **call, timeout_seconds=0.2)
+    assert raised.value.run.advance().waiting_for == "room in the queue of enqueued requests (limit: 60)"
+    assert service.calls()["create_batch"] == 1
+    service.configure(progression="instant")
+    assert (first.wait().succeeded, raised.value.run.wait().succeeded) == (N, N)
+    assert refusals(service) == 0
 
 
 # -- many batches are looked at together
@@ -201,6 +294,7 @@ def test_a_list_that_fails_is_no_loss(emu):
         ("limit of 5B for", 5_000_000_000),
         ("There is no room.", None),
         ("Limit: none", None),
+        ("Enqueued request limit reached for m in organization org-1. Limit: 1,000,000 enqueued requests.", 1_000_000),
         ("limit of 0 for", None),
     ],
 )  # fmt: skip
@@ -213,24 +307,53 @@ def test_no_refusal_breaks_it(said):
     assert told_limit(said) is None or told_limit(said) > 0
 
 
+@pytest.mark.parametrize(
+    ("words", "tells"),
+    [
+        ("token_limit_exceeded ...", True),
+        ("Enqueued token limit reached for m", True),
+        ("request_limit_exceeded Enqueued request limit reached for m", True),
+        ("batch_request_limit_exceeded The batch has more requests than allowed.", False),
+        ("rate_limit_exceeded", False),
+    ],
+)
+def test_what_tells_of_no_room(words, tells):
+    assert tells_of_no_room(words) == tells
+
+
+def test_a_refusal_for_requests_says_nothing_of_tokens():
+    admission = Admission(max_requests=1_000_000)
+    words = "Enqueued request limit reached for m in organization o. Limit: 500 enqueued requests."
+    admission.refused(1, Load(10_000, 100), Load(), words, others=False, chance=0)
+    assert (admission.limit, admission.max_requests) == (None, 500)
+    for _ in range(3):
+        admission.refused(1, Load(10_000, 100), Load(), words, others=False, chance=0)
+    assert admission.verdict(1, Load(10_000, 100), Load()) == "wait"  # others hold the queue: no smaller part goes in
+
+
 @given(
     st.integers(1, 10_000),
+    st.none() | st.integers(1, 100),
     st.lists(st.tuples(st.integers(1, 3_000), st.integers(1, 50)), min_size=1, max_size=30),
 )
-def test_a_known_limit_holds_and_everything_goes_in_the_end(limit, parts):
-    admission = Admission(limit)
+def test_a_known_limit_holds_and_everything_goes_in_the_end(limit, most, parts):
+    admission = Admission(limit, most)
+    parts = [Load(*part) for part in parts]
     waiting, flying, done = dict(enumerate(parts)), {}, 0
     for _ in range(2_000):
-        for number, (tokens, requests) in list(waiting.items()):
-            verdict = admission.verdict(number, tokens, requests, sum(flying.values()))
+        for number, load in list(waiting.items()):
+            tokens, requests = load
+            in_flight = sum(flying.values(), Load())
+            verdict = admission.verdict(number, load, in_flight)
             if verdict == "split":
-                assert tokens > limit
+                assert tokens > limit or requests > (most or requests)
                 del waiting[number]
-                waiting[max([*waiting, *flying, number, len(parts) + done]) + 1] = (tokens // 2, requests // 2)
-                waiting[max(waiting) + 1] = (tokens - tokens // 2, requests - requests // 2)
+                waiting[max([*waiting, *flying, number, len(parts) + done]) + 1] = Load(tokens // 2, requests // 2)
+                waiting[max(waiting) + 1] = Load(tokens - tokens // 2, requests - requests // 2)
             elif verdict == "submit":
-                assert not flying or sum(flying.values()) + tokens <= limit
-                flying[number] = tokens
+                assert not flying or in_flight.tokens + tokens <= limit
+                assert not flying or most is None or in_flight.requests + requests < most
+                flying[number] = load
                 del waiting[number]
         if flying:
             flying.pop(next(iter(flying)))

@@ -97,18 +97,6 @@ def test_nothing_is_submitted_while_a_create_is_in_doubt(emu, client):
     assert (emu.calls()["create_batch"], emu.calls().get("delete_file", 0)) == (1, 0)
 
 
-def test_doubt_with_a_key_of_another_project_submits_nothing(emu, client):
-    emu.fault("create_batch", "reset_after")
-    with pytest.raises(bf.RunPendingError) as raised:
-        bf.run(FRAME, "Repeat {n}", client=client, timeout_seconds=0.0, **ARGUMENTS)
-    run = raised.value.run
-    file_id = run.batches()["input_file_id"][0]
-    client.files.delete(file_id)
-    with pytest.raises(bf.RunError, match=r"does not show its input file .* to this client: another key or project"):
-        run.wait()
-    assert emu.calls()["create_batch"] == 1
-
-
 def test_a_create_that_was_refused_for_now_is_sent_again(emu, client):
     emu.fault("create_batch", "status", status=429, retry_after=0.1, times=3)
     out = bf.run(FRAME, "Repeat {n}", client=client, **ARGUMENTS)
@@ -132,6 +120,27 @@ def test_an_upload_that_failed_is_made_again(emu, client, kind):
     out = bf.run(FRAME, "Repeat {n}", client=client, **ARGUMENTS)
     assert out["error"].null_count() == 20
     assert emu.calls()["create_file"] == 3
+    assert once_each(emu)
+
+
+@pytest.mark.parametrize("change", ["cut", "removed"])
+def test_an_input_file_that_was_changed_on_disk_is_not_uploaded(emu, client, trigger, tmp_path, change):
+    path, kept = tmp_path / "run/parts/0000/input.jsonl", tmp_path / "kept"
+
+    def spoil():
+        path.rename(kept)
+        if change == "cut":
+            path.write_bytes(kept.read_bytes()[:-100])
+
+    trigger("before_upload", spoil)
+    call = {"frame": FRAME, "prompt": "Repeat {n}", "client": client, "run_dir": tmp_path / "run", **ARGUMENTS}
+    for _ in range(2):
+        with pytest.raises(bf.RunError, match=r"input\.jsonl is not what was written: .* bytes"):
+            bf.run(**call)
+        trigger("before_upload", lambda: None)
+    assert emu.calls().get("create_file", 0) == 0
+    kept.replace(path)
+    assert bf.run(**call)["error"].null_count() == 20
     assert once_each(emu)
 
 

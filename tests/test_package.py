@@ -25,7 +25,7 @@ LAYERS = {
         (
             "_begin _prepare _reuse _run _run_results _runs _cleaning _choosing _explaining _account _sources _reading "
             "_admission _loop _desk _collecting _submitting _adoption _claiming _retry _rejection _part_files _stop "
-            "_blocks _assembly _answers"
+            "_blocks _assembly _answers _visibility"
         ),
     ),
     "input and output": (3, "_store _lease _client _openai _azure"),
@@ -33,7 +33,7 @@ LAYERS = {
         2,
         (
             "_frames _encode _template _tokens _requests _dedupe _input_files _results _columns _endpoints "
-            "_parameters _options _forms _prompts _scope _messages _conversations _images _media "
+            "_parameters _parameter_types _options _forms _prompts _scope _messages _conversations _images _media "
             "_schema _strict _dtypes _typed _atoms"
         ),
     ),

@@ -72,6 +72,17 @@ def test_azure():
     assert azure.min_poll_seconds == 60
 
 
+@pytest.mark.parametrize("name", PROVIDERS)
+@pytest.mark.parametrize("given", [bf.Limits(), bf.Limits(max_requests=100_000), bf.Limits(max_requests=7)])
+def test_no_input_file_holds_more_embeddings_than_is_known_to_be_safe(name, given):
+    profile = provider_named(name)
+    chat, embeddings = (profile.limits_of(f"/v1/{path}", given) for path in ("chat/completions", "embeddings"))
+    assert chat == given.over(profile.limits)
+    assert embeddings == dataclasses.replace(chat, max_requests=min(chat.max_requests, 50_000))
+    assert profile.most_enqueued_of("/v1/embeddings") == 1_000_000
+    assert profile.most_enqueued_of("/v1/chat/completions") is None
+
+
 def test_an_unknown_name_is_refused_with_the_near_one():
     with pytest.raises(
         bf.OptionError, match=r"no provider 'azur'. Did you mean 'azure'\? Known: azure, dashscope, .*bf.Prov"
@@ -96,6 +107,8 @@ def test_a_profile_of_ones_own():
         ({"name": "x", "completion_windows": "24h"}, "completion_windows must be a tuple of texts, got the text '24h'"),
         ({"name": "x", "completion_windows": ()}, "completion_windows of 'x' is empty"),
         ({"name": "x", "hosts": "api.x.com"}, "hosts must be a tuple"),
+        ({"name": "x", "max_embeddings": 0}, "max_embeddings must be a whole number of at least 1, got 0"),
+        ({"name": "x", "max_enqueued_embeddings": None}, "max_enqueued_embeddings must be a whole number"),
     ],
 )
 def test_a_profile_that_cannot_be(options, says):

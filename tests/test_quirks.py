@@ -306,7 +306,7 @@ def test_every_quirk_has_an_outcome_or_a_test_of_its_own():
 
 
 # Refusals that name no line, and those that name one though all lines are alike.
-OF_FILES = {"empty", "tokens", "file", "purpose", "too_many", "too_many_inputs", "too_large", "window"}
+OF_FILES = {"empty", "tokens", "requests", "file", "purpose", "too_many", "too_many_inputs", "too_large", "window"}
 OF_FILES |= {"byte_order_mark", "azure no_model"}
 OF_ALL_LINES = {"model", "mismatch", "url", "openai stream", "openai no_model"}
 
@@ -322,7 +322,7 @@ def test_every_way_a_file_is_refused(speaking, what, spoken):
     service, is_of = speaking(spoken), {what, f"{spoken} {what}"}
     lines = [] if is_of & OF_FILES else [7]
     service.batch_fault("fail", code=words.code, message=words.message, lines=lines)
-    if what in {"tokens", "file"}:
+    if what in {"tokens", "requests", "file"}:
         # There is no room now, or the file is there all the same: it goes again.
         assert codes_of(ask(service)) == [None] * N
     elif lines and not is_of & OF_ALL_LINES:

@@ -193,6 +193,7 @@ def _submitted(desk: Desk, part: PartRecord, batch: RemoteBatch) -> None:
         adopted_at=desk.clock.now(),
     )
     submissions.append(submission)
+    desk.shown.add(batch.id)
     desk.move(part, submission, "submitted")
     trigger("after_adopted")
 

@@ -39,7 +39,7 @@ def renderer(frame: pl.DataFrame | pl.LazyFrame, prompt: Any, options: Options) 
     """Return what renders a frame's requests, after checking that the call fits the frame; nothing is sent."""
     check_clashes(frame.collect_schema(), options.include, options.prefix, options.custom_id)
     provider = _profile(options)
-    limits = options.limits.over(provider.limits)
+    limits = provider.limits_of(options.endpoint, options.limits)
     assert limits.max_bytes is not None
     url = provider.endpoints.get(options.endpoint, options.endpoint)
     return compile_prompt(frame, prompt, options, limits.max_bytes, url)
@@ -68,7 +68,7 @@ def begin(frame: pl.DataFrame | pl.LazyFrame, prompt: Any, options: Options) -> 
         _make_root(root)
     scratch = RunFolder.scratch(root if named is None else named.parent)
     try:
-        limits = options.limits.over(_profile(options).limits)
+        limits = _profile(options).limits_of(options.endpoint, options.limits)
         prepared = prepare(scratch, rendering, limits, options.pilot, dedupe=options.dedupe, reuse=reuse)
         identity = Identity(f"{prepared.digest:032x}", prepared.requests, options.endpoint, account, options.name)
         record = _record(identity, prepared, prompt, options, rendering)

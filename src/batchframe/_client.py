@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Iterator
 
-    from batchframe._limits import Limits
+    from batchframe._providers import Provider
     from batchframe._types import Account, RemoteBatch, RemoteFile
 
 
@@ -24,8 +24,8 @@ class BatchClient(Protocol):
         """Whose batches these are."""
 
     @property
-    def limits(self) -> Limits:
-        """The service's limits of an input file."""
+    def provider(self) -> Provider:
+        """What the service allows."""
 
     @property
     def min_poll_seconds(self) -> float:

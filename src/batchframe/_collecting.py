@@ -8,22 +8,23 @@ deletion of the input file) settles it.
 from __future__ import annotations
 
 import datetime as dt
-from typing import TYPE_CHECKING, NoReturn
+import os
+from typing import TYPE_CHECKING
 
 from batchframe import _lenient
 from batchframe._adoption import batch_of_input_file
-from batchframe._desk import NO_ROOM
 from batchframe._events import trigger
 from batchframe._exceptions import (
     InputFileRejectedError,
     InvalidCallError,
     NotVisibleError,
     ResultsError,
-    RunError,
     ServiceError,
     warn,
 )
+from batchframe._limits import tells_of_no_room
 from batchframe._rejection import rejected_lines, split_off, summary
+from batchframe._visibility import ensure_visible, lose_sight
 
 if TYPE_CHECKING:
     from batchframe._desk import Desk
@@ -79,18 +80,11 @@ class Collector:
         if doubt_at != submission.doubt_at:
             submission.doubt_at = doubt_at
             self._desk.write(part, submission)
-        if submission.input_deleted_at is None:
-            try:
-                self._client.retrieve_file(submission.input_file_id)
-            except NotVisibleError as error:
-                msg = (
-                    f"part {part.number}: a create got no answer, and the service does not show its input file "
-                    f"{submission.input_file_id} to this client: another key or project made it. Nothing was sent; "
-                    f"go on with the key of the first call ({error})"
-                )
-                raise RunError(msg) from error
+        is_shown = submission.input_deleted_at is not None or self._shows_file(submission.input_file_id)
         if self._adopt(part, submission):
             return
+        if not is_shown:
+            ensure_visible(self._desk)
         if submission.input_deleted_at is None:
             if self._desk.is_within_settling(doubt_at):
                 return
@@ -104,6 +98,14 @@ class Collector:
             "the create had no answer and made no batch; its input file was deleted, so none can come of it"
         )
         self._desk.move(part, submission, "ended")
+
+    def _shows_file(self, file_id: str) -> bool:
+        try:
+            self._client.retrieve_file(file_id)
+        except NotVisibleError:
+            return False
+        self._desk.shown.add(file_id)
+        return True
 
     def _adopt(self, part: PartRecord, submission: SubmissionRecord) -> bool:
         assert submission.input_file_id is not None
@@ -125,8 +127,9 @@ class Collector:
             try:
                 batch = self._client.retrieve(submission.batch_id)
             except NotVisibleError as error:
-                self._lose_sight(part, submission, error)
+                lose_sight(self._desk, part, submission, error)
         self._desk.accepted_calls += 1
+        self._desk.shown.add(batch.id)
         if submission.times.pop("hidden_at", None) is not None:
             self._desk.write(part, submission)
         before = submission.batch or {}
@@ -151,21 +154,6 @@ class Collector:
         counted = _lenient.integer(_lenient.mapping(batch.raw.get("usage")).get("input_tokens"))
         if counted and part.tokens and batch.completed_requests == part.requests:
             self._desk.admission.scale = counted / part.tokens
-
-    def _lose_sight(self, part: PartRecord, submission: SubmissionRecord, error: NotVisibleError) -> NoReturn:
-        """Raise for a batch that the service does not show: first to look again, then for good; submit nothing."""
-        self._desk.is_held = True
-        if "hidden_at" not in submission.times:
-            submission.times["hidden_at"] = self._desk.clock.now()
-            self._desk.write(part, submission)
-        if self._desk.is_within_settling(submission.times["hidden_at"]):
-            raise ServiceError(str(error), call="retrieve_batch", status_code=404) from error
-        msg = (
-            f"part {part.number}: the service does not show batch {submission.batch_id} to this client ({error}): "
-            "another key or project made it. Nothing was submitted; go on with the key of the first call, or pass "
-            "another name= to pay for all rows anew"
-        )
-        raise RunError(msg) from error
 
     def _output_is_late(self, batch: RemoteBatch, submission: SubmissionRecord) -> bool:
         """Whether a completed batch shows no output file yet, and may show one soon."""
@@ -211,7 +199,7 @@ class Collector:
         if (part.number, submission.number) not in self._just_ended:
             return
         self._just_ended.remove((part.number, submission.number))
-        if errors and {code for _, code, _ in errors} <= NO_ROOM:
+        if errors and all(tells_of_no_room(f"{code} {message}") for _, code, message in errors):
             self._desk.refused(part, errors[0][2])
             self._desk.notice(f"part {part.number}: {errors[0][2]} It is submitted again when there is room")
             return
@@ -236,11 +224,7 @@ class Collector:
         failed = [found for found in self._desk.submissions[part.number] if found.status == "failed"]
         if sum(found.input_deleted_at is None for found in failed) > _SPURIOUS_TRIES:
             return False
-        try:
-            self._client.retrieve_file(submission.input_file_id or "")
-        except NotVisibleError:
-            return False
-        return True
+        return self._shows_file(submission.input_file_id or "")
 
     # -- the result files
 
@@ -279,7 +263,8 @@ class Collector:
         msg = (
             f"part {part.number}: batch {submission.batch_id} has an output file {file_id} that the service does not "
             f"show ({error}). It may have been deleted, or belong to another key or project; nothing was submitted "
-            "again. The same call looks for it anew, and another name= pays for all rows anew"
+            f"again. The same call looks for it anew; with another name= and reuse={os.fspath(self._folder.path)!r} it "
+            "pays once more for the rows that have no answer"
         )
         raise ResultsError(msg) from error
 

@@ -13,10 +13,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from batchframe._admission import Admission
+from batchframe._admission import Admission, Load
 from batchframe._events import Event, Listener, logger
 from batchframe._exceptions import InvalidCallError, NotVisibleError
-from batchframe._lenient import mapping
+from batchframe._lenient import integer, mapping
 from batchframe._limits import Limits
 
 if TYPE_CHECKING:
@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from batchframe._store import RunFolder
     from batchframe._types import PartRecord, RemoteBatch, Stage, SubmissionRecord
 
-# The service has no room for the file now, and takes the same file later: reference of both services.
-NO_ROOM = frozenset({"token_limit_exceeded"})
+UNVALIDATED = frozenset({None, "validating"})
 _NOTE = "queue.json"
 # Up to so many batches are asked for one by one.
 _FEW = 3
@@ -60,6 +59,8 @@ class LoopSettings:
     max_attempts: int = 3
     has_pilot: bool = False
     limits: Limits = field(default_factory=Limits)
+    # Requests that may be enqueued at once, where the service limits them.
+    max_enqueued_requests: int | None = None
 
 
 @dataclass
@@ -91,16 +92,19 @@ class Desk:
     # Whether nothing is submitted in this pass, since it is not known what runs already.
     is_held: bool = False
     accepted_calls: int = 0
+    # The ids of what the service showed to this client of what the run has there, or took from it.
+    shown: set[str] = field(default_factory=set)
     listed: dict[str, RemoteBatch] = field(default_factory=dict)
-    others_tokens: int = 0
+    others: Load = field(default_factory=Load)
     _noted: dict[dt.datetime, float] = field(default_factory=dict)
     admission: Admission = field(init=False)
 
     def __post_init__(self) -> None:
-        note = self.folder.read_note(_NOTE)
-        learned = note.get("enqueued_token_limit") if isinstance(note, dict) else None
+        note = mapping(self.folder.read_note(_NOTE))
+        learned = note.get("enqueued_token_limit")
         limits = [limit for limit in (self.settings.limits.max_enqueued_tokens, learned) if limit is not None]
-        self.admission = Admission(min(limits, default=None))
+        requests = note.get("enqueued_request_limit", self.settings.max_enqueued_requests)
+        self.admission = Admission(min(limits, default=None), requests)
 
     def open(self) -> None:
         """Read the parts that are not replaced by others, nor empty, and their submissions."""
@@ -119,16 +123,17 @@ class Desk:
         """Ask for the account's batches at once where that spares asking for one after the other."""
         self.admission.begin_pass()
         own = [found for found in map(self.last, self.parts) if found is not None and found.stage == "submitted"]
-        self.listed, self.others_tokens = {}, 0
-        if len(own) <= _FEW and not self.admission.is_tight:
+        self.listed, self.others = {}, Load()
+        is_tight = self.admission.is_tight and any(self._is_to_be_admitted(part) for part in self.parts)
+        if len(own) <= _FEW and not is_tight:
             return
         oldest = min((at for found in own if (at := found.created_at) is not None), default=self.clock.now())
-        oldest = min(oldest, self.clock.now() - _WINDOW) if self.admission.is_tight else oldest
+        oldest = min(oldest, self.clock.now() - _WINDOW) if is_tight else oldest
         for batch in itertools.islice(self._listing(), _MAX_LISTED):
             if batch.created_at is not None and batch.created_at < oldest - _MARGIN:
                 break
             self.listed[batch.id] = batch
-            self.others_tokens += self._tokens_of_other_run(batch)
+            self.others += self._load_of_other_run(batch)
 
     def _listing(self) -> Iterator[RemoteBatch]:
         try:
@@ -136,33 +141,41 @@ class Desk:
         except (NotVisibleError, InvalidCallError):
             return  # a service without a list is asked for each batch
 
-    def _tokens_of_other_run(self, batch: RemoteBatch) -> int:
-        """Return the tokens that another run of ours enqueued with a batch."""
+    def _is_to_be_admitted(self, part: PartRecord) -> bool:
+        """Whether a part has yet to find room in the queue, as far as is known here."""
+        last = self.last(part)
+        if last is not None and last.stage == "submitted":
+            return last.status in UNVALIDATED
+        return last is None or not (last.is_alive or last.stage == "downloaded")
+
+    def _load_of_other_run(self, batch: RemoteBatch) -> Load:
+        """Return what another run of ours enqueued with a batch."""
         metadata = mapping(batch.raw.get("metadata"))
         is_other = metadata.get("batchframe_run", self.settings.run_id) != self.settings.run_id
         if batch.is_terminal or not is_other or metadata.get("batchframe_model") != self.settings.model:
-            return 0
-        tokens = str(metadata.get("batchframe_tokens", ""))
-        return int(tokens) if tokens.isdecimal() else 0
+            return Load()
+        tokens, requests = (str(metadata.get(f"batchframe_{what}", "")) for what in ("tokens", "requests"))
+        # The service counts requests when it has validated them; before that it tells none.
+        counted = integer(mapping(batch.raw.get("request_counts")).get("total"))
+        told = int(requests) if requests.isdecimal() else 0
+        return Load(int(tokens) if tokens.isdecimal() else 0, counted or told)
 
-    def tokens_in_flight(self, part: PartRecord) -> int:
-        """Return the estimate for what is enqueued beside a part, by all our runs of this model."""
-        own = sum(other.tokens for other in self.parts if other is not part and self.is_in_flight(other))
-        return own + self.others_tokens
+    def in_flight(self, part: PartRecord) -> Load:
+        """Return what is enqueued beside a part, as far as is known, by all our runs of this model."""
+        own = [other for other in self.parts if other is not part and self.is_in_flight(other)]
+        return self.others + Load(sum(other.tokens for other in own), sum(other.requests for other in own))
 
     def refused(self, part: PartRecord, message: str) -> None:
         """Note that the service had no room for a part, and the limit that it told."""
-        before = self.admission.limit
-        self.admission.refused(
-            part.number,
-            part.tokens,
-            self.tokens_in_flight(part),
-            message,
-            others=bool(self.others_tokens),
-            chance=self.clock.chance(),
+        admission = self.admission
+        before = admission.limit, admission.max_requests
+        load = Load(part.tokens, part.requests)
+        admission.refused(
+            part.number, load, self.in_flight(part), message, others=any(self.others), chance=self.clock.chance()
         )
-        if self.admission.limit != before:
-            self.folder.write_note(_NOTE, {"enqueued_token_limit": self.admission.limit})
+        if (admission.limit, admission.max_requests) != before:
+            learned = {"enqueued_token_limit": admission.limit, "enqueued_request_limit": admission.max_requests}
+            self.folder.write_note(_NOTE, {name: limit for name, limit in learned.items() if limit is not None})
 
     def last(self, part: PartRecord) -> SubmissionRecord | None:
         """Return a part's latest submission."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,10 @@ if TYPE_CHECKING:
 
 # Azure's limits of one input file, "Global batch limits": both seed documents.
 AZURE_MAX_REQUESTS, AZURE_MAX_BYTES = 100_000, 200_000_000
+
+# The queue is full, and takes the same file later. The code is in both references; the sentence was seen of tokens, and
+# of requests (community.openai.com/t/1002388), whose code is not known.
+_NO_ROOM = re.compile(r"token_limit_exceeded|enqueued (token|request) limit reached", re.IGNORECASE)
 
 # Enqueued tokens a deployment, by model and kind of subscription: the table "Batch quota" of Microsoft's limits page,
 # from the seed documents. Where the two differ this is the later one (001, October 2024; the notebook of August 2024
@@ -118,6 +123,11 @@ class Limits:
             )
             raise OptionError(msg)
         return cls(max_requests=AZURE_MAX_REQUESTS, max_bytes=AZURE_MAX_BYTES, max_enqueued_tokens=quotas[name])
+
+
+def tells_of_no_room(words: str) -> bool:
+    """Whether a service's words say that its queue is full, which passes by itself."""
+    return _NO_ROOM.search(words) is not None
 
 
 def azure_quota_note(model: str) -> str:

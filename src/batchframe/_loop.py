@@ -14,6 +14,7 @@ from batchframe._exceptions import APICallError, AuthenticationError, LeaseLostE
 from batchframe._retry import NOT_TOLD, Round, due, generation_of, prepare_retries, settle, unsettled
 from batchframe._stop import Outcome, is_covered, outcome_of, read_stop, stop_after_pilot, stop_for, write_stop
 from batchframe._submitting import Submitter
+from batchframe._visibility import ensure_visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,6 +69,10 @@ class Loop:
     def min_poll_seconds(self) -> float:
         """How long the service wants to be left alone between two looks."""
         return self._client.min_poll_seconds
+
+    def ensure_visible(self) -> None:
+        """Make sure that this client sees what the run has at the service; errors as for `advance`."""
+        ensure_visible(self._desk)
 
     def refresh(self) -> Pass:
         """Collect what is finished, and submit nothing; errors as for `advance`."""

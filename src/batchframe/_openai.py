@@ -28,13 +28,13 @@ from batchframe._exceptions import (
     ServiceError,
 )
 from batchframe._lenient import mapping, text
+from batchframe._limits import tells_of_no_room
 from batchframe._providers import Provider, provider_named, provider_of
 from batchframe._types import Account, RemoteBatch, RemoteFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from batchframe._limits import Limits
 
 _PAGE = 100  # the most that one page of the list may hold: OpenAI's API specification
 # httpx2 is the transport of today's SDK, httpx that of older ones.
@@ -114,11 +114,6 @@ class OpenAIClient:
             organization=client.organization or None,
             project=client.project or None,
         )
-
-    @property
-    def limits(self) -> Limits:
-        """The service's limits of an input file."""
-        return self.provider.limits
 
     @property
     def min_poll_seconds(self) -> float:
@@ -338,7 +333,7 @@ def _map_status(error: openai.APIStatusError, call: str, secrets: Iterable[str],
     body = _azure.refusal(error.body)
     said, code = str(body.get("message") or error.message), body.get("code") or body.get("type")
     kind = _BY_STATUS.get(status) or (ServiceError if status >= 500 else InvalidCallError)  # noqa: PLR2004
-    if kind is InvalidCallError and "token_limit_exceeded" in f"{code} {said}":
+    if kind is InvalidCallError and tells_of_no_room(f"{code} {said}"):
         kind = NoRoomError
     elif kind is InvalidCallError and _azure.is_not_processed(said):
         kind = FileNotReadyError

@@ -86,8 +86,9 @@ def run_parquet(
         run = begin(to_polars(frame), prompt, parsed)
         with showing(run, progress=parsed.progress), closing(run):
             run.wait()
-        # A row group is held in memory until it is full. This is the usual size, but where rows are large.
-        run.scan().sink_parquet(temporary, maintain_order=True, row_group_size=4 * max(1, run.block_rows))
+        # A row group is held in memory while it is written. This is the usual size, but where rows are large.
+        row_group_rows = parsed.form.max_rows or 4 * max(1, run.block_rows)
+        run.scan().sink_parquet(temporary, maintain_order=True, row_group_size=row_group_rows)
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from batchframe._options import Options
     from batchframe._scope import Pieces, Scope
 
-_BLOCK_BYTES = 32_000_000
-
 
 def stage(frame: pl.DataFrame | pl.LazyFrame, prompt: Any, options: Options) -> Source:
     """Collect the user's expressions: they are evaluated on the whole frame, before it is sliced."""
@@ -41,8 +39,9 @@ def stage(frame: pl.DataFrame | pl.LazyFrame, prompt: Any, options: Options) -> 
     )
     per_row = frozenset[str]() if varies else frozenset(OURS + name for name in asked)
     # A slice of rows becomes a block, and a block's answers are held together.
-    max_rows = _BLOCK_BYTES // options.form.row_bytes if options.form.row_bytes else None
-    return Source(frame, {OURS + name: expression for name, expression in given.items()}, per_row, max_rows)
+    return Source(
+        frame, {OURS + name: expression for name, expression in given.items()}, per_row, options.form.max_rows
+    )
 
 
 def _check_expression(frame: pl.DataFrame | pl.LazyFrame, called: str, expression: pl.Expr) -> None:

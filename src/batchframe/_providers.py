@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 # 50,000 requests and 200 MB: OpenAI's API specification and SDK docstrings (S). The specification does not say whether
 # its MB is 10^6 or 2^20 bytes, so the smaller reading is used; here and below.
 _SAFE_LIMITS = Limits(max_requests=50_000, max_bytes=200_000_000)
-_CHAT = "/v1/chat/completions"
+_CHAT, _EMBEDDINGS = "/v1/chat/completions", "/v1/embeddings"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,10 @@ class Provider:
         The name, as in ``provider="openai"``.
     limits
         What one input file may hold; what is None there is OpenAI's 50,000 requests and 200 MB.
+    max_embeddings
+        The most inputs for embeddings that one input file may hold, whatever ``limits`` say of requests.
+    max_enqueued_embeddings
+        The most requests for embeddings of one model that may be in flight at once.
     completion_windows
         The windows it accepts, the default first.
     endpoints
@@ -63,6 +67,12 @@ class Provider:
 
     name: str
     limits: Limits = field(default_factory=Limits)
+    # "restricted to a maximum of 50,000 embedding inputs across all requests in the batch": OpenAI's API specification
+    # (S). "A limit of 1 million enqueued requests at a time": help.openai.com, Batch API FAQ (D); its refusal was seen
+    # (W). Microsoft's how-to says that Azure takes no embeddings, its v1 reference copies OpenAI's sentence (D); of
+    # others nothing is known (U), and what is safe stands.
+    max_embeddings: int = 50_000
+    max_enqueued_embeddings: int = 1_000_000
     completion_windows: tuple[str, ...] = ("24h",)
     endpoints: Mapping[str, str] = field(default_factory=dict, hash=False)
     batch_endpoints: Mapping[str, str] = field(default_factory=dict, hash=False)
@@ -84,8 +94,27 @@ class Provider:
         if not self.completion_windows:
             msg = f"completion_windows of {self.name!r} is empty: name the window that the service takes, such as '24h'"
             raise OptionError(msg)
+        for name in ("max_embeddings", "max_enqueued_embeddings"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                msg = f"{name} must be a whole number of at least 1, got {value!r}"
+                raise OptionError(msg)
         if self.limits.max_requests is None or self.limits.max_bytes is None:
             object.__setattr__(self, "limits", self.limits.over(_SAFE_LIMITS))
+
+    def limits_of(self, endpoint: str, given: Limits) -> Limits:
+        """Return the limits of an endpoint's input files: those given, or else the service's.
+
+        A row is one input for embeddings, and what the service refuses for their number is not made.
+        """
+        limits = given.over(self.limits)
+        if endpoint != _EMBEDDINGS:
+            return limits
+        return replace(limits, max_requests=min(limits.max_requests or self.max_embeddings, self.max_embeddings))
+
+    def most_enqueued_of(self, endpoint: str) -> int | None:
+        """Return how many requests of an endpoint may be in flight; None where that is not limited."""
+        return self.max_enqueued_embeddings if endpoint == _EMBEDDINGS else None
 
     def serves(self, host: str) -> bool:
         """Whether a host is this service's."""
@@ -167,7 +196,7 @@ _PROFILES = (
         # 50,000 requests, 100 MB: docs.bigmodel.cn, guide "Batch" (D). /v4/chat/completions in batch and lines: the
         # same page and its API reference (D), and seen (W); /v4/embeddings: clients of others (T).
         limits=Limits(max_requests=50_000, max_bytes=100_000_000),
-        endpoints={_CHAT: "/v4/chat/completions", "/v1/embeddings": "/v4/embeddings"},
+        endpoints={_CHAT: "/v4/chat/completions", _EMBEDDINGS: "/v4/embeddings"},
         # Input files are deleted by default: API reference (D). What became of a create in doubt is told by its file.
         batch_parameters={"auto_delete_input_file": False},
         hosts=("open.bigmodel.cn",),

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 import polars_hash as plh
 
-from batchframe import _encode
+from batchframe import _encode, _parameter_types
 from batchframe._endpoints import ENDPOINTS
 from batchframe._exceptions import InputError, OptionError, TemplateError
 from batchframe._frames import OURS, Source
 from batchframe._prompts import compiled, join, members, stage
-from batchframe._scope import Scope
+from batchframe._scope import BODY, Scope
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -191,6 +191,8 @@ def compile_prompt(
     endpoint = ENDPOINTS[options.endpoint]
     source = stage(frame, prompt, options)
     scope = Scope(source.schema(), schema, options.on_null, endpoint)
+    dtypes = {name: scope.value(BODY + name)[1] for name in options.parameters if OURS + BODY + name in scope.staged}
+    _parameter_types.check_dtypes(options.endpoint, dtypes)
     asked = compiled(scope, prompt, options)
     parameters = members(scope, dict(sorted({**dict(endpoint.defaults), **options.body}.items())))
     opening = f'{{"model":{_encode.constant(options.model, "model")},"{endpoint.member}":'

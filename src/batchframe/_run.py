@@ -152,7 +152,7 @@ class Run(RunResults):
             return
         try:
             self.cleanup()
-        except APICallError as error:
+        except (APICallError, RunError) as error:
             self._say(f"the run's files at the service are not all deleted: {error}. run.cleanup() goes on")
 
     def start(self) -> None:
@@ -164,8 +164,9 @@ class Run(RunResults):
         """Cancel what is running, submit no more, and collect what was answered by then.
 
         The service takes up to ten minutes to end a batch; that long this waits. Rows that were answered keep their
-        answers, and are charged; those that were not executed have the service's code (``batch_cancelled``), those that
-        were not submitted ``not_submitted``. `retry` asks for them later. On a finished run it does nothing.
+        answers, and are charged; those that were not executed have the service's code (``batch_cancelled``; ``missing``
+        where it wrote no line, since the batch had not begun), those that were not submitted ``not_submitted``. `retry`
+        asks for them later. On a finished run it does nothing.
 
         Returns
         -------
@@ -293,11 +294,14 @@ class Run(RunResults):
             The service could not be asked; what was deleted by then is noted, and the same call goes on.
         RunPendingError
             Another process works on the run.
+        RunError
+            The service shows nothing of the run to this client: its key is of another project.
         """
-        self._connected()
+        loop = self._connected()
         assert self._client is not None
         with self._lease:
             self._take("clean up")
+            loop.ensure_visible()  # what another key does not see would count as gone
             return clean_up(self._leased_folder, self._leased_client(self._client), self._clock.now)
 
     def delete(self) -> None:
@@ -316,8 +320,7 @@ class Run(RunResults):
             self._delete()
 
     def _delete(self) -> None:
-        stages = ("submitting", "submitted")
-        alive = [batch_id for batch_id, stage in self.batches().select("batch_id", "stage").rows() if stage in stages]
+        alive = self._alive()
         if alive:
             msg = (
                 f"{len(alive)} batches of the run in {self.path} may still be running, such as {alive[0]}: they are "
@@ -326,6 +329,18 @@ class Run(RunResults):
             raise RunError(msg)
         self.close()
         self._folder.remove()
+
+    def _alive(self) -> list[str | None]:
+        """Return the ids of the batches that may still be running, as far as is known here."""
+        parts = [part.number for part in self._folder.parts() if part.reused_from is None]
+        found = [submission for number in parts for submission in self._folder.submissions(number)]
+        return [submission.batch_id for submission in found if submission.is_in_flight]
+
+    def _told_of_batches(self) -> str:
+        count = len(self._alive())
+        if not count:
+            return "none of its batches is running"
+        return f"its {count} batches that are running go on" if count > 1 else "its batch that is running goes on"
 
     def _passes(self, is_enough: Callable[[Pass], bool], timeout: float | None) -> Pass:
         begun = self._clock.monotonic()
@@ -344,13 +359,15 @@ class Run(RunResults):
         )
         try:
             seen: Pass = polling(self._pass)
-        except tenacity.RetryError:
-            holder = self._lease.holder()
-            goes_on = "its batches go on" if holder is None else f"so far it is {holder}"
+        except tenacity.RetryError as error:
+            holder, waiting_for = self._lease.holder(), error.last_attempt.result().waiting_for
+            goes_on = self._told_of_batches() if holder is None else f"so far it is {holder}"
+            if holder is None and waiting_for:
+                goes_on += f", and it waits for {waiting_for[0]}"
             msg = f"the run was not finished after {timeout:g} seconds; {goes_on}. {self._how_to_go_on()}"
             raise RunPendingError(msg, self) from None
         except KeyboardInterrupt as error:
-            msg = f"detached: nothing was cancelled, and what was submitted goes on. {self._how_to_go_on()}"
+            msg = f"detached: nothing was cancelled; {self._told_of_batches()}. {self._how_to_go_on()}"
             raise KeyboardInterrupt(msg) from error
         return seen
 
@@ -403,6 +420,7 @@ class Run(RunResults):
                 differs = differences(self._record.identity.account, client.account)
                 msg = f"the run in {self.path} belongs to another account: {differs}. Pass the client it was begun with"
                 raise RunMismatchError(msg)
+            endpoint = self._record.identity.endpoint
             settings = LoopSettings(
                 run_id=self.id,
                 endpoint=self._batch_endpoint,
@@ -413,7 +431,8 @@ class Run(RunResults):
                 model=self._options.model,
                 max_attempts=self._options.max_attempts,
                 has_pilot=self._record.options.get("pilot") is not None,
-                limits=self._options.limits.over(client.limits),
+                limits=client.provider.limits_of(endpoint, self._options.limits),
+                max_enqueued_requests=client.provider.most_enqueued_of(endpoint),
             )
             leased = self._leased_client(client)
             self._loop = Loop(self._leased_folder, leased, settings, listen=self._tell, clock=self._clock)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from batchframe._admission import Load
+from batchframe._desk import UNVALIDATED
 from batchframe._events import trigger
 from batchframe._exceptions import (
     APICallError,
@@ -16,6 +18,7 @@ from batchframe._exceptions import (
 from batchframe._part_files import hash_of, split_up
 from batchframe._stop import is_covered, read_stop
 from batchframe._types import SubmissionRecord
+from batchframe._visibility import ensure_visible
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -26,9 +29,9 @@ if TYPE_CHECKING:
 # A file in one of these states is still being looked at (Azure); no state at all, or another, is tried.
 _LOOKED_AT = frozenset({"pending", "running", "notrunning", "uploading"})
 _LOOK_SECONDS = 1_800
+_UNSENT = frozenset({"written", "uploading", "uploaded"})
 # So many input files of a part may vanish at the service before the run stops.
 _LOST_FILES = 3
-_UNVALIDATED = frozenset({None, "validating"})
 
 
 class Submitter:
@@ -44,22 +47,24 @@ class Submitter:
         submission = self._desk.last(part)
         if submission is not None and submission.stage == "ended" and not submission.has_files:
             submission = None  # it came to nothing, and cost nothing: the file goes again
+        if submission is not None and not submission.refused and submission.stage not in _UNSENT:
+            if submission.stage == "submitting":
+                seen.waiting_for.append("what became of a create that got no answer")
+            return
         if (submission is None or submission.refused) and not self._has_room(part, seen):
             return
+        ensure_visible(self._desk)
         if submission is None:
             submission = SubmissionRecord(number=len(self._desk.submissions[part.number]))
             self._desk.submissions[part.number].append(submission)
             self._desk.move(part, submission, "written")
         if submission.stage in {"written", "uploading"}:
             self._upload(part, submission)
-        if submission.stage == "uploaded" or submission.refused:
-            if self._is_file_ready(part, submission):
-                self._create(part, submission)
-            else:
-                seen.waiting_for.append("the service to look at an input file")
-                seen.is_brief = True
-        elif submission.stage == "submitting":
-            seen.waiting_for.append("what became of a create that got no answer")
+        if self._is_file_ready(part, submission):
+            self._create(part, submission)
+        else:
+            seen.waiting_for.append("the service to look at an input file")
+            seen.is_brief = True
 
     def _has_room(self, part: PartRecord, seen: Pass) -> bool:
         """Whether a batch may be created now; a part that is larger than the queue is split."""
@@ -68,48 +73,59 @@ class Submitter:
         if most is not None and len(flying) >= most:
             seen.waiting_for.append(f"one of {len(flying)} batches in flight to end (limits.max_in_flight={most})")
             return False
-        admission, in_flight = self._desk.admission, self._desk.tokens_in_flight(part)
-        fresh = sum(found.status in _UNVALIDATED for found in flying)
+        admission, load, in_flight = self._desk.admission, _load(part), self._desk.in_flight(part)
+        fresh = sum(found.status in UNVALIDATED for found in flying)
         window = admission.window(passed=self._passed())
         if window is not None and fresh >= window:
             seen.waiting_for.append(
                 f"the service to accept some of {fresh} batches, since its queue's limit is not known"
             )
             return False
-        verdict = admission.verdict(part.number, part.tokens, part.requests, in_flight)
-        if verdict == "submit" and seen.admitted and self._desk.others_tokens:
+        verdict = admission.verdict(part.number, load, in_flight)
+        if verdict == "submit" and seen.admitted and any(self._desk.others):
             verdict = "wait"  # another run sees the same room at the same time: each takes a little of it
         seen.admitted += verdict == "submit"
         if verdict == "split":
             self._split(part)
         elif verdict == "wait":
-            limit = "" if admission.limit is None else f" (limit: {admission.limit:,})"
-            others = "" if in_flight else ", which others hold"
-            seen.waiting_for.append(f"room in the queue of enqueued tokens{limit}{others}")
+            of_requests = admission.is_short_of_requests(load, in_flight)
+            what, most = ("requests", admission.max_requests) if of_requests else ("tokens", admission.limit)
+            limit = "" if most is None else f" (limit: {most:,})"
+            others = "" if any(in_flight) else ", which others hold"
+            if admission.pieces(load) > 1:  # a single request, which cannot be split
+                others = f", though its one request has about {load.tokens:,}: shorten it, or have the limit raised"
+            seen.waiting_for.append(f"room in the queue of enqueued {what}{limit}{others}")
         return verdict == "submit"
 
     def _passed(self) -> int:
         """Return how many batches of this run the service has taken into its queue."""
-        return sum(one.batch_id is not None and one.status not in {*_UNVALIDATED, "failed"} for one in self._all())
+        return sum(one.batch_id is not None and one.status not in {*UNVALIDATED, "failed"} for one in self._all())
 
     def _all(self) -> list[SubmissionRecord]:
         return [found for part in self._desk.parts for found in self._desk.submissions[part.number]]
 
     def _split(self, part: PartRecord) -> None:
-        admission = self._desk.admission
-        pieces = 2 if admission.limit is None else -(-round(part.tokens * admission.scale) // admission.limit)
-        pieces = min(max(pieces, 2), part.requests)
+        pieces = min(max(self._desk.admission.pieces(_load(part)), 2), part.requests)
         split_up(self._folder, part, pieces)
         self._desk.is_stale = True
         self._desk.notice(
-            f"part {part.number} has about {part.tokens:,} tokens, more than the queue takes: it is split"
+            f"part {part.number} has {part.requests:,} requests of about {part.tokens:,} tokens, more than the queue "
+            "takes: it is split"
         )
 
     def _upload(self, part: PartRecord, submission: SubmissionRecord) -> None:
         self._desk.move(part, submission, "uploading")
         trigger("before_upload")
+        path = self._folder.input_path(part.number)
+        size = path.stat().st_size if path.exists() else 0
+        if size != part.bytes:
+            msg = (
+                f"part {part.number}: {path} is not what was written: it has {size} of {part.bytes} bytes. It was not "
+                "sent; bring it back, or call Run.delete() once no batch is running, and make the same call"
+            )
+            raise RunError(msg)
         filename = f"batchframe-{self._desk.settings.run_id[:12]}-{part.number:04d}.jsonl"
-        with self._folder.input_path(part.number).open("rb") as handle:
+        with path.open("rb") as handle:
             file = self._client.upload(handle, filename, self._desk.settings.expires_after)
         self._desk.accepted_calls += 1
         trigger("after_upload_call")
@@ -119,19 +135,24 @@ class Submitter:
             raise ServiceError(msg, call="upload")
         submission.input_file_id, submission.input_file_created_at = file.id, file.created_at
         submission.file_status = file.status
+        self._desk.shown.add(file.id)
         self._desk.move(part, submission, "uploaded")
         trigger("after_upload")
 
     def _is_file_ready(self, part: PartRecord, submission: SubmissionRecord) -> bool:
-        """Whether a batch can be made of the uploaded file; some services look at it first, which takes a while."""
+        """Whether a batch can be made of the uploaded file; some services look at it first, which takes a while.
+
+        What another process uploaded may have been deleted since.
+        """
         assert submission.input_file_id is not None
-        if submission.file_status not in _LOOKED_AT:
+        if submission.file_status not in _LOOKED_AT and submission.input_file_id in self._desk.shown:
             return True
         try:
             submission.file_status = self._client.retrieve_file(submission.input_file_id).status
         except NotVisibleError:
             self._is_lost(part, submission)
             return False
+        self._desk.shown.add(submission.input_file_id)
         submission.times.pop("unseen_at", None)
         if submission.file_status == "error":
             submission.reason = "the service refused the input file after the upload"
@@ -175,6 +196,7 @@ class Submitter:
             "batchframe_part": str(part.number),
             "batchframe_digest": part.digest,
             "batchframe_tokens": str(part.tokens),
+            "batchframe_requests": str(part.requests),
             "batchframe_model": self._desk.settings.model,
             "batchframe_file": hash_of(self._folder.input_path(part.number)),
         }
@@ -212,6 +234,10 @@ class Submitter:
         submission.batch_id, submission.status, submission.batch = batch.id, batch.status, batch.raw
         self._desk.move(part, submission, "submitted")
         trigger("after_create")
+
+
+def _load(part: PartRecord) -> Load:
+    return Load(part.tokens, part.requests)
 
 
 def _said(error: APICallError, at: dt.datetime) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import time
 import urllib.error
 import urllib.request
 
@@ -137,3 +139,15 @@ def test_deleting_the_input_of_a_running_batch_does_not_stop_it(client, service)
     client.files.delete(file_id)
     service.step(3)
     assert client.batches.retrieve(batch.id).status == "completed"
+
+
+def test_a_caller_that_hangs_up_during_an_upload_is_no_failure_of_the_service(client, service, caplog):
+    host, port = service.base_url.split("/")[2].split(":")
+    with socket.create_connection((host, int(port))) as caller:
+        head = "POST /v1/files HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer k\r\nContent-Length: 9000\r\n"
+        caller.sendall(f"{head}Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\n".encode())
+        time.sleep(0.2)
+    time.sleep(0.2)
+    assert not client.files.list().data
+    assert "Traceback" not in caplog.text
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]

@@ -122,6 +122,54 @@ def test_azure_fails_fast(dialect):
         assert client.batches.retrieve(again).status == "completed"
 
 
+# ---------------------------------------------------------------------------------------------------------- embeddings
+
+
+def embeddings(*inputs):
+    lines = [
+        {**request(str(n)), "url": "/v1/embeddings", "body": {"model": "text-embedding-3-small", "input": given}}
+        for n, given in enumerate(inputs)
+    ]
+    return jsonl(*lines)
+
+
+def embed(client, *inputs):
+    file_id = upload(client, embeddings(*inputs))
+    return client.batches.create(input_file_id=file_id, endpoint="/v1/embeddings", completion_window="24h").id
+
+
+def test_enqueued_requests_for_embeddings(client, service):
+    """An input too many makes no difference; a request too many does. Chat has no such limit."""
+    service.configure(progression="stepped", enqueued_request_limit=6)
+    full = [embed(client, *"abcd"), embed(client, ["e", "f", "g"], "h")]
+    service.step()
+    chat, over = start(client), embed(client, "i")
+    service.step()
+    assert {client.batches.retrieve(batch).status for batch in (*full, chat)} == {"in_progress"}
+    refused = client.batches.retrieve(over)
+    [error] = refused.errors.data
+    assert (refused.status, error.code, error.param, error.line) == ("failed", "request_limit_exceeded", None, None)
+    assert error.message.startswith(
+        "Enqueued request limit reached for text-embedding-3-small in organization org-emulator. "
+        "Limit: 6 enqueued requests. Please try again"
+    )
+    service.step(4)
+    again = embed(client, *"abcdef")
+    service.step()
+    assert client.batches.retrieve(again).status == "in_progress"
+
+
+@pytest.mark.parametrize(
+    ("inputs", "status"), [(("a", "b", "c", "d"), "completed"), ((["a", "b", "c"], ["d", "e"]), "failed")]
+)
+def test_inputs_for_embeddings(client, service, inputs, status):
+    service.configure(max_embedding_inputs=4)
+    batch = wait(client, embed(client, *inputs))
+    assert batch.status == status
+    if status == "failed":
+        assert "at most 4 over all its requests" in batch.errors.data[0].message
+
+
 # ------------------------------------------------------------------------------------------------------ who sees what
 
 

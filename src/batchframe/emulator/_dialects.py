@@ -57,6 +57,8 @@ class Dialect(NamedTuple):
     max_file_bytes: int = 200 << 20
     enqueued_tokens: int | None = None
     """Tokens of one model that may be enqueued; None: any number."""
+    enqueued_requests: int | None = None
+    """Requests for embeddings of one model that may be enqueued; None: any number."""
     life_seconds: int | None = _THIRTY_DAYS
     """How long a batch file is kept when nothing was said; None: for ever."""
     shortest_life_seconds: int = 3_600
@@ -103,7 +105,8 @@ _AZURE = Dialect(
     batch_id="batch_{uuid}",
 )
 DIALECTS: dict[DialectName, Dialect] = {
-    "openai": Dialect("openai", "/v1"),
+    # "Embeddings APIs have a limit of 1 million enqueued requests at a time": help.openai.com, Batch API FAQ.
+    "openai": Dialect("openai", "/v1", enqueued_requests=1_000_000),
     "azure": _AZURE._replace(
         name="azure",
         prefix="/openai",

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchframe.emulator._batch_faults import BatchFault
+    from batchframe.emulator._quota import Load
     from batchframe.emulator._service import Service
     from batchframe.emulator._troubles import Troubles
 
@@ -56,7 +57,7 @@ class Job:
     ) -> None:
         self.owner = owner
         self.deletes_input = deletes_input
-        self.enqueued: tuple[str, int] | None = None
+        self.enqueued: Load | None = None
         self.batch = batch
         self.troubles = troubles
         self.stop: Literal["cancel", "expire"] | None = None

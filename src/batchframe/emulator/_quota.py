@@ -1,9 +1,9 @@
-"""Enqueued tokens: held by a batch from its validation to its end, limited per model."""
+"""Enqueued tokens, and requests for embeddings: held by a batch from its validation to its end, limited per model."""
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from batchframe.emulator._refusals import refusal
 
@@ -14,30 +14,50 @@ if TYPE_CHECKING:
 _THOUSAND, _MILLION = 1_000, 1_000_000
 
 
+class Load(NamedTuple):
+    """What a batch holds of the queue of its model (Azure: deployment)."""
+
+    model: str
+    tokens: int = 0
+    requests: int = 0
+    """Requests for embeddings; those of other endpoints are not limited."""
+
+
 class Quota:
-    """The tokens that are enqueued, by owner and model (Azure: deployment)."""
+    """What is enqueued, by owner and model."""
 
     def __init__(self) -> None:
-        self._held: Counter[tuple[str, str]] = Counter()
+        self._tokens: Counter[tuple[str, str]] = Counter()
+        self._requests: Counter[tuple[str, str]] = Counter()
 
-    def enter(self, owner: str, model: str, tokens: int, settings: Settings) -> LineError | None:
-        """Hold the tokens of a batch, or say why not."""
-        limit = settings.token_limit(model)
-        if limit is None or self._held[owner, model] + tokens <= limit:
-            self.hold(owner, model, tokens)
-            return None
-        return refusal(
-            "tokens",
-            is_azure=settings.speaks.is_azure,
-            model=model,
-            organization=settings.organization,
-            limit=limit,
-            short_limit=_short(limit),
+    def enter(self, owner: str, load: Load, settings: Settings) -> LineError | None:
+        """Hold what a batch enqueues, or say why not."""
+        key = owner, load.model
+        checks = (
+            ("tokens", self._tokens[key] + load.tokens, settings.token_limit(load.model)),
+            ("requests", load.requests and self._requests[key] + load.requests, settings.request_limit),
         )
+        for what, enqueued, limit in checks:
+            if limit is not None and enqueued > limit:
+                return refusal(
+                    what,
+                    is_azure=settings.speaks.is_azure,
+                    model=load.model,
+                    organization=settings.organization,
+                    limit=limit,
+                    short_limit=_short(limit),
+                )
+        self.hold(owner, load)
+        return None
 
-    def hold(self, owner: str, model: str, tokens: int) -> None:
-        """Hold tokens; negative ones are let go."""
-        self._held[owner, model] += tokens
+    def hold(self, owner: str, load: Load) -> None:
+        """Hold what a batch enqueues."""
+        self._tokens[owner, load.model] += load.tokens
+        self._requests[owner, load.model] += load.requests
+
+    def let_go(self, owner: str, load: Load) -> None:
+        """Let go of what a batch held."""
+        self.hold(owner, Load(load.model, -load.tokens, -load.requests))
 
 
 def _short(number: int) -> str:

@@ -49,7 +49,8 @@ OPENAI = {
     # Code and sentence are unverified; the limit is documented.
     "too_many_inputs": Wording(
         "batch_input_limit_exceeded",
-        "The batch has more embedding inputs than allowed. Each batch may have at most 50,000 over all its requests.",
+        "The batch has more embedding inputs than allowed. Each batch may have at most {value:,} over all its "
+        "requests.",
     ),
     # Code and sentence of this one are unverified; the limit is documented.
     "too_many": Wording(
@@ -63,6 +64,12 @@ OPENAI = {
         "token_limit_exceeded",
         "Enqueued token limit reached for {model} in organization {organization}. Limit: {limit:,} enqueued tokens. "
         "Please try again once some in_progress batches have been completed.",
+    ),
+    # The sentence was seen (community.openai.com/t/1002388), the code was not.
+    "requests": Wording(
+        "request_limit_exceeded",
+        "Enqueued request limit reached for {model} in organization {organization}. Limit: {limit:,} enqueued "
+        "requests. Please try again once some in_progress batches have been completed.",
     ),
     "file": Wording(
         "invalid_request",
@@ -131,6 +138,7 @@ AZURE = {
         "The number of enqueued tokens has surpassed the configured limit of {short_limit} for the deployment "
         "'{model}'. Please either increase the limit or try again once the current jobs have finished.",
     ),
+    "requests": OPENAI["requests"],
     "file": OPENAI["file"],
     "purpose": OPENAI["purpose"],
     # "If you set any other value than 24h your job will fail": how, is not said.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 from starlette.routing import Route
 
 from batchframe.emulator import _control as control
@@ -17,7 +19,6 @@ from batchframe.emulator._services import SERVICES
 
 if TYPE_CHECKING:
     from starlette.requests import Request
-    from starlette.responses import Response
 
     from batchframe.emulator._faults import Call
 
@@ -86,7 +87,10 @@ def _route(method: str, path: str, prefix: str, target: tuple[Call, View]) -> Ro
 
     async def admitted(request: Request) -> Response:
         admit(request, service_of(request).settings)
-        return await view(request)
+        try:
+            return await view(request)
+        except ClientDisconnect:
+            return Response(status_code=400)  # which nobody reads: the caller has hung up
 
     return Route(prefix + path, answer, methods=[method])
 

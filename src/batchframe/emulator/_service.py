@@ -163,11 +163,11 @@ class Service:
         check_create(body, dialect, executes_all=self.upstream is not None)
         validation = await check_input(self, body["input_file_id"], body["endpoint"], owner)
         enqueued = None
-        if validation is not None and self.settings.limits_tokens and self.settings.over_limit_at == "create":
-            refused = self.quota.enter(owner, validation.model or "", validation.tokens, self.settings)
+        if validation is not None and self.settings.over_limit_at == "create":
+            refused = self.quota.enter(owner, validation.load, self.settings)
             if refused is not None:
                 raise errors.ApiError(refused.message, code=refused.code)
-            enqueued = validation.model or "", validation.tokens
+            enqueued = validation.load
         now = time.time()
         ends_at = now + (self.settings.window_seconds or dialect.windows.get(body["completion_window"], DAY_SECONDS))
         while self._created and self._created[0] <= now - _HOUR:
@@ -227,26 +227,24 @@ class Service:
         driver.add_done_callback(self._drivers.discard)
 
     def enqueue(self, job: Job, validation: Validation) -> LineError | None:
-        """Hold the tokens of a validated batch, or say why not."""
-        if job.enqueued is not None or not self.settings.limits_tokens:
+        """Hold what a validated batch enqueues, or say why not."""
+        if job.enqueued is not None:
             return None
-        model = validation.model or ""
-        refused = self.quota.enter(job.owner, model, validation.tokens, self.settings)
+        refused = self.quota.enter(job.owner, validation.load, self.settings)
         if refused is not None and self.settings.refused_hold_tokens:
-            self.quota.hold(job.owner, model, validation.tokens)
+            self.quota.hold(job.owner, validation.load)
         if refused is None or self.settings.refused_hold_tokens:
-            job.enqueued = model, validation.tokens
+            job.enqueued = validation.load
         return refused
 
     def dequeue(self, job: Job) -> None:
         """Let go, now or later, what a batch that has ended held."""
         if job.enqueued is not None:
-            model, tokens = job.enqueued
             delay = self.settings.token_release_seconds
             if delay > 0:
-                asyncio.get_running_loop().call_later(delay, self.quota.hold, job.owner, model, -tokens)
+                asyncio.get_running_loop().call_later(delay, self.quota.let_go, job.owner, job.enqueued)
             else:
-                self.quota.hold(job.owner, model, -tokens)
+                self.quota.let_go(job.owner, job.enqueued)
 
     def job(self, batch_id: str, owner: str) -> Job:
         """Return a batch with its work, or refuse with 404."""

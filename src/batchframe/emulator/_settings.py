@@ -63,6 +63,8 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
     """When an unfinished batch expires, counted from its creation; None: after its completion window."""
     max_requests: int | None = None
     """None takes the service's: 50,000, and 100,000 for Azure."""
+    max_embedding_inputs: int = 50_000
+    """How many inputs for embeddings a batch may have, over all its requests."""
     max_file_bytes: int | None = None
     """None takes the service's: "200 MB" in its words, read as 200 MiB."""
     max_errors: int = 100
@@ -75,6 +77,8 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
     takes, which for most is any number."""
     enqueued_token_limits: dict[str, int] = {}
     """The same for models, or deployments, by name."""
+    enqueued_request_limit: int | None = None
+    """Requests for embeddings of one model that may be enqueued; None: as many as the service takes."""
     over_limit_at: Literal["validation", "create"] = "validation"
     """When a batch over the limit is refused: by failing later, or at once with 400."""
     token_release_seconds: float = 0.0
@@ -110,6 +114,11 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
     def limits_tokens(self) -> bool:
         """Whether enqueued tokens have to be counted."""
         return self.token_limit() is not None or bool(self.enqueued_token_limits)
+
+    @property
+    def request_limit(self) -> int | None:
+        """How many requests for embeddings of one model may be enqueued."""
+        return self.speaks.enqueued_requests if self.enqueued_request_limit is None else self.enqueued_request_limit
 
     def token_limit(self, model: str = "") -> int | None:
         """Return how many tokens of a model may be enqueued."""

@@ -10,6 +10,7 @@ import msgspec
 from batchframe.emulator import _tokens as tokens
 from batchframe.emulator._endpoints import ENDPOINTS
 from batchframe.emulator._model_table import known
+from batchframe.emulator._quota import Load
 from batchframe.emulator._refusals import refusal
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 _REQUIRED = ("custom_id", "method", "url", "body")
 # Azure reads from the file which of these is meant, whatever the batch says.
 _INTERCHANGEABLE = ("/v1/chat/completions", "/v1/responses")
-# Over all requests of a batch for embeddings.
-_MOST_INPUTS = 50_000
 _BOM = b"\xef\xbb\xbf"
 _decode = msgspec.json.Decoder().decode
 
@@ -37,6 +36,12 @@ class Validation(NamedTuple):
     errors: list[LineError]
     tokens: int = 0
     """What is enqueued; counted only when there is a limit."""
+    is_for_embeddings: bool = False
+
+    @property
+    def load(self) -> Load:
+        """What the batch holds of the queue."""
+        return Load(self.model or "", self.tokens, self.requests if self.is_for_embeddings else 0)
 
     def without_bad_lines(self) -> Validation:
         """Return what is left when the lines with errors are left out; itself, when that is nothing."""
@@ -82,13 +87,14 @@ def validate(
             what, value = found
             error = refusal(what, is_azure=is_azure, line=number, value=value)
             errors.append(msgspec.structs.replace(error, code=codes.get(what, error.code)))
-        if checks.inputs > _MOST_INPUTS:
-            return Validation(requests, checks.model, [refusal("too_many_inputs", is_azure=is_azure)])
+        if checks.inputs > settings.max_embedding_inputs:
+            value = settings.max_embedding_inputs
+            return Validation(requests, checks.model, [refusal("too_many_inputs", is_azure=is_azure, value=value)])
         if len(errors) >= settings.max_errors or abort.is_set():
             break
     if not requests:
         errors.append(refusal("empty", is_azure=is_azure))
-    return Validation(requests, checks.model, errors, checks.tokens)
+    return Validation(requests, checks.model, errors, checks.tokens, checks.inputs > 0)
 
 
 class _Checks:
