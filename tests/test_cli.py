@@ -84,6 +84,12 @@ def test_a_response_format_that_is_none(here, capsys):
     assert "response_format must be" in only_error(capsys)
 
 
+def test_images(service):
+    pl.DataFrame({"text": ["a", "b"], "url": ["https://example.com/a.png", "a.png"]}).write_parquet("reviews.parquet")
+    assert main(run_args("--images", "url", "--image-detail", "low")) == 3
+    assert pl.read_parquet("out.parquet")["error"].struct.field("code").to_list() == [None, "invalid_input"]
+
+
 def test_another_endpoint(service):
     more = ["--endpoint", "/v1/embeddings", "--param", "dimensions=4", "--max-in-flight", "1", "--max-requests", "2"]
     arguments = [*run_args(*more), "--model", "text-embedding-3-small"]

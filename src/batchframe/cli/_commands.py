@@ -83,6 +83,8 @@ def _params(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> d
 )
 @click.option("--model", required=True, help="Model id.")
 @click.option("--system", callback=_prompt, help='Template of the system message; "@file" reads it from a file.')
+@click.option("--images", multiple=True, metavar="COLUMN", help="Column with URLs or bytes of images. May be repeated.")
+@click.option("--image-detail", metavar="[low|high|auto]", help="How closely images are looked at.")
 @click.option("--endpoint", help="Endpoint of the requests.  [default: /v1/chat/completions]")
 @click.option(
     "--response-format", callback=_form, help='JSON schema of the answers, which become structs; "@file" reads it.'
