@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from batchframe import _results
 from batchframe._columns import best_answers
+from batchframe._forms import Form
+from batchframe._included import included_columns
 from batchframe._results import ANSWER_SCHEMA, read_answers
 
 MESSAGE = {"role": "assistant", "content": "hello"}
@@ -194,7 +196,8 @@ def test_what_the_content_filter_said_comes_along():
     found = read(
         good, refused, line(), line(response=None), line(response={"body": [1]}), b'{"custom_id": "x"', raw=True
     )
-    said = [None if text is None else json.loads(text) for text in found["content_filter"]]
+    (column,) = included_columns(found["raw"], ["content_filter"], Form())
+    said = [None if text is None else json.loads(text) for text in column]
     assert said == [{"prompt": prompt, "response": answer}, {"prompt": answer}, None, None, None, None]
     assert found["code"].to_list()[:2] == [None, "content_filter"]
 

@@ -39,7 +39,7 @@ def part_answers(folder: RunFolder, part: PartRecord, *, whole: bool = False) ->
     part
         The part.
     whole
-        Whether with the columns that take a second look at each line.
+        Whether with the lines themselves.
     """
     paths = [path for _, _, path in folder.result_files(part.number)]
     if not paths and not part.rejected:

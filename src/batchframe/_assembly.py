@@ -13,8 +13,8 @@ from batchframe._answers import known_schema, part_answers
 from batchframe._columns import ABSENT, ERROR, MISSING, MORE, PENDING, REUSED, added_columns
 from batchframe._forms import Form
 from batchframe._frames import OURS
+from batchframe._included import INCLUDED
 from batchframe._requests import CODE, CUSTOM_ID, DIGEST, MESSAGE, REQUEST
-from batchframe._results import WHOLE
 from batchframe._stop import is_covered, read_stop
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _KEY = OURS + "key"
 _HELD_BYTES = 64_000_000
+# Of result lines that are looked at together.
+_PIECE_BYTES = 32_000_000
 OUR_COLUMNS = (CUSTOM_ID, DIGEST, REQUEST, CODE, MESSAGE)
 
 
@@ -79,14 +81,14 @@ class Assembler:
     ----------
     folder
         The run.
-    whole
-        Whether the columns are wanted that take a second look at each line.
+    from_lines
+        Which of the columns are wanted that are made of whole result lines.
     form
         What the answers are.
     """
 
     folder: RunFolder
-    whole: bool = False
+    from_lines: tuple[str, ...] = ()
     form: Form = field(default_factory=Form)
     states: list[PartState] = field(init=False)
 
@@ -94,9 +96,14 @@ class Assembler:
         self.states = part_states(self.folder)
 
     def block(self, number: int) -> pl.DataFrame:
-        """Return one block: the input columns, the request digest, the added ones (as ``batchframe:…``), in row order.
+        """Return one block whole: its `pieces`."""
+        return pl.concat(self.pieces(number))
 
-        Rows that nothing was read for are ``pending`` while an answer may come, else what their last part says.
+    def pieces(self, number: int) -> Iterator[pl.DataFrame]:
+        """Yield one block: the input columns, the request digest, the added ones (as ``batchframe:…``), in row order.
+
+        Rows that nothing was read for are ``pending`` while an answer may come, else what their last part says. Where
+        columns of whole lines are wanted there are several pieces: such a line may be a hundred times its answer.
         """
         stored = pl.read_parquet(self.folder.rows_path(number), glob=False)
         rows = stored.select(*OUR_COLUMNS).with_columns(pl.coalesce(REQUEST, CUSTOM_ID).alias(_KEY))
@@ -104,11 +111,14 @@ class Assembler:
         rows = rows.with_columns(
             self._pending(touching, number, rows).alias(PENDING), self._absent(touching, rows).alias(ABSENT)
         )
-        answers = self._answers_to(rows, touching)
-        include = MORE if self.whole else [name for name in MORE if name not in WHOLE]
-        added = added_columns(rows, answers, include, self.form)
+        include = [name for name in MORE if name not in INCLUDED or name in self.from_lines]
         input_columns = stored.drop(name for name in OUR_COLUMNS if name != DIGEST)
-        return input_columns.hstack(added.rename({name: OURS + name for name in added.columns}))
+        offset = 0
+        for piece, answers in self._answered(rows, touching):
+            added = added_columns(piece, answers, include, self.form)
+            own = input_columns[offset : offset + piece.height]
+            yield own.hstack(added.rename({name: OURS + name for name in added.columns}))
+            offset += piece.height
 
     def _holds(self, part: PartRecord, block: int, rows: pl.DataFrame) -> bool:
         if part.ranges is not None:
@@ -163,16 +173,49 @@ class Assembler:
                 ids.append(stored[CUSTOM_ID][start:stop])
         return pl.concat(ids).alias(_KEY)
 
+    def _answered(self, rows: pl.DataFrame, touching: list[PartState]) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
+        """Yield the rows, and the answers to them: all together, unless with the lines they were read from."""
+        if not self.from_lines:
+            yield rows, self._answers_to(rows, touching)
+            return
+        states = self.states if _shares_answers(rows) else touching
+        files = [
+            (path, state.record.reused_from is not None)
+            for state in states
+            for path in part_answers(self.folder, state.record, whole=True)
+        ]
+        wanted = rows.select(pl.col(_KEY).alias("custom_id")).unique()
+        # Where the answers are, and how long their lines: the lines themselves are only touched when it is their turn.
+        found = [pl.DataFrame(schema={"custom_id": pl.String(), "line_bytes": pl.UInt32(), "file": pl.Int32()})]
+        for number, (path, _) in enumerate(files):
+            held = pl.scan_ipc(path).select("custom_id", "line_bytes", pl.lit(number, pl.Int32).alias("file")).collect()
+            found.append(held.join(wanted, on="custom_id", how="semi"))
+        index = pl.concat(found)
+        sizes = index.group_by("custom_id").agg(pl.col("line_bytes").cast(pl.Int64).sum())
+        sized = rows.select(_KEY).join(sizes, left_on=_KEY, right_on="custom_id", how="left", maintain_order="left")
+        size = sized["line_bytes"].fill_null(0)
+        offset = 0
+        for height in ((size.cum_sum() - size) // _PIECE_BYTES).rle().struct.field("len") if rows.height else [0]:
+            piece = rows[offset : offset + height]
+            ids = piece[_KEY].unique().implode()
+            frames = [pl.DataFrame(schema=known_schema(whole=True) | REUSED)]
+            for number in index.filter(pl.col("custom_id").is_in(ids))["file"].unique().sort():
+                path, is_reused = files[number]
+                mine = pl.read_ipc(path).filter(pl.col("custom_id").is_in(ids))
+                frames.append(mine.with_columns(pl.lit(is_reused).alias("reused")))
+            yield piece, pl.concat(frames)
+            offset += height
+
     def _answers_to(self, rows: pl.DataFrame, touching: list[PartState]) -> pl.DataFrame:
         """Return the answers to these rows, and maybe to others, in the order in which they were asked for."""
         wanted = rows.lazy().select(pl.col(_KEY).alias("custom_id")).unique()
-        frames = [pl.DataFrame(schema=known_schema(whole=self.whole) | REUSED)]
+        frames = [pl.DataFrame(schema=known_schema(whole=False) | REUSED)]
         if _shares_answers(rows):
             return pl.concat([*frames, *self._picked(wanted)])
         held_bytes = 0
         for state in touching:
             reused = pl.lit(state.record.reused_from is not None).alias("reused")
-            for path in part_answers(self.folder, state.record, whole=self.whole):
+            for path in part_answers(self.folder, state.record):
                 held_bytes += path.stat().st_size
                 if held_bytes <= _HELD_BYTES:
                     frames.append(pl.scan_ipc(path).with_columns(reused).collect())
@@ -185,7 +228,7 @@ class Assembler:
         """Yield what is wanted of the answers of all parts: a scan each time, since blocks ask for it in turn."""
         for is_reused, states in groupby(self.states, lambda state: state.record.reused_from is not None):
             parts = [state.record for state in states]
-            paths = [path for part in parts for path in part_answers(self.folder, part, whole=self.whole)]
+            paths = [path for part in parts for path in part_answers(self.folder, part)]
             if paths:
                 joined = pl.scan_ipc(paths).join(wanted, on="custom_id", how="semi", maintain_order="left")
                 yield joined.with_columns(pl.lit(is_reused).alias("reused")).collect(engine="streaming")

@@ -99,30 +99,34 @@ class ChatLine(msgspec.Struct, gc=False):
 
 
 def _read_chat(body: dict[str, Any]) -> Answer:
-    choices = _choices(body)
+    choices = choices_of(body)
     if not choices or not isinstance(choices[0].get("message"), dict):
         return _unreadable("no choices" if not choices else "a choice without a message")
     return _of_choice(choices[0])
 
 
-def _of_choice(choice: dict[str, Any]) -> Answer:
+def _of_choice(choice: dict[str, Any]) -> Answer:  # noqa: PLR0911  (a case a line is the clearest)
     """Return what one choice of the chat endpoint says."""
     message = mapping(choice.get("message"))
     answer = Answer(finish_reason=_text(choice.get("finish_reason")))
     content = message.get("content")
-    if isinstance(content, str):
+    if isinstance(content, str) and content:
         return answer._replace(response=content)
-    if content is not None:
+    if content is not None and content != "":
         return answer._replace(code="invalid_response", message=f"the content is {type(content).__name__}, not text")
     if isinstance(message.get("refusal"), str):
         return answer._replace(code="refusal", message=message["refusal"])
     if message.get("tool_calls") or message.get("function_call"):
         return answer
+    if answer.finish_reason == "length":
+        return _cut_short(answer, "max_completion_tokens", "reasoning_effort")
+    if content == "":
+        return answer._replace(response="")
     return _nothing(answer, "neither content nor tool calls")
 
 
 def _read_completion(body: dict[str, Any]) -> Answer:
-    choices = _choices(body)
+    choices = choices_of(body)
     return _of_text_choice(choices[0]) if choices else _unreadable("no choices")
 
 
@@ -132,7 +136,7 @@ def _of_text_choice(choice: dict[str, Any]) -> Answer:
     return answer._replace(response=text) if isinstance(text, str) else _nothing(answer, "no text")
 
 
-def _choices(body: dict[str, Any]) -> list[dict[str, Any]]:
+def choices_of(body: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the choices of a body in the order of their indices, which is not always that of the list."""
     choices = body.get("choices")
     found = [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
@@ -141,7 +145,7 @@ def _choices(body: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _read_choices(body: dict[str, Any], read: Callable[[dict[str, Any]], Answer]) -> Answer:
     """Return several choices as one answer: it succeeded when one of them did."""
-    answers = [read(choice) for choice in _choices(body)]
+    answers = [read(choice) for choice in choices_of(body)]
     if not answers:
         return _unreadable("no choices")
     failed = [answer for answer in answers if answer.code is not None]
@@ -175,21 +179,38 @@ def _read_response(body: dict[str, Any]) -> Answer:  # noqa: PLR0911  (a case a 
         return answer._replace(code=code, message=message, again=code in _PASSING)
     if not isinstance(output, list):
         return _unreadable("no output")
-    contents = [item.get("content") for item in items if item.get("type") == "message"]
-    parts = [part for content in contents if isinstance(content, list) for part in content if isinstance(part, dict)]
-    texts = [part["text"] for part in parts if isinstance(part.get("text"), str)]
-    if texts:
-        return answer._replace(response="".join(texts))
+    parts = messages_of(output)
+    text = "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
+    is_cut = status == "incomplete" and reason != "content_filter"
+    if text or (not is_cut and any(isinstance(part.get("text"), str) for part in parts)):
+        return answer._replace(response=text)
     refusals = [part["refusal"] for part in parts if isinstance(part.get("refusal"), str)]
     if refusals:
         return answer._replace(code="refusal", message="".join(refusals))
-    if any(str(item.get("type", "")).endswith("_call") for item in items) and status != "incomplete":
-        return answer
-    if status == "incomplete" and reason != "content_filter":
-        # Once more would be cut once more, and paid for once more.
-        said = f"the response is incomplete ({reason or 'no reason given'}), and has no text: raise max_output_tokens"
+    if is_cut and reason == "max_output_tokens":
+        return _cut_short(answer, "max_output_tokens", "reasoning.effort")
+    if is_cut:
+        said = f"the response is incomplete ({reason or 'no reason given'}), and has no text"
         return answer._replace(code=reason or "incomplete", message=said)
+    if any(str(item.get("type")).endswith(_ACTIONS) for item in items):
+        return answer
     return _nothing(answer, "no text")
+
+
+# The ends of the types of items by which a model acts, or wants to.
+_ACTIONS = ("_call", "mcp_approval_request")
+# Of parts that are text; some services of the same interface leave the type out, or use chat's.
+_TEXTS = ("output_text", "text", None)
+
+
+def messages_of(output: list[Any]) -> list[dict[str, Any]]:
+    """Return the parts of all messages in an output that are of text, or a refusal.
+
+    Those of a commentary, which models send ahead of some answers, are among them, as in ``output_text`` of the SDK.
+    """
+    contents = [item.get("content") for item in output if isinstance(item, dict) and item.get("type") == "message"]
+    parts = [part for content in contents if isinstance(content, list) for part in content if isinstance(part, dict)]
+    return [part for part in parts if part.get("type") in _TEXTS or part.get("type") == "refusal"]
 
 
 def _read_embedding(body: dict[str, Any]) -> Answer:
@@ -232,6 +253,17 @@ def _read_moderation(body: dict[str, Any]) -> Answer:
 
 def _unreadable(said: str) -> Answer:
     return Answer(code="invalid_response", message=f"the body has {said}")
+
+
+def _cut_short(answer: Answer, limit: str, effort: str) -> Answer:
+    """Return an answer whose tokens were used up before its text began."""
+    # Not again by itself: it would be cut once more, and paid for once more.
+    reason = answer.finish_reason
+    said = (
+        f"the token limit was reached before any text (finish_reason {reason}), and reasoning counts towards it: raise "
+        f"{limit}, or lower {effort}"
+    )
+    return answer._replace(code=reason, message=said)
 
 
 def _nothing(answer: Answer, said: str) -> Answer:

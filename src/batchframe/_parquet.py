@@ -86,7 +86,7 @@ def run_parquet(
         run = begin(to_polars(frame), prompt, parsed)
         with showing(run, progress=parsed.progress), closing(run):
             run.wait()
-        run.scan().sink_parquet(temporary, maintain_order=True)
+        run.sink(temporary)
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)

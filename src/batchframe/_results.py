@@ -31,8 +31,8 @@ ANSWER_SCHEMA = {
     "model": pl.String(),
     "request_id": pl.String(),
 }
-# Columns that are made of a line only when one of them is asked for: they cost a second look at it.
-WHOLE = {"content_filter": pl.String(), "raw": pl.String()}
+# The line itself, for the columns that are made of it only when they are asked for, and how many bytes it has.
+WHOLE = {"line_bytes": pl.UInt32(), "raw": pl.String()}
 _CODE, _MESSAGE, _AGAIN = (list(ANSWER_SCHEMA).index(name) for name in ("code", "message", "again"))
 # Worth another attempt: the request was not executed, or what came of it is nothing.
 _AGAIN_STATUS = frozenset({0, 408, 409, 429})
@@ -57,8 +57,7 @@ def read_answers(
     many
         Whether several choices were asked for.
     whole
-        Whether to add the columns of `WHOLE`: ``content_filter``, what Azure's filter said of prompt and answer, as
-        JSON; and ``raw``, the line itself.
+        Whether to add the columns of `WHOLE`.
 
     Yields
     ------
@@ -94,7 +93,7 @@ def _read_each(lines: list[bytes], columns: list[list[Any]], endpoint: Endpoint,
 
 def _add_whole(whole: list[list[Any]], line: bytes) -> None:
     if whole:
-        whole[0].append(_content_filter(line))
+        whole[0].append(len(line))
         whole[1].append(line.rstrip(b"\r\n").decode(errors="replace"))
 
 
@@ -116,7 +115,8 @@ def _read_chat(lines: list[bytes], columns: list[list[Any]]) -> None:
             choice, usage = body.choices[0], body.usage
             cached, reasoning = usage.prompt_tokens_details, usage.completion_tokens_details
             content = choice.message.content
-            is_good = content is not None and 200 <= response.status_code < 300  # noqa: PLR2004
+            # An empty text may be one that was cut before it began.
+            is_good = bool(content) and 200 <= response.status_code < 300  # noqa: PLR2004
         except (msgspec.DecodeError, UnicodeDecodeError, IndexError):
             is_good = False
         if is_good:
@@ -168,12 +168,18 @@ def read_any(line: bytes, endpoint: Endpoint = ENDPOINTS[CHAT], *, many: bool = 
 
 def endpoint_of_line(line: bytes) -> Endpoint | None:
     """Return the endpoint that a result line comes from; None where it holds no answer that would tell."""
+    body, may_answer = body_of_line(line)
+    return endpoint_of(body) if body and may_answer else None
+
+
+def body_of_line(line: str | bytes) -> tuple[dict[str, Any] | None, bool]:
+    """Return the body of a line of any shape, None where it has none, and whether that may be an answer."""
     try:
         response = mapping(mapping(msgspec.json.decode(line)).get("response"))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    body = mapping(_body(response.get("body")))
-    return endpoint_of(body) if body and response.get("status_code") in _SUCCESS else None
+        return None, False
+    body = _body(response.get("body"))
+    return (body, response.get("status_code") in _SUCCESS) if isinstance(body, dict) else (None, False)
 
 
 def _read_object(line: dict[str, Any], endpoint: Endpoint, *, many: bool) -> Answer:
@@ -225,23 +231,6 @@ def _failure(error: Any, status: int | None) -> Answer:
     if not isinstance(message, str) or not message:
         message = msgspec.json.encode(error).decode() if error else f"the service gave no reason ({fallback})"
     return Answer(code=str(code), message=message, again=again)
-
-
-def _content_filter(line: bytes) -> str | None:
-    """Return what the content filter said of the prompt and of the answer, as JSON; None where it said nothing."""
-    try:
-        response = msgspec.json.decode(line).get("response") or {}
-        body = _body(response.get("body")) or {}
-        inner = (body.get("error") or {}).get("innererror") or {}
-        choices = body.get("choices") or [{}]
-        said = {
-            "prompt": body.get("prompt_filter_results") or inner.get("content_filter_result"),
-            "response": choices[0].get("content_filter_results"),
-        }
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, AttributeError, LookupError, TypeError):
-        return None
-    found = {name: value for name, value in said.items() if value}
-    return msgspec.json.encode(found).decode() if found else None
 
 
 def _id_in(line: bytes) -> str | None:
