@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from batchframe._answers import known_schema, part_answers
+from batchframe._answers import LINES, known_schema, part_answers
 from batchframe._columns import ABSENT, ERROR, MISSING, MORE, PENDING, REUSED, added_columns
 from batchframe._forms import Form
 from batchframe._frames import OURS
-from batchframe._included import INCLUDED
+from batchframe._included import INCLUDED, included_columns
 from batchframe._requests import CODE, CUSTOM_ID, DIGEST, MESSAGE, REQUEST
 from batchframe._stop import is_covered, read_stop
 
@@ -111,14 +111,41 @@ class Assembler:
         rows = rows.with_columns(
             self._pending(touching, number, rows).alias(PENDING), self._absent(touching, rows).alias(ABSENT)
         )
-        include = [name for name in MORE if name not in INCLUDED or name in self.from_lines]
-        input_columns = stored.drop(name for name in OUR_COLUMNS if name != DIGEST)
+        include = [name for name in MORE if name not in INCLUDED]
+        answers = self._answers_to(rows, touching)
+        added = added_columns(rows, answers, [*include, *LINES] if self._has_lines else include, self.form)
+        block = stored.drop(name for name in OUR_COLUMNS if name != DIGEST)
+        block = block.hstack(added.rename({name: OURS + name for name in added.columns}))
+        if not self._has_lines:
+            yield block
+            return
+        for piece in self._cut(block):
+            made = included_columns(self._lines(piece), self.from_lines, self.form)
+            own = piece.drop(OURS + name for name in LINES)
+            yield own.hstack([column.alias(OURS + column.name) for column in made])
+
+    @property
+    def _has_lines(self) -> bool:
+        return bool(self.from_lines)
+
+    def _cut(self, block: pl.DataFrame) -> Iterator[pl.DataFrame]:
+        """Yield a block in slices whose lines have some bytes together."""
+        size = block[OURS + "line_bytes"].fill_null(0)
         offset = 0
-        for piece, answers in self._answered(rows, touching):
-            added = added_columns(piece, answers, include, self.form)
-            own = input_columns[offset : offset + piece.height]
-            yield own.hstack(added.rename({name: OURS + name for name in added.columns}))
-            offset += piece.height
+        for height in ((size.cum_sum() - size) // _PIECE_BYTES).rle().struct.field("len") if block.height else [0]:
+            yield block[offset : offset + height]
+            offset += height
+
+    def _lines(self, piece: pl.DataFrame) -> list[bytes | None]:
+        """Return the result line of each row's answer."""
+        found: list[bytes | None] = [None] * piece.height
+        places = piece.select(OURS + name for name in LINES).with_row_index().drop_nulls()
+        for (name,), of_file in places.group_by(OURS + "line_file"):
+            with (self.folder.path / str(name)).open("rb") as handle:
+                for index, _, at, size in of_file.sort(OURS + "line_at").iter_rows():
+                    handle.seek(at)
+                    found[index] = handle.read(size)
+        return found
 
     def _holds(self, part: PartRecord, block: int, rows: pl.DataFrame) -> bool:
         if part.ranges is not None:
@@ -173,49 +200,16 @@ class Assembler:
                 ids.append(stored[CUSTOM_ID][start:stop])
         return pl.concat(ids).alias(_KEY)
 
-    def _answered(self, rows: pl.DataFrame, touching: list[PartState]) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
-        """Yield the rows, and the answers to them: all together, unless with the lines they were read from."""
-        if not self.from_lines:
-            yield rows, self._answers_to(rows, touching)
-            return
-        states = self.states if _shares_answers(rows) else touching
-        files = [
-            (path, state.record.reused_from is not None)
-            for state in states
-            for path in part_answers(self.folder, state.record, whole=True)
-        ]
-        wanted = rows.select(pl.col(_KEY).alias("custom_id")).unique()
-        # Where the answers are, and how long their lines: the lines themselves are only touched when it is their turn.
-        found = [pl.DataFrame(schema={"custom_id": pl.String(), "line_bytes": pl.UInt32(), "file": pl.Int32()})]
-        for number, (path, _) in enumerate(files):
-            held = pl.scan_ipc(path).select("custom_id", "line_bytes", pl.lit(number, pl.Int32).alias("file")).collect()
-            found.append(held.join(wanted, on="custom_id", how="semi"))
-        index = pl.concat(found)
-        sizes = index.group_by("custom_id").agg(pl.col("line_bytes").cast(pl.Int64).sum())
-        sized = rows.select(_KEY).join(sizes, left_on=_KEY, right_on="custom_id", how="left", maintain_order="left")
-        size = sized["line_bytes"].fill_null(0)
-        offset = 0
-        for height in ((size.cum_sum() - size) // _PIECE_BYTES).rle().struct.field("len") if rows.height else [0]:
-            piece = rows[offset : offset + height]
-            ids = piece[_KEY].unique().implode()
-            frames = [pl.DataFrame(schema=known_schema(whole=True) | REUSED)]
-            for number in index.filter(pl.col("custom_id").is_in(ids))["file"].unique().sort():
-                path, is_reused = files[number]
-                mine = pl.read_ipc(path).filter(pl.col("custom_id").is_in(ids))
-                frames.append(mine.with_columns(pl.lit(is_reused).alias("reused")))
-            yield piece, pl.concat(frames)
-            offset += height
-
     def _answers_to(self, rows: pl.DataFrame, touching: list[PartState]) -> pl.DataFrame:
         """Return the answers to these rows, and maybe to others, in the order in which they were asked for."""
         wanted = rows.lazy().select(pl.col(_KEY).alias("custom_id")).unique()
-        frames = [pl.DataFrame(schema=known_schema(whole=False) | REUSED)]
+        frames = [pl.DataFrame(schema=known_schema(lines=self._has_lines) | REUSED)]
         if _shares_answers(rows):
             return pl.concat([*frames, *self._picked(wanted)])
         held_bytes = 0
         for state in touching:
             reused = pl.lit(state.record.reused_from is not None).alias("reused")
-            for path in part_answers(self.folder, state.record):
+            for path in part_answers(self.folder, state.record, lines=self._has_lines):
                 held_bytes += path.stat().st_size
                 if held_bytes <= _HELD_BYTES:
                     frames.append(pl.scan_ipc(path).with_columns(reused).collect())
@@ -228,7 +222,7 @@ class Assembler:
         """Yield what is wanted of the answers of all parts: a scan each time, since blocks ask for it in turn."""
         for is_reused, states in groupby(self.states, lambda state: state.record.reused_from is not None):
             parts = [state.record for state in states]
-            paths = [path for part in parts for path in part_answers(self.folder, part)]
+            paths = [path for part in parts for path in part_answers(self.folder, part, lines=self._has_lines)]
             if paths:
                 joined = pl.scan_ipc(paths).join(wanted, on="custom_id", how="semi", maintain_order="left")
                 yield joined.with_columns(pl.lit(is_reused).alias("reused")).collect(engine="streaming")

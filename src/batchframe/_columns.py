@@ -8,7 +8,7 @@ import polars as pl
 
 from batchframe._exceptions import InputError
 from batchframe._frames import OURS
-from batchframe._included import INCLUDED, included_columns, included_dtype
+from batchframe._included import INCLUDED, included_dtype
 from batchframe._requests import CODE, CUSTOM_ID, MESSAGE
 
 if TYPE_CHECKING:
@@ -108,10 +108,9 @@ def added_columns(rows: pl.DataFrame, answers: pl.DataFrame, include: Iterable[s
         message for a row without an answer, and ``batchframe:key``, the custom_id of the request that answers it.
     answers
         Answers in the order in which they were asked for, each with its ``batch_id`` and whether it is ``reused``:
-        the first success of a request counts, else its last failure. Those to other requests are passed over. With
-        the lines they were read from (``raw``), where ``include`` has columns that are made of them.
+        the first success of a request counts, else its last failure. Those to other requests are passed over.
     include
-        The names of the extra columns.
+        The names of the extra columns, of those that the answers have.
     form
         What the answers are.
     """
@@ -146,8 +145,5 @@ def added_columns(rows: pl.DataFrame, answers: pl.DataFrame, include: Iterable[s
         "error": pl.when(code.is_not_null()).then(pl.struct(code.alias("code"), message.alias("message"))),
     }
     columns |= {name: pl.col(name).fill_null(value=False) if name in REUSED else pl.col(name) for name in include}
-    dtypes = added_schema(include, form)
-    of_lines = [name for name in include if name in INCLUDED]
-    if of_lines:
-        joined = joined.with_columns(included_columns(joined["raw"], of_lines, form))
-    return joined.select(expression.alias(name) for name, expression in columns.items()).cast(dtypes)  # type: ignore[arg-type]
+    core = added_schema((), form)
+    return joined.select(expression.alias(name) for name, expression in columns.items()).cast(core)  # type: ignore[arg-type]

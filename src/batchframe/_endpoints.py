@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import struct
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
@@ -96,6 +96,77 @@ class ChatLine(msgspec.Struct, gc=False):
 
     custom_id: str
     response: _Response
+
+
+class _Part(msgspec.Struct, gc=False):
+    type: str | None = None
+    text: str | None = None
+
+
+class _Item(msgspec.Struct, gc=False):
+    type: str | None = None
+    content: list[_Part] | None = None
+
+
+class _ResponsesUsage(msgspec.Struct, gc=False, frozen=True):
+    input_tokens: _Count | None = None
+    output_tokens: _Count | None = None
+    total_tokens: _Count | None = None
+    input_tokens_details: _InputDetails | None = None
+    output_tokens_details: _OutputDetails | None = None
+
+
+class _ResponsesBody(msgspec.Struct, gc=False):
+    output: list[_Item]
+    status: Literal["completed"]
+    error: None = None
+    incomplete_details: None = None
+    usage: _ResponsesUsage | None = None
+    model: str | None = None
+
+
+class _ResponsesResponse(msgspec.Struct, gc=False):
+    status_code: int
+    body: _ResponsesBody
+    request_id: str | None = None
+
+
+class _ResponsesLine(msgspec.Struct, gc=False):
+    custom_id: str
+    response: _ResponsesResponse
+
+
+_decode_responses = msgspec.json.Decoder(_ResponsesLine).decode
+_NO_RESPONSES_USAGE = _ResponsesUsage()
+
+
+def _glance_at_response(line: bytes) -> tuple[str, Answer] | None:
+    """Return custom_id and answer of a good line of ``/v1/responses``; None where it takes a closer look."""
+    try:
+        good = _decode_responses(line)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    response = good.response
+    body = response.body
+    messages = [item.content for item in body.output if item.type == "message" and item.content]
+    parts = [part for content in messages for part in content]
+    text = "".join([part.text or "" for part in parts if part.type == "output_text"])
+    is_plain = all(part.type == "output_text" for part in parts)
+    if not text or not is_plain or not 200 <= response.status_code < 300:  # noqa: PLR2004
+        return None
+    usage = body.usage or _NO_RESPONSES_USAGE
+    cached, reasoning = usage.input_tokens_details, usage.output_tokens_details
+    return good.custom_id, Answer(
+        text,
+        body.status,
+        usage.input_tokens,
+        usage.output_tokens,
+        usage.total_tokens,
+        None if cached is None else cached.cached_tokens,
+        None if reasoning is None else reasoning.reasoning_tokens,
+        model=body.model,
+        request_id=response.request_id,
+    )
 
 
 def _read_chat(body: dict[str, Any]) -> Answer:
@@ -285,6 +356,8 @@ class Endpoint(NamedTuple):
     """The member that every answer has: where it is not there, a body with an error is one."""
     read_choice: Callable[[dict[str, Any]], Answer] | None = None
     """Reads one of several choices."""
+    glance: Callable[[bytes], tuple[str, Answer] | None] | None = None
+    """Reads a line if it is simply good, in a fraction of the time."""
     roles: tuple[str, ...] = ()
     """Of messages; none where the prompt is one text."""
     defaults: tuple[tuple[str, Any], ...] = ()
@@ -315,7 +388,10 @@ ENDPOINTS = {
             roles=("system", "developer", "user", "assistant", "tool", "function"),
         ),
         # openai.types.responses.EasyInputMessageParam (3.54.0).
-        Endpoint(RESPONSES, "input", _read_response, "output", roles=("system", "developer", "user", "assistant")),
+        Endpoint(
+            RESPONSES, "input", _read_response, "output", glance=_glance_at_response,
+            roles=("system", "developer", "user", "assistant"),
+        ),
         # As base64 a vector takes a third of the room that its digits take, and is read many times as fast.
         Endpoint(EMBEDDINGS, "input", _read_embedding, "data", defaults=(("encoding_format", "base64"),)),
         Endpoint(COMPLETIONS, "prompt", _read_completion, "choices", _of_text_choice),

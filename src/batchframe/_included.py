@@ -6,17 +6,17 @@ without a Python object for each token.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import msgspec
 import polars as pl
 
 from batchframe._endpoints import CHAT, COMPLETIONS, RESPONSES, choices_of, messages_of
 from batchframe._lenient import integer, mapping
-from batchframe._results import body_of_line
+from batchframe._results import SUCCESS, body_of_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from batchframe._forms import Form
 
@@ -50,7 +50,7 @@ def included_dtype(name: str, form: Form) -> pl.DataType:
     return pl.List(INCLUDED[name]) if form.is_many and name in _OF_CHOICES else INCLUDED[name]
 
 
-def included_columns(lines: pl.Series, names: Iterable[str], form: Form) -> list[pl.Series]:
+def included_columns(lines: Sequence[bytes | None], names: Iterable[str], form: Form) -> list[pl.Series]:
     """Return columns made of result lines.
 
     Parameters
@@ -58,14 +58,14 @@ def included_columns(lines: pl.Series, names: Iterable[str], form: Form) -> list
     lines
         The lines, null where a row has none.
     names
-        Which columns.
+        The columns.
     form
         What was asked.
     """
     wanted = [name for name in names if name != "raw"]
     texts: dict[str, list[str | None]] = {name: [] for name in wanted}
     for line in lines if wanted else ():
-        body, is_answer = (None, False) if line is None else body_of_line(line)
+        body, is_answer = (None, False) if line is None else _opened_line(line)
         for name, found in texts.items():
             value: Any = None
             if body is not None and name == "content_filter":
@@ -75,10 +75,14 @@ def included_columns(lines: pl.Series, names: Iterable[str], form: Form) -> list
             found.append(None if value is None else msgspec.json.encode(value).decode())
     made = []
     for name in names:
-        column = lines if name == "raw" else pl.Series(values=texts[name], dtype=pl.String)
-        dtype = included_dtype(name, form)
+        told = list(map(_shown, lines)) if name == "raw" else texts[name]
+        column, dtype = pl.Series(values=told, dtype=pl.String), included_dtype(name, form)
         made.append((column if isinstance(dtype, pl.String) else column.str.json_decode(dtype)).alias(name))
     return made
+
+
+def _shown(line: bytes | None) -> str | None:
+    return None if line is None else line.rstrip(b"\r\n").decode(errors="replace")
 
 
 def _of_pieces(name: str, body: dict[str, Any], form: Form) -> list[Any] | None:
@@ -89,6 +93,59 @@ def _of_pieces(name: str, body: dict[str, Any], form: Form) -> list[Any] | None:
     if read is None or not pieces:
         return None
     return [read(piece) for piece in pieces] if form.is_many else read(pieces[0])
+
+
+# Tokens are most of a line that has them: these are read into structs, a third of the time that objects of any shape
+# take. So they are left as they are until then, wherever they stand in a body.
+
+
+class _Alternative(msgspec.Struct, gc=False):
+    token: str
+    logprob: float
+
+
+class _Token(msgspec.Struct, gc=False):
+    token: str
+    logprob: float
+    bytes: list[Annotated[int, msgspec.Meta(ge=0, le=255)]] | None = None
+    top_logprobs: list[_Alternative] = []
+
+
+class _Response(msgspec.Struct):
+    status_code: int
+    body: dict[str, msgspec.Raw]
+
+
+class _Line(msgspec.Struct):
+    response: _Response
+
+
+_decode_line = msgspec.json.Decoder(_Line).decode
+_decode_objects = msgspec.json.Decoder(list[dict[str, msgspec.Raw]]).decode
+_decode_tokens = msgspec.json.Decoder(list[_Token]).decode
+_decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_AROUND_TOKENS = ("choices", "output", "content")
+
+
+def _opened_line(line: bytes) -> tuple[dict[str, Any] | None, bool]:
+    """Return what `body_of_line` does, with logprobs as they are in the line."""
+    try:
+        response = _decode_line(line).response
+        body = {name: _opened(name, told) for name, told in response.body.items()}
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return body_of_line(line)
+    return body, response.status_code in SUCCESS
+
+
+def _opened(name: str, told: msgspec.Raw) -> Any:
+    if name == "logprobs":
+        return told
+    if name in _AROUND_TOKENS:
+        try:
+            return [{key: _opened(key, value) for key, value in found.items()} for found in _decode_objects(told)]
+        except msgspec.ValidationError:
+            pass
+    return msgspec.json.decode(told)
 
 
 def _content_filter(body: dict[str, Any]) -> dict[str, Any] | None:
@@ -132,11 +189,17 @@ def _call(call_id: Any, called: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _chat_logprobs(choice: dict[str, Any]) -> list[dict[str, Any]] | None:
-    return _tokens(mapping(choice.get("logprobs")).get("content"))
+def _chat_logprobs(choice: dict[str, Any]) -> list[Any] | None:
+    told = choice.get("logprobs")
+    if isinstance(told, msgspec.Raw):
+        try:
+            told = _decode_members(told)
+        except msgspec.ValidationError:
+            return None
+    return _tokens(mapping(told).get("content"))
 
 
-def _response_logprobs(body: dict[str, Any]) -> list[dict[str, Any]] | None:
+def _response_logprobs(body: dict[str, Any]) -> list[Any] | None:
     """Return the tokens of all texts of a response, as its text joins them."""
     found = [_tokens(part.get("logprobs")) for part in messages_of(body["output"]) if isinstance(part.get("text"), str)]
     told = [tokens for tokens in found if tokens]
@@ -144,7 +207,8 @@ def _response_logprobs(body: dict[str, Any]) -> list[dict[str, Any]] | None:
 
 
 def _completion_logprobs(choice: dict[str, Any]) -> list[dict[str, Any]] | None:
-    told = mapping(choice.get("logprobs"))
+    told = choice.get("logprobs")
+    told = mapping(msgspec.json.decode(told) if isinstance(told, msgspec.Raw) else told)
     names, likely, others = (told.get(name) for name in ("tokens", "token_logprobs", "top_logprobs"))
     if not isinstance(names, list):
         return None
@@ -162,8 +226,13 @@ def _completion_logprobs(choice: dict[str, Any]) -> list[dict[str, Any]] | None:
     ]
 
 
-def _tokens(told: Any) -> list[dict[str, Any]] | None:
+def _tokens(told: Any) -> list[Any] | None:
     """Return the tokens of chat and responses, in one shape."""
+    if isinstance(told, msgspec.Raw):
+        try:
+            return _decode_tokens(told)
+        except msgspec.ValidationError:
+            told = msgspec.json.decode(told)
     if not isinstance(told, list):
         return None
     return [
@@ -203,7 +272,7 @@ class _Readers(NamedTuple):
     pieces: Callable[[dict[str, Any]], list[dict[str, Any]]]
     """Its choices; where there are none, it is the only one itself."""
     calls: Callable[[dict[str, Any]], list[dict[str, Any]] | None] | None
-    logprobs: Callable[[dict[str, Any]], list[dict[str, Any]] | None] | None
+    logprobs: Callable[[dict[str, Any]], list[Any] | None]
 
 
 _READERS = {
