@@ -233,7 +233,7 @@ class Compiler:
             if isinstance(value, pl.Expr):
                 column, dtype = pl.col(_PARAMETER + name), self._staged[_PARAMETER + name]
                 self._refuse_not_finite(name, column, dtype)
-                encoded = pl.concat_str(pl.lit(key), _encode.json(column, dtype, name))
+                encoded = pl.concat_str(pl.lit(key), _encode.json(column, dtype, name, omit_null_fields=True))
                 pieces.append(pl.when(column.is_not_null()).then(encoded).otherwise(pl.lit("")))
             else:
                 pieces.append(key + _encode.constant(value, name))
