@@ -470,7 +470,7 @@ def test_a_result_that_was_assembled_while_the_run_went_on_is_not_final(emu, cli
     assert slow.is_finished
     assert run.retry().wait().succeeded == N
     (run.path / "results.json").unlink()
-    final_blocks(slow._folder, None, whole=False, form=Form(), parts=slow._finished[1], is_watched=False)
+    final_blocks(slow._folder, None, form=Form(), parts=slow._finished[1], is_watched=False)
     assert slow.result()["error"].null_count() == N
     assert run.status().succeeded == N
 

@@ -14,6 +14,9 @@ from hypothesis import strategies as st
 
 from batchframe import _results
 from batchframe._columns import best_answers
+from batchframe._endpoints import ENDPOINTS
+from batchframe._forms import Form
+from batchframe._included import included_columns
 from batchframe._results import ANSWER_SCHEMA, read_answers
 
 MESSAGE = {"role": "assistant", "content": "hello"}
@@ -51,9 +54,12 @@ def message(**changes):
     return response(body=body(choices=[{"message": MESSAGE | changes, "finish_reason": "stop"}]))
 
 
-def read(*lines, end=b"\n", raw=False):
-    data = end.join(one if isinstance(one, bytes) else json.dumps(one).encode() for one in lines) + end
-    return pl.concat(list(read_answers(io.BytesIO(data), whole=raw)))
+def written(*lines, end=b"\n"):
+    return end.join(one if isinstance(one, bytes) else json.dumps(one).encode() for one in lines) + end
+
+
+def read(*lines, end=b"\n"):
+    return pl.concat(list(read_answers(io.BytesIO(written(*lines, end=end)))))
 
 
 def test_a_good_line():
@@ -191,17 +197,25 @@ def test_what_the_content_filter_said_comes_along():
     good = line(**response(body=body(choices=[choice], prompt_filter_results=prompt)))
     inner = {"code": "ResponsibleAIPolicyViolation", "content_filter_result": answer}
     refused = line(**response(400, body={"error": {"code": "content_filter", "message": "no", "innererror": inner}}))
-    found = read(
-        good, refused, line(), line(response=None), line(response={"body": [1]}), b'{"custom_id": "x"', raw=True
-    )
-    said = [None if text is None else json.loads(text) for text in found["content_filter"]]
+    lines = [good, refused, line(), line(response=None), line(response={"body": [1]}), b'{"custom_id": "x"']
+    (column,) = included_columns([written(one) for one in lines], ["content_filter"], Form())
+    said = [None if text is None else json.loads(text) for text in column]
     assert said == [{"prompt": prompt, "response": answer}, {"prompt": answer}, None, None, None, None]
-    assert found["code"].to_list()[:2] == [None, "content_filter"]
+    assert read(*lines)["code"].to_list()[:2] == [None, "content_filter"]
 
 
-def test_the_raw_line_comes_along():
-    found = read(line(), raw=True)
-    assert json.loads(found["raw"][0]) == line()
+@pytest.mark.parametrize("slice_bytes", [1, 500, 8_000_000])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses"])
+def test_each_answer_tells_where_its_line_is(monkeypatch, slice_bytes, path):
+    monkeypatch.setattr(_results, "SLICE_BYTES", slice_bytes)
+    mine = [line(), line(custom_id="ü", **response(500)), line(response=None)]
+    data = written(b"", mine[0], b"{}", b"not JSON", mine[1], b"  ", mine[2], b'{"custom_id": "x"', end=b"\r\n")
+    found = pl.concat(list(read_answers(io.BytesIO(data), ENDPOINTS[path], places=True)))
+    lines = [data[at : at + size] for at, size in found.select("line_at", "line_bytes").rows()]
+    assert [json.loads(one) for one in lines[:3]] == mine
+    assert lines[3:] == [b'{"custom_id": "x"\r\n']
+    (raw,) = included_columns(lines, ["raw"], Form())
+    assert raw[0] == json.dumps(line())
 
 
 @given(st.lists(st.text(max_size=30), max_size=20), st.integers(1, 200))

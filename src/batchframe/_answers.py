@@ -11,7 +11,7 @@ import polars as pl
 
 from batchframe._columns import best_answers
 from batchframe._endpoints import ENDPOINTS
-from batchframe._results import ANSWER_SCHEMA, WHOLE, read_answers
+from batchframe._results import ANSWER_SCHEMA, PLACES, read_answers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,14 +22,16 @@ if TYPE_CHECKING:
 
 # Where an answer comes from.
 _SOURCE = {"batch_id": pl.String(), "generation": pl.UInt16()}
+# The result file, as the run's folder calls it, and where in it the line is.
+LINES = {"line_file": pl.String()} | PLACES
 
 
-def known_schema(*, whole: bool) -> dict[str, pl.DataType]:
+def known_schema(*, lines: bool) -> dict[str, pl.DataType]:
     """Return the columns of the Arrow files."""
-    return ANSWER_SCHEMA | _SOURCE | (WHOLE if whole else {})
+    return ANSWER_SCHEMA | _SOURCE | (LINES if lines else {})
 
 
-def part_answers(folder: RunFolder, part: PartRecord, *, whole: bool = False) -> list[Path]:
+def part_answers(folder: RunFolder, part: PartRecord, *, lines: bool = False) -> list[Path]:
     """Return the Arrow files of a part's answers, in the order in which they were asked for.
 
     Parameters
@@ -38,20 +40,20 @@ def part_answers(folder: RunFolder, part: PartRecord, *, whole: bool = False) ->
         The run.
     part
         The part.
-    whole
-        Whether with the columns that take a second look at each line.
+    lines
+        Whether with where the line of each is.
     """
     paths = [path for _, _, path in folder.result_files(part.number)]
     if not paths and not part.rejected:
         return []
     # Result files are never changed, but more of them may come.
     size = sum(path.stat().st_size for path in paths)
-    target = _root(folder, whole=whole) / f"{part.number:04d}-{len(paths)}-{size}"
+    target = _root(folder, lines=lines) / f"{part.number:04d}-{len(paths)}-{size}"
     if not target.is_dir():
         target.parent.mkdir(parents=True, exist_ok=True)
         making = target.with_name(f".{target.name}-{os.getpid()}-{secrets.token_hex(4)}")
         making.mkdir()
-        _parse(folder, part, making, whole=whole)
+        _parse(folder, part, making, lines=lines)
         try:
             making.rename(target)
         except OSError:  # another process was quicker: it read the same bytes
@@ -61,7 +63,7 @@ def part_answers(folder: RunFolder, part: PartRecord, *, whole: bool = False) ->
 
 def best_of_part(folder: RunFolder, part: PartRecord, columns: Iterable[str]) -> pl.DataFrame:
     """Return the answer that counts of each request that a part's files tell of, with these columns and its id."""
-    schema = known_schema(whole=False)
+    schema = known_schema(lines=False)
     names = ["custom_id", "code", "generation", *columns]
     frames = [pl.DataFrame(schema={name: schema[name] for name in names})]
     frames += [pl.scan_ipc(path).select(names).collect() for path in part_answers(folder, part)]
@@ -70,16 +72,16 @@ def best_of_part(folder: RunFolder, part: PartRecord, columns: Iterable[str]) ->
 
 def forget_answers(folder: RunFolder) -> None:
     """Remove the Arrow files: they are made anew from the bytes when they are needed."""
-    for whole in (False, True):
-        shutil.rmtree(_root(folder, whole=whole), ignore_errors=True)
+    for lines in (False, True):
+        shutil.rmtree(_root(folder, lines=lines), ignore_errors=True)
 
 
-def _root(folder: RunFolder, *, whole: bool) -> Path:
-    return folder.path / "results" / (".answers-whole" if whole else ".answers")
+def _root(folder: RunFolder, *, lines: bool) -> Path:
+    return folder.path / "results" / (".answers-lines" if lines else ".answers")
 
 
-def _parse(folder: RunFolder, part: PartRecord, making: Path, *, whole: bool) -> None:
-    schema = known_schema(whole=whole)
+def _parse(folder: RunFolder, part: PartRecord, making: Path, *, lines: bool) -> None:
+    schema = known_schema(lines=lines)
     record = folder.record()
     endpoint, many = ENDPOINTS[record.identity.endpoint], record.options.get("choices", 1) > 1
     generation = pl.lit(part.generation, _SOURCE["generation"]).alias("generation")
@@ -91,12 +93,16 @@ def _parse(folder: RunFolder, part: PartRecord, making: Path, *, whole: bool) ->
         rejected.with_columns(*absent).with_columns(generation).select(*schema).write_ipc(making / "000000.arrow")
         index = 1
     for submission, _, path in folder.result_files(part.number):
+        source = [
+            pl.lit(submission.batch_id, pl.String).alias("batch_id"),
+            pl.lit(path.relative_to(folder.path).as_posix()).alias("line_file"),
+            generation,
+        ]
         with path.open("rb") as handle:
-            for answers in read_answers(handle, endpoint, many=many, whole=whole):
+            for answers in read_answers(handle, endpoint, many=many, places=lines):
                 if part.adopted and submission.adopted_at is not None:
                     answers = _renamed(folder, part, answers)  # noqa: PLW2901
-                known = answers.with_columns(pl.lit(submission.batch_id, pl.String).alias("batch_id"), generation)
-                known.select(*schema).write_ipc(making / f"{index:06d}.arrow")
+                answers.with_columns(source).select(*schema).write_ipc(making / f"{index:06d}.arrow")
                 index += 1
 
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from batchframe._answers import known_schema, part_answers
+from batchframe._answers import LINES, known_schema, part_answers
 from batchframe._columns import ABSENT, ERROR, MISSING, MORE, PENDING, REUSED, added_columns
 from batchframe._forms import Form
 from batchframe._frames import OURS
+from batchframe._included import INCLUDED, included_columns
 from batchframe._requests import CODE, CUSTOM_ID, DIGEST, MESSAGE, REQUEST
-from batchframe._results import WHOLE
 from batchframe._stop import is_covered, read_stop
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _KEY = OURS + "key"
 _HELD_BYTES = 64_000_000
+# Of result lines that are looked at together.
+_PIECE_BYTES = 32_000_000
 OUR_COLUMNS = (CUSTOM_ID, DIGEST, REQUEST, CODE, MESSAGE)
 
 
@@ -79,14 +81,14 @@ class Assembler:
     ----------
     folder
         The run.
-    whole
-        Whether the columns are wanted that take a second look at each line.
+    from_lines
+        Which of the columns are wanted that are made of whole result lines.
     form
         What the answers are.
     """
 
     folder: RunFolder
-    whole: bool = False
+    from_lines: tuple[str, ...] = ()
     form: Form = field(default_factory=Form)
     states: list[PartState] = field(init=False)
 
@@ -94,9 +96,14 @@ class Assembler:
         self.states = part_states(self.folder)
 
     def block(self, number: int) -> pl.DataFrame:
-        """Return one block: the input columns, the request digest, the added ones (as ``batchframe:…``), in row order.
+        """Return one block whole: its `pieces`."""
+        return pl.concat(self.pieces(number))
 
-        Rows that nothing was read for are ``pending`` while an answer may come, else what their last part says.
+    def pieces(self, number: int) -> Iterator[pl.DataFrame]:
+        """Yield one block: the input columns, the request digest, the added ones (as ``batchframe:…``), in row order.
+
+        Rows that nothing was read for are ``pending`` while an answer may come, else what their last part says. Where
+        columns of whole lines are wanted there are several pieces: such a line may be a hundred times its answer.
         """
         stored = pl.read_parquet(self.folder.rows_path(number), glob=False)
         rows = stored.select(*OUR_COLUMNS).with_columns(pl.coalesce(REQUEST, CUSTOM_ID).alias(_KEY))
@@ -104,11 +111,41 @@ class Assembler:
         rows = rows.with_columns(
             self._pending(touching, number, rows).alias(PENDING), self._absent(touching, rows).alias(ABSENT)
         )
+        include = [name for name in MORE if name not in INCLUDED]
         answers = self._answers_to(rows, touching)
-        include = MORE if self.whole else [name for name in MORE if name not in WHOLE]
-        added = added_columns(rows, answers, include, self.form)
-        input_columns = stored.drop(name for name in OUR_COLUMNS if name != DIGEST)
-        return input_columns.hstack(added.rename({name: OURS + name for name in added.columns}))
+        added = added_columns(rows, answers, [*include, *LINES] if self._has_lines else include, self.form)
+        block = stored.drop(name for name in OUR_COLUMNS if name != DIGEST)
+        block = block.hstack(added.rename({name: OURS + name for name in added.columns}))
+        if not self._has_lines:
+            yield block
+            return
+        for piece in self._cut(block):
+            made = included_columns(self._lines(piece), self.from_lines, self.form)
+            own = piece.drop(OURS + name for name in LINES)
+            yield own.hstack([column.alias(OURS + column.name) for column in made])
+
+    @property
+    def _has_lines(self) -> bool:
+        return bool(self.from_lines)
+
+    def _cut(self, block: pl.DataFrame) -> Iterator[pl.DataFrame]:
+        """Yield a block in slices whose lines have some bytes together."""
+        size = block[OURS + "line_bytes"].fill_null(0)
+        offset = 0
+        for height in ((size.cum_sum() - size) // _PIECE_BYTES).rle().struct.field("len") if block.height else [0]:
+            yield block[offset : offset + height]
+            offset += height
+
+    def _lines(self, piece: pl.DataFrame) -> list[bytes | None]:
+        """Return the result line of each row's answer."""
+        found: list[bytes | None] = [None] * piece.height
+        places = piece.select(OURS + name for name in LINES).with_row_index().drop_nulls()
+        for (name,), of_file in places.group_by(OURS + "line_file"):
+            with (self.folder.path / str(name)).open("rb") as handle:
+                for index, _, at, size in of_file.sort(OURS + "line_at").iter_rows():
+                    handle.seek(at)
+                    found[index] = handle.read(size)
+        return found
 
     def _holds(self, part: PartRecord, block: int, rows: pl.DataFrame) -> bool:
         if part.ranges is not None:
@@ -166,14 +203,14 @@ class Assembler:
     def _answers_to(self, rows: pl.DataFrame, touching: list[PartState]) -> pl.DataFrame:
         """Return the answers to these rows, and maybe to others, in the order in which they were asked for."""
         wanted = rows.lazy().select(pl.col(_KEY).alias("custom_id")).unique()
-        frames = [pl.DataFrame(schema=known_schema(whole=self.whole) | REUSED)]
+        frames = [pl.DataFrame(schema=known_schema(lines=self._has_lines) | REUSED)]
         if _shares_answers(rows):
             return pl.concat([*frames, *self._picked(wanted)])
         # Vectors are large: what is not wanted of them is not read.
         held_bytes = _HELD_BYTES if self.form.max_rows else 0
         for state in touching:
             reused = pl.lit(state.record.reused_from is not None).alias("reused")
-            for path in part_answers(self.folder, state.record, whole=self.whole):
+            for path in part_answers(self.folder, state.record, lines=self._has_lines):
                 held_bytes += path.stat().st_size
                 answers = pl.scan_ipc(path).with_columns(reused).collect()
                 if held_bytes > _HELD_BYTES:  # only what is wanted of a file is held
@@ -185,7 +222,7 @@ class Assembler:
         """Yield what is wanted of the answers of all parts: a scan each time, since blocks ask for it in turn."""
         for is_reused, states in groupby(self.states, lambda state: state.record.reused_from is not None):
             parts = [state.record for state in states]
-            paths = [path for part in parts for path in part_answers(self.folder, part, whole=self.whole)]
+            paths = [path for part in parts for path in part_answers(self.folder, part, lines=self._has_lines)]
             if paths:
                 joined = pl.scan_ipc(paths).join(wanted, on="custom_id", how="semi", maintain_order="left")
                 yield joined.with_columns(pl.lit(is_reused).alias("reused")).collect(engine="streaming")

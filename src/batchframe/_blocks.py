@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -30,20 +33,24 @@ class ResultNote(msgspec.Struct):
 
     ``parts`` is how many parts the run had when it was found finished: when it went on since, there are more.
     ``prefix`` is what the added columns are called by in the blocks: nothing, unless the frame has a column of such a
-    name.
+    name. ``from_lines`` are the columns in them that are made of whole result lines, and ``group_rows`` how many rows
+    may be held together where a block had to be cut for these.
     """
 
     blocks: int
-    whole: bool
     prefix: str
     counts: dict[str, int]
     usage: dict[str, int]
     answer_type: AnswerType | None = None
     parts: int = -1
+    from_lines: tuple[str, ...] = ()
+    group_rows: int | None = None
 
 
-def blocks_so_far(folder: RunFolder, view: RunFolder | None, *, whole: bool, form: Form) -> Iterator[pl.DataFrame]:
-    """Yield the blocks of the frame, input columns and added columns (as ``batchframe:…``), from what was downloaded.
+def blocks_so_far(
+    folder: RunFolder, view: RunFolder | None, *, from_lines: tuple[str, ...] = (), form: Form
+) -> Iterator[Iterable[pl.DataFrame]]:
+    """Yield the blocks of the frame, each in its pieces: input columns, and added ones (as ``batchframe:…``).
 
     Parameters
     ----------
@@ -51,18 +58,19 @@ def blocks_so_far(folder: RunFolder, view: RunFolder | None, *, whole: bool, for
         The run.
     view
         Another arrangement of its rows to show it in, or None. This one holds all answers in memory.
-    whole
-        Whether to add the columns that take a second look at each line.
+    from_lines
+        Which of the columns to add that are made of whole result lines.
     form
         What the answers are.
     """
     count = len(folder.record().blocks)
-    assembler = Assembler(folder, whole, form)
+    assembler = Assembler(folder, from_lines, form)
     if view is not None:
-        yield from _arranged((assembler.block(number) for number in range(count)), view)
+        blocks = (assembler.block(number) for number in range(count))
+        yield from ((block,) for block in _arranged(blocks, view))
         return
     for number in range(count):
-        yield assembler.block(number).drop(DIGEST)
+        yield (piece.drop(DIGEST) for piece in assembler.pieces(number))
 
 
 def _arranged(blocks: Iterable[pl.DataFrame], view: RunFolder) -> Iterator[pl.DataFrame]:
@@ -104,15 +112,17 @@ def own_successes(folder: RunFolder) -> Iterator[pl.DataFrame]:
         Their custom_id and digest, and the ``batch_id`` of the answer.
     """
     note = _read_note(folder, None)
-    assembler = None if note is not None else Assembler(folder)
+    assembler = Assembler(folder)
+    offset = 0
     for number in range(len(folder.record().blocks)):
         rows = pl.read_parquet(folder.rows_path(number), columns=[CUSTOM_ID, DIGEST, REQUEST], glob=False)
         prefix = OURS if note is None else note.prefix
         names = [prefix + "error", prefix + "batch_id"]
-        if assembler is None:
-            found = pl.read_parquet(folder.results_path(number), columns=names, glob=False)
-        else:
+        if note is None:
             found = assembler.block(number).select(names)
+        else:  # a block of rows may be several of results
+            found = scan_final(folder, note).select(names).slice(offset, rows.height).collect()
+        offset += rows.height
         is_own = rows[DIGEST].is_not_null() & rows[REQUEST].is_null()
         rows = rows.select(CUSTOM_ID, DIGEST).with_columns(found[names[1]].alias("batch_id"))
         yield rows.filter(is_own & found[names[0]].is_null())
@@ -145,7 +155,7 @@ def final_blocks(
     folder: RunFolder,
     view: RunFolder | None,
     *,
-    whole: bool,
+    from_lines: tuple[str, ...] = (),
     form: Form,
     parts: int,
     is_watched: bool,
@@ -159,39 +169,79 @@ def final_blocks(
     is_watched
         Whether another process works on the run, and may read what was parsed.
     """
-    note = _final_note(folder, view, whole=whole, form=form)
+    note = _final_note(folder, view, from_lines, form)
     if note is not None:
         return note
     with folder.assembling():
-        note = _final_note(folder, view, whole=whole, form=form)
+        note = _final_note(folder, view, from_lines, form)
         if note is not None:
             return note  # another process was quicker
-        note = _write_blocks(folder, view, whole=whole, form=form, parts=parts)
+        before = _read_note(folder, view)
+        from_lines = tuple(dict.fromkeys((*from_lines, *(before.from_lines if before is not None else ()))))
+        note = _write_blocks(folder, view, from_lines, form, parts)
         if not is_watched:
             forget_answers(folder)
     return note
 
 
-def _final_note(folder: RunFolder, view: RunFolder | None, *, whole: bool, form: Form) -> ResultNote | None:
+def _final_note(
+    folder: RunFolder, view: RunFolder | None, from_lines: tuple[str, ...], form: Form
+) -> ResultNote | None:
     note = _read_note(folder, view)
-    return note if note is not None and (note.whole or not whole) and note.answer_type == form.answer_type else None
+    fits = note is not None and note.answer_type == form.answer_type and set(from_lines) <= {*note.from_lines}
+    return note if fits else None
 
 
-def _write_blocks(folder: RunFolder, view: RunFolder | None, *, whole: bool, form: Form, parts: int) -> ResultNote:
+def _write_blocks(
+    folder: RunFolder, view: RunFolder | None, from_lines: tuple[str, ...], form: Form, parts: int
+) -> ResultNote:
     target = view or folder
     counts, usage = dict.fromkeys(OUTCOMES, 0), dict.fromkeys(TOKENS, 0)
-    prefix, number = "", 0
-    for number, block in enumerate(blocks_so_far(folder, view, whole=whole, form=form)):
-        tally(block, counts, usage)
-        if not number and {*CORE, *MORE} & set(block.columns):
-            prefix = OURS
-        target.write_frame(
-            target.results_path(number),
-            block.rename({OURS + name: prefix + name for name in (*CORE, *MORE)}, strict=False),
-        )
-    note = ResultNote(number + 1, whole, prefix, counts, usage, form.answer_type, parts)
+    prefix = ""
+
+    def counted(pieces: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+        nonlocal prefix
+        for piece in pieces:
+            tally(piece, counts, usage)
+            if {*CORE, *MORE} & set(piece.columns):
+                prefix = OURS
+            yield piece.rename({OURS + name: prefix + name for name in (*CORE, *MORE)}, strict=False)
+
+    heights = [
+        _write_block(target, target.results_path(number), counted(pieces))
+        for number, pieces in enumerate(blocks_so_far(folder, view, from_lines=from_lines, form=form))
+    ]
+    note = ResultNote(
+        blocks=len(heights),
+        prefix=prefix,
+        counts=counts,
+        usage=usage,
+        answer_type=form.answer_type,
+        parts=parts,
+        from_lines=from_lines,
+        group_rows=min((height for height in heights if height is not None), default=None),
+    )
     target.write_note(_NOTE, note)
     return note
+
+
+def _write_block(target: RunFolder, path: Path, pieces: Iterator[pl.DataFrame]) -> int | None:
+    """Write a block that comes in pieces, and return how many rows they have on average; None where it is one."""
+    first, second = next(pieces), next(pieces, None)
+    if second is None:
+        target.write_frame(path, first)
+        return None
+    # A Parquet file is written at once, or streamed from others.
+    path.parent.mkdir(exist_ok=True, parents=True)
+    with tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as folder:
+        rows, paths = 0, []
+        for number, piece in enumerate(chain((first, second), pieces)):
+            rows += piece.height
+            paths.append(Path(folder) / f"{number:06d}.parquet")
+            piece.write_parquet(paths[-1], compression="uncompressed", statistics=False)
+        group_rows = -(-rows // len(paths))
+        target.stream_frame(path, pl.scan_parquet(paths, glob=False), group_rows)
+    return group_rows
 
 
 def forget_results(folder: RunFolder) -> None:

@@ -75,6 +75,12 @@ def run(frame: Any, prompt: Any, **options: Any) -> pl.DataFrame | pl.LazyFrame:
     an expression, and one of bytes is an image, or a PDF as ``file_data``. A null in a part is as ``on_null`` says;
     rendered, it leaves out the part or image. A run keeps the input columns: images of a GB take some 3 GB there.
 
+    ``include="tool_calls"`` adds ``List(Struct{id, name, arguments: String})``: an empty list where a row was answered
+    without a call, null where it was not answered. A row that only calls tools has succeeded with a null response.
+    ``include="logprobs"`` adds ``List(Struct{token: String, logprob: Float64, bytes: List(UInt8), top_logprobs:
+    List(Struct{token: String, logprob: Float64})})``, null where the service sent none. With ``n`` above 1 both are
+    Lists of these, one for each choice.
+
     ``response_format`` is a pydantic model, a JSON schema or a ``pl.Struct``. It is sent as a schema of strict mode:
     every object closed, all properties required, those that a JSON schema does not require nullable. What strict mode
     does not take is told to the model in the description where it can be checked here (``minLength``, ``maxLength``, a

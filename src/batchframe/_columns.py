@@ -8,8 +8,8 @@ import polars as pl
 
 from batchframe._exceptions import InputError
 from batchframe._frames import OURS
+from batchframe._included import INCLUDED, included_dtype
 from batchframe._requests import CODE, CUSTOM_ID, MESSAGE
-from batchframe._results import WHOLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -29,7 +29,7 @@ CORE = {
 }
 # Whether the answer comes from another run.
 REUSED: dict[str, pl.DataType] = {"reused": pl.Boolean()}
-MORE = {"model": pl.String(), "request_id": pl.String(), "batch_id": pl.String()} | REUSED | WHOLE
+MORE = {"model": pl.String(), "request_id": pl.String(), "batch_id": pl.String()} | REUSED | INCLUDED
 
 PENDING = OURS + "pending"
 # Why there is no answer to a row: a Struct of code and message.
@@ -49,7 +49,7 @@ def added_schema(include: Iterable[str], form: Form) -> dict[str, pl.DataType]:
         What the answers are.
     """
     answered = {"response": form.response, "finish_reason": form.finish_reason}
-    return CORE | answered | {name: MORE[name] for name in include}
+    return CORE | answered | {n: included_dtype(n, form) if n in INCLUDED else MORE[n] for n in include}
 
 
 def check_clashes(
@@ -110,7 +110,7 @@ def added_columns(rows: pl.DataFrame, answers: pl.DataFrame, include: Iterable[s
         Answers in the order in which they were asked for, each with its ``batch_id`` and whether it is ``reused``:
         the first success of a request counts, else its last failure. Those to other requests are passed over.
     include
-        The names of the extra columns.
+        The names of the extra columns, of those that the answers have.
     form
         What the answers are.
     """
@@ -145,5 +145,5 @@ def added_columns(rows: pl.DataFrame, answers: pl.DataFrame, include: Iterable[s
         "error": pl.when(code.is_not_null()).then(pl.struct(code.alias("code"), message.alias("message"))),
     }
     columns |= {name: pl.col(name).fill_null(value=False) if name in REUSED else pl.col(name) for name in include}
-    dtypes = added_schema(include, form)
-    return joined.select(expression.alias(name) for name, expression in columns.items()).cast(dtypes)  # type: ignore[arg-type]
+    core = added_schema((), form)
+    return joined.select(expression.alias(name) for name, expression in columns.items()).cast(core)  # type: ignore[arg-type]

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import polars as pl
 
 from batchframe import _encode, _parameter_types
-from batchframe._endpoints import CHAT, EMBEDDINGS, ENDPOINTS, MODERATIONS, RESPONSES
+from batchframe._endpoints import CHAT, COMPLETIONS, EMBEDDINGS, ENDPOINTS, MODERATIONS, RESPONSES
 from batchframe._exceptions import OptionError, suggestion
 from batchframe._forms import TYPED, Form, dimensions_of
+from batchframe._included import RESPONSE_LOGPROBS, WITH_CALLS, WITH_LOGPROBS
 from batchframe._limits import Limits
 from batchframe._parameters import PARAMETERS
 from batchframe._schema import AnswerType, answer_type
@@ -20,7 +21,7 @@ from batchframe._schema import AnswerType, answer_type
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-INCLUDES = ("model", "request_id", "batch_id", "content_filter", "reused", "raw")
+INCLUDES = ("model", "request_id", "batch_id", "logprobs", "tool_calls", "content_filter", "reused", "raw")
 
 # Promised by the public interface and not there yet: refused by name, never silently ignored.
 _NOT_YET = frozenset(
@@ -32,7 +33,7 @@ _NOT_YET = frozenset(
         "storage_options",
     }
 )
-_NOT_YET_INCLUDED = frozenset({"cost", "attempts", "logprobs", "tool_calls"})
+_NOT_YET_INCLUDED = frozenset({"cost", "attempts"})
 _FROM_PROMPT = frozenset(endpoint.member for endpoint in ENDPOINTS.values())
 # What a batch cannot do, whatever the endpoint: streaming has no reader, and a batch is the background already.
 _NEVER = frozenset({"stream", "stream_options", "background"})
@@ -122,6 +123,8 @@ def parse(given: dict[str, Any]) -> Options:
     options = Options(**checked, body=_body(body, checked, typed))
     _check_body(options)
     _parameter_types.check_values(options.endpoint, options.parameters)
+    if "logprobs" in options.include:
+        _check_logprobs(options)
     return dataclasses.replace(options, form=_form(options, typed))
 
 
@@ -331,6 +334,10 @@ def _check_fit(ours: dict[str, Any]) -> None:
     if "image_detail" in ours and "images" not in ours:
         msg = "image_detail says how closely images are looked at, and there are none: pass images too"
         raise OptionError(msg)
+    for column, able in (("tool_calls", WITH_CALLS), ("logprobs", WITH_LOGPROBS)):
+        if column in ours.get("include", ()) and endpoint not in able:
+            msg = f"include={column!r} is for {', '.join(able)}, and answers of {endpoint} have none: leave it out"
+            raise OptionError(msg)
 
 
 def _answer_type(value: Any) -> AnswerType | None:
@@ -387,6 +394,21 @@ def _check_body(options: Options) -> None:
         if name in options.body:
             msg = f"extra_body holds {name}, which comes from the {source} argument: leave it out there"
             raise OptionError(msg)
+
+
+def _check_logprobs(options: Options) -> None:
+    """Refuse a column of what the service is not asked for: it would be null in every row that is paid for."""
+    name, line = "logprobs", "logprobs=True, and top_logprobs=5 for the alternatives"
+    if options.endpoint == RESPONSES:
+        name, line = "include", f'extra_body={{"include": ["{RESPONSE_LOGPROBS}"]}}'
+    elif options.endpoint == COMPLETIONS:
+        line = "logprobs=1, or more for the alternatives"
+    asked = options.body.get(name)
+    # Completions take a number, of which 0 asks for no alternatives.
+    asks = RESPONSE_LOGPROBS in asked if isinstance(asked, list) else asked is not None and asked is not False
+    if not asks:
+        msg = f'include="logprobs" shows what the service was asked for, and this call does not ask: add {line}'
+        raise OptionError(msg)
 
 
 def _is_text_dict(value: Any) -> bool:

@@ -86,9 +86,7 @@ def run_parquet(
         run = begin(to_polars(frame), prompt, parsed)
         with showing(run, progress=parsed.progress), closing(run):
             run.wait()
-        # A row group is held in memory while it is written. This is the usual size, but where rows are large.
-        row_group_rows = parsed.form.max_rows or 4 * max(1, run.block_rows)
-        run.scan().sink_parquet(temporary, maintain_order=True, row_group_size=row_group_rows)
+        run.sink(temporary)
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)

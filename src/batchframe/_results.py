@@ -31,8 +31,8 @@ ANSWER_SCHEMA = {
     "model": pl.String(),
     "request_id": pl.String(),
 }
-# Columns that are made of a line only when one of them is asked for: they cost a second look at it.
-WHOLE = {"content_filter": pl.String(), "raw": pl.String()}
+# Where in its file the line is: what is made of whole lines is made of few at a time, and only when it is asked for.
+PLACES = {"line_at": pl.Int64(), "line_bytes": pl.Int64()}
 _CODE, _MESSAGE, _AGAIN = (list(ANSWER_SCHEMA).index(name) for name in ("code", "message", "again"))
 # Worth another attempt: the request was not executed, or what came of it is nothing.
 _AGAIN_STATUS = frozenset({0, 408, 409, 429})
@@ -40,11 +40,11 @@ _AGAIN_CODES = frozenset({"batch_expired"})
 
 _CUSTOM_ID = re.compile(rb'"custom_id"\s*:\s*("(?:[^"\\]|\\.)*")')
 _decode_chat = msgspec.json.Decoder(ChatLine).decode
-_SUCCESS = range(200, 300)
+SUCCESS = range(200, 300)
 
 
 def read_answers(
-    handle: IO[bytes], endpoint: Endpoint = ENDPOINTS[CHAT], *, many: bool = False, whole: bool = False
+    handle: IO[bytes], endpoint: Endpoint = ENDPOINTS[CHAT], *, many: bool = False, places: bool = False
 ) -> Iterator[pl.DataFrame]:
     """Yield what the lines of an output or error file say, in the order of the file.
 
@@ -56,9 +56,8 @@ def read_answers(
         What was asked.
     many
         Whether several choices were asked for.
-    whole
-        Whether to add the columns of `WHOLE`: ``content_filter``, what Azure's filter said of prompt and answer, as
-        JSON; and ``raw``, the line itself.
+    places
+        Whether to add the columns of `PLACES`.
 
     Yields
     ------
@@ -66,47 +65,65 @@ def read_answers(
         A row a line that names a ``custom_id``, with `ANSWER_SCHEMA`; ``code`` is null where the row succeeded.
         Lines that name none cannot belong to a row; they stay in the file.
     """
-    schema = ANSWER_SCHEMA | (WHOLE if whole else {})
+    start = 0
     # Only ``\\n`` ends a line of a binary file: U+2028 and its like may stand inside a JSON string.
     while lines := handle.readlines(SLICE_BYTES):
-        columns: list[list[Any]] = [[] for _ in schema]
+        columns: list[list[Any]] = [[] for _ in ANSWER_SCHEMA]
+        kept: list[bytes] | None = [] if places else None
         if endpoint.path == CHAT and not many:
-            _read_chat(lines, columns)
+            _read_chat(lines, columns, kept)
         else:
-            _read_each(lines, columns, endpoint, many=many)
-        series = [
-            pl.Series(name, values, dtype=dtype) for (name, dtype), values in zip(schema.items(), columns, strict=True)
-        ]
-        yield pl.DataFrame(series)
+            _read_each(lines, columns, kept, endpoint, many=many)
+        schema = ANSWER_SCHEMA
+        if kept is not None:
+            schema = schema | PLACES
+            columns += _places(lines, kept, start)
+            start += sum(map(len, lines))
+        yield pl.DataFrame(
+            [pl.Series(name, values, dtype) for (name, dtype), values in zip(schema.items(), columns, strict=True)]
+        )
 
 
-def _read_each(lines: list[bytes], columns: list[list[Any]], endpoint: Endpoint, *, many: bool) -> None:
-    """Append what each line says."""
-    whole = columns[len(ANSWER_SCHEMA) :]
+def _places(lines: list[bytes], kept: list[bytes], start: int) -> list[list[int]]:
+    """Return where those of the lines that were kept begin, and how long they are."""
+    left, at, found = iter(kept), start, []
+    wanted = next(left, None)
     for line in lines:
-        found, answer = (None, None) if line.isspace() else read_any(line, endpoint, many=many)
-        if found is None or answer is None:
+        if line is wanted:
+            found.append(at)
+            wanted = next(left, None)
+        at += len(line)
+    return [found, [len(line) for line in kept]]
+
+
+def _read_each(
+    lines: list[bytes], columns: list[list[Any]], kept: list[bytes] | None, endpoint: Endpoint, *, many: bool
+) -> None:
+    """Append what each line says."""
+    glance = None if many else endpoint.glance
+    rows: list[tuple[Any, ...]] = []
+    for line in lines:
+        seen = None if glance is None else glance(line)
+        if seen is None and line.isspace():
             continue
-        for column, value in zip(columns, (found, *answer), strict=False):
-            column.append(value)
-        _add_whole(whole, line)
+        found, answer = seen or read_any(line, endpoint, many=many)
+        if found is None:
+            continue
+        rows.append((found, *answer))
+        if kept is not None:
+            kept.append(line)
+    for column, values in zip(columns, zip(*rows, strict=True), strict=False):
+        column.extend(values)
 
 
-def _add_whole(whole: list[list[Any]], line: bytes) -> None:
-    if whole:
-        whole[0].append(_content_filter(line))
-        whole[1].append(line.rstrip(b"\r\n").decode(errors="replace"))
-
-
-def _read_chat(lines: list[bytes], columns: list[list[Any]]) -> None:
+def _read_chat(lines: list[bytes], columns: list[list[Any]], kept: list[bytes] | None) -> None:
     """Append what each line of the chat endpoint says.
 
     The loop runs once a row, and most rows are good: it binds its names, makes no object that it can spare, and leaves
     whatever is not simply good to `read_any`.
     """
     (add_id, add_response, add_finish, add_input, add_output, add_total, add_cached, add_reasoning, _, _, _,
-     add_model, add_request_id) = (column.append for column in columns[: len(ANSWER_SCHEMA)])  # fmt: skip
-    whole = columns[len(ANSWER_SCHEMA) :]
+     add_model, add_request_id) = (column.append for column in columns)  # fmt: skip
     failures: list[tuple[int, str, str | None, bool | None]] = []
     for line in lines:
         try:
@@ -116,7 +133,8 @@ def _read_chat(lines: list[bytes], columns: list[list[Any]]) -> None:
             choice, usage = body.choices[0], body.usage
             cached, reasoning = usage.prompt_tokens_details, usage.completion_tokens_details
             content = choice.message.content
-            is_good = content is not None and 200 <= response.status_code < 300  # noqa: PLR2004
+            # An empty text may be one that was cut before it began.
+            is_good = bool(content) and 200 <= response.status_code < 300  # noqa: PLR2004
         except (msgspec.DecodeError, UnicodeDecodeError, IndexError):
             is_good = False
         if is_good:
@@ -146,7 +164,8 @@ def _read_chat(lines: list[bytes], columns: list[list[Any]]) -> None:
             add_reasoning(answer.reasoning_tokens)
             add_model(answer.model)
             add_request_id(answer.request_id)
-        _add_whole(whole, line)
+        if kept is not None:
+            kept.append(line)
     codes, messages, again = columns[_CODE], columns[_MESSAGE], columns[_AGAIN]
     codes += [None] * len(columns[0])
     messages += codes
@@ -168,12 +187,18 @@ def read_any(line: bytes, endpoint: Endpoint = ENDPOINTS[CHAT], *, many: bool = 
 
 def endpoint_of_line(line: bytes) -> Endpoint | None:
     """Return the endpoint that a result line comes from; None where it holds no answer that would tell."""
+    body, may_answer = body_of_line(line)
+    return endpoint_of(body) if body and may_answer else None
+
+
+def body_of_line(line: bytes) -> tuple[dict[str, Any] | None, bool]:
+    """Return the body of a line of any shape, None where it has none, and whether that may be an answer."""
     try:
         response = mapping(mapping(msgspec.json.decode(line)).get("response"))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    body = mapping(_body(response.get("body")))
-    return endpoint_of(body) if body and response.get("status_code") in _SUCCESS else None
+        return None, False
+    body = _body(response.get("body"))
+    return (body, response.get("status_code") in SUCCESS) if isinstance(body, dict) else (None, False)
 
 
 def _read_object(line: dict[str, Any], endpoint: Endpoint, *, many: bool) -> Answer:
@@ -187,7 +212,7 @@ def _read_object(line: dict[str, Any], endpoint: Endpoint, *, many: bool) -> Ans
     status, body = response.get("status_code"), _body(response.get("body"))
     if not isinstance(status, int) or isinstance(status, bool):
         answer = Answer(code="invalid_response", message=f"the line has no status_code, got {status!r}")
-    elif status not in _SUCCESS:
+    elif status not in SUCCESS:
         told = body.get("error", body) if isinstance(body, dict) else body
         answer = _failure(told or error, status)
     elif body is None or body in ({}, ""):
@@ -225,23 +250,6 @@ def _failure(error: Any, status: int | None) -> Answer:
     if not isinstance(message, str) or not message:
         message = msgspec.json.encode(error).decode() if error else f"the service gave no reason ({fallback})"
     return Answer(code=str(code), message=message, again=again)
-
-
-def _content_filter(line: bytes) -> str | None:
-    """Return what the content filter said of the prompt and of the answer, as JSON; None where it said nothing."""
-    try:
-        response = msgspec.json.decode(line).get("response") or {}
-        body = _body(response.get("body")) or {}
-        inner = (body.get("error") or {}).get("innererror") or {}
-        choices = body.get("choices") or [{}]
-        said = {
-            "prompt": body.get("prompt_filter_results") or inner.get("content_filter_result"),
-            "response": choices[0].get("content_filter_results"),
-        }
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, AttributeError, LookupError, TypeError):
-        return None
-    found = {name: value for name, value in said.items() if value}
-    return msgspec.json.encode(found).decode() if found else None
 
 
 def _id_in(line: bytes) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -15,7 +16,7 @@ from batchframe._exceptions import OptionError, RowsFailedError, warn
 from batchframe._explaining import Explanation, explain
 from batchframe._forms import TYPED
 from batchframe._frames import OURS
-from batchframe._results import WHOLE
+from batchframe._included import INCLUDED
 from batchframe._retry import generation_of, is_settled
 from batchframe._schema import answer_type
 from batchframe._stop import read_stop
@@ -116,11 +117,6 @@ class RunResults:
     def _rows(self) -> int:
         return sum(self._record.blocks if self._view is None else view_blocks(self._view))
 
-    @property
-    def block_rows(self) -> int:
-        """The most rows of a block: few where rows are large."""
-        return max(self._record.blocks if self._view is None else view_blocks(self._view))
-
     def result(self) -> pl.DataFrame:
         """Return the whole frame: input columns and added columns, in row order.
 
@@ -130,15 +126,16 @@ class RunResults:
             return self.scan().collect()
         options = self._options
         with self._folder.assembling():
-            blocks = blocks_so_far(self._folder, self._view, whole=self._is_whole, form=options.form)
-            return pl.concat([shown(block.lazy(), OURS, options.include, options.prefix).collect() for block in blocks])
+            blocks = blocks_so_far(self._folder, self._view, from_lines=self._from_lines, form=options.form)
+            pieces = chain.from_iterable(blocks)
+            return pl.concat([shown(piece.lazy(), OURS, options.include, options.prefix).collect() for piece in pieces])
 
     def _final_blocks(self) -> ResultNote:
         assert self._finished is not None
         return final_blocks(
             self._folder,
             self._view,
-            whole=self._is_whole,
+            from_lines=self._from_lines,
             form=self._options.form,
             parts=self._finished[1],
             is_watched=self._lease.holder() is not None,
@@ -151,6 +148,15 @@ class RunResults:
         options = self._options
         note = self._final_blocks()
         return shown(scan_final(self._view or self._folder, note), note.prefix, options.include, options.prefix)
+
+    def sink(self, path: Path) -> None:
+        """Write what `result` gives to a Parquet file, a few rows at a time."""
+        # A row group is held in memory while it is written: of the usual size, but where rows are large.
+        blocks = self._record.blocks if self._view is None else view_blocks(self._view)
+        group_rows = self._options.form.max_rows or 4 * max(1, *blocks)
+        if self.is_finished:
+            group_rows = min(group_rows, self._final_blocks().group_rows or group_rows)
+        self.scan().sink_parquet(path, maintain_order=True, row_group_size=group_rows)
 
     def added_to(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Return the frame this run was made of, with the added columns; its own columns stay the very same."""
@@ -264,8 +270,8 @@ class RunResults:
         return f"{codes['len'].sum()} of {self._rows} rows did not succeed: {counts}"
 
     @property
-    def _is_whole(self) -> bool:
-        return not WHOLE.keys().isdisjoint(self._options.include)
+    def _from_lines(self) -> tuple[str, ...]:
+        return tuple(name for name in self._options.include if name in INCLUDED)
 
     @property
     def is_finished(self) -> bool:
@@ -300,8 +306,8 @@ class RunResults:
         else:
             counts, usage = dict.fromkeys(OUTCOMES, 0), dict.fromkeys(TOKENS, 0)
             with self._folder.assembling():
-                for block in blocks_so_far(self._folder, self._view, whole=False, form=self._options.form):
-                    tally(block, counts, usage)
+                for piece in chain.from_iterable(blocks_so_far(self._folder, self._view, form=self._options.form)):
+                    tally(piece, counts, usage)
         statuses = self.batches()["status"].drop_nulls()
         return RunStatus(
             state=self._state,

@@ -114,8 +114,9 @@ class Scope:
             self.invalid[f"{called} holds NaN or infinity, which JSON has not"] = found
 
     def member(self, name: str, staged: str) -> pl.Expr:
-        """Return the member of an object that an expression makes, comma first; nothing where it is null."""
+        """Return the member of an object that an expression makes, comma first; nulls are left out, within it too."""
         called, (value, dtype) = staged.removeprefix(BODY), self.value(staged)
         self.refuse_not_finite(called, value, dtype)
-        written = pl.concat_str(pl.lit(f",{_encode.constant(name, called)}:"), _encode.json(value, dtype, called))
+        encoded = _encode.json(value, dtype, called, omit_null_fields=True)
+        written = pl.concat_str(pl.lit(f",{_encode.constant(name, called)}:"), encoded)
         return pl.when(value.is_not_null()).then(written).otherwise(pl.lit(""))

@@ -133,6 +133,11 @@ class RunFolder:
         with self._replacing(path) as temporary:
             frame.write_parquet(temporary, compression="uncompressed", statistics=False)
 
+    def stream_frame(self, path: Path, frame: pl.LazyFrame, group_rows: int) -> None:
+        """Write a block that is too large to be held."""
+        with self._replacing(path) as temporary:
+            frame.sink_parquet(temporary, compression="uncompressed", statistics=False, row_group_size=group_rows)
+
     def write_note(self, name: str, value: object) -> None:
         """Write a small JSON file beside the blocks."""
         self._write_json(self.path / name, value)
