@@ -68,6 +68,29 @@ def only_error(capsys):
 # -- run
 
 
+@pytest.mark.parametrize("from_file", [False, True])
+def test_answers_of_a_schema(service, from_file):
+    schema = '{"type": "object", "properties": {"label": {"enum": ["positive", "negative", "neutral"]}}}'
+    Path("schema.json").write_text(schema, encoding="utf-8")
+    assert main(run_args("--response-format", "@schema.json" if from_file else schema)) == 0
+    found = pl.read_parquet("out.parquet")["response"]
+    assert found.struct.field("label").cast(pl.String).to_list() == LABELS
+
+
+def test_a_response_format_that_is_none(here, capsys):
+    assert main(run_args("--response-format", "{nope")) == 2
+    assert "'{nope' is not JSON" in only_error(capsys)
+    assert main(run_args("--response-format", "7")) == 2
+    assert "response_format must be" in only_error(capsys)
+
+
+def test_another_endpoint(service):
+    more = ["--endpoint", "/v1/embeddings", "--param", "dimensions=4", "--max-in-flight", "1", "--max-requests", "2"]
+    arguments = [*run_args(*more), "--model", "text-embedding-3-small"]
+    assert main(arguments) == 0
+    assert pl.read_parquet("out.parquet")["response"].dtype == pl.Array(pl.Float32, 4)
+
+
 def test_run_writes_the_answers_and_says_what_happened(service, capsys):
     assert main(run_args()) == 0
     assert pl.read_parquet("out.parquet")["response"].to_list() == LABELS
@@ -123,6 +146,10 @@ def test_options_and_parameters_reach_the_call(here, monkeypatch):
         'logit_bias={"1": -1}',
         "--param",
         "user=a=b",
+        "--param",
+        "prompt_cache_key=123",
+        "--param",
+        "store=True",
     ]
     given += ["--custom-id", "id", "--prefix", "p_", "--include", "model", "--include", "raw", "--on-null", "raise"]
     given += ["--name", "n", "--run-dir", "d", "--max-requests", "7", "--max-bytes", "900", "--no-progress"]
@@ -136,6 +163,8 @@ def test_options_and_parameters_reach_the_call(here, monkeypatch):
         "stop": "END",
         "logit_bias": {"1": -1},
         "user": "a=b",
+        "prompt_cache_key": "123",  # which takes text
+        "store": True,
         "custom_id": "id",
         "prefix": "p_",
         "include": ("model", "raw"),
@@ -187,6 +216,11 @@ def test_limits_make_several_batches(service, capsys):
         (run_args("--param", "max_bytes=5")[1:], "--max-bytes"),
         (run_args("--param", "temperatur=1")[1:], "temperature"),
         (run_args("--param", "stream=true")[1:], "stream"),
+        (run_args("--param", "temperature=hot")[1:], "temperature must be a number, got 'hot'."),
+        (run_args("--param", "max_tokens=1e3")[1:], "max_tokens must be a whole number, got 1000.0: write 1000."),
+        (run_args("--param", "logit_bias={1: 2}")[1:], "logit_bias must be a dict, got '{1: 2}'."),
+        (run_args("--param", "reasoning_effort=hgih")[1:], "Did you mean 'high'?"),
+        (run_args("--param", "max_output_tokens=9")[1:], "It is max_completion_tokens there."),
         (run_args("--endpoint", "/v1/chat/completion")[1:], "/v1/chat/completions"),
         (run_args("--include", "modell")[1:], "model"),
         (run_args("--on-null", "drop")[1:], "skip"),

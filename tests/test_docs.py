@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import doctest
 import inspect
+from pathlib import Path
 
 import polars as pl
 import pytest
 
 import batchframe as bf
-from batchframe import testing
+from batchframe import _run, testing
 
+DOCS = Path(__file__).parents[1] / "docs"
 FINDER = doctest.DocTestFinder(exclude_empty=True)
 PUBLIC = {f"bf.{name}": getattr(bf, name) for name in bf.__all__} | {
     f"testing.{name}": getattr(testing, name) for name in testing.__all__
@@ -39,3 +41,19 @@ def test_example(found, client, tmp_path, monkeypatch):
 )
 def test_every_call_has_an_example(name):
     assert f"bf.{name}" in {found.name for found in DOCTESTS}
+
+
+@pytest.mark.filterwarnings("ignore:.*did not succeed:batchframe.BatchframeWarning")
+def test_the_page_of_endpoints(emu, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OPENAI_BASE_URL", str(emu.base_url))
+    monkeypatch.setenv("OPENAI_API_KEY", "unused")
+    for name in ("_BRIEF_SECONDS", "_MIN_POLL_SECONDS", "_MAX_POLL_SECONDS"):
+        monkeypatch.setattr(_run, name, 0.02)
+    with pl.Config(restore_defaults=True):
+        page = (DOCS / "endpoints.md").read_text(encoding="utf-8")
+        examples = doctest.DocTestParser().get_doctest(page, {}, "endpoints.md", "endpoints.md", 0)
+        said = []
+        results = doctest.DocTestRunner(verbose=False).run(examples, out=said.append)
+    assert results.attempted > 20
+    assert not results.failed, "".join(said)

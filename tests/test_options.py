@@ -47,7 +47,7 @@ def test_options_do_not_take_the_names_of_parameters_unawares():
     # Made from the call, or reached by extra_body, as the table of options says.
     known = {"model", "prompt", "response_format", "metadata", "include"}
     for endpoint, names in PARAMETERS.items():
-        assert _options.NAMES & names <= known, endpoint
+        assert _options.NAMES & names.keys() <= known, endpoint
 
 
 def test_parameters_are_those_of_the_sdk():
@@ -59,7 +59,7 @@ def test_parameters_are_those_of_the_sdk():
     if f"openai {openai.__version__}." in written:
         assert script.generate() == written, "run scripts/generate_parameters.py"
     for endpoint, type_ in script.TYPES.items():
-        assert set(type_.__annotations__) <= PARAMETERS[endpoint], "a name that this SDK has is refused"
+        assert set(type_.__annotations__) <= PARAMETERS[endpoint].keys(), "a name that this SDK has is refused"
 
 
 def test_included_columns_are_those_of_the_schema():

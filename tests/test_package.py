@@ -33,7 +33,7 @@ LAYERS = {
         2,
         (
             "_frames _encode _template _tokens _requests _dedupe _input_files _results _columns _endpoints "
-            "_parameters _options _forms _prompts _schema _strict _dtypes _typed _atoms"
+            "_parameters _parameter_types _options _forms _prompts _schema _strict _dtypes _typed _atoms"
         ),
     ),
     "vocabulary": (1, "_types _limits _providers _lenient _exceptions _events"),

@@ -338,7 +338,8 @@ def test_expressions_mean_what_with_columns_means(kind, as_frame):
     assert contents(as_frame(frame), WHOLE[kind]) == wanted.to_list()
     assert contents(as_frame(frame), [{"role": "user", "content": WHOLE[kind]}]) == wanted.to_list()
     assert contents(as_frame(frame), "{n}", system=WHOLE[kind]) == [str(n) for n in frame["n"]]
-    got = [json.loads(line)["body"]["user"] for line in lines(as_frame(frame), "{n}", user=WHOLE[kind])]
+    name = "prediction" if kind == "struct" else "user"
+    got = [json.loads(line)["body"][name] for line in lines(as_frame(frame), "{n}", **{name: WHOLE[kind]})]
     assert got == column.to_list()
 
 

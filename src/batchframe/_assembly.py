@@ -169,16 +169,16 @@ class Assembler:
         frames = [pl.DataFrame(schema=known_schema(whole=self.whole) | REUSED)]
         if _shares_answers(rows):
             return pl.concat([*frames, *self._picked(wanted)])
-        held_bytes = 0
+        # Vectors are large: what is not wanted of them is not read.
+        held_bytes = _HELD_BYTES if self.form.max_rows else 0
         for state in touching:
             reused = pl.lit(state.record.reused_from is not None).alias("reused")
             for path in part_answers(self.folder, state.record, whole=self.whole):
                 held_bytes += path.stat().st_size
-                if held_bytes <= _HELD_BYTES:
-                    frames.append(pl.scan_ipc(path).with_columns(reused).collect())
-                else:  # streamed, so that only what is wanted of the file is held
-                    joined = pl.scan_ipc(path).join(wanted, on="custom_id", how="semi", maintain_order="left")
-                    frames.append(joined.with_columns(reused).collect(engine="streaming"))
+                answers = pl.scan_ipc(path).with_columns(reused).collect()
+                if held_bytes > _HELD_BYTES:  # only what is wanted of a file is held
+                    answers = answers.join(wanted.collect(), on="custom_id", how="semi", maintain_order="left")
+                frames.append(answers)
         return pl.concat(frames)
 
     def _picked(self, wanted: pl.LazyFrame) -> Iterator[pl.DataFrame]:

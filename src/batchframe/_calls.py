@@ -38,7 +38,8 @@ def run(frame: Any, prompt: Any, **options: Any) -> pl.DataFrame | pl.LazyFrame:
     prompt
         A template, ``"… {column} … {struct.field} … {{literal}}"``; an expression; a list of messages
         ``[{"role": …, "content": template or expression}, …]``; or an expression of dtype
-        ``List(Struct{role, content})``, a conversation.
+        ``List(Struct{role, content})``, a conversation. Embeddings, completions and moderations take one text a row: a
+        template or an expression.
     **options
         ``model`` is required. See the table of options in the README. Every other name is a request parameter of the
         endpoint, a value or a per-row expression; a null leaves the parameter out for that row.
@@ -49,7 +50,10 @@ def run(frame: Any, prompt: Any, **options: Any) -> pl.DataFrame | pl.LazyFrame:
         All rows in their order, with the added columns ``custom_id: String``, ``response: String`` (with
         ``response_format``: a Struct), ``finish_reason: String``, ``usage: Struct{input_tokens, output_tokens,
         total_tokens, cached_tokens, reasoning_tokens: Int64}`` and ``error: Struct{code, message: String}``, which is
-        null exactly where the row succeeded. Lazy when ``frame`` is.
+        null exactly where the row succeeded. Lazy when ``frame`` is. With ``n`` above 1, ``response`` and
+        ``finish_reason`` are Lists. Of ``/v1/embeddings`` the response is ``Array(Float32, d)``, with d of
+        ``dimensions`` or of the model, or ``List(Float32)`` where neither tells it; of ``/v1/moderations``
+        ``Struct{flagged: Boolean, categories: Struct, category_scores: Struct}``.
 
     Raises
     ------

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import polars as pl
 
-from batchframe import _encode, _options
+from batchframe import _encode, _options, _parameter_types
 from batchframe._exceptions import OptionError
 from batchframe._frames import OURS
 
@@ -112,6 +112,8 @@ def check_changes(given: dict[str, Any], model: str, endpoint: str, results: pl.
     for name, value in sorted(values.items()):
         if isinstance(value, pl.Expr):
             dtype = results.select(value.alias(_CHANGES)).collect_schema()[_CHANGES]
+            if name in options.parameters:
+                _parameter_types.check_dtypes(endpoint, {name: dtype})
             changes[name] = _encode.json(value, dtype, name).fill_null("null")
         else:
             changes[name] = pl.lit(_encode.constant(value, name))

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from batchframe._endpoints import CATEGORIES, CHAT, EMBEDDINGS, MODERATIONS, RESPONSES
+from batchframe._endpoints import CATEGORIES, CHAT, EMBEDDINGS, ENDPOINTS, MODERATIONS, RESPONSES
+from batchframe._exceptions import OptionError
 
 if TYPE_CHECKING:
     from batchframe._schema import AnswerType
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 TYPED = (CHAT, RESPONSES)
 # Source: OpenAI's embeddings guide. Of other models, or a deployment, nothing is known before they answer.
 _DIMENSIONS = {"text-embedding-3-small": 1_536, "text-embedding-3-large": 3_072, "text-embedding-ada-002": 1_536}
+_SHORTENED = ("text-embedding-3-small", "text-embedding-3-large")
 _FLOAT_BYTES = 4
+_BLOCK_BYTES = 16_000_000
 _MODERATION = pl.Struct(
     {
         "flagged": pl.Boolean(),
@@ -37,9 +40,20 @@ _CUT = {
 _PROBLEM = "batchframe:problem"
 
 
-def dimensions_of(model: str) -> int | None:
-    """Return the size of a model's embeddings; None where it is not known."""
-    return _DIMENSIONS.get(model)
+def dimensions_of(model: str, asked: int | None) -> int | None:
+    """Return the size of a model's embeddings; None where it is not known.
+
+    Raises
+    ------
+    OptionError
+        The model cannot make embeddings of the size that was asked for.
+    """
+    known = _DIMENSIONS.get(model)
+    if asked is not None and known is not None and (asked > known or model not in _SHORTENED):
+        most = f"of at most {known}" if model in _SHORTENED else f"of {known}, and no others"
+        msg = f"dimensions is {asked}, and {model} makes embeddings {most}"
+        raise OptionError(msg)
+    return asked or known
 
 
 @dataclass(frozen=True)
@@ -66,7 +80,7 @@ class Form:
     @property
     def is_many(self) -> bool:
         """Whether a row has several choices."""
-        return self.choices > 1
+        return self.choices > 1 and ENDPOINTS[self.endpoint].read_choice is not None
 
     @cached_property
     def response(self) -> pl.DataType:
@@ -84,9 +98,11 @@ class Form:
         return pl.List(pl.String()) if self.is_many else pl.String()
 
     @property
-    def row_bytes(self) -> int:
-        """How many bytes an answer takes beyond what a text does: it bounds how many rows are looked at together."""
-        return _FLOAT_BYTES * (self.dimensions or max(_DIMENSIONS.values())) if self.endpoint == EMBEDDINGS else 0
+    def max_rows(self) -> int | None:
+        """How many rows can be held together, where answers are large; None where they are texts."""
+        if self.endpoint != EMBEDDINGS:
+            return None
+        return max(1, _BLOCK_BYTES // (_FLOAT_BYTES * (self.dimensions or max(_DIMENSIONS.values()))))
 
     def decoded(self, answers: pl.DataFrame) -> pl.DataFrame:
         """Return answers with what their texts say in the place of the texts.
@@ -167,12 +183,17 @@ def _vectors(texts: pl.Series, dimensions: int | None) -> tuple[pl.Series, pl.Se
         .when(~fits)
         .then(said)
     ).to_series()
-    packed = packed.zip_with(fits.fill_null(value=False), pl.repeat(None, len(packed), dtype=pl.Binary, eager=True))
+    if not fits.all():
+        packed = packed.zip_with(fits.fill_null(value=False), _absent(packed))
     if dimensions is not None:
         return packed.bin.reinterpret(dtype=pl.Array(pl.Float32, dimensions), endianness="little"), problems
     values = pl.repeat(None, len(packed), dtype=pl.List(pl.Float32), eager=True)
     for found in size.filter(packed.is_not_null()).unique():
-        of_size = packed.zip_with(size == found, pl.repeat(None, len(packed), dtype=pl.Binary, eager=True))
+        of_size = packed.zip_with(size == found, _absent(packed))
         vectors = of_size.bin.reinterpret(dtype=pl.Array(pl.Float32, found // _FLOAT_BYTES), endianness="little")
         values = vectors.arr.to_list().zip_with(of_size.is_not_null(), values)
     return values, problems
+
+
+def _absent(values: pl.Series) -> pl.Series:
+    return pl.repeat(None, len(values), dtype=values.dtype, eager=True)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import polars as pl
 
-from batchframe import _encode
-from batchframe._endpoints import CHAT, ENDPOINTS, RESPONSES
+from batchframe import _encode, _parameter_types
+from batchframe._endpoints import CHAT, EMBEDDINGS, ENDPOINTS, MODERATIONS, RESPONSES
 from batchframe._exceptions import OptionError, suggestion
 from batchframe._forms import TYPED, Form, dimensions_of
 from batchframe._limits import Limits
@@ -40,6 +40,8 @@ _FROM_PROMPT = frozenset(endpoint.member for endpoint in ENDPOINTS.values())
 _NEVER = frozenset({"stream", "stream_options", "background"})
 # OpenAI's API specification; Azure wants 14 days at least, and says so itself.
 _MIN_EXPIRES_AFTER, _MAX_EXPIRES_AFTER = 3_600, 2_592_000
+# How the names of models begin that one endpoint alone has.
+_MODELS = {"text-embedding-": EMBEDDINGS, "omni-moderation-": MODERATIONS, "text-moderation-": MODERATIONS}
 _TEXT_FORMATS = ("text", "json_object", "json_schema")
 
 
@@ -80,6 +82,11 @@ class Options:
     body: dict[str, Any] = field(default_factory=dict)
     form: Form = field(default_factory=Form)
 
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The part of the body that is checked: what is in ``extra_body`` passes."""
+        return {name: value for name, value in self.body.items() if name not in self.extra_body}
+
 
 _MADE = {"body", "form"}
 NAMES = frozenset(option.name for option in dataclasses.fields(Options)) - _MADE | _NOT_YET
@@ -104,6 +111,7 @@ def parse(given: dict[str, Any]) -> Options:
     typed = _answer_type(checked.get("response_format"))
     options = Options(**checked, body=_body(body, checked, typed))
     _check_body(options)
+    _parameter_types.check_values(options.endpoint, options.parameters)
     return dataclasses.replace(options, form=_form(options, typed))
 
 
@@ -116,7 +124,7 @@ def _check_names(ours: dict[str, Any], body: dict[str, Any], endpoint: Any) -> N
         near = suggestion(str(endpoint), ENDPOINTS)
         msg = f"endpoint {endpoint!r} is not an endpoint.{near} Available: {', '.join(ENDPOINTS)}"
         raise OptionError(msg)
-    known_names = (PARAMETERS[endpoint] | NAMES) - _NEVER - _NOT_YET
+    known_names = (PARAMETERS[endpoint].keys() | NAMES) - _NEVER - _NOT_YET
     for name in body:
         if name in _NEVER:
             msg = f"{name} is refused: a batch cannot stream, and it runs in the background by itself. Leave it out"
@@ -125,7 +133,7 @@ def _check_names(ours: dict[str, Any], body: dict[str, Any], endpoint: Any) -> N
             msg = f"{name} is made from the prompt: pass it as the prompt argument"
             raise OptionError(msg)
         if name not in known_names:
-            near = suggestion(name, known_names)
+            near = _parameter_types.elsewhere(endpoint, name) or suggestion(name, known_names)
             msg = f"{name!r} is neither an option of batchframe nor a parameter of {endpoint}.{near}"
             raise OptionError(f"{msg} To send it all the same: extra_body={{{name!r}: …}}")
 
@@ -282,8 +290,12 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
 
 
 def _check_fit(ours: dict[str, Any]) -> None:
-    """Refuse options that the endpoint has no use for."""
+    """Refuse a model that is another endpoint's, and options that the endpoint has no use for."""
     endpoint = ours.get("endpoint", CHAT)
+    for start, own in _MODELS.items():
+        if ours["model"].startswith(start) and endpoint != own:
+            msg = f'model {ours["model"]!r} is for {own}, and the endpoint is {endpoint}: pass endpoint="{own}"'
+            raise OptionError(msg)
     for name, takes in (("system", ENDPOINTS[endpoint].roles), ("response_format", endpoint in TYPED)):
         if name in ours and not takes:
             able = [path for path, found in ENDPOINTS.items() if (found.roles if name == "system" else path in TYPED)]
@@ -324,7 +336,9 @@ def _text_with(form: dict[str, Any], text: Any) -> dict[str, Any]:
 
 
 def _form(options: Options, typed: AnswerType | None) -> Form:
-    dimensions = options.body.get("dimensions") or dimensions_of(options.model)
+    dimensions = None
+    if options.endpoint == EMBEDDINGS:
+        dimensions = dimensions_of(options.model, options.body.get("dimensions"))
     return Form(options.endpoint, options.body.get("n") or 1, dimensions, typed)
 
 

@@ -86,7 +86,8 @@ def run_parquet(
         run = begin(to_polars(frame), prompt, parsed)
         with showing(run, progress=parsed.progress), closing(run):
             run.wait()
-        run.scan().sink_parquet(temporary, maintain_order=True)
+        # A row group is held in memory while it is written.
+        run.scan().sink_parquet(temporary, maintain_order=True, row_group_size=parsed.form.max_rows)
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)

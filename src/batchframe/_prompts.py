@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 _PROMPT = OURS + "prompt"
 _SYSTEM = OURS + "system"
 _PARAMETER = OURS + "body:"
-_BLOCK_BYTES = 32_000_000
 
 
 @dataclass
@@ -61,8 +60,7 @@ def stage(frame: pl.DataFrame | pl.LazyFrame, prompt: Any, options: Options) -> 
     varies = any(isinstance(piece, _template.Field) for piece in pieces)
     per_row = frozenset[str]() if varies else frozenset(asked)
     # A slice of rows becomes a block, and a block's answers are held together.
-    max_rows = _BLOCK_BYTES // options.form.row_bytes if options.form.row_bytes else None
-    return Source(frame, staged, per_row, max_rows)
+    return Source(frame, staged, per_row, options.form.max_rows)
 
 
 def _check_expression(frame: pl.DataFrame | pl.LazyFrame, name: str, expression: pl.Expr) -> None:
@@ -224,6 +222,10 @@ class Compiler:
         ]
         messages = value.list.eval(_encode.json_object(members)).list.join(",")
         return pl.concat_str(messages, pl.lit("]"))
+
+    def dtypes(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the dtypes of those parameters that differ from row to row."""
+        return {name: self._staged[_PARAMETER + name] for name in parameters if _PARAMETER + name in self._staged}
 
     def members(self, body: dict[str, Any]) -> list[str | pl.Expr]:
         """Return the other members of the body, as pieces that begin with a comma."""

@@ -41,12 +41,14 @@ def read_batch(source: Any, frame: Any = None, *, custom_id: str | None = None, 
         cached_tokens, reasoning_tokens: Int64}`` and ``error: Struct{code, message: String}``, which is null exactly
         where the row succeeded, ``missing`` where no line answers it, and ``pending`` where a batch may still do so.
         Without one: these columns, a row an id, in the order in which the ids first occur. Where an id occurs more
-        than once the first success counts, else the last failure.
+        than once the first success counts, else the last failure. Of several choices the first is read. The lines tell
+        their endpoint: of embeddings the response is a ``List(Float32)``, of moderations the Struct that `run` gives.
 
     Raises
     ------
     OptionError, InputError
-        An argument is not of these forms, or a file holds no answers of a batch; says which line.
+        An argument is not of these forms, or a file holds no answers of a batch, or those of another endpoint than the
+        one before it; says which line.
     NotVisibleError
         There is no such batch, or it is not visible to this key.
     InputFileRejectedError

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 import polars_hash as plh
 
-from batchframe import _encode
+from batchframe import _encode, _parameter_types
 from batchframe._endpoints import ENDPOINTS
 from batchframe._exceptions import InputError, OptionError, TemplateError
 from batchframe._frames import OURS, Source
@@ -186,6 +186,7 @@ def compile_prompt(
     endpoint = ENDPOINTS[options.endpoint]
     source = stage(frame, prompt, options)
     compiler = Compiler(source.schema(), schema, options.on_null, endpoint)
+    _parameter_types.check_dtypes(options.endpoint, compiler.dtypes(options.parameters))
     asked = compiler.prompt(prompt, options.system)
     members = compiler.members(dict(sorted({**dict(endpoint.defaults), **options.body}.items())))
     opening = f'{{"model":{_encode.constant(options.model, "model")},"{endpoint.member}":'

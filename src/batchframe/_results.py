@@ -202,13 +202,13 @@ def _read_object(line: dict[str, Any], endpoint: Endpoint, *, many: bool) -> Ans
 
 
 def _body(body: Any) -> Any:
-    """Return a body; one that is a JSON text holding an object is read as that object."""
+    """Return a body; one that is a JSON text holding an object, or null, is read as that."""
     if isinstance(body, str):
         try:
             found = msgspec.json.decode(body)
         except (msgspec.DecodeError, RecursionError):
             return body
-        return found if isinstance(found, dict) else body
+        return found if found is None or isinstance(found, dict) else body
     return body
 
 

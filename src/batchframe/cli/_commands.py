@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any, Literal
 
 import click
+import msgspec
 import polars as pl
 
 import batchframe as bf
+from batchframe import _parameter_types
+from batchframe._endpoints import CHAT
 from batchframe.cli import _show
 from batchframe.cli._guard import Detached, Exit, tell
 
 # The emulator's; its extra may be missing.
 SERVICES = ["groq", "together", "dashscope", "siliconflow", "moonshot", "zhipu", "nebius", "doubleword", "parasail"]
+_LIMITS = ("max_requests", "max_bytes", "max_in_flight", "max_enqueued_tokens")
 _PROGRESS = click.option("--progress/--no-progress", default=None, help="Show progress; by default on terminals.")
 
 
@@ -45,9 +48,21 @@ def _prompt(_: click.Context, __: click.Parameter, value: str | None) -> str | N
         raise click.BadParameter(msg) from error
 
 
-def _params(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
-    """Return request parameters by name; a value is JSON where it reads as JSON, else text."""
-    params: dict[str, Any] = {}
+def _form(context: click.Context, parameter: click.Parameter, value: str | None) -> Any:
+    """Read a response format: JSON, or the file with it."""
+    text = _prompt(context, parameter, value)
+    if text is None:
+        return None
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError as error:
+        msg = f"{text[:60]!r} is not JSON ({error}): pass a JSON schema, or @file with one"
+        raise click.BadParameter(msg) from error
+
+
+def _params(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    """Return request parameters by name, as they are given."""
+    params: dict[str, str] = {}
     for given in values:
         name, equals, text = given.partition("=")
         if not name or not equals:
@@ -56,10 +71,7 @@ def _params(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> d
         if name in params:
             msg = f"{name!r} is given twice"
             raise click.BadParameter(msg)
-        try:
-            params[name] = json.loads(text)
-        except ValueError:
-            params[name] = text
+        params[name] = text
     return params
 
 
@@ -72,6 +84,9 @@ def _params(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> d
 @click.option("--model", required=True, help="Model id.")
 @click.option("--system", callback=_prompt, help='Template of the system message; "@file" reads it from a file.')
 @click.option("--endpoint", help="Endpoint of the requests.  [default: /v1/chat/completions]")
+@click.option(
+    "--response-format", callback=_form, help='JSON schema of the answers, which become structs; "@file" reads it.'
+)
 @click.option("--param", "params", multiple=True, callback=_params, metavar="NAME=VALUE",
               help="Request parameter, as JSON or text: temperature=0. May be repeated.")  # fmt: skip
 @click.option("--custom-id", help="Column with the ids of the requests.")
@@ -85,8 +100,11 @@ def _params(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> d
 @click.option("--name", help="Part of the run's id: another name asks for fresh answers.")
 @click.option("--pilot", type=int, help="Submit the first so many rows alone; stop when all of them fail.")
 @click.option("--run-dir", help="Folder of the run.  [default: a folder in $BATCHFRAME_HOME or .batchframe]")
+@click.option("--max-attempts", type=int, help="How often a row is asked that came to nothing.  [default: 3]")
 @click.option("--max-requests", type=int, help="Most requests of one input file.")
 @click.option("--max-bytes", type=int, help="Most bytes of one input file.")
+@click.option("--max-in-flight", type=int, help="Most batches in flight at once.")
+@click.option("--max-enqueued-tokens", type=int, help="Most input tokens in flight at once.")
 @click.option("--poll-seconds", type=float, help="Seconds between two looks at the service.  [default: adaptive]")
 @click.option("--timeout-seconds", type=float, help="Wait no longer than this; the batches go on.")
 @click.option("--allow-failed", is_flag=True, help="Exit with 0 though rows did not succeed.")
@@ -94,9 +112,7 @@ def _params(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> d
 def run(
     src: str,
     dst: str,
-    params: dict[str, Any],
-    max_requests: int | None,
-    max_bytes: int | None,
+    params: dict[str, str],
     *,
     allow_failed: bool,
     **options: Any,
@@ -106,13 +122,15 @@ def run(
     The same command goes on with a run that was interrupted, and pays nothing for one that is finished.
     """
     given = {name: value for name, value in options.items() if value not in (None, ())}
-    twice = sorted({*options, "max_requests", "max_bytes"} & params.keys())
+    twice = sorted(options.keys() & params.keys())
     if twice:
         msg = f"{twice[0]!r} is an option of its own: --{twice[0].replace('_', '-')}"
         raise click.BadParameter(msg, param_hint="--param")
-    limits = bf.Limits(max_requests=max_requests, max_bytes=max_bytes)
+    endpoint = given.get("endpoint", CHAT)
+    body = {name: _parameter_types.from_text(endpoint, name, text) for name, text in params.items()}
+    limits = bf.Limits(**{name: given.pop(name) for name in _LIMITS if name in given})
     try:
-        finished = bf.run_parquet(src, dst, limits=limits, **given, **params)
+        finished = bf.run_parquet(src, dst, limits=limits, **given, **body)
     except KeyboardInterrupt:
         msg = "detached: nothing was cancelled, submitted batches go on. The same command goes on with the run"
         raise Detached(msg) from None

@@ -1,0 +1,405 @@
+"""Every endpoint, end to end: what is asked, what comes back, and with which dtypes whatever happened."""
+
+from __future__ import annotations
+
+import base64
+import json
+import struct
+import warnings
+from typing import NamedTuple
+
+import openai
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import batchframe as bf
+from batchframe._endpoints import CATEGORIES, ENDPOINTS, endpoint_of
+from batchframe._forms import Form
+from batchframe._results import ANSWER_SCHEMA, read_any
+from batchframe.emulator import answer
+from batchframe.testing import emulator
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*did not succeed:batchframe.BatchframeWarning")
+
+SCORES = pl.Struct(dict.fromkeys(CATEGORIES, pl.Float64))
+MODERATION = pl.Struct(
+    {"flagged": pl.Boolean, "categories": pl.Struct(dict.fromkeys(CATEGORIES, pl.Boolean)), "category_scores": SCORES}
+)
+
+
+class Case(NamedTuple):
+    """A call, and the dtype that its answers must have."""
+
+    options: dict
+    response: pl.DataType
+    finish_reason: pl.DataType = pl.String()
+
+
+SHAPE = pl.Struct({"label": pl.Enum(["good", "bad"]), "stars": pl.Int64})
+CASES = {
+    "chat": Case({"model": "gpt-4o-mini"}, pl.String()),
+    "chat, twice": Case({"model": "gpt-4o-mini", "n": 2}, pl.List(pl.String), pl.List(pl.String)),
+    "chat, typed twice": Case(
+        {"model": "gpt-4o-mini", "n": 2, "response_format": SHAPE}, pl.List(SHAPE), pl.List(pl.String)
+    ),
+    "responses": Case({"model": "gpt-4o-mini", "endpoint": "/v1/responses"}, pl.String()),
+    "responses, typed": Case(
+        {"model": "gpt-4o-mini", "endpoint": "/v1/responses", "response_format": SHAPE, "text": {"verbosity": "low"}},
+        SHAPE,
+    ),
+    "completions": Case({"model": "gpt-3.5-turbo-instruct", "endpoint": "/v1/completions"}, pl.String()),
+    "completions, twice": Case(
+        {"model": "gpt-3.5-turbo-instruct", "endpoint": "/v1/completions", "n": 3},
+        pl.List(pl.String),
+        pl.List(pl.String),
+    ),
+    "embeddings": Case({"model": "text-embedding-3-small", "endpoint": "/v1/embeddings"}, pl.Array(pl.Float32, 1536)),
+    "embeddings of a size": Case(
+        {"model": "text-embedding-3-large", "endpoint": "/v1/embeddings", "dimensions": 8}, pl.Array(pl.Float32, 8)
+    ),
+    "embeddings as digits": Case(
+        {
+            "model": "text-embedding-3-small",
+            "endpoint": "/v1/embeddings",
+            "dimensions": 8,
+            "encoding_format": "float",
+        },
+        pl.Array(pl.Float32, 8),
+    ),
+    "moderations": Case({"model": "omni-moderation-latest", "endpoint": "/v1/moderations"}, MODERATION),
+}
+cases = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+FRAME = pl.DataFrame({"text": ["Great sound.", None, "It broke: I could kill you."]})
+
+
+def codes(frame):
+    return frame["error"].struct.field("code").to_list()
+
+
+@cases
+@pytest.mark.parametrize("dialect", ["openai", "azure"])
+def test_answers_come_back_by_row(case, dialect):
+    with emulator(dialect=dialect) as emu:
+        out = bf.run(FRAME, "{text}", client=emu.client(), poll_seconds=0.01, **case.options)
+        assert emu.ledger(summary=True)["executions"] == 2
+    assert out["response"].dtype == case.response
+    assert out["finish_reason"].dtype == case.finish_reason
+    assert codes(out) == [None, "null_input", None]
+    assert out["response"].is_null().to_list() == [False, True, False]
+    assert dict(bf.result_schema(FRAME, "{text}", **case.options)) == dict(out.schema)
+
+
+@cases
+def test_an_answer_is_that_of_its_request(case, client):
+    """What the frame holds is what the service answers to the very body of the preview."""
+    rows = pl.DataFrame({"text": [f"Text {index} of violence and hate" for index in range(5)]})
+    out = bf.run(rows, "{text}", client=client, poll_seconds=0.01, **case.options)
+    for row, line in enumerate(bf.requests(rows, "{text}", **case.options)["request"]):
+        request = json.loads(line)
+        body = answer(request["body"], endpoint=request["url"])
+        told = json.dumps({"custom_id": "row", "response": {"status_code": 200, "body": body}}).encode()
+        many = case.options.get("n", 1) > 1
+        _, expected = read_any(told, ENDPOINTS[request["url"]], many=many)
+        shown = pl.DataFrame([expected[:7]], schema=list(ANSWER_SCHEMA)[1:8], orient="row")
+        assert out["response"][row] is not None
+        if case.response == pl.String():
+            assert out["response"][row] == expected.response
+        elif many:
+            assert len(out["response"][row]) == case.options["n"] == len(json.loads(expected.response))
+        assert out["usage"][row] == shown.select(pl.struct(*list(ANSWER_SCHEMA)[3:8])).item() or not body.get("usage")
+
+
+@cases
+@pytest.mark.parametrize(
+    "rows",
+    [pl.DataFrame({"text": []}, schema={"text": pl.String}), pl.DataFrame({"text": [None]}, {"text": pl.String})],
+    ids=["no rows", "nothing sent"],
+)
+def test_dtypes_without_an_answer(case, rows, client):
+    out = bf.run(rows, "{text}", client=client, poll_seconds=0.01, **case.options)
+    assert out["response"].dtype == case.response
+    assert out["finish_reason"].dtype == case.finish_reason
+
+
+@cases
+def test_dtypes_while_unfinished_and_when_all_failed(case, emu, client):
+    emu.row_fault("status", status=400, code="odd", attempts=None)
+    emu.configure(progression="stepped")
+    run = bf.submit(FRAME, "{text}", client=client, poll_seconds=0.01, **case.options)
+    found = run.result()
+    assert (found["response"].dtype, found["finish_reason"].dtype) == (case.response, case.finish_reason)
+    assert codes(found) == ["pending", "null_input", "pending"]
+    emu.configure(progression="timed")
+    run.wait()
+    found = run.result()
+    assert (found["response"].dtype, found["finish_reason"].dtype) == (case.response, case.finish_reason)
+    assert codes(found) == ["odd", "null_input", "odd"]
+    again = bf.open_run(run.path).result()
+    assert again.schema == found.schema
+
+
+@cases
+def test_faults_and_retries_are_those_of_chat(case, emu, client):
+    rows = pl.DataFrame({"text": [f"text {index}" for index in range(40)]})
+    emu.row_fault("server_error", share=0.2)
+    emu.row_fault("malformed", share=0.1, at=0.8)
+    emu.row_fault("no_body", share=0.1)
+    emu.row_fault("body_as_text", share=0.2)
+    emu.row_fault("missing", share=0.1)
+    out = bf.run(rows, "{text}", client=client, poll_seconds=0.01, settle_seconds=0.05, **case.options)
+    assert codes(out) == [None] * 40
+    assert out["response"].null_count() == 0
+
+
+@cases
+def test_the_same_call_pays_nothing(case, emu, client):
+    first = bf.run(FRAME, "{text}", client=client, poll_seconds=0.01, **case.options)
+    before = emu.ledger(summary=True)
+    again = bf.run(FRAME.reverse(), "{text}", client=client, poll_seconds=0.01, **case.options)
+    assert emu.ledger(summary=True) == before
+    assert again["response"].reverse().to_list() == first["response"].to_list()
+
+
+# -- one endpoint each
+
+
+def test_responses_take_messages_and_their_own_names(client):
+    options = {"model": "gpt-5-mini", "endpoint": "/v1/responses", "system": "Answer in {language}."}
+    rows = pl.DataFrame({"text": ["Hi"], "language": ["French"], "effort": ["low"]})
+    body = json.loads(
+        bf.requests(
+            rows,
+            "{text}",
+            max_output_tokens=200,
+            reasoning=pl.struct(effort="effort"),
+            response_format={"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}},
+            **options,
+        )["request"][0]
+    )["body"]
+    assert body["input"] == [
+        {"role": "system", "content": "Answer in French."},
+        {"role": "user", "content": "Hi"},
+    ]
+    assert body["reasoning"] == {"effort": "low"}
+    assert body["text"] == {"format": {"type": "json_schema", "name": "a", "schema": {"type": "object"}}}
+    out = bf.run(rows, "{text}", client=client, poll_seconds=0.01, max_output_tokens=2_000, **options)
+    assert out["finish_reason"].to_list() == ["completed"]
+    assert out["usage"][0]["reasoning_tokens"] > 0
+
+
+def test_a_response_that_was_cut(client):
+    rows = pl.DataFrame({"text": ["Say something long about everything there is."]})
+    options = {"endpoint": "/v1/responses", "client": client, "poll_seconds": 0.01}
+    cut = bf.run(rows, "{text}", model="gpt-4o-mini", max_output_tokens=16, **options)
+    assert cut["finish_reason"].to_list() in (["max_output_tokens"], ["completed"])
+    nothing = bf.run(rows, "{text}", model="gpt-5-mini", max_output_tokens=16, reasoning={"effort": "high"}, **options)
+    assert codes(nothing) == ["max_output_tokens"]
+    assert "raise max_output_tokens" in nothing["error"][0]["message"]
+
+
+def test_azure_batches_of_responses_say_chat_completions():
+    with emulator(dialect="azure") as emu:
+        bf.run(FRAME, "{text}", model="gpt-4o-mini", endpoint="/v1/responses", client=emu.client(), poll_seconds=0.01)
+        (batch,) = emu.client().batches.list().data
+    assert batch.endpoint == "/chat/completions"
+
+
+def test_embeddings_are_exact_and_smaller_as_base64(client):
+    rows = pl.DataFrame({"text": ["one", "two"]})
+    options = {"endpoint": "/v1/embeddings", "model": "text-embedding-3-small", "client": client, "poll_seconds": 0.01}
+    packed = bf.run(rows, "{text}", **options)
+    digits = bf.run(rows, "{text}", encoding_format="float", **options)
+    assert packed["response"].to_list() == digits["response"].to_list()
+    line = json.loads(bf.requests(rows, "{text}", **{**options, "client": None})["request"][0])
+    assert line["body"]["encoding_format"] == "base64"
+    norms = packed.select(pl.col("response").arr.eval(pl.element() ** 2).arr.sum()).to_series()
+    assert norms.round(2).to_list() == [1.0, 1.0]
+
+
+def test_embeddings_of_a_deployment_are_lists():
+    with emulator(dialect="azure", deployments={"ours": "text-embedding-3-small"}) as emu:
+        out = bf.run(FRAME, "{text}", model="ours", endpoint="/v1/embeddings", client=emu.client(), poll_seconds=0.01)
+    assert out["response"].dtype == pl.List(pl.Float32)
+    assert out["response"].list.len().to_list() == [1536, None, 1536]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"model": "text-embedding-3-small"}, 'pass endpoint="/v1/embeddings"'),
+        ({"model": "omni-moderation-latest", "endpoint": "/v1/responses"}, 'pass endpoint="/v1/moderations"'),
+        ({"model": "text-embedding-3-small", "endpoint": "/v1/embeddings", "dimensions": 1537}, "of at most 1536"),
+        ({"model": "text-embedding-ada-002", "endpoint": "/v1/embeddings", "dimensions": 8}, "1536, and no others"),
+    ],
+)
+def test_what_a_model_cannot_do_is_refused(options, said):
+    with pytest.raises(bf.OptionError, match=said):
+        bf.requests(FRAME, "{text}", **options)
+
+
+def test_an_empty_text_is_not_embedded(emu, client):
+    rows = pl.DataFrame({"text": ["", None, "x"]})
+    options = {"endpoint": "/v1/embeddings", "model": "text-embedding-3-small", "dimensions": 4}
+    out = bf.run(rows, "{text}", client=client, on_null="render", poll_seconds=0.01, **options)
+    assert codes(out) == ["invalid_input", "invalid_input", None]
+    assert emu.ledger(summary=True)["executions"] == 1
+
+
+@pytest.mark.parametrize("endpoint", ["/v1/embeddings", "/v1/completions", "/v1/moderations"])
+def test_what_takes_one_text_refuses_messages(endpoint):
+    rows = pl.DataFrame({"text": ["a"], "texts": [["a", "b"]]})
+    for prompt in ([{"role": "user", "content": "{text}"}], pl.col("texts")):
+        with pytest.raises(bf.OptionError, match=r"takes one text a row, got .* explode the frame"):
+            bf.requests(rows, prompt, model="m", endpoint=endpoint)
+    with pytest.raises(bf.OptionError, match=rf"system is for /v1/chat/completions and /v1/responses, and {endpoint}"):
+        bf.requests(rows, "{text}", model="m", endpoint=endpoint, system="x")
+    with pytest.raises(bf.OptionError, match="response_format is for /v1/chat/completions and /v1/responses"):
+        bf.requests(rows, "{text}", model="m", endpoint=endpoint, response_format=SHAPE)
+
+
+def test_moderations_say_what_was_found(client):
+    out = bf.run(
+        FRAME, "{text}", model="omni-moderation-latest", endpoint="/v1/moderations", client=client, poll_seconds=0.01
+    )
+    assert out["response"].struct.field("flagged").to_list() == [False, None, True]
+    scores = out["response"].struct.field("category_scores").struct.field("violence")
+    assert scores[2] > 0.5 > scores[0]
+    assert out["usage"].null_count() == 3
+
+
+def test_a_choice_that_does_not_fit_fails_its_row():
+    answers = pl.DataFrame(
+        {
+            "response": [json.dumps(['{"label":"good","stars":1}', '{"label":"ugly","stars":2}']), None],
+            "finish_reason": ['["stop","stop"]', None],
+            "code": [None, "odd"],
+            "message": [None, "said"],
+        },
+        schema_overrides={"code": pl.String, "message": pl.String},
+    )
+    typed = bf._options.parse({"model": "m", "n": 2, "response_format": SHAPE}).form
+    found = typed.decoded(answers)
+    assert found["code"].to_list() == ["invalid_response", "odd"]
+    assert found["message"][0].startswith("choice 1: $.label")
+    assert found["finish_reason"].to_list() == [["stop", "stop"], None]
+
+
+# -- what cannot be read
+
+
+def line(body):
+    return json.dumps({"custom_id": "a", "response": {"status_code": 200, "body": body}}).encode()
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"data": []}, "0 embeddings, not one"),
+        ({"data": [{"embedding": [1.0, "x"]}]}, "not of numbers"),
+        ({"data": [{"embedding": [1e300]}]}, "not of numbers"),
+        ({"data": [{}]}, "no embedding"),
+        ({"data": [{"embedding": [1.0, 2.0]}]}, "has 8 bytes, and 4 for each of 3 dimensions were expected"),
+        ({"data": [{"embedding": "!!!"}]}, "not base64"),
+        ({"data": [{"embedding": base64.b64encode(b"abc").decode()}]}, "has 3 bytes"),
+    ],
+)
+def test_embeddings_that_are_none(body, said):
+    _, found = read_any(line(body), ENDPOINTS["/v1/embeddings"])
+    answers = pl.DataFrame([("a", *found)], schema=ANSWER_SCHEMA, orient="row")
+    decoded = Form("/v1/embeddings", dimensions=3).decoded(answers)
+    assert decoded["code"].to_list() == ["invalid_response"]
+    assert said in decoded["message"][0]
+    assert decoded["response"].dtype == pl.Array(pl.Float32, 3)
+
+
+def test_vectors_of_several_sizes():
+    texts = [base64.b64encode(struct.pack(f"<{size}f", *range(size))).decode() for size in (1, 3, 1)]
+    answers = pl.DataFrame({"response": [*texts, None], "code": None, "message": None, "finish_reason": None})
+    found = Form("/v1/embeddings").decoded(answers.cast(pl.String))
+    assert found["response"].to_list() == [[0.0], [0.0, 1.0, 2.0], [0.0], None]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def mangled(value, draw, share):
+    """Return a JSON value with some of what it holds replaced."""
+    if draw(st.integers(0, share)) == 0:
+        return draw(JSON)
+    if isinstance(value, dict):
+        return {key: mangled(inner, draw, share) for key, inner in value.items() if draw(st.integers(0, share))}
+    if isinstance(value, list):
+        return [mangled(inner, draw, share) for inner in value[:3]]
+    return value
+
+
+BODIES = {
+    "/v1/chat/completions": {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "x"}], "n": 2},
+    "/v1/responses": {"model": "gpt-5-mini", "input": "x"},
+    "/v1/embeddings": {"model": "text-embedding-3-small", "input": "x", "dimensions": 3},
+    "/v1/completions": {"model": "gpt-3.5-turbo-instruct", "prompt": "x", "n": 2},
+    "/v1/moderations": {"model": "omni-moderation-latest", "input": "x"},
+}
+
+
+@pytest.mark.parametrize("path", ENDPOINTS)
+@given(data=st.data(), many=st.booleans())
+def test_a_body_of_any_shape_is_one_outcome(path, data, many):
+    body = mangled(answer(BODIES[path], endpoint=path), data.draw, 12)
+    told = json.dumps({"custom_id": "a", "response": {"status_code": 200, "body": body}}).encode()
+    custom_id, found = read_any(told, ENDPOINTS[path], many=many)
+    assert custom_id == "a"
+    form = Form(path, choices=2 if many else 1, dimensions=3)
+    frame = pl.DataFrame([("a", *found)], schema=ANSWER_SCHEMA, orient="row")
+    decoded = form.decoded(frame)
+    assert decoded["response"].dtype == form.response
+    assert decoded["code"][0] is None or decoded["response"][0] is None
+
+
+# -- read_batch
+
+
+@pytest.mark.parametrize("path", ENDPOINTS)
+def test_results_made_elsewhere(path, tmp_path):
+    body = answer(BODIES[path], endpoint=path)
+    assert endpoint_of(body).path == path
+    (tmp_path / "out.jsonl").write_bytes(b'{"custom_id": "b", "error": {"code": "batch_expired"}}\n' + line(body))
+    found = bf.read_batch(tmp_path / "out.jsonl")
+    assert codes(found) == ["batch_expired", None]
+    dtypes = {"/v1/embeddings": pl.List(pl.Float32), "/v1/moderations": MODERATION}
+    assert found["response"].dtype == dtypes.get(path, pl.String())
+    assert found["response"][1] is not None
+
+
+def test_results_of_two_endpoints_are_not_mixed():
+    sources = [line(answer(BODIES[path], endpoint=path)) for path in ("/v1/embeddings", "/v1/moderations")]
+    with pytest.raises(bf.InputError, match="answers of /v1/moderations, and those before it are of /v1/embeddings"):
+        bf.read_batch(sources)
+
+
+def test_a_batch_of_embeddings_by_its_id(emu, client):
+    with warnings.catch_warnings():
+        out = bf.run(
+            FRAME, "{text}", model="text-embedding-3-small", endpoint="/v1/embeddings", client=client,
+            poll_seconds=0.01, include=["batch_id"],
+        )  # fmt: skip
+    batch_id = out["batch_id"].drop_nulls()[0]
+    found = bf.read_batch(batch_id, FRAME, client=openai.OpenAI(base_url=emu.base_url, api_key="x"))
+    assert found["response"].cast(pl.Array(pl.Float32, 1536)).to_list() == out["response"].to_list()
+
+
+def test_answers_that_are_no_texts_are_not_read_as_another_type(client):
+    run = bf.submit(
+        FRAME, "{text}", model="omni-moderation-latest", endpoint="/v1/moderations", client=client, poll_seconds=0.01
+    )
+    run.wait()
+    with pytest.raises(bf.OptionError, match="no texts that could be read"):
+        run.reparse(response_format=SHAPE)
+    with pytest.raises(bf.OptionError, match="dimensions cannot be changed by retry"):
+        run.retry(dimensions=4)

@@ -1,0 +1,424 @@
+"""Values and columns of request parameters against their types: what is taken, and what each refusal says."""
+
+from __future__ import annotations
+
+import datetime as dt
+import enum
+import json
+from decimal import Decimal
+
+import polars as pl
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+import batchframe as bf
+from batchframe import _parameter_types, testing
+from batchframe._parameters import PARAMETERS
+from batchframe.emulator import (
+    _bodies,
+    _embeddings,
+    _errors,
+    _moderations,
+    _response_bodies,
+    _text_completions,
+)
+
+CHAT, RESPONSES, COMPLETIONS = "/v1/chat/completions", "/v1/responses", "/v1/completions"
+EMBEDDINGS, MODERATIONS = "/v1/embeddings", "/v1/moderations"
+FRAME = pl.DataFrame(
+    {
+        "x": ["a", "b"],
+        "whole": [1, None],
+        "fraction": [1.0, None],
+        "flag": [True, None],
+        "texts": [["a"], []],
+        "wholes": [[1], []],
+        "struct": [{"a": 1}, None],
+        "structs": [[{"a": 1}], []],
+        "nothing": [None, None],
+        "bytes": [b"a", None],
+    }
+)
+
+
+def line(**options):
+    return json.loads(bf.requests(FRAME, "{x}", model="m", **options)["request"][0])["body"]
+
+
+def refusal(**options):
+    with pytest.raises(bf.OptionError) as caught:
+        bf.requests(FRAME, "{x}", model="m", **options)
+    return str(caught.value)
+
+
+def problem(endpoint, name, value):
+    """Return what is said about a constant value, or None."""
+    try:
+        _parameter_types.check_values(endpoint, {name: value})
+    except bf.OptionError as error:
+        return str(error)
+    return None
+
+
+def problem_of(endpoint, name, dtype):
+    """Return what is said about a column's dtype, or None."""
+    try:
+        _parameter_types.check_dtypes(endpoint, {name: dtype})
+    except bf.OptionError as error:
+        return str(error)
+    return None
+
+
+# -- values
+
+
+class Effort(str, enum.Enum):
+    LOW = "low"
+
+
+class Level(enum.IntEnum):
+    ONE = 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sent"),
+    [
+        ("temperature", 0, 0),
+        ("temperature", Level.ONE, 1),
+        ("top_p", Decimal("0.5"), 0.5),
+        ("max_tokens", Decimal(10), 10),
+        ("seed", -(2**63), -(2**63)),
+        ("stop", "a", "a"),
+        ("stop", ["a", "b"], ["a", "b"]),
+        ("stop", ("a",), ["a"]),
+        ("stop", [], []),
+        ("logit_bias", {"50256": -100}, {"50256": -100}),
+        ("logit_bias", {50256: -0.5}, {"50256": -0.5}),
+        ("tools", [{"type": "function", "new": 1}], [{"type": "function", "new": 1}]),
+        ("tool_choice", "auto", "auto"),
+        ("tool_choice", {"type": "new"}, {"type": "new"}),
+        ("reasoning_effort", Effort.LOW, "low"),
+        ("modalities", ["text"], ["text"]),
+        ("prediction", {"type": "content", "content": "a"}, {"type": "content", "content": "a"}),
+        ("service_tier", "flex", "flex"),
+        ("user", dt.date(2024, 1, 2), "2024-01-02"),
+        ("logprobs", True, True),
+    ],
+)
+def test_values_that_fit(name, value, sent):
+    assert line(**{name: value})[name] == sent
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("temperature", "0", "temperature must be a number, got '0'."),
+        ("temperature", True, "temperature must be a number, got True."),
+        ("temperature", [0], "temperature must be a number, got [0]."),
+        ("max_tokens", 10.0, "max_tokens must be a whole number, got 10.0: write 10."),
+        ("max_tokens", 10.5, "max_tokens must be a whole number, got 10.5."),
+        ("max_tokens", Decimal("1.5"), "max_tokens must be a whole number, got Decimal('1.5')."),
+        ("seed", False, "seed must be a whole number, got False."),
+        ("logprobs", 5, "logprobs must be a boolean, got 5."),
+        ("user", 5, "user must be text, got 5."),
+        ("stop", 5, "stop must be text or a list of texts, got 5."),
+        ("stop", ["a", 5], "stop[1] must be text, got 5."),
+        ("stop", ["a", None], "stop[1] must be text, got None."),
+        ("logit_bias", [], "logit_bias must be a dict, got []."),
+        ("tools", {"type": "function"}, "tools must be a list of dicts, got {'type': 'function'}: put it in a list."),
+        ("tools", [{}, "f"], "tools[1] must be a dict, got 'f'."),
+        ("modalities", "text", """modalities must be a list of "text" or "audio", got 'text': put it in a list."""),
+        ("modalities", ["txt"], """modalities[0] must be "text" or "audio", got 'txt'. Did you mean 'text'?"""),
+        ("tool_choice", 1, 'tool_choice must be "none", "auto", "required" or a dict, got 1.'),
+        ("verbosity", "hgih", """verbosity must be "low", "medium" or "high", got 'hgih'. Did you mean 'high'?"""),
+        ("verbosity", "LOW", """verbosity must be "low", "medium" or "high", got 'LOW'. Did you mean 'low'?"""),
+        ("verbosity", "zzz", """verbosity must be "low", "medium" or "high", got 'zzz'."""),
+        ("verbosity", dt.date(2024, 1, 2), 'verbosity must be "low", "medium" or "high", got datetime.date('),
+    ],
+)
+def test_values_that_do_not_fit(name, value, said):
+    told = refusal(**{name: value})
+    assert told.startswith(said)
+    assert told.endswith(f" To send it all the same: extra_body={{'{name}': …}}")
+    assert line(extra_body={name: value})[name] is not None
+
+
+def test_a_long_value_is_not_shown_whole():
+    assert len(refusal(seed=[{"a": 1}] * 1000)) < 250
+
+
+def test_what_extra_body_replaces_is_not_sent_and_not_checked():
+    assert line(seed="a", extra_body={"seed": "b"})["seed"] == "b"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "name", "value"),
+    [
+        (COMPLETIONS, "logprobs", 5),
+        (COMPLETIONS, "echo", True),
+        (EMBEDDINGS, "encoding_format", "base64"),
+        (RESPONSES, "reasoning", {"effort": "new"}),
+        (RESPONSES, "conversation", "conv_1"),
+        (RESPONSES, "tools", [{"type": "web_search"}]),
+        (RESPONSES, "truncation", "auto"),
+        (MODERATIONS, "not of the table", object),
+    ],
+)
+def test_values_that_fit_at_other_endpoints(endpoint, name, value):
+    assert problem(endpoint, name, value) is None
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "name", "value", "said"),
+    [
+        (COMPLETIONS, "logprobs", True, "logprobs must be a whole number, got True."),
+        (EMBEDDINGS, "dimensions", "256", "dimensions must be a whole number, got '256'."),
+        (EMBEDDINGS, "encoding_format", "b64", 'encoding_format must be "float" or "base64"'),
+        (RESPONSES, "reasoning", "low", "reasoning must be a dict, got 'low'."),
+        (RESPONSES, "truncation", "atuo", "Did you mean 'auto'?"),
+        (RESPONSES, "conversation", 5, "conversation must be text or a dict, got 5."),
+    ],
+)
+def test_values_that_do_not_fit_at_other_endpoints(endpoint, name, value, said):
+    assert said in problem(endpoint, name, value)
+
+
+# -- columns
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sent"),
+    [
+        ("temperature", pl.col("whole"), 1),
+        ("temperature", pl.col("fraction"), 1.0),
+        ("temperature", pl.col("fraction").cast(pl.Decimal(10, 2)), 1.0),
+        ("seed", pl.col("whole").cast(pl.UInt8), 1),
+        ("seed", pl.col("fraction").cast(pl.Int64), 1),
+        ("seed", pl.col("whole").cast(pl.Decimal(10, 0)), 1),
+        ("store", pl.col("flag"), True),
+        ("user", pl.col("x"), "a"),
+        ("user", pl.col("x").cast(pl.Categorical), "a"),
+        ("user", pl.col("whole").cast(pl.String), "1"),
+        ("reasoning_effort", pl.col("x").cast(pl.Enum(["a", "b"])), "a"),  # values are the service's to judge
+        ("stop", pl.col("x"), "a"),
+        ("stop", pl.col("texts"), ["a"]),
+        ("stop", pl.concat_list("x", "x").list.to_array(2), ["a", "a"]),
+        ("stop", pl.concat_list(pl.col("nothing")), [None]),
+        ("logit_bias", pl.col("struct"), {"a": 1}),
+        ("tools", pl.col("structs"), [{"a": 1}]),
+        ("tool_choice", pl.col("struct"), {"a": 1}),
+    ],
+    ids=str,
+)
+def test_columns_that_fit(name, value, sent):
+    assert line(**{name: value})[name] == sent
+
+
+@pytest.mark.parametrize("name", sorted(PARAMETERS[CHAT]))
+def test_a_column_of_nulls_fits_everywhere(name):
+    assert problem_of(CHAT, name, pl.Null()) is None
+    assert problem_of(CHAT, name, pl.Unknown()) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("seed", pl.col("fraction"), "whole number, got an expression of dtype Float64: .cast(pl.Int64) makes it one."),
+        ("seed", pl.col("fraction").cast(pl.Decimal(10, 2)), "Decimal(precision=10, scale=2): .cast(pl.Int64) makes"),
+        ("seed", pl.col("x"), "a whole number, got an expression of dtype String: .cast(pl.Int64) makes it one."),
+        ("seed", pl.col("flag"), "a whole number, got an expression of dtype Boolean."),
+        ("temperature", pl.col("x"), "a number, got an expression of dtype String: .cast(pl.Float64) makes it one."),
+        ("temperature", pl.col("flag"), "a number, got an expression of dtype Boolean."),
+        ("temperature", pl.lit("0"), "a number, got an expression of dtype String: .cast(pl.Float64) makes it one."),
+        ("store", pl.col("whole"), "a boolean, got an expression of dtype Int64."),
+        ("user", pl.col("whole"), "text, got an expression of dtype Int64: .cast(pl.String) makes it text."),
+        ("user", pl.col("texts"), "text, got an expression of dtype List(String)."),
+        ("verbosity", pl.col("whole"), '"low", "medium" or "high", got an expression of dtype Int64.'),
+        ("stop", pl.col("wholes"), "text or a list of texts, got an expression of dtype List(Int64)."),
+        ("tools", pl.col("x"), "dicts, got an expression of dtype String: .str.json_decode(dtype) makes it one."),
+        ("tools", pl.col("struct"), "dtype Struct({'a': Int64}): pl.concat_list(…) makes it one."),
+        ("tools", pl.col("texts"), "a list of dicts, got an expression of dtype List(String)."),
+        ("logit_bias", pl.col("texts"), "a dict, got an expression of dtype List(String)."),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_columns_that_do_not_fit(name, value, said):
+    told = refusal(**{name: value})
+    assert said in told
+    assert told.startswith(f"{name} must be ")
+    assert told.endswith(f" To send it all the same: extra_body={{'{name}': …}}")
+    assert line(extra_body={name: value})[name] is not None
+
+
+def test_what_has_no_text_at_all_keeps_its_own_message():
+    with pytest.raises(bf.TemplateError, match=r"user has dtype Binary, .* such as .bin.encode\('base64'\)"):
+        line(user=pl.col("bytes"))
+
+
+def test_a_column_of_a_lazy_frame_is_checked_before_anything_is_evaluated():
+    frame = pl.LazyFrame({"x": ["a"]}).map_batches(lambda _: pytest.fail("evaluated"), schema={"x": pl.String})
+    with pytest.raises(bf.OptionError, match="seed must be a whole number, got an expression of dtype String"):
+        bf.submit(frame, "{x}", model="m", seed=pl.col("x"))
+
+
+# -- other endpoints' names
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "name", "said"),
+    [
+        (RESPONSES, "max_tokens", "max_output_tokens"),
+        (RESPONSES, "max_completion_tokens", "max_output_tokens"),
+        (RESPONSES, "reasoning_effort", 'reasoning={"effort": "…"}'),
+        (RESPONSES, "verbosity", 'text={"verbosity": "…"}'),
+        (RESPONSES, "functions", "tools"),
+        (CHAT, "max_output_tokens", "max_completion_tokens"),
+        (CHAT, "reasoning", 'reasoning_effort="…"'),
+        (CHAT, "text", 'verbosity="…" or response_format'),
+        (CHAT, "instructions", "system"),
+        (COMPLETIONS, "max_completion_tokens", "max_tokens"),
+    ],
+)
+def test_what_is_called_otherwise_elsewhere(endpoint, name, said):
+    assert _parameter_types.elsewhere(endpoint, name) == f" It is {said} there."
+
+
+def test_what_only_others_have():
+    assert _parameter_types.elsewhere(RESPONSES, "suffix") == f" It is a parameter of {COMPLETIONS}."
+    assert _parameter_types.elsewhere(EMBEDDINGS, "seed") == f" It is a parameter of {CHAT}, {COMPLETIONS}."
+    assert _parameter_types.elsewhere(EMBEDDINGS, "dimension") == ""
+    said = refusal(max_output_tokens=5)
+    assert f"nor a parameter of {CHAT}. It is max_completion_tokens there. To send it all the same:" in said
+    assert "Did you mean 'dedupe'" not in refusal(truncation="auto")
+
+
+@pytest.mark.parametrize("endpoint", PARAMETERS)
+def test_what_is_told_leads_to_a_parameter(endpoint):
+    for name, said in _parameter_types._CALLED.get(endpoint, {}).items():
+        first = said.partition("=")[0]
+        assert name not in PARAMETERS[endpoint]
+        assert first in PARAMETERS[endpoint] or first in {"system", "extra_body"}
+
+
+def test_what_the_service_says_has_moved_is_told():
+    moved = _response_bodies._MOVED.items()
+    told = {name: _parameter_types._CALLED[RESPONSES].get(name, "").partition("=")[0] for name, _ in moved}
+    ours = {"messages", "response_format"}
+    assert {name: text for name, text in told.items() if name not in ours} == {
+        name: place.partition(".")[0] for name, place in moved if name not in ours
+    }
+
+
+# -- as text
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("temperature", "0", 0),
+        ("seed", "1", 1),
+        ("user", "123", "123"),
+        ("user", "true", "true"),
+        ("user", '"123"', "123"),
+        ("user", "null", None),
+        ("user", "007", "007"),
+        ("user", "1e5", "1e5"),
+        ("stop", "5", "5"),
+        ("stop", '["a", "b"]', ["a", "b"]),
+        ("stop", "{", "{"),
+        ("stop", "[" * 100_000, "[" * 100_000),
+        ("store", "true", True),
+        ("store", "True", True),
+        ("store", "yes", "yes"),
+        ("user", "True", "True"),
+        ("reasoning_effort", "low", "low"),
+        ("tool_choice", '{"type": "function"}', {"type": "function"}),
+        ("temperature", "hot", "hot"),
+        ("nothing of the table", "5", 5),
+    ],
+)
+def test_parameters_given_as_text(name, text, value):
+    read = _parameter_types.from_text(CHAT, name, text)
+    assert (read, type(read)) == (value, type(value))
+
+
+def test_parameters_given_as_text_at_an_endpoint_that_is_none():
+    assert _parameter_types.from_text("/v1/none", "user", "5") == 5
+
+
+# -- another attempt
+
+
+def test_changes_of_a_retry_are_checked():
+    with testing.emulator() as service:
+        run = bf.submit(FRAME, "{x}", model="gpt-4o-mini", client=service.client(), poll_seconds=0.02)
+        run.wait()
+        calls = service.calls()
+        for value in ("hot", pl.col("x")):
+            with pytest.raises(bf.OptionError, match="temperature must be a number, got"):
+                run.retry(pl.lit(value=True), temperature=value)
+        with pytest.raises(bf.OptionError, match="seed must be a whole number, got an expression of dtype Float64"):
+            run.retry(pl.lit(value=True), seed=pl.col("fraction"))
+        with pytest.raises(bf.OptionError, match=r"It is max_completion_tokens there\."):
+            run.retry(pl.lit(value=True), max_output_tokens=5)
+        assert service.calls() == calls
+        run.retry(pl.lit(value=True), extra_body={"user": pl.col("x")}, temperature=None, seed=pl.col("whole"))
+        assert run.wait().succeeded == 2
+
+
+# -- against the emulator's own tables
+
+TABLES = {
+    CHAT: _bodies._PARAMETERS,
+    COMPLETIONS: _text_completions.PARAMETERS,
+    EMBEDDINGS: _embeddings.PARAMETERS,
+    MODERATIONS: _moderations.PARAMETERS,
+    RESPONSES: _response_bodies.PARAMETERS,
+}
+# What the emulator leaves open, and the SDK's types do not.
+OPEN = {(CHAT, "function_call"), (RESPONSES, "include")}
+TEXTS = sorted(
+    {text for names in PARAMETERS.values() for kinds in names.values() for text in kinds.get("text") or ()}
+    | {"a", "END", "0"}
+)
+SCALARS = st.one_of(
+    st.booleans(), st.integers(), st.integers(0, 20), st.floats(-2, 2), st.text(max_size=5), st.sampled_from(TEXTS)
+)
+FUNCTION = {"name": "f", "parameters": {"type": "object", "properties": {}}}
+OBJECTS = st.one_of(
+    st.dictionaries(st.sampled_from(["type", "name", "effort", "id", "1", "a"]), SCALARS, max_size=3),
+    st.dictionaries(st.text("0123456789", min_size=1, max_size=5), st.integers(-100, 100), max_size=3),
+    st.sampled_from(
+        [{"type": "function", "function": FUNCTION}, {"type": "function", **FUNCTION}, {"type": "text"}, FUNCTION,
+         {"effort": "low"}, {"verbosity": "low", "format": {"type": "text"}}, {"role": "user", "content": "a"}]
+    ),
+)  # fmt: skip
+VALUES = st.one_of(SCALARS, OBJECTS, st.lists(st.one_of(SCALARS, OBJECTS), max_size=3), st.lists(SCALARS, max_size=3))
+PLACES = [(endpoint, name) for endpoint, names in PARAMETERS.items() for name in names if name in TABLES[endpoint]]
+
+
+@pytest.mark.parametrize("endpoint", PARAMETERS)
+def test_the_emulator_knows_the_same_names(endpoint):
+    assert TABLES[endpoint].keys() == PARAMETERS[endpoint].keys() - {"stream_options", "stream"} | (
+        TABLES[endpoint].keys() & {"stream_options", "stream"}
+    )
+
+
+@given(VALUES)
+@example("flex")
+@example(["text"])
+@example([{"type": "function", "function": FUNCTION}])
+@example([{"type": "function", **FUNCTION}])
+@example([["a"]])
+@example([[1, 2]])
+def test_what_the_emulator_takes_is_taken_and_what_is_of_a_wrong_type_for_it_is_not(value):
+    for endpoint, name in PLACES:
+        said = problem(endpoint, name, value)
+        try:
+            TABLES[endpoint][name](name, value)
+        except _errors.ApiError as error:
+            if error.code == "invalid_type" and error.param == name:
+                assert said is not None, (endpoint, name)
+        else:
+            assert said is None or (endpoint, name) in OPEN, (endpoint, name)
