@@ -194,6 +194,16 @@ def test_where_nothing_else_of_the_run_shows_it_may_be_begun_anew(service):
     assert is_whole(service, ask(service))
 
 
+def test_a_create_in_doubt_whose_file_is_gone_has_a_way_on(service):
+    service.fault("create_batch", "reset_before")
+    with pytest.raises(bf.RunPendingError) as raised:
+        ask(service, timeout_seconds=0, settle_seconds=30)
+    delete_the_newest_file(service)
+    with pytest.raises(bf.RunError, match=SAYS + " made it, or it was deleted.*pass another name= and reuse="):
+        ask(service)
+    assert is_whole(service, ask(service, name="anew", reuse=raised.value.run.path))
+
+
 def test_a_file_that_shows_late_is_waited_for(service):
     service.file_fault("gone", polls=3)
     uploaded(service)

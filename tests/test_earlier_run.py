@@ -5,6 +5,7 @@ The fixture was killed while it uploaded its second part; a row of the first had
 
 from __future__ import annotations
 
+import datetime as dt
 import shutil
 from pathlib import Path
 
@@ -12,13 +13,15 @@ import polars as pl
 import pytest
 
 import batchframe as bf
+from batchframe import _visibility
 
 FIXTURE = Path(__file__).parent / "data" / "run-of-version-1"
 
 
 @pytest.fixture
-def folder(emu, tmp_path):
-    """The run, as if its service were the one of this test."""
+def folder(emu, tmp_path, monkeypatch):
+    """The run, as if its service were the one of this test, which has forgotten the batch of the first part."""
+    monkeypatch.setattr(_visibility, "_KEPT", dt.timedelta())
     copied = shutil.copytree(FIXTURE, tmp_path / "run")
     record = copied / "run.json"
     record.write_text(record.read_text().replace("http://service/v1", emu.base_url))

@@ -94,13 +94,16 @@ def lose_sight(desk: Desk, part: PartRecord, submission: SubmissionRecord, error
         desk.write(part, submission)
     if desk.is_within_settling(submission.times["hidden_at"]):
         raise ServiceError(str(error), call=error.call, status_code=404) from error
+    why = "another key or project made it"
     if submission.batch_id is not None:
-        what, why = f"batch {submission.batch_id}", "another key or project made it"
+        what = f"batch {submission.batch_id}"
+    else:
+        what, why = f"the input file {submission.input_file_id}", f"{why}, or it was deleted"
+    if submission.is_in_flight or submission.batch_id is not None:
         reuse = os.fspath(desk.folder.path)
         step = f"pass another name= and reuse={reuse!r} to pay once more for the rows that have no answer"
     else:
-        what, why = f"the input file {submission.input_file_id}", "another key or project made it, or it was deleted"
-        step = "where it was deleted, call Run.delete() and make the same call: no batch was seen to be made of it"
+        step = "where it was deleted, call Run.delete() and make the same call: no batch was asked for of it"
     msg = (
         f"part {part.number}: the service does not show {what} to this client ({error}): {why}. Nothing was submitted; "
         f"go on with the key of the first call, or {step}"
