@@ -244,12 +244,13 @@ def _failure(error: Any, status: int | None) -> Answer:
     if not isinstance(error, dict):
         said = error if isinstance(error, str) else ""
         return Answer(code=fallback, message=said or f"the service gave no reason ({fallback})", again=again)
-    code = error.get("code") or error.get("type") or fallback
+    told = (error.get("code"), error.get("type"))
+    code = next((str(word) for word in told if word and isinstance(word, (str, int))), fallback)
     again = again or code in _AGAIN_CODES
     message = error.get("message")
     if not isinstance(message, str) or not message:
         message = msgspec.json.encode(error).decode() if error else f"the service gave no reason ({fallback})"
-    return Answer(code=str(code), message=message, again=again)
+    return Answer(code=code, message=message, again=again)
 
 
 def _id_in(line: bytes) -> str | None:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from batchframe._endpoints import Endpoint
 
 BODY = "body:"  # before the name of a parameter that is staged: another column of ours may have that name
+# A column has one dtype: in the tools of one row, the properties of another row's tools are null.
+_OF_MANY_SHAPES = frozenset({"tools", "functions"})
 # What is joined to a body: texts that are the same for all rows, and expressions.
 Pieces = list[str | pl.Expr]
 
@@ -114,9 +116,9 @@ class Scope:
             self.invalid[f"{called} holds NaN or infinity, which JSON has not"] = found
 
     def member(self, name: str, staged: str) -> pl.Expr:
-        """Return the member of an object that an expression makes, comma first; nulls are left out, within it too."""
+        """Return the member of an object that an expression makes, comma first; nothing where it is null."""
         called, (value, dtype) = staged.removeprefix(BODY), self.value(staged)
         self.refuse_not_finite(called, value, dtype)
-        encoded = _encode.json(value, dtype, called, omit_null_fields=True)
+        encoded = _encode.json(value, dtype, called, omit_null_fields=name in _OF_MANY_SHAPES)
         written = pl.concat_str(pl.lit(f",{_encode.constant(name, called)}:"), encoded)
         return pl.when(value.is_not_null()).then(written).otherwise(pl.lit(""))
