@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +15,30 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import openai
+
+
+# Each test here runs on both services, and what differs between them is little: Azure's turn is among the slow tests.
+SLOW_ON_AZURE = {
+    "test_admission",
+    "test_adoption",
+    "test_another_key",
+    "test_any_history",
+    "test_calls",
+    "test_endpoints",
+    "test_mixtures",
+    "test_retry",
+    "test_row_truth",
+}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow the tests on Azure that have a twin on OpenAI."""
+    names = {item.nodeid for item in items}
+    for item in items:
+        twin = re.sub(r"(?<=[\[-])azure(-v1)?(?=[\]-])", "openai", item.nodeid)
+        if item.path.stem in SLOW_ON_AZURE and twin != item.nodeid and twin in names:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True)

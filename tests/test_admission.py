@@ -79,7 +79,9 @@ def test_many_parts_do_not_run_into_the_limit_together(emu):
     assert refusals(emu) <= 12  # of 40 parts: those that went before the first word of a limit
 
 
-@pytest.mark.parametrize("told", [True, False], ids=["limit given", "limit learned"])
+@pytest.mark.parametrize(
+    "told", [pytest.param(True, marks=pytest.mark.slow), False], ids=["limit given", "limit learned"]
+)
 def test_a_part_larger_than_the_queue_is_split(service, told):
     limit = PART // 2
     service.configure(enqueued_token_limit=limit)

@@ -26,7 +26,7 @@ DATA = EXAMPLES / "data" / "jargon.parquet"
 TOPICS = {"people", "software", "hardware", "culture"}
 
 
-@pytest.fixture(params=["embedded", "environment"])
+@pytest.fixture(params=["embedded", pytest.param("environment", marks=pytest.mark.slow)])
 def service(request, emu):
     """The environment of an example: with its own emulator, or with a service as with the real one."""
     if request.param == "embedded":

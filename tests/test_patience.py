@@ -49,9 +49,9 @@ def weather(emu):
 @pytest.mark.parametrize(
     "fault",
     [
-        {"kind": "status", "status": 500},
+        pytest.param({"kind": "status", "status": 500}, marks=pytest.mark.slow),
         {"kind": "status", "status": 429},
-        {"kind": "reset_before"},
+        pytest.param({"kind": "reset_before"}, marks=pytest.mark.slow),
         {"kind": "reset_after"},
     ],
     ids=["500", "429", "reset before", "reset after"],

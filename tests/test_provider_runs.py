@@ -20,6 +20,8 @@ CHAT = "/v1/chat/completions"
 # One row is refused for its temperature, one refuses to answer, one is executed and never told of, one is told of at
 # the second time.
 FRAME = pl.DataFrame({"n": range(24)}).with_columns(heat=pl.when(pl.col("n") == 2).then(99.0).otherwise(0.0))
+# The others differ from them in numbers and spellings: they are among the slow tests.
+USUAL = ("openai", "azure", "groq", "siliconflow")
 FAULTS = {"refusal": "row-3", "missing": "row-5", "rate_limited": "row-7"}
 LEDGER = {f"row-{n}": 1 for n in range(24)} | {"row-5": 2}
 CODES = {"row-2": "decimal_above_max_value", "row-3": "refusal", "row-5": "missing"}
@@ -48,7 +50,9 @@ def with_trouble(emu, name, model):
     return out, emu.ledger()
 
 
-@pytest.mark.parametrize("name", PROVIDERS)
+@pytest.mark.parametrize(
+    "name", [name if name in USUAL else pytest.param(name, marks=pytest.mark.slow) for name in PROVIDERS]
+)
 def test_the_same_frame_comes_back(name):
     model = MODELS.get(name, "gpt-4o-mini")
     with service_like("openai") as plain:

@@ -74,8 +74,10 @@ RESPONSE_SHAPES = {
     "several messages": (response(message(text("a")), REASONING, message(text("b"))), ("ab", "completed", None, None)),
     "commentary": (
         response(message(text("Let me see. "), phase="commentary"), message(text("4"), phase="final_answer")),
-        ("Let me see. 4", "completed", None, None),
+        ("4", "completed", None, None),
     ),
+    "a final answer": (response(message(text("4"), phase="final_answer")), ("4", "completed", None, None)),
+    "only commentary": (response(message(text("Hm."), phase="commentary")), ("Hm.", "completed", None, None)),
     "annotations": (response(SEARCH, message(text("hi", annotations=[CITATION]))), ("hi", "completed", None, None)),
     "an empty text": (response(message(text(""))), ("", "completed", None, None)),
     "a text without type": (response(message({"text": "hi"})), ("hi", "completed", None, None)),
@@ -125,7 +127,7 @@ def test_a_glance_sees_what_the_careful_look_sees(shape):
     seen = _endpoints._glance_at_response(line(body))
     assert seen is None or seen == ("x", ENDPOINTS[RESPONSES].answer(body, many=False)._replace(request_id="r"))
     assert (seen is not None) == (shape in {
-        "a text", "reasoning first", "open reasoning", "several parts", "several messages", "commentary", "annotations",
+        "a text", "reasoning first", "open reasoning", "several parts", "several messages", "a final answer", "annotations",
         "a text and a call",
     })  # fmt: skip
 

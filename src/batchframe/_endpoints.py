@@ -105,6 +105,7 @@ class _Part(msgspec.Struct, gc=False):
 
 class _Item(msgspec.Struct, gc=False):
     type: str | None = None
+    phase: str | None = None
     content: list[_Part] | None = None
 
 
@@ -152,7 +153,8 @@ def _glance_at_response(line: bytes) -> tuple[str, Answer] | None:
     parts = [part for content in messages for part in content]
     text = "".join([part.text or "" for part in parts if part.type == "output_text"])
     is_plain = all(part.type == "output_text" for part in parts)
-    if not text or not is_plain or not 200 <= response.status_code < 300:  # noqa: PLR2004
+    has_comment = any(item.phase == _COMMENTARY for item in body.output)
+    if not text or not is_plain or has_comment or not 200 <= response.status_code < 300:  # noqa: PLR2004
         return None
     usage = body.usage or _NO_RESPONSES_USAGE
     cached, reasoning = usage.input_tokens_details, usage.output_tokens_details
@@ -270,6 +272,8 @@ def _read_response(body: dict[str, Any]) -> Answer:  # noqa: PLR0911  (a case a 
 
 # The ends of the types of items by which a model acts, or wants to.
 _ACTIONS = ("_call", "mcp_approval_request")
+# The ``phase`` of a message: openai.types.responses.ResponseOutputMessage (3.54.0).
+_COMMENTARY = "commentary"
 # Of parts that are text; some services of the same interface leave the type out, or use chat's.
 _TEXTS = ("output_text", "text", None)
 
@@ -277,9 +281,11 @@ _TEXTS = ("output_text", "text", None)
 def messages_of(output: list[Any]) -> list[dict[str, Any]]:
     """Return the parts of all messages in an output that are of text, or a refusal.
 
-    Those of a commentary, which models send ahead of some answers, are among them, as in ``output_text`` of the SDK.
+    Some models comment on what they do before they answer: that is no part of the answer, unless there is nothing else.
     """
-    contents = [item.get("content") for item in output if isinstance(item, dict) and item.get("type") == "message"]
+    messages = [item for item in output if isinstance(item, dict) and item.get("type") == "message"]
+    final = [item for item in messages if item.get("phase") != _COMMENTARY]
+    contents = [item.get("content") for item in final or messages]
     parts = [part for content in contents if isinstance(content, list) for part in content if isinstance(part, dict)]
     return [part for part in parts if part.get("type") in _TEXTS or part.get("type") == "refusal"]
 
