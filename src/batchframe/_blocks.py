@@ -113,16 +113,14 @@ def own_successes(folder: RunFolder) -> Iterator[pl.DataFrame]:
     """
     note = _read_note(folder, None)
     assembler = Assembler(folder)
-    offset = 0
     for number in range(len(folder.record().blocks)):
         rows = pl.read_parquet(folder.rows_path(number), columns=[CUSTOM_ID, DIGEST, REQUEST], glob=False)
         prefix = OURS if note is None else note.prefix
         names = [prefix + "error", prefix + "batch_id"]
         if note is None:
             found = assembler.block(number).select(names)
-        else:  # a block of rows may be several of results
-            found = scan_final(folder, note).select(names).slice(offset, rows.height).collect()
-        offset += rows.height
+        else:
+            found = pl.read_parquet(folder.results_path(number), columns=names, glob=False)
         is_own = rows[DIGEST].is_not_null() & rows[REQUEST].is_null()
         rows = rows.select(CUSTOM_ID, DIGEST).with_columns(found[names[1]].alias("batch_id"))
         yield rows.filter(is_own & found[names[0]].is_null())

@@ -13,6 +13,7 @@ import polars as pl
 import batchframe as bf
 from batchframe import _parameter_types
 from batchframe._endpoints import CHAT
+from batchframe._options import INCLUDES
 from batchframe.cli import _show
 from batchframe.cli._guard import Detached, Exit, tell
 
@@ -93,9 +94,7 @@ def _params(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> d
               help="Request parameter, as JSON or text: temperature=0. May be repeated.")  # fmt: skip
 @click.option("--custom-id", help="Column with the ids of the requests.")
 @click.option("--prefix", help="Put before the name of every added column.")
-@click.option(
-    "--include", multiple=True, help="Extra column: model, request_id, batch_id, reused, raw. May be repeated."
-)
+@click.option("--include", multiple=True, help=f"Extra column: {', '.join(INCLUDES)}. May be repeated.")
 @click.option("--on-null", metavar="[skip|render|raise]", help="What to do with rows that have a null in the prompt.")
 @click.option("--dedupe", is_flag=True, default=None, help="Send equal requests once, for all rows that ask the same.")
 @click.option("--reuse", metavar="RUN_DIR|all", help="Take the answers that this run, or any of the account, has.")
