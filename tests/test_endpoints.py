@@ -394,6 +394,18 @@ def test_a_batch_of_embeddings_by_its_id(emu, client):
     assert found["response"].cast(pl.Array(pl.Float32, 1536)).to_list() == out["response"].to_list()
 
 
+def test_a_vector_is_explained_and_not_printed_whole(client):
+    run = bf.submit(
+        FRAME, "{text}", model="text-embedding-3-small", endpoint="/v1/embeddings", client=client, poll_seconds=0.01
+    )
+    run.wait()
+    told = run.explain(0)
+    assert told == run.explain("row-0")
+    assert len(told.outcome["response"]) == 1536
+    assert len(told.submissions[0]["lines"][0]) > 8_000
+    assert max(map(len, str(told).splitlines())) < 4_100
+
+
 def test_answers_that_are_no_texts_are_not_read_as_another_type(client):
     run = bf.submit(
         FRAME, "{text}", model="omni-moderation-latest", endpoint="/v1/moderations", client=client, poll_seconds=0.01

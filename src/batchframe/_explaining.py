@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from batchframe._types import PartRecord
 
 
+# Of a line, in characters.
+_SHOWN = 4_000
+
+
 @dataclass(frozen=True)
 class Explanation:
     """What is known of one row.
@@ -45,12 +49,18 @@ class Explanation:
 
     def __str__(self) -> str:
         told = [f"row {self.row}, request {self.custom_id}"]
-        told += [f"  {name}: {value!r}" for name, value in self.outcome.items()]
-        told += [f"  request line: {line.rstrip()}" for line in self.requests]
+        told += [f"  {name}: {_cut(repr(value))}" for name, value in self.outcome.items()]
+        told += [f"  request line: {_cut(line)}" for line in self.requests]
         for found in self.submissions:
             told.append("  " + ", ".join(f"{name} {value}" for name, value in found.items() if name != "lines"))
-            told += [f"    {line.rstrip()}" for line in found["lines"]]
+            told += [f"    {_cut(line)}" for line in found["lines"]]
         return "\n".join(told)
+
+
+def _cut(line: str) -> str:
+    """Return a line as it is shown: images and vectors are longer than anyone reads."""
+    line = line.rstrip()
+    return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}… ({len(line):,} characters)"
 
 
 def explain(
@@ -66,7 +76,7 @@ def explain(
     number = _number(results, prefix, row)
     custom_id = request_ids(folder, view)[number]
     names = [name for name in ("response", "finish_reason", "usage", "error") if prefix + name in results.columns]
-    outcome = {name: results[prefix + name][number] for name in names}
+    outcome = {name: results[prefix + name].slice(number, 1).to_list()[0] for name in names}
     told = Explanation(number, custom_id, outcome)
     for state in part_states(folder) if custom_id is not None else []:
         line = next((line for found, line in lines_of(folder, state.record.number) if found == custom_id), None)
