@@ -8,7 +8,6 @@ import struct
 import warnings
 from typing import NamedTuple
 
-import openai
 import polars as pl
 import pytest
 from hypothesis import given
@@ -383,14 +382,14 @@ def test_results_of_two_endpoints_are_not_mixed():
         bf.read_batch(sources)
 
 
-def test_a_batch_of_embeddings_by_its_id(emu, client):
+def test_a_batch_of_embeddings_by_its_id(client):
     with warnings.catch_warnings():
         out = bf.run(
             FRAME, "{text}", model="text-embedding-3-small", endpoint="/v1/embeddings", client=client,
             poll_seconds=0.01, include=["batch_id"],
         )  # fmt: skip
     batch_id = out["batch_id"].drop_nulls()[0]
-    found = bf.read_batch(batch_id, FRAME, client=openai.OpenAI(base_url=emu.base_url, api_key="x"))
+    found = bf.read_batch(batch_id, FRAME, client=client)
     assert found["response"].cast(pl.Array(pl.Float32, 1536)).to_list() == out["response"].to_list()
 
 
