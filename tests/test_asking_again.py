@@ -144,6 +144,8 @@ def test_a_run_that_goes_on_is_not_asked_again(emu):
         ({"codes": 400}, "codes must be a code or a list of them"),
         ({"max_token": 5}, "Did you mean 'max_tokens'"),
         ({"limits": bf.Limits()}, "limits cannot be changed by retry"),
+        ({"n": 2}, "n cannot be changed by retry: the type of response depends on it"),
+        ({"extra_body": {"n": 2}}, "n cannot be changed by retry: the type of response depends on it"),
         ({"stream": True}, "stream is refused"),
     ],
 )

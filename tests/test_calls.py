@@ -161,6 +161,23 @@ def test_columns_of_lines_that_are_asked_for_later_cost_no_request(emu, tmp_path
 
 
 @pytest.mark.filterwarnings("ignore::batchframe.BatchframeWarning")
+def test_their_order_is_that_of_the_schema_wherever_they_are_read_from(emu, tmp_path):
+    """Not that in which earlier calls asked for them, nor that of the input: a name may look like a pattern."""
+    frame = FRAME.with_columns(pl.lit(1).alias("*"), pl.lit(2).alias("^.*$"))
+    call = {"model": "gpt-4o-mini", "logprobs": True, "run_dir": tmp_path / "r", "include": "content_filter"}
+    asked = {"client": emu.client(), "poll_seconds": 0.01}
+    bf.run(frame, "{text}", **asked, **call)
+    call["include"] = ["raw", "reused", "tool_calls", "content_filter", "model", "logprobs"]
+    out = bf.run(frame, "{text}", **asked, **call)
+    assert out.schema == bf.result_schema(frame, "{text}", **call)
+    assert bf.run(frame.lazy(), "{text}", **asked, **call).collect().equals(out)
+    assert bf.submit(frame, "{text}", **asked, **call).result().equals(out)
+    frame.write_parquet(tmp_path / "in.parquet")
+    bf.run_parquet(tmp_path / "in.parquet", tmp_path / "out.parquet", "{text}", **asked, **call)
+    assert pl.read_parquet(tmp_path / "out.parquet").equals(out)
+
+
+@pytest.mark.filterwarnings("ignore::batchframe.BatchframeWarning")
 def test_after_reuse_retry_and_reparse_they_are_those_of_the_answers_that_count(emu):
     asked = {"tools": TOOLS[CHAT], "tool_choice": "required", "include": ["tool_calls", "reused"]}
     emu.row_fault("status", status=400, code="bad", custom_ids=["row-3"])

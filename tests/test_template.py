@@ -93,6 +93,22 @@ def test_any_text_with_its_braces_doubled_is_literal(pieces):
 # -- unknown columns
 
 
+@pytest.mark.parametrize(
+    ("system", "said"),
+    [
+        ("Judge {reviw}", "system names {reviw}, and the frame has no such column. Did you mean 'review'?"),
+        ('Answer {"a": 1}', "system has a brace at character 7"),
+        ("Judge {review:>3}", "system has a format spec"),
+        ("Judge {review.x}", "system names {review.x}; 'review' is String, not a Struct"),
+        ("Judge \ud800", "system holds"),
+    ],
+)
+def test_an_error_of_the_system_template_says_that_it_is_there(system, said):
+    with pytest.raises(bf.TemplateError) as caught:
+        bf.requests(pl.DataFrame({"review": ["a"]}), "{review}", model="m", system=system)
+    assert str(caught.value).startswith(said)
+
+
 def test_an_unknown_column_is_refused_with_the_nearest_and_all_there_are():
     said = refusal(pl.DataFrame({"review": ["a"], "stars": [1]}), "Judge {reviw}")
     assert "the prompt names {reviw}" in said

@@ -263,14 +263,14 @@ def scan_final(folder: RunFolder, note: ResultNote) -> pl.LazyFrame:
 
 
 def shown(frame: pl.LazyFrame, stored_prefix: str, include: Iterable[str], prefix: str) -> pl.LazyFrame:
-    """Return the input columns and the added ones that were asked for, under the names that were asked for."""
-    stored = {stored_prefix + name: name for name in (*CORE, *MORE)}
-    taken = {name for name in frame.collect_schema() if name not in stored}
-    # Dropped and renamed, not selected: the frame may have a column called "*".
-    names = {name: prefix + stored[name] for name in frame.collect_schema() if name in stored}
-    wanted = {prefix + name for name in (*CORE, *include)} - taken
-    names = {name: final for name, final in names.items() if final in wanted}
-    return frame.drop([name for name in stored if name not in names], strict=False).rename(names)
+    """Return the input columns and the added ones that were asked for, in the order and under the names of the call."""
+    places = {name: place for place, name in enumerate(frame.collect_schema())}
+    stored = {stored_prefix + name for name in (*CORE, *MORE)}
+    own = [name for name in places if name not in stored]
+    # In what order they are stored is told by the calls before this one; what is the user's own is not added.
+    added = {stored_prefix + name: prefix + name for name in (*CORE, *include) if prefix + name not in own}
+    # By place, not by name: the frame may have a column called "*".
+    return frame.select(pl.nth([places[name] for name in (*own, *added)])).rename(added)
 
 
 def tally(block: pl.DataFrame, counts: dict[str, int], usage: dict[str, int]) -> None:

@@ -101,7 +101,12 @@ def check_changes(given: dict[str, Any], model: str, endpoint: str, results: pl.
     OptionError
         What is no parameter of the endpoint, or concerns the whole run.
     """
-    ours = sorted(((_options.NAMES | _FIXED) & given.keys()) - _ALLOWED)
+    extra = given.get("extra_body")
+    fixed = sorted(_FIXED & (given.keys() | (extra.keys() if isinstance(extra, dict) else set())))
+    if fixed:
+        msg = f"{fixed[0]} cannot be changed by retry: the type of response depends on it. Ask again with bf.run(...)"
+        raise OptionError(msg)
+    ours = sorted((_options.NAMES & given.keys()) - _ALLOWED)
     if ours:
         msg = f"{ours[0]} cannot be changed by retry: it takes request parameters, such as max_tokens, and model"
         raise OptionError(msg)

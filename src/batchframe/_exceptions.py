@@ -55,13 +55,9 @@ class TemplateError(BatchframeError, ValueError):
     """A prompt that does not fit the frame."""
 
     @classmethod
-    def from_unknown_column(cls, field: str, columns: Iterable[str], option: str | None = None) -> TemplateError:
-        """Name the field that was not found (of an option, or else the prompt), the nearest column and all of them."""
-        columns = list(columns)
-        listed = ", ".join(repr(column) for column in columns[:30]) + (", …" if len(columns) > 30 else "")  # noqa: PLR2004
-        named = f"the prompt names {{{field}}}" if option is None else f"{option} names {field!r}"
-        msg = f"{named}, and the frame has no such column.{suggestion(field, columns)}"
-        return cls(f"{msg} Columns: {listed or 'none'}")
+    def from_unknown_column(cls, field: str, columns: Iterable[str], option: str) -> TemplateError:
+        """Name the option, the column that was not found, the nearest and all there are."""
+        return cls(f"{option} {unknown_column(repr(field), field, columns)}")
 
 
 class InputError(BatchframeError, ValueError):
@@ -267,3 +263,11 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     """Return a ``Did you mean …?`` sentence with a leading space, or nothing where no name is near."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def unknown_column(shown: str, name: str, columns: Iterable[str]) -> str:
+    """Return what is said of that which names a column, as `shown`, that is not there."""
+    columns = list(columns)
+    listed = ", ".join(repr(column) for column in columns[:30]) + (", …" if len(columns) > 30 else "")  # noqa: PLR2004
+    near = suggestion(name, columns)
+    return f"names {shown}, and the frame has no such column.{near} Columns: {listed or 'none'}"

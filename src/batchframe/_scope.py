@@ -93,7 +93,8 @@ class Scope:
             value, dtype = self.value(name)
             pieces = [_template.Field((name,), dtype, value)]
         elif isinstance(content, str):
-            pieces = list(_template.parse(content, self.schema))
+            told = "the prompt" if name == "prompt" else name
+            pieces = list(_template.parse(content, self.schema, told))
         else:
             msg = f"{name} must be a template or an expression, got {type(content).__qualname__}"
             raise OptionError(msg)

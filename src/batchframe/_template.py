@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import polars as pl
 
 from batchframe import _encode
-from batchframe._exceptions import TemplateError, suggestion
+from batchframe._exceptions import TemplateError, suggestion, unknown_column
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -45,7 +45,7 @@ class Field:
         return ".".join(self.path)
 
 
-def parse(template: str, schema: Mapping[str, Any]) -> list[str | Field]:
+def parse(template: str, schema: Mapping[str, Any], called: str = "the prompt") -> list[str | Field]:
     """Split a template into literal text and fields.
 
     A field is a column's exact name first (dots and spaces included), then a struct path.
@@ -56,6 +56,8 @@ def parse(template: str, schema: Mapping[str, Any]) -> list[str | Field]:
         The template.
     schema
         The frame's columns and dtypes.
+    called
+        What the template is, in errors.
 
     Raises
     ------
@@ -64,15 +66,15 @@ def parse(template: str, schema: Mapping[str, Any]) -> list[str | Field]:
     """
     half = re.search("[\ud800-\udfff]", template)
     if half:
-        msg = f"the prompt holds {half[0]!r}, half of a surrogate pair, which no UTF-8 text can hold: remove it"
+        msg = f"{called} holds {half[0]!r}, half of a surrogate pair, which no UTF-8 text can hold: remove it"
         raise TemplateError(msg)
     pieces: list[str | Field] = []
     for at, kind, text in _tokens(template):
         if kind == "brace":
-            raise _brace_error(template, at, schema)
+            raise TemplateError(f"{called} {_brace_error(template, at, schema)}")
         piece = text if kind == "text" else resolve(text, schema)
         if piece is None:
-            raise _field_error(text, template, at, schema)
+            raise TemplateError(f"{called} {_field_error(text, template, at, schema)}")
         before = pieces[-1] if pieces else None
         if isinstance(piece, str) and isinstance(before, str):
             pieces[-1] = before + piece
@@ -140,17 +142,18 @@ def _next_brace(template: str, at: int) -> int:
     return min(places, default=len(template))
 
 
-def _field_error(name: str, template: str, at: int, schema: Mapping[str, Any]) -> TemplateError:
+def _field_error(name: str, template: str, at: int, schema: Mapping[str, Any]) -> str:
+    """Return what is wrong with a template that has such a field, as what is said of it."""
     if not name.strip():
-        return TemplateError(
-            f"the prompt has {{{name}}} at character {at}, which names no column: write a column's name inside. "
+        return (
+            f"has {{{name}}} at character {at}, which names no column: write a column's name inside. "
             f"{_double_the_braces(template, at, schema)}"
         )
     if _JSON_LIKE.search(name):
         return _brace_error(template, at, schema)
     if _specified(name, schema) is not None:
-        return TemplateError(
-            f"the prompt has a format spec, {{{name}}}, and templates have none: pass an expression as the prompt, "
+        return (
+            f"has a format spec, {{{name}}}, and templates have none: pass an expression instead, "
             f"such as\n{_expression(template, schema)}"
         )
     for above, rest in _prefixes(name):
@@ -159,11 +162,10 @@ def _field_error(name: str, template: str, at: int, schema: Mapping[str, Any]) -
             names = [inner.name for inner in found.dtype.fields]
             near = suggestion(rest or "", names)
             listed = ", ".join(map(repr, names))
-            return TemplateError(f"the prompt names {{{name}}}; {above!r} is a Struct with fields {listed}.{near}")
+            return f"names {{{name}}}; {above!r} is a Struct with fields {listed}.{near}"
         if found is not None:
-            return TemplateError(f"the prompt names {{{name}}}; {above!r} is {found.dtype}, not a Struct")
-    unknown = TemplateError.from_unknown_column(name, schema)
-    return TemplateError(f"{unknown}. Braces that mean themselves are doubled: {{{{{name}}}}}")
+            return f"names {{{name}}}; {above!r} is {found.dtype}, not a Struct"
+    return f"{unknown_column(f'{{{name}}}', name, schema)}. Braces that mean themselves are doubled: {{{{{name}}}}}"
 
 
 def _specified(name: str, schema: Mapping[str, Any]) -> str | None:
@@ -201,12 +203,9 @@ def _expression(template: str, schema: Mapping[str, Any]) -> str:
     return f"pl.concat_str({', '.join(pieces)})"
 
 
-def _brace_error(template: str, at: int, schema: Mapping[str, Any]) -> TemplateError:
+def _brace_error(template: str, at: int, schema: Mapping[str, Any]) -> str:
     around = template[max(0, at - 20) : at + 20]
-    return TemplateError(
-        f"the prompt has a brace at character {at} that begins no field: {around!r}. "
-        f"{_double_the_braces(template, at, schema)}"
-    )
+    return f"has a brace at character {at} that begins no field: {around!r}. {_double_the_braces(template, at, schema)}"
 
 
 def _double_the_braces(template: str, at: int, schema: Mapping[str, Any]) -> str:
