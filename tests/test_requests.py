@@ -132,7 +132,7 @@ def test_prompts_that_are_none(prompt, said):
 
 def test_system_must_be_a_template_or_an_expression():
     assert "system must be a template or an expression, got int" in refusal(bf.OptionError, FRAME, "{x}", system=3)
-    assert "the prompt names {nope}" in refusal(bf.TemplateError, FRAME, "{x}", system="{nope}")
+    assert "system names {nope}" in refusal(bf.TemplateError, FRAME, "{x}", system="{nope}")
 
 
 # -- nulls
