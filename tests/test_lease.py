@@ -30,7 +30,7 @@ from batchframe._exceptions import LeaseLostError
 from batchframe._forms import Form
 from batchframe._lease import Lease, LeaseRecord
 from batchframe._run import Run
-from batchframe._store import RunFolder
+from batchframe._store import RunFolder, make_private
 
 N = 60
 FRAME = pl.DataFrame({"n": range(N)})
@@ -704,3 +704,23 @@ def test_the_file_is_in_a_folder_that_only_its_owner_reads(client, batchframe_ho
     assert set(modes) == {0o700}
     assert Path(batchframe_home / ".gitignore").read_text() == "*\n"
     run.wait()
+
+
+def test_a_root_that_several_make_at_the_same_moment(tmp_path):
+    barrier, trouble = threading.Barrier(4), []
+
+    def make():
+        for number in range(100):
+            barrier.wait()
+            try:
+                make_private(tmp_path / str(number) / "runs")
+            except OSError as error:
+                trouble.append(error)
+
+    threads = [threading.Thread(target=make) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert trouble == []
+    assert (tmp_path / "99" / "runs" / ".gitignore").read_text(encoding="utf-8") == "*\n"

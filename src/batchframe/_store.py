@@ -301,7 +301,7 @@ class _Version(msgspec.Struct):
 def make_private(path: Path) -> None:
     """Make a folder that only its owner can read, and that git does not see."""
     if not path.is_dir():
-        path.mkdir(parents=True, mode=0o700)
+        path.mkdir(parents=True, mode=0o700, exist_ok=True)  # another process may be quicker
         (path / ".gitignore").write_text("*\n")
 
 
