@@ -206,6 +206,7 @@ class Assembler:
         frames = [pl.DataFrame(schema=known_schema(lines=self._has_lines) | REUSED)]
         if _shares_answers(rows):
             return pl.concat([*frames, *self._picked(wanted)])
+        ids = wanted.collect()
         # Vectors are large: what is not wanted of them is not read.
         held_bytes = _HELD_BYTES if self.form.max_rows else 0
         for state in touching:
@@ -214,7 +215,7 @@ class Assembler:
                 held_bytes += path.stat().st_size
                 answers = pl.scan_ipc(path).with_columns(reused).collect()
                 if held_bytes > _HELD_BYTES:  # only what is wanted of a file is held
-                    answers = answers.join(wanted.collect(), on="custom_id", how="semi", maintain_order="left")
+                    answers = answers.join(ids, on="custom_id", how="semi", maintain_order="left")
                 frames.append(answers)
         return pl.concat(frames)
 

@@ -112,12 +112,12 @@ def own_successes(folder: RunFolder) -> Iterator[pl.DataFrame]:
         Their custom_id and digest, and the ``batch_id`` of the answer.
     """
     note = _read_note(folder, None)
-    assembler = Assembler(folder)
+    assembler = Assembler(folder) if note is None else None
     for number in range(len(folder.record().blocks)):
         rows = pl.read_parquet(folder.rows_path(number), columns=[CUSTOM_ID, DIGEST, REQUEST], glob=False)
         prefix = OURS if note is None else note.prefix
         names = [prefix + "error", prefix + "batch_id"]
-        if note is None:
+        if assembler is not None:
             found = assembler.block(number).select(names)
         else:
             found = pl.read_parquet(folder.results_path(number), columns=names, glob=False)

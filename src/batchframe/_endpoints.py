@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
-from batchframe._lenient import integer, mapping
+from batchframe._lenient import integer, mapping, number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -323,7 +323,7 @@ def _read_moderation(body: dict[str, Any]) -> Answer:
     told = {
         "flagged": flagged,
         "categories": {name: _flag(categories.get(name)) for name in CATEGORIES},
-        "category_scores": {name: _number(scores.get(name)) for name in CATEGORIES},
+        "category_scores": {name: number(scores.get(name)) for name in CATEGORIES},
     }
     return Answer(response=msgspec.json.encode(told).decode())
 
@@ -435,7 +435,3 @@ def _text(value: Any) -> str | None:
 
 def _flag(value: Any) -> bool | None:
     return value if isinstance(value, bool) else None
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, float) or integer(value) is not None else None

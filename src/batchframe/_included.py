@@ -12,7 +12,7 @@ import msgspec
 import polars as pl
 
 from batchframe._endpoints import CHAT, COMPLETIONS, RESPONSES, choices_of, messages_of
-from batchframe._lenient import integer, mapping
+from batchframe._lenient import integer, mapping, number
 from batchframe._results import SUCCESS, body_of_line
 
 if TYPE_CHECKING:
@@ -216,9 +216,9 @@ def _completion_logprobs(choice: dict[str, Any]) -> list[dict[str, Any]] | None:
     return [
         {
             "token": _text(name),
-            "logprob": _number(likely[index]) if index < len(likely) else None,
+            "logprob": number(likely[index]) if index < len(likely) else None,
             "top_logprobs": [
-                {"token": token, "logprob": _number(found)}
+                {"token": token, "logprob": number(found)}
                 for token, found in mapping(others[index] if index < len(others) else None).items()
             ],
         }
@@ -238,10 +238,10 @@ def _tokens(told: Any) -> list[Any] | None:
     return [
         {
             "token": _text(token.get("token")),
-            "logprob": _number(token.get("logprob")),
+            "logprob": number(token.get("logprob")),
             "bytes": _bytes(token.get("bytes")),
             "top_logprobs": [
-                {"token": _text(other.get("token")), "logprob": _number(other.get("logprob"))}
+                {"token": _text(other.get("token")), "logprob": number(other.get("logprob"))}
                 for other in _objects(token.get("top_logprobs"))
             ],
         }
@@ -255,10 +255,6 @@ def _objects(told: Any) -> list[dict[str, Any]]:
 
 def _bytes(told: Any) -> list[int] | None:
     return told if isinstance(told, list) and all(integer(byte) in _BYTE for byte in told) else None
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, float) or integer(value) is not None else None
 
 
 def _text(value: Any) -> str | None:

@@ -31,6 +31,11 @@ def integer(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < _LARGEST else None
 
 
+def number(value: Any) -> float | None:
+    """Return a number as a float; a whole one that is beyond any column is none."""
+    return float(value) if isinstance(value, float) or integer(value) is not None else None
+
+
 def text(value: Any) -> str | None:
     """Return a text; the empty one, which some services send for what is not there, counts as nothing."""
     return value if isinstance(value, str) and value else None
