@@ -23,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import batchframe as bf
-from batchframe import _begin, _events, _lease, _options, _run
+from batchframe import _answers, _begin, _events, _lease, _options, _run
 from batchframe._blocks import final_blocks
 from batchframe._desk import Clock
 from batchframe._exceptions import LeaseLostError
@@ -205,6 +205,32 @@ def test_stopped_and_continued_at_any_time_by_three_processes(emu, start, seed):
         time.sleep(chance.uniform(0, 0.1))
     assert [finish(process)[0] for process in processes] == [f"{N} {N}"] * 3
     assert once_each(emu)
+
+
+def test_what_one_process_reads_another_that_is_done_does_not_remove(client, monkeypatch):
+    run = submit(client)
+    run.wait()
+    removing = []
+
+    def remove():
+        with run._folder.assembling():
+            _answers.forget_answers(run._folder)
+
+    def then_removed(*args, **options):
+        paths = part_answers(*args, **options)
+        removing.append(threading.Thread(target=remove))
+        removing[-1].start()
+        removing[-1].join(0.2)
+        return paths
+
+    part_answers = _answers.part_answers
+    monkeypatch.setattr(_answers, "part_answers", then_removed)
+    for part in run._folder.parts():
+        assert _answers.best_of_part(run._folder, part, ["again"]).height == part.requests
+    for thread in removing:
+        thread.join()
+    assert len(removing) == 3
+    assert not list(run.path.glob("results/.answers*"))
 
 
 @pytest.mark.parametrize("count", [2, pytest.param(5, marks=pytest.mark.slow)])

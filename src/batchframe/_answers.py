@@ -34,6 +34,8 @@ def known_schema(*, lines: bool) -> dict[str, pl.DataType]:
 def part_answers(folder: RunFolder, part: PartRecord, *, lines: bool = False) -> list[Path]:
     """Return the Arrow files of a part's answers, in the order in which they were asked for.
 
+    They may be removed as soon as `RunFolder.assembling`, which the caller holds, is let go.
+
     Parameters
     ----------
     folder
@@ -61,13 +63,19 @@ def part_answers(folder: RunFolder, part: PartRecord, *, lines: bool = False) ->
     return sorted(target.glob("*.arrow"))
 
 
-def best_of_part(folder: RunFolder, part: PartRecord, columns: Iterable[str]) -> pl.DataFrame:
-    """Return the answer that counts of each request that a part's files tell of, with these columns and its id."""
+def answers_of_part(folder: RunFolder, part: PartRecord, columns: Iterable[str] = ()) -> pl.DataFrame:
+    """Return every answer that a part's files tell of: its id, its code, its generation and these columns."""
     schema = known_schema(lines=False)
     names = ["custom_id", "code", "generation", *columns]
     frames = [pl.DataFrame(schema={name: schema[name] for name in names})]
-    frames += [pl.scan_ipc(path).select(names).collect() for path in part_answers(folder, part)]
-    return best_answers(pl.concat(frames))
+    with folder.assembling():  # a process that finds the run finished removes the files
+        frames += [pl.scan_ipc(path).select(names).collect() for path in part_answers(folder, part)]
+    return pl.concat(frames)
+
+
+def best_of_part(folder: RunFolder, part: PartRecord, columns: Iterable[str]) -> pl.DataFrame:
+    """Return the answer that counts of each request that a part's files tell of, with these columns and its id."""
+    return best_answers(answers_of_part(folder, part, columns))
 
 
 def forget_answers(folder: RunFolder) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import polars as pl
 
-from batchframe._answers import part_answers
+from batchframe._answers import answers_of_part
 from batchframe._events import trigger
 from batchframe._part_files import measured
 from batchframe._requests import CODE, CUSTOM_ID, DIGEST, REQUEST, digest
@@ -159,8 +159,7 @@ def _answered(folder: RunFolder) -> set[str] | None:
         submissions = folder.submissions(part.number)
         if any(submission.has_files and submission.stage != "downloaded" for submission in submissions):
             return None
-        for path in part_answers(folder, part):
-            found.update(pl.scan_ipc(path).filter(pl.col("code").is_null()).collect()["custom_id"])
+        found.update(answers_of_part(folder, part).filter(pl.col("code").is_null())["custom_id"])
     return found
 
 

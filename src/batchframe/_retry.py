@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 import polars as pl
 
-from batchframe._answers import best_of_part, part_answers
+from batchframe._answers import answers_of_part, best_of_part
 from batchframe._assembly import PartState, part_states
 from batchframe._part_files import PartFiles, lines_of
 from batchframe._requests import CODE, CUSTOM_ID, REQUEST
@@ -92,10 +92,9 @@ def _without_answered(folder: RunFolder, states: list[PartState], found: Round, 
     if not wanted.height or not any(state.record.adopted for state in states):
         return wanted
     answered = [
-        pl.scan_ipc(path).filter(pl.col("code").is_null()).select("custom_id").collect()
+        answers_of_part(folder, state.record).filter(pl.col("code").is_null()).select("custom_id")
         for state in states
         if state.record.generation == found.generation and state.record.attempt != found.attempt
-        for path in part_answers(folder, state.record)
     ]
     given = pl.concat([pl.DataFrame(schema={"custom_id": pl.String()}), *answered])
     return wanted.join(given, on="custom_id", how="anti", maintain_order="left")
