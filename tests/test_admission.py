@@ -252,7 +252,7 @@ def test_requests_of_other_runs_are_counted(service, steps):
     assert raised.value.run.advance().waiting_for == "room in the queue of enqueued requests (limit: 60)"
     assert service.calls()["create_batch"] == 1
     service.configure(progression="instant")
-    assert (first.wait().succeeded, raised.value.run.wait().succeeded) == (N, N)
+    assert (first.wait().succeeded, raised.value.run.wait(60).succeeded) == (N, N)
     assert refusals(service) == 0
 
 

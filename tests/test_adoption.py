@@ -348,7 +348,7 @@ def test_nothing_is_matched_before_it_is_validated(emu, lose):
     run = raised.value.run
     assert run.advance().waiting_for == "batches of this run, found in the account, to be validated"
     emu.configure(progression="instant")
-    assert run.wait().succeeded == N
+    assert run.wait(60).succeeded == N
     assert is_whole(run.result(), FRAME.reverse())
     assert emu.calls()["create_batch"] == 5
 

@@ -209,5 +209,6 @@ def test_whatever_happens(service, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_whatever_happens_at_length(service, monkeypatch):
     drive(service, monkeypatch, examples=20, steps=30)

@@ -268,7 +268,7 @@ def test_the_time_is_up(emu, client):
     with pytest.raises(bf.RunPendingError, match=r"not finished after 0\.2 seconds; its batch that is") as raised:
         bf.run(frame, "Repeat {t}", client=client, timeout_seconds=0.2, **ARGUMENTS)
     emu.configure(progression="instant")
-    assert raised.value.run.wait().done
+    assert raised.value.run.wait(60).done
 
 
 def test_a_finished_run_that_is_returned_says_so(client, caplog):
