@@ -19,6 +19,7 @@ from batchframe._stop import is_covered, read_stop
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
     from batchframe._store import RunFolder
     from batchframe._types import PartRecord, StopRecord
@@ -73,6 +74,17 @@ def _state(folder: RunFolder, record: PartRecord, stop: StopRecord | None, *, is
     return PartState(record, is_done=False, is_replaced=is_replaced)
 
 
+def ids_of(folder: RunFolder, part: PartRecord) -> pl.Series:
+    """Return the custom_ids of a part's requests, as ``custom_id: String``."""
+    if part.custom_ids is not None:
+        return pl.Series("custom_id", part.custom_ids, dtype=pl.String)
+    ids = [pl.Series("custom_id", dtype=pl.String)]
+    for block, start, stop in part.ranges or []:
+        rows = pl.read_parquet(folder.rows_path(block), columns=[CUSTOM_ID, CODE, REQUEST], glob=False)[start:stop]
+        ids.append(rows.filter(pl.col(CODE).is_null() & pl.col(REQUEST).is_null())[CUSTOM_ID])
+    return pl.concat(ids)
+
+
 @dataclass
 class Assembler:
     """Joins answers to rows, a block at a time.
@@ -91,6 +103,7 @@ class Assembler:
     from_lines: tuple[str, ...] = ()
     form: Form = field(default_factory=Form)
     states: list[PartState] = field(init=False)
+    _read: dict[Path, pl.DataFrame] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.states = part_states(self.folder)
@@ -190,15 +203,7 @@ class Assembler:
         return pl.concat([ids, pl.Series(_KEY, rejected, dtype=pl.String)])
 
     def _ids_of(self, parts: Iterable[PartRecord]) -> pl.Series:
-        ids = [pl.Series(dtype=pl.String)]
-        for part in parts:
-            if part.custom_ids is not None:
-                ids.append(pl.Series(part.custom_ids, dtype=pl.String))
-                continue
-            for block, start, stop in part.ranges or []:
-                stored = pl.read_parquet(self.folder.rows_path(block), columns=[CUSTOM_ID], glob=False)
-                ids.append(stored[CUSTOM_ID][start:stop])
-        return pl.concat(ids).alias(_KEY)
+        return pl.concat([pl.Series(dtype=pl.String), *(ids_of(self.folder, part) for part in parts)]).alias(_KEY)
 
     def _answers_to(self, rows: pl.DataFrame, touching: list[PartState]) -> pl.DataFrame:
         """Return the answers to these rows, and maybe to others, in the order in which they were asked for."""
@@ -209,13 +214,19 @@ class Assembler:
         ids = wanted.collect()
         # Vectors are large: what is not wanted of them is not read.
         held_bytes = _HELD_BYTES if self.form.max_rows else 0
+        # A part seldom ends where a block does: the next one asks for the same files.
+        before, self._read = self._read, {}
         for state in touching:
             reused = pl.lit(state.record.reused_from is not None).alias("reused")
             for path in part_answers(self.folder, state.record, lines=self._has_lines):
                 held_bytes += path.stat().st_size
-                answers = pl.scan_ipc(path).with_columns(reused).collect()
+                answers = before.get(path)
+                if answers is None:
+                    answers = pl.scan_ipc(path).with_columns(reused).collect()
                 if held_bytes > _HELD_BYTES:  # only what is wanted of a file is held
                     answers = answers.join(ids, on="custom_id", how="semi", maintain_order="left")
+                else:
+                    self._read[path] = answers
                 frames.append(answers)
         return pl.concat(frames)
 

@@ -13,10 +13,10 @@ import msgspec
 import polars as pl
 
 from batchframe._answers import answers_of_part
+from batchframe._assembly import ids_of
 from batchframe._events import trigger
 from batchframe._part_files import measured
 from batchframe._requests import CODE, CUSTOM_ID, DIGEST, REQUEST, digest
-from batchframe._retry import ids_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -48,9 +48,9 @@ def asked(folder: RunFolder, parts: Iterable[PartRecord], waiting: Collection[in
         0 for requests that are in ``waiting`` parts only.
     """
     attempts = [
-        pl.DataFrame({"ours": ids_of(folder, part)}, schema={"ours": pl.String()}).with_columns(
-            pl.lit(0 if part.number in waiting else part.attempt, pl.Int64).alias("attempt")
-        )
+        ids_of(folder, part)
+        .to_frame("ours")
+        .with_columns(pl.lit(0 if part.number in waiting else part.attempt, pl.Int64).alias("attempt"))
         for part in parts
     ]
     last = pl.concat(attempts).group_by("ours").max()
@@ -197,7 +197,7 @@ def without(folder: RunFolder, part: PartRecord, requests: pl.DataFrame) -> None
 
     The file comes before the record, and what was done before a crash is done again.
     """
-    ids = pl.Series("ours", ids_of(folder, part), dtype=pl.String).to_frame()
+    ids = ids_of(folder, part).to_frame("ours")
     taken = set(requests.filter(pl.col("attempt") > 0).join(ids, on="ours", how="semi")["ours"])
     if not taken:
         return

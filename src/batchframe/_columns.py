@@ -86,6 +86,8 @@ def best_answers(answers: pl.DataFrame) -> pl.DataFrame:
     answers
         Answers in the order in which they were asked for, each with its ``generation``.
     """
+    if answers["custom_id"].n_unique() == answers.height:
+        return answers
     order = pl.int_range(pl.len())
     failed = pl.col("code").is_not_null()
     rank = pl.struct(failed, -pl.col("generation").cast(pl.Int64), pl.when(failed).then(-order).otherwise(order))

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from batchframe._reuse import Reuse
     from batchframe._store import RunFolder
 
+# About how much is written at once.
+_WRITTEN_BYTES = 1_000_000
+
 
 @dataclass
 class Prepared:
@@ -140,16 +143,15 @@ class _PartWriter:
         self._rows += rows.height
         if not len(sent):
             return
-        lines = rows[LINE].drop_nulls().rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
-        _, offsets_buffer, data_buffer = lines.buffers()
-        # A large_string array: 64-bit offsets into one buffer that holds the lines end to end. It is written as it is.
-        offsets = memoryview(offsets_buffer).cast("q")[lines.offset : lines.offset + len(lines) + 1]
-        data = memoryview(data_buffer)
+        lines = rows[LINE].drop_nulls()
+        sizes = lines.str.len_bytes().cast(pl.Int64)
+        ends = pl.concat([pl.Series(sizes.name, [0], pl.Int64), sizes]).cum_sum().rechunk()
+        # Where each line begins, and where the last one ends: one buffer of 64-bit integers.
+        offsets = memoryview(ends.to_arrow().buffers()[1]).cast("q")
         digests = rows[DIGEST].gather(sent)
         for part, start, stop in self._cuts(offsets, sent, rows.height):
             record = self._part(part)
-            assert self._handle is not None
-            self._handle.write(data[offsets[start] : offsets[stop]])
+            self._write(lines[start:stop], offsets[stop] - offsets[start])
             record.requests += stop - start
             record.bytes += offsets[stop] - offsets[start]
             first, last = sent[start], sent[stop - 1] + 1
@@ -158,6 +160,18 @@ class _PartWriter:
             record.ranges.append((block, first, last))
             if self._by_id:
                 record.custom_ids = (record.custom_ids or []) + rows[CUSTOM_ID].gather(sent[start:stop]).to_list()
+
+    def _write(self, lines: pl.Series, n_bytes: int) -> None:
+        """Write lines as they are, so few at once that the memory which holds them end to end is used again."""
+        assert self._handle is not None
+        step = max(1, len(lines) * _WRITTEN_BYTES // n_bytes)
+        for start in range(0, len(lines), step):
+            piece = lines[start : start + step].rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
+            # A large_string array: 64-bit offsets into one buffer.
+            _, offsets_buffer, data_buffer = piece.buffers()
+            offsets = memoryview(offsets_buffer).cast("q")
+            end = piece.offset + len(piece)
+            self._handle.write(memoryview(data_buffer)[offsets[piece.offset] : offsets[end]])
 
     def _cuts(self, offsets: memoryview, sent: pl.Series, rows: int) -> Iterator[Cut]:
         """Deal out the lines of a block; what follows the pilot begins a part."""

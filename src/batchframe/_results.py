@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SLICE_BYTES = 8_000_000
+# What is read at once: so little that its memory is used again and again, since fresh memory costs more than reading.
+READ_BYTES = 250_000
 
 ANSWER_SCHEMA = {
     "custom_id": pl.String(),
@@ -65,23 +67,38 @@ def read_answers(
         A row a line that names a ``custom_id``, with `ANSWER_SCHEMA`; ``code`` is null where the row succeeded.
         Lines that name none cannot belong to a row; they stay in the file.
     """
-    start = 0
+    schema = ANSWER_SCHEMA | (PLACES if places else {})
+    columns: list[list[Any]] = [[] for _ in schema]
+    answers, places_of = columns[: len(ANSWER_SCHEMA)], columns[len(ANSWER_SCHEMA) :]
+    start = held = 0
     # Only ``\\n`` ends a line of a binary file: U+2028 and its like may stand inside a JSON string.
-    while lines := handle.readlines(SLICE_BYTES):
-        columns: list[list[Any]] = [[] for _ in ANSWER_SCHEMA]
+    while lines := handle.readlines(min(READ_BYTES, SLICE_BYTES)):
         kept: list[bytes] | None = [] if places else None
         if endpoint.path == CHAT and not many:
-            _read_chat(lines, columns, kept)
+            _read_chat(lines, answers, kept)
         else:
-            _read_each(lines, columns, kept, endpoint, many=many)
-        schema = ANSWER_SCHEMA
+            _read_each(lines, answers, kept, endpoint, many=many)
+        size = sum(map(len, lines))
         if kept is not None:
-            schema = schema | PLACES
-            columns += _places(lines, kept, start)
-            start += sum(map(len, lines))
-        yield pl.DataFrame(
-            [pl.Series(name, values, dtype) for (name, dtype), values in zip(schema.items(), columns, strict=True)]
-        )
+            for values, found in zip(places_of, _places(lines, kept, start), strict=True):
+                values.extend(found)
+            start += size
+        held += size
+        if held >= SLICE_BYTES:
+            yield _frame(schema, columns)
+            held = 0
+    if held:
+        yield _frame(schema, columns)
+
+
+def _frame(schema: dict[str, pl.DataType], columns: list[list[Any]]) -> pl.DataFrame:
+    """Return the columns as a frame, and empty them."""
+    frame = pl.DataFrame(
+        [pl.Series(name, values, dtype) for (name, dtype), values in zip(schema.items(), columns, strict=True)]
+    )
+    for values in columns:
+        values.clear()
+    return frame
 
 
 def _places(lines: list[bytes], kept: list[bytes], start: int) -> list[list[int]]:
@@ -167,9 +184,8 @@ def _read_chat(lines: list[bytes], columns: list[list[Any]], kept: list[bytes] |
         if kept is not None:
             kept.append(line)
     codes, messages, again = columns[_CODE], columns[_MESSAGE], columns[_AGAIN]
-    codes += [None] * len(columns[0])
-    messages += codes
-    again += codes
+    for values in (codes, messages, again):
+        values.extend([None] * (len(columns[0]) - len(values)))
     for index, code, message, may_pass in failures:
         codes[index], messages[index], again[index] = code, message, may_pass
 

@@ -13,9 +13,8 @@ import msgspec
 import polars as pl
 
 from batchframe._answers import answers_of_part, best_of_part
-from batchframe._assembly import PartState, part_states
+from batchframe._assembly import PartState, ids_of, part_states
 from batchframe._part_files import PartFiles, lines_of
-from batchframe._requests import CODE, CUSTOM_ID, REQUEST
 from batchframe._types import PartRecord
 
 if TYPE_CHECKING:
@@ -103,9 +102,7 @@ def _without_answered(folder: RunFolder, states: list[PartState], found: Round, 
 def _chosen(folder: RunFolder, generation: int) -> pl.DataFrame:
     """Return what `Run.retry` chose, with the last part before it that holds each request."""
     held = [
-        pl.DataFrame(
-            {"custom_id": ids_of(folder, state.record)}, schema={"custom_id": pl.String()}
-        ).with_columns(part=pl.lit(state.record.number, pl.Int64))
+        ids_of(folder, state.record).to_frame().with_columns(part=pl.lit(state.record.number, pl.Int64))
         for state in part_states(folder)
         if state.record.generation < generation and state.record.reused_from is None
     ]  # fmt: skip
@@ -116,7 +113,7 @@ def _chosen(folder: RunFolder, generation: int) -> pl.DataFrame:
 
 
 def _due_of_part(folder: RunFolder, part: PartRecord) -> pl.DataFrame:
-    asked = pl.DataFrame({"custom_id": ids_of(folder, part)}, schema={"custom_id": pl.String()})
+    asked = ids_of(folder, part).to_frame()
     answers = best_of_part(folder, part, ["again"]).with_columns(pl.lit(value=True).alias("told"))
     # A batch that somebody cancelled was meant to stop, and an output that expired was paid for: what has no line
     # then is not asked for by itself.
@@ -131,17 +128,6 @@ def _due_of_part(folder: RunFolder, part: PartRecord) -> pl.DataFrame:
         "custom_id",
         pl.col("code").fill_null("missing"),
     )
-
-
-def ids_of(folder: RunFolder, part: PartRecord) -> list[str]:
-    """Return the custom_ids of a part's requests."""
-    if part.custom_ids is not None:
-        return part.custom_ids
-    ids: list[str] = []
-    for block, start, stop in part.ranges or []:
-        rows = pl.read_parquet(folder.rows_path(block), columns=[CUSTOM_ID, CODE, REQUEST], glob=False)[start:stop]
-        ids += rows.filter(pl.col(CODE).is_null() & pl.col(REQUEST).is_null())[CUSTOM_ID].to_list()
-    return ids
 
 
 def prepare_retries(folder: RunFolder, found: Round, wanted: pl.DataFrame, limits: Limits) -> int:

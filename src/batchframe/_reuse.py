@@ -14,7 +14,7 @@ from batchframe._blocks import own_successes
 from batchframe._exceptions import OptionError, ResultsError
 from batchframe._frames import OURS
 from batchframe._requests import CUSTOM_ID, DIGEST, LINE, digest_number
-from batchframe._results import SLICE_BYTES
+from batchframe._results import READ_BYTES
 from batchframe._store import RunFolder
 from batchframe._types import PartRecord, SubmissionRecord
 
@@ -243,7 +243,7 @@ def _renamed(path: Path, ids: Mapping[str, str], missing: set[str]) -> Iterator[
     copy finds the success among it.
     """
     with path.open("rb") as handle:
-        while lines := handle.readlines(SLICE_BYTES):
+        while lines := handle.readlines(READ_BYTES):
             kept = []
             for line in lines:
                 try:
