@@ -240,6 +240,23 @@ def test_response_format_in_the_form_of_the_service(value):
     assert parameters(response_format=value) == {"response_format": value}
 
 
+def test_response_format_in_the_form_of_the_service_at_either_endpoint():
+    inner = {"name": "x", "schema": {"type": "object"}, "strict": False}
+    nested, flat = {"type": "json_schema", "json_schema": inner}, {"type": "json_schema", **inner}
+    for form in (nested, flat):
+        assert parameters(response_format=form) == {"response_format": nested}
+        (body, _) = bodies(response_format=form, endpoint="/v1/responses")
+        assert body["text"] == {"format": flat}
+
+
+def test_response_format_is_passed_once():
+    form = {"type": "json_object"}
+    assert parameters(extra_body={"response_format": form}) == {"response_format": form}
+    for value in (form, pl.Struct({"a": pl.Int64})):
+        said = refusal(response_format=value, extra_body={"response_format": form})
+        assert said == "response_format is passed by itself and in extra_body: leave one of them out"
+
+
 @pytest.mark.parametrize(
     "value", [dict, "json_object", {"type": "xml"}, [{"type": "object"}], {"a": pl.Int64}, pl.Struct, ()], ids=str
 )

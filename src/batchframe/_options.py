@@ -16,7 +16,7 @@ from batchframe._forms import TYPED, Form, dimensions_of
 from batchframe._included import RESPONSE_LOGPROBS, WITH_CALLS, WITH_LOGPROBS
 from batchframe._limits import Limits
 from batchframe._parameters import PARAMETERS
-from batchframe._schema import AnswerType, answer_type
+from batchframe._schema import AnswerType, type_asked
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +51,6 @@ _ABLE = {
 }
 # How the names of models begin that one endpoint alone has.
 _MODELS = {"text-embedding-": EMBEDDINGS, "omni-moderation-": MODERATIONS, "text-moderation-": MODERATIONS}
-_TEXT_FORMATS = ("text", "json_object", "json_schema")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +118,7 @@ def parse(given: dict[str, Any]) -> Options:
     _check_names(ours, body, ours.get("endpoint") or CHAT)
     checked = _checked(ours)
     _check_fit(checked)
-    typed = _answer_type(checked.get("response_format"))
+    typed = type_asked(checked.get("response_format"))
     options = Options(**checked, body=_body(body, checked, typed))
     _check_body(options)
     _parameter_types.check_values(options.endpoint, options.parameters)
@@ -340,13 +339,6 @@ def _check_fit(ours: dict[str, Any]) -> None:
             raise OptionError(msg)
 
 
-def _answer_type(value: Any) -> AnswerType | None:
-    """Return the type of the answers; None where they are text, as where the service's own form is given."""
-    if value is None or (isinstance(value, dict) and value.get("type") in _TEXT_FORMATS):
-        return None
-    return answer_type(value)
-
-
 def _body(body: dict[str, Any], ours: dict[str, Any], typed: AnswerType | None) -> dict[str, Any]:
     """Return the parameters of the body, sorted, so that the order of keyword arguments does not make another run."""
     given = {name: value for name, value in body.items() if value is not None}
@@ -357,8 +349,11 @@ def _body(body: dict[str, Any], ours: dict[str, Any], typed: AnswerType | None) 
         form = _encode.plain(form, "response_format")
         if ours.get("endpoint", CHAT) == RESPONSES:
             given["text"] = _text_with(form, given.get("text"))
+        elif "response_format" in given:
+            msg = "response_format is passed by itself and in extra_body: leave one of them out"
+            raise OptionError(msg)
         else:
-            given["response_format"] = form
+            given["response_format"] = _nested(form)
     return dict(sorted(given.items()))
 
 
@@ -370,6 +365,13 @@ def _text_with(form: dict[str, Any], text: Any) -> dict[str, Any]:
     inner = form.get("json_schema")
     flat = {"type": "json_schema", **inner} if isinstance(inner, dict) else form
     return {**(text or {}), "format": flat}
+
+
+def _nested(form: dict[str, Any]) -> dict[str, Any]:
+    """Return a ``response_format``, also where it is spelled as in ``text.format`` of the responses endpoint."""
+    if form.get("type") != "json_schema" or "schema" not in form:
+        return form
+    return {"type": "json_schema", "json_schema": {name: value for name, value in form.items() if name != "type"}}
 
 
 def _form(options: Options, typed: AnswerType | None) -> Form:

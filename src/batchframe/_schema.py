@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from batchframe._typed import Decoder
 
 FORMATS = ("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid")
+_OWN_FORMS = ("text", "json_object", "json_schema")
 _LEVELS, _PROPERTIES, _TEXT, _ENUM_VALUES = 10, 5_000, 120_000, 1_000
 _LONG_ENUM, _LONG_ENUM_TEXT = 250, 15_000
 
@@ -64,6 +65,18 @@ class AnswerType:
         from batchframe._typed import Decoder  # noqa: PLC0415  (pyarrow takes its time, and most runs are of text)
 
         return Decoder(self.schema)
+
+
+def type_asked(value: Any) -> AnswerType | None:
+    """Return the type of answers that a user asks for; None where they are text, as with the service's own form.
+
+    Raises
+    ------
+    OptionError
+        As `answer_type`.
+    """
+    is_text = value is None or (isinstance(value, dict) and value.get("type") in _OWN_FORMS)
+    return None if is_text else answer_type(value)
 
 
 def answer_type(value: Any) -> AnswerType:
