@@ -86,6 +86,17 @@ def test_leaves_are_expressions_over_the_whole_frame():
     assert "one value for all rows" in refusal([{"role": "user", "content": [one]}])
 
 
+def test_a_template_where_there_is_none_is_refused_with_the_expression():
+    said = refusal([{"role": "user", "content": [text("{t}"), image("https://x/{id}.png")]}])
+    assert said.startswith("message 0, content[1].image_url is no template, and names {id}: pass an expression instead")
+    assert said.endswith("\npl.concat_str(pl.lit('https://x/'), pl.col('id'), pl.lit('.png'))")
+    mixed = {"type": "file", "file": {"file_id": pl.col("id"), "filename": "{id}"}}
+    assert "content[0].file.filename is no template" in refusal([{"role": "user", "content": [mixed]}])
+    assert "message 0, name is no template" in refusal([{"role": "user", "content": "{t}", "name": "{id}"}])
+    for url in ("https://x/{nope}.png", "https://x/{{id}}.png"):
+        assert contents(FRAME, text("{t}"), image(url))[0][1] == image(url)
+
+
 def test_constant_parts_warn_like_constant_prompts():
     with pytest.warns(bf.BatchframeWarning, match="no field"):
         assert contents(FRAME, text("a"), image("https://x")) == [[text("a"), image("https://x")]] * 3
@@ -153,9 +164,9 @@ def test_bytes_of_files_are_pdfs(endpoint):
 
 
 def test_texts_of_files_are_sent_as_they_are():
-    part = {"type": "input_file", "filename": "{t}", "file_data": pl.col("t"), "file_url": pl.col("url")}
+    part = {"type": "input_file", "filename": "{nope}", "file_data": pl.col("t"), "file_url": pl.col("url")}
     assert contents(FRAME.head(1), part, endpoint=RESPONSES) == [
-        [{"type": "input_file", "filename": "{t}", "file_data": "a", "file_url": "https://x/1.png"}]
+        [{"type": "input_file", "filename": "{nope}", "file_data": "a", "file_url": "https://x/1.png"}]
     ]
 
 

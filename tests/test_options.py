@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import enum
 import importlib.util
+import inspect
 import json
 import numbers
 from decimal import Decimal
@@ -113,6 +114,14 @@ def test_streaming_is_refused(name, value):
     assert refusal(**{name: value}).startswith(f"{name} is refused: a batch cannot stream")
 
 
+def test_what_a_client_is_told_is_no_parameter():
+    assert refusal(api_key="sk-x") == "api_key is said to the client: pass client=openai.OpenAI(api_key=…)"
+    said = "azure_endpoint is said to the client: pass client=openai.AzureOpenAI(azure_endpoint=…)"
+    assert refusal(azure_endpoint="https://x") == said
+    for names, client in ((_options._OF_OPENAI, openai.OpenAI), (_options._OF_AZURE, openai.AzureOpenAI)):
+        assert names <= inspect.signature(client).parameters.keys()
+
+
 def test_background_is_refused():
     assert "background is refused" in refusal(background=True)
 
@@ -214,6 +223,14 @@ def test_extra_body():
     assert parameters(extra_body={"stream": False}) == {"stream": False}
 
 
+def test_a_parameter_is_no_template():
+    with pytest.raises(bf.TemplateError, match=r"(?s)user is no template, and names \{n\}: .*pl.lit\('user-'\), pl.col"):
+        bodies(user="user-{n}")
+    for value in ("{m}", "{{n}}", "{"):
+        assert parameters(user=value) == {"user": value}
+    assert parameters(extra_body={"user": "{n}"}) == {"user": "{n}"}
+
+
 def test_a_parameter_that_is_none_or_null_is_left_out():
     assert parameters(temperature=None, seed=1) == {"seed": 1}
     assert [body.get("seed", "out") for body in bodies(seed=pl.col("n"))] == [1, "out"]
@@ -306,6 +323,18 @@ class Fraction(Scalar):
     pass
 
 
+class Flag:
+    """As numpy's boolean, and its arrays of no dimension: registered as nothing."""
+
+    shape = ()
+
+    def __init__(self, value):
+        self.value = value
+
+    def item(self):
+        return self.value
+
+
 numbers.Integral.register(Whole)
 numbers.Real.register(Fraction)
 
@@ -327,6 +356,7 @@ numbers.Real.register(Fraction)
         (Text("a"), '"a"'),
         (Whole(3), "3"),
         (Fraction(3), "3.0"),
+        ([Flag(value=True), Flag(value=False)], "[true,false]"),
         ({"é": [None, {"b": "\u2028"}]}, '{"é":[null,{"b":"\u2028"}]}'),
         ({}, "{}"),
     ],
@@ -362,7 +392,9 @@ LOOP.append(LOOP)
         (dt.timedelta(1), "temperature holds timedelta"),
         (object(), "temperature holds object"),
         (1j, "temperature holds complex"),
-        (pl.Series([1, 2]), "temperature holds Series"),
+        (pl.Series([1, 2]), "temperature holds Series, which has no plain JSON: for a value a row pass an expression"),
+        (Flag(b"x"), "temperature holds Flag, which has no plain JSON: pass dicts"),
+        ([Flag], "temperature[0] is a class: pass a value; of a pydantic model openai.pydantic_function_tool(…)"),
         (lambda: 1, "temperature holds function"),
         ({"a": pl.col("x")}, "temperature['a'] has an expression inside a value: make the whole value an expression"),
         ([pl.col("x")], "temperature[0] has an expression inside a value"),

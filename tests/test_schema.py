@@ -484,6 +484,15 @@ def test_a_dtype_that_no_answer_has_is_refused_by_name(column):
     )
 
 
+def test_a_dtype_by_its_name_alone():
+    assert dtype(pl.Struct({"x": pl.Datetime, "y": pl.List(pl.Duration)})) == pl.Struct(
+        {"x": pl.Datetime("us"), "y": pl.List(pl.Duration("us"))}
+    )
+    for name, said in (("Decimal", "such as pl.Decimal(12, 2)"), ("List", "such as pl.List(pl.String)"),
+                       ("Binary", "Use pl.String, or another"), ("Int128", "Use pl.String, or another")):  # fmt: skip
+        assert said in refusal(pl.Struct({"x": getattr(pl, name)}))
+
+
 def test_whole_numbers_keep_to_their_dtype():
     values, problems = read(pl.Struct({"x": pl.UInt8}), {"x": 255}, {"x": 256}, {"x": -1}, {"x": 7.0})
     assert values == [{"x": 255}, None, None, {"x": 7}]

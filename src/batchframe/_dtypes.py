@@ -32,6 +32,15 @@ _PLAIN: dict[Any, dict[str, Any]] = {
     pl.Categorical: {"type": "string", MARK: ["Categorical"]},
 }
 
+# What a dtype of which only the name is given lacks.
+_IN_FULL: dict[Any, str] = {
+    pl.List: "pl.List(pl.String)",
+    pl.Array: "pl.Array(pl.Float64, 3)",
+    pl.Struct: 'pl.Struct({"name": pl.String})',
+    pl.Enum: 'pl.Enum(["yes", "no"])',
+    pl.Decimal: "pl.Decimal(12, 2)",
+}
+
 
 def schema_of(dtype: Any, path: str = "$") -> dict[str, Any]:  # noqa: PLR0911  (a case a line is the clearest)
     """Return the schema of a dtype's values, none of them null.
@@ -41,6 +50,8 @@ def schema_of(dtype: Any, path: str = "$") -> dict[str, Any]:  # noqa: PLR0911  
     OptionError
         It holds a dtype that an answer cannot have, such as Binary.
     """
+    if dtype is pl.Datetime or dtype is pl.Duration:
+        dtype = dtype()  # of microseconds, as Polars takes them
     for plain, schema in _PLAIN.items():
         if dtype == plain:
             return dict(schema)
@@ -77,8 +88,8 @@ def _time_schema(dtype: Any) -> dict[str, Any]:
 
 
 def _instead(dtype: Any) -> str:
-    if isinstance(dtype, type):
-        return "Give it in full, such as pl.List(pl.String)"
+    if isinstance(dtype, type) and dtype in _IN_FULL:
+        return f"Give it in full, such as {_IN_FULL[dtype]}"
     if isinstance(dtype, (pl.Datetime, pl.Duration)):
         return 'Use the time unit "us", and cast the column afterwards'
     if isinstance(dtype, pl.Array):

@@ -215,8 +215,13 @@ def _plain(value: Any, name: str) -> Any:
         if isinstance(value, kinds):
             msg = f"{name} {reason}"
             raise OptionError(msg)
-    kind = type(value).__qualname__
-    msg = f"{name} holds {kind}, which has no plain JSON: pass dicts, lists, text and numbers"
+    shape, kind = getattr(value, "shape", None), type(value).__qualname__
+    if shape == () and isinstance(value.item(), bool):  # numpy's boolean is no number to Python
+        return value.item()
+    instead = "pass dicts, lists, text and numbers"
+    if shape:
+        instead = "for a value a row pass an expression, such as pl.col(…); for one list, a Python list"
+    msg = f"{name} holds {kind}, which has no plain JSON: {instead}"
     raise OptionError(msg)
 
 
@@ -235,6 +240,7 @@ _BUILT_IN: tuple[tuple[Any, Callable[[Any, str], Any]], ...] = (
 )
 _NOT_JSON: tuple[tuple[Any, str], ...] = (
     (pl.Expr, "has an expression inside a value: make the whole value an expression, such as pl.struct(...)"),
+    (type, "is a class: pass a value; of a pydantic model openai.pydantic_function_tool(…) makes a tool"),
     ((bytes, bytearray, memoryview), "holds bytes, which JSON has not: encode them first, such as base64"),
 )
 

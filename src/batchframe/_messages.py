@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from batchframe import _encode, _media
+from batchframe import _encode, _media, _template
 from batchframe._endpoints import CHAT, RESPONSES
 from batchframe._exceptions import OptionError, suggestion
 
@@ -222,7 +222,11 @@ def _tree(scope: Scope, value: Any, called: str, kind: str = "") -> Pieces:
     """Return the JSON of a value whose leaves may be expressions, in a part of some kind."""
     if isinstance(value, pl.Expr):
         return [_leaf(scope, called, kind)]
-    if not any(isinstance(leaf, pl.Expr) for _, leaf in _leaves(value, "")):
+    leaves = [leaf for _, leaf in _leaves(value, "")]
+    if not any(isinstance(leaf, pl.Expr) for leaf in leaves):
+        for leaf in leaves:
+            if isinstance(leaf, str):
+                _template.refuse_fields(leaf, scope.schema, called)
         return [_encode.constant(value, called)]
     pieces: Pieces = []
     if isinstance(value, dict):

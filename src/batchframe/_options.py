@@ -37,6 +37,9 @@ _NOT_YET_INCLUDED = frozenset({"cost", "attempts"})
 _FROM_PROMPT = frozenset(endpoint.member for endpoint in ENDPOINTS.values())
 # What a batch cannot do, whatever the endpoint: streaming has no reader, and a batch is the background already.
 _NEVER = frozenset({"stream", "stream_options", "background"})
+# What is said to a client when it is made. A hint to send it in the body would write keys to disk.
+_OF_OPENAI = frozenset({"api_key", "base_url", "organization", "project", "max_retries", "default_headers"})
+_OF_AZURE = frozenset({"azure_endpoint", "api_version", "azure_ad_token", "azure_ad_token_provider"})
 # OpenAI's API specification; Azure wants 14 days at least, and says so itself.
 _MIN_EXPIRES_AFTER, _MAX_EXPIRES_AFTER = 3_600, 2_592_000
 # openai.types.responses.ImageDetail, and what chat completions take (3.54.0).
@@ -143,6 +146,10 @@ def _check_names(ours: dict[str, Any], body: dict[str, Any], endpoint: Any) -> N
             raise OptionError(msg)
         if name in _FROM_PROMPT:
             msg = f"{name} is made from the prompt: pass it as the prompt argument"
+            raise OptionError(msg)
+        if name in _OF_OPENAI | _OF_AZURE:
+            kind = "AzureOpenAI" if name in _OF_AZURE else "OpenAI"
+            msg = f"{name} is said to the client: pass client=openai.{kind}({name}=…)"
             raise OptionError(msg)
         if name not in known_names:
             near = _parameter_types.elsewhere(endpoint, name) or suggestion(name, known_names)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 import polars_hash as plh
 
-from batchframe import _encode, _parameter_types
+from batchframe import _encode, _parameter_types, _template
 from batchframe._endpoints import ENDPOINTS
 from batchframe._exceptions import InputError, OptionError, TemplateError
 from batchframe._frames import OURS, Source
@@ -193,6 +193,9 @@ def compile_prompt(
     scope = Scope(source.schema(), schema, options.on_null, endpoint)
     dtypes = {name: scope.value(BODY + name)[1] for name in options.parameters if OURS + BODY + name in scope.staged}
     _parameter_types.check_dtypes(options.endpoint, dtypes)
+    for name, value in options.parameters.items():
+        if isinstance(value, str):
+            _template.refuse_fields(value, scope.schema, name)
     asked = compiled(scope, prompt, options)
     parameters = members(scope, dict(sorted({**dict(endpoint.defaults), **options.body}.items())))
     opening = f'{{"model":{_encode.constant(options.model, "model")},"{endpoint.member}":'
