@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import decimal
 import enum
@@ -11,7 +12,7 @@ import json
 import math
 import re
 import uuid
-from typing import Annotated, Any, Generic, Literal, Optional, TypeVar, Union
+from typing import Annotated, Any, Generic, Literal, Optional, TypedDict, TypeVar, Union
 
 import msgspec
 import polars as pl
@@ -381,12 +382,25 @@ def nested(levels):
     return schema
 
 
+@dataclasses.dataclass
+class Point:
+    x: int
+
+
+class Row(TypedDict):
+    x: int
+
+
 REFUSED = {
     "a class": (dict, "must be a pydantic model (the class), a JSON schema, a pl.Struct"),
     "an instance": (Address(street="a"), "must be a pydantic model (the class)"),
     "a struct without fields": (pl.Struct, "must be a pydantic model"),
     "a dict of dtypes": ({"a": pl.Int64}, "must be a pydantic model"),
     "the inside of the service's form": ({"name": "x", "schema": one(type="string")}, "(pass what is under its key 'schema')"),
+    "the format of responses": ({"format": {"type": "json_schema", "name": "x"}}, "(pass what is under its key 'format')"),
+    "a dataclass": (Point, "(pydantic.TypeAdapter(Point).json_schema() is a schema of it)"),
+    "a TypedDict": (Row, "(pydantic.TypeAdapter(Row).json_schema() is a schema of it)"),
+    "BaseModel itself": (BaseModel, "response_format: BaseModel has no JSON schema: "),
     "dict[str, X]": (model(dict[str, int]), "at $.properties.x: an object of any keys is not possible in strict mode: name its properties, or ask for a list"),
     "Any": (model(Any), "at $.properties.x: it says nothing of the type"),
     "a list of anything": (model(list), "at $.properties.x.items: it says nothing of the type"),
@@ -411,6 +425,7 @@ REFUSED = {
     "an enum of objects": (one(enum=[{}]), "the enum value {} is not possible"),
     "an enum not of its type": (one(type="string", enum=[1]), "none of its enum values is of its type 'string'"),
     "anyOf without options": (one(anyOf=[]), "it must be a list of schemas, and not empty"),
+    "a type that is no text": (one(const=None, type=False), "at $.properties.x: type must be str or list, got False"),
     "a required that is none": ({**one(type="string"), "required": ["x", "y"]}, "at $: required names 'y'"),
     "a limit that is text": (one(type="integer", minimum="3"), "minimum must be int or float, got '3'"),
     "multiples of nothing": (one(type="integer", multipleOf=0), "multipleOf must be above 0"),

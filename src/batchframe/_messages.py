@@ -64,7 +64,7 @@ def check(prompt: Any, endpoint: Endpoint) -> None:
             _check_parts(called, content, endpoint)
         elif not isinstance(content, (str, pl.Expr)) and not (content is None and calls):
             kind = type(content).__qualname__
-            msg = f"{called} must be a template, an expression or a list of parts, got {kind}"
+            msg = f"the content of {called} must be a template, an expression or a list of parts, got {kind}"
             raise OptionError(msg)
 
 

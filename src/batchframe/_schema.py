@@ -10,7 +10,7 @@ of the service: a lookaround in a pattern ends in a 500, and ``uri`` is not a va
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
@@ -98,19 +98,27 @@ def answer_type(value: Any) -> AnswerType:
         found = AnswerType("response", schema_of(value))
     elif isinstance(value, type) and callable(getattr(value, "model_json_schema", None)):
         found = AnswerType(_name(value.__name__), Strict(_of_model(value), is_model=True).schema())
-    elif isinstance(value, dict) and not (KEYWORDS).isdisjoint(value):
+    elif isinstance(value, dict) and not KEYWORDS.isdisjoint(value) and not isinstance(value.get("format"), dict):
         schema = _encode.plain(value, "response_format")
         title = schema.get("title")
         found = AnswerType(_name(title if isinstance(title, str) else ""), Strict(schema, is_model=False).schema())
     else:
-        inner = " (pass what is under its key 'schema')" if isinstance(value, dict) and "schema" in value else ""
         msg = (
             "response_format must be a pydantic model (the class), a JSON schema, a pl.Struct({…}) with its fields, or "
-            f'the service\'s own form, such as {{"type": "json_object"}}; got {_short(value)}{inner}'
+            f'the service\'s own form, such as {{"type": "json_object"}}; got {_short(value)}{_instead(value)}'
         )
         raise OptionError(msg)
     _check_limits(_sent(found.schema))
     return found
+
+
+def _instead(value: Any) -> str:
+    if isinstance(value, dict):
+        inner = next((key for key in ("schema", "format") if key in value), None)
+        return f" (pass what is under its key {inner!r})" if inner else ""
+    if isinstance(value, type) and (is_dataclass(value) or hasattr(value, "__total__")):  # a TypedDict
+        return f" (pydantic.TypeAdapter({value.__name__}).json_schema() is a schema of it)"
+    return ""
 
 
 def _short(value: Any) -> str:
@@ -139,7 +147,7 @@ def _of_model(model: Any) -> dict[str, Any]:
 
     try:
         found: dict[str, Any] = model.model_json_schema(schema_generator=Generator)
-    except PydanticUserError as error:
+    except (PydanticUserError, AttributeError) as error:  # the latter of BaseModel itself
         msg = f"response_format: {model.__name__} has no JSON schema: {error}"
         raise OptionError(msg) from error
     return found
