@@ -117,8 +117,11 @@ def test_messages_of_templates_and_expressions(as_frame):
         ([{**USER, "nme": "x"}], "Did you mean 'name'?"),
         ([{**USER, "role": "usr"}], "message 0 has role 'usr': it must be one of system, developer, user"),
         ([{**USER, "role": pl.col("x")}], "message 0 has role"),
-        ([{**USER, "content": 3}], "the content of message 0 must be a template, an expression or a list of parts, got int"),
-        ([{**USER, "content": None}], "the content of message 0 must be a template, an expression or a list of parts, got NoneType"),
+        ([{**USER, "content": 3}], "the content of message 0 must be a template, an expression or a list of"),
+        (
+            [{**USER, "content": None}],
+            "message 0 must be a template, an expression or a list of parts, got NoneType",
+        ),
         (3, "the prompt must be a template, an expression, or a list of messages"),
         (None, "the prompt must be a template"),
         ({"role": "user", "content": "{x}"}, "the prompt must be a template"),

@@ -50,8 +50,7 @@ def schema_of(dtype: Any, path: str = "$") -> dict[str, Any]:  # noqa: PLR0911  
     OptionError
         It holds a dtype that an answer cannot have, such as Binary.
     """
-    if dtype is pl.Datetime or dtype is pl.Duration:
-        dtype = dtype()  # of microseconds, as Polars takes them
+    dtype = _with_unit(dtype)
     for plain, schema in _PLAIN.items():
         if dtype == plain:
             return dict(schema)
@@ -76,6 +75,11 @@ def schema_of(dtype: Any, path: str = "$") -> dict[str, Any]:  # noqa: PLR0911  
         return {"type": "integer", "minimum": low, "maximum": high, MARK: [str(dtype)]}
     msg = f"response_format, at {path}: {dtype} is no type of an answer. {_instead(dtype)}"
     raise OptionError(msg)
+
+
+def _with_unit(dtype: Any) -> Any:
+    """Return what Polars takes a point in time or a duration for, where its unit is not told."""
+    return dtype() if dtype is pl.Datetime or dtype is pl.Duration else dtype
 
 
 def _time_schema(dtype: Any) -> dict[str, Any]:

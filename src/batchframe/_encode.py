@@ -211,18 +211,19 @@ def _plain(value: Any, name: str) -> Any:
     for kinds, built_in in _BUILT_IN:
         if isinstance(value, kinds):
             return built_in(value, name)
+    if getattr(value, "shape", None) == () and isinstance(value.item(), bool):  # numpy's is no number to Python
+        return value.item()
+    raise _no_json(value, name)
+
+
+def _no_json(value: Any, name: str) -> OptionError:
     for kinds, reason in _NOT_JSON:
         if isinstance(value, kinds):
-            msg = f"{name} {reason}"
-            raise OptionError(msg)
-    shape, kind = getattr(value, "shape", None), type(value).__qualname__
-    if shape == () and isinstance(value.item(), bool):  # numpy's boolean is no number to Python
-        return value.item()
+            return OptionError(f"{name} {reason}")
     instead = "pass dicts, lists, text and numbers"
-    if shape:
+    if getattr(value, "shape", ()):
         instead = "for a value a row pass an expression, such as pl.col(…); for one list, a Python list"
-    msg = f"{name} holds {kind}, which has no plain JSON: {instead}"
-    raise OptionError(msg)
+    return OptionError(f"{name} holds {type(value).__qualname__}, which has no plain JSON: {instead}")
 
 
 def _finite(value: Any, name: str) -> float | decimal.Decimal:
