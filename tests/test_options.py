@@ -151,6 +151,7 @@ def test_endpoints():
     [
         ("on_null", "drop", """on_null must be "skip", "render" or "raise", got 'drop'"""),
         ("on_null", ["skip"], "on_null must be"),
+        ("progress", "bar", "progress must be True or False; left out, it is on in terminals and notebooks; got 'bar'"),
         ("limits", {"max_requests": 1}, "limits must be a bf.Limits(...), such as"),
         ("poll_seconds", -1, "poll_seconds must be a number of seconds, 0 or more, got -1"),
         ("poll_seconds", "5", "got '5'"),

@@ -285,6 +285,13 @@ def _dedupe(name: str, value: Any) -> bool:
     return value
 
 
+def _progress(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        msg = f"{name} must be True or False; left out, it is on in terminals and notebooks; got {value!r}"
+        raise OptionError(msg)
+    return value
+
+
 def _reuse(name: str, value: Any) -> Path | Literal["all"]:
     if value == "all" and isinstance(value, str):
         return "all"
@@ -314,6 +321,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "pilot": _pilot,
     "cleanup": _cleanup,
     "dedupe": _dedupe,
+    "progress": _progress,
     "reuse": _reuse,
     "poll_seconds": _seconds,
     "settle_seconds": _seconds,

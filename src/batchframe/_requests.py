@@ -221,3 +221,31 @@ def _check_custom_id(name: str | None, schema: Mapping[str, Any]) -> None:
     if not (isinstance(schema[name], pl.String) or schema[name].is_integer()):
         msg = f"custom_id column {name!r} is {schema[name]}: it must be String or an integer"
         raise InputError(msg)
+
+
+def refuse_duplicates(rows: pl.LazyFrame, column: str) -> None:
+    """Refuse ids that occur twice.
+
+    Parameters
+    ----------
+    rows
+        All rows as they were rendered, in their order.
+    column
+        The user's column that the ids are from.
+
+    Raises
+    ------
+    InputError
+        Names an id, and its rows.
+    """
+    ids = rows.select(CUSTOM_ID)
+    twice = ids.group_by(CUSTOM_ID).len().filter(pl.col("len") > 1).head(1).collect(engine="streaming")
+    if twice.height:
+        value = twice[CUSTOM_ID][0]
+        where = ids.with_row_index(OURS + "row").filter(pl.col(CUSTOM_ID) == value).head(5).collect()
+        told = ", ".join(map(str, where[OURS + "row"]))
+        msg = (
+            f"custom_id column {column!r} has {value!r} in rows {told}: each row needs its own, or the service "
+            "refuses the file. Drop the duplicates, or leave custom_id out"
+        )
+        raise InputError(msg)
