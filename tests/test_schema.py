@@ -387,6 +387,14 @@ class Point:
     x: int
 
 
+class Old:
+    """As the models of pydantic's first version, which its second one has only for Python below 3.14."""
+
+    @classmethod
+    def schema(cls):
+        return {}
+
+
 class Row(TypedDict):
     x: int
 
@@ -400,6 +408,7 @@ REFUSED = {
     "the format of responses": ({"format": {"type": "json_schema", "name": "x"}}, "(pass what is under its key 'format')"),
     "a dataclass": (Point, "(pydantic.TypeAdapter(Point).json_schema() is a schema of it)"),
     "a TypedDict": (Row, "(pydantic.TypeAdapter(Row).json_schema() is a schema of it)"),
+    "a model of pydantic 1": (Old, "(of pydantic's first version; Old.schema() is a schema of it)"),
     "BaseModel itself": (BaseModel, "response_format: BaseModel has no JSON schema: "),
     "dict[str, X]": (model(dict[str, int]), "at $.properties.x: an object of any keys is not possible in strict mode: name its properties, or ask for a list"),
     "Any": (model(Any), "at $.properties.x: it says nothing of the type"),

@@ -118,6 +118,8 @@ def _instead(value: Any) -> str:
         return f" (pass what is under its key {inner!r})" if inner else ""
     if isinstance(value, type) and (is_dataclass(value) or hasattr(value, "__total__")):  # a TypedDict
         return f" (pydantic.TypeAdapter({value.__name__}).json_schema() is a schema of it)"
+    if isinstance(value, type) and callable(getattr(value, "schema", None)):
+        return f" (of pydantic's first version; {value.__name__}.schema() is a schema of it)"
     return ""
 
 
