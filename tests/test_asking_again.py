@@ -54,6 +54,14 @@ def test_the_same_call_again_pays_nothing_whatever_came_of_it(emu):
     assert emu.ledger(summary=True)["executions"] == N + 9
 
 
+def test_one_value_chooses_all_rows_or_none(emu):
+    run = failing(emu)
+    assert run.retry(pl.lit(value=False)).wait().succeeded == N - 3
+    assert run.retry(pl.col("n").max() < N, temperature=pl.col("n").min()).wait().succeeded == N
+    assert [bodies(run, row)[-1]["temperature"] for row in (0, N - 1)] == [0, 0]
+    assert emu.ledger(summary=True)["executions"] == 2 * N
+
+
 def test_a_wider_choice_leaves_out_what_went_before(emu):
     run = failing(emu)
     run.retry(pl.col("n") == 3).wait()
@@ -141,6 +149,8 @@ def test_a_run_that_goes_on_is_not_asked_again(emu):
         ({"where": "n > 3"}, "where must be an expression"),
         ({"where": pl.col("m") > 3}, "where does not fit the result: .*Columns: 'n'"),
         ({"where": pl.col("n") + 3}, "where must give one Boolean column, got Int64"),
+        ({"where": pl.col("n").head(2) > 0}, "where or the expression for temperature does not fit the result: "),
+        ({"temperature": pl.col("m")}, "the expression for temperature does not fit the result: .*Columns: 'n'"),
         ({"codes": 400}, "codes must be a code or a list of them"),
         ({"max_token": 5}, "Did you mean 'max_tokens'"),
         ({"limits": bf.Limits()}, "limits cannot be changed by retry"),
@@ -152,7 +162,7 @@ def test_a_run_that_goes_on_is_not_asked_again(emu):
 def test_what_cannot_be_asked(emu, arguments, said):
     run = failing(emu)
     with pytest.raises(bf.OptionError, match=said):
-        run.retry(**arguments)
+        run.retry(**{"temperature": 1, **arguments} if "where" in arguments else arguments)
     assert emu.calls()["create_batch"] == 1
 
 

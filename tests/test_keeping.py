@@ -140,5 +140,6 @@ def test_answers_are_read_as_another_type_without_asking(emu):
     wrong = run.reparse(response_format=pl.Struct({"label": pl.Int64()}))
     assert set(wrong.result()["error"].struct.field("code")) == {"invalid_response"}
     assert wrong.status(refresh=False).failed == 12
-    assert run.reparse(response_format=None).result()["response"].to_list() == texts
+    for text in (None, wire, {"type": "json_object"}):
+        assert run.reparse(response_format=text).result()["response"].to_list() == texts
     assert emu.calls() == calls

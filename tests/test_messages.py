@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
+import typing
 
 import polars as pl
 import pytest
+from openai.types.responses import response_input_item_param
 
 import batchframe as bf
-from batchframe import _options
+from batchframe import _messages, _options
 from batchframe._requests import compile_prompt
 
 CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
@@ -86,6 +88,17 @@ def test_leaves_are_expressions_over_the_whole_frame():
     assert "one value for all rows" in refusal([{"role": "user", "content": [one]}])
 
 
+def test_a_template_where_there_is_none_is_refused_with_the_expression():
+    said = refusal([{"role": "user", "content": [text("{t}"), image("https://x/{id}.png")]}])
+    assert said.startswith("message 0, content[1].image_url is no template, and names {id}: pass an expression instead")
+    assert said.endswith("\npl.concat_str(pl.lit('https://x/'), pl.col('id'), pl.lit('.png'))")
+    mixed = {"type": "file", "file": {"file_id": pl.col("id"), "filename": "{id}"}}
+    assert "content[0].file.filename is no template" in refusal([{"role": "user", "content": [mixed]}])
+    assert "message 0, name is no template" in refusal([{"role": "user", "content": "{t}", "name": "{id}"}])
+    for url in ("https://x/{nope}.png", "https://x/{{id}}.png"):
+        assert contents(FRAME, text("{t}"), image(url))[0][1] == image(url)
+
+
 def test_constant_parts_warn_like_constant_prompts():
     with pytest.warns(bf.BatchframeWarning, match="no field"):
         assert contents(FRAME, text("a"), image("https://x")) == [[text("a"), image("https://x")]] * 3
@@ -153,9 +166,9 @@ def test_bytes_of_files_are_pdfs(endpoint):
 
 
 def test_texts_of_files_are_sent_as_they_are():
-    part = {"type": "input_file", "filename": "{t}", "file_data": pl.col("t"), "file_url": pl.col("url")}
+    part = {"type": "input_file", "filename": "{nope}", "file_data": pl.col("t"), "file_url": pl.col("url")}
     assert contents(FRAME.head(1), part, endpoint=RESPONSES) == [
-        [{"type": "input_file", "filename": "{t}", "file_data": "a", "file_url": "https://x/1.png"}]
+        [{"type": "input_file", "filename": "{nope}", "file_data": "a", "file_url": "https://x/1.png"}]
     ]
 
 
@@ -199,6 +212,36 @@ def test_other_keys_of_messages():
     assert messages(null, prompt)[0] == ("null_input", "message 1, tool_calls[0].id is null")
 
 
+CALL = {"type": "function_call", "call_id": "c1", "name": "weather", "arguments": '{"city": "Oslo"}'}
+THOUGHT = {"type": "reasoning", "id": "rs_1", "summary": []}
+
+
+def test_items_between_the_messages_of_responses(client):
+    asked = {"role": "user", "content": "{t}"}
+    came = {"type": "function_call_output", "call_id": "c1", "output": pl.col("id")}
+    found = messages(FRAME, [asked, THOUGHT, CALL, came], endpoint=RESPONSES)
+    assert found[2] == [{"role": "user", "content": "c"}, THOUGHT, CALL, {**came, "output": "f3"}]
+    with_image = messages(FRAME, [asked, CALL, {**came, "output": "3"}], endpoint=RESPONSES, images="url")
+    assert [*map(len, with_image[0])] == [2, 4, 3]
+    assert with_image[0][0]["content"][1]["type"] == "input_image"
+    null = FRAME.with_columns(id=pl.lit(None, pl.String))
+    assert messages(null, [asked, CALL, came], endpoint=RESPONSES)[0] == ("null_input", "message 2, output is null")
+    out = bf.run(FRAME, [asked, THOUGHT, CALL, came], model="gpt-5-mini", endpoint=RESPONSES, client=client,
+                 poll_seconds=0.05)  # fmt: skip
+    assert out["error"].null_count() == 3
+    assert refusal([asked, CALL]).startswith('message 1 must be {"role": …, "content": …}, got ')
+    said = 'message 0 must be {"role": …, "content": …}, or an item {"type": "function_call_output", …}, got '
+    assert refusal([{"type": "function_cal"}], endpoint=RESPONSES).startswith(said)
+
+
+def test_items_of_responses_are_those_of_the_sdk():
+    params = typing.get_args(response_input_item_param.ResponseInputItemParam)
+    kinds = [typing.get_type_hints(param)["type"] for param in params]
+    named = {text for kind in kinds for one in (kind, *typing.get_args(kind)) for text in typing.get_args(one)
+             if isinstance(text, str)}  # fmt: skip
+    assert named - {"message"} <= {*_messages.ITEMS}
+
+
 def test_keys_that_a_message_has_not():
     said = refusal([{"role": "tool", "content": "{t}", "tool_call": "x"}])
     assert said.startswith("message 0 has 'tool_call', and a message of /v1/chat/completions has role, content, name, ")
@@ -239,6 +282,28 @@ def test_parts_of_a_conversation_leave_their_null_fields_out(client):
     assert messages(frame, pl.col("chat"), endpoint=RESPONSES) == [chat]
     out = bf.run(frame, pl.col("chat"), model="gpt-4o-mini", endpoint=RESPONSES, client=client, poll_seconds=0.05)
     assert out["error"].null_count() == 1
+
+
+def test_a_conversation_with_what_came_of_calls(client):
+    fields = dict.fromkeys(("role", "content", "type", "id", "call_id", "name", "arguments", "output"), pl.String)
+    dtype = pl.List(pl.Struct({**fields, "summary": pl.List(pl.String)}))
+    chat = [{"role": "user", "content": "Is it cold?"}, THOUGHT, CALL,
+            {"type": "function_call_output", "call_id": "c1", "output": "-3"}]  # fmt: skip
+    odd = [{"type": "weather", "content": "-3"}]
+    frame = pl.DataFrame({"chat": pl.Series([chat, odd, [None]], dtype=dtype)})
+    found = messages(frame, pl.col("chat"), endpoint=RESPONSES)
+    assert found[0] == chat
+    assert found[1] == found[2] == ("invalid_input", "a message's role is none of system, developer, user, assistant")
+    (of_chat, *_) = messages(frame, pl.col("chat"))  # which has no items
+    assert of_chat == ("null_input", "a message's content is null")
+    pictures = messages(frame.with_columns(url=pl.lit("https://x")), pl.col("chat"), endpoint=RESPONSES, images="url")
+    assert pictures[0] == (
+        "invalid_input",
+        "images belong to the last message of a conversation, and it is not the user's",
+    )
+    with pytest.warns(bf.BatchframeWarning, match="2 of 3 rows did not succeed"):
+        out = bf.run(frame, pl.col("chat"), model="gpt-5-mini", endpoint=RESPONSES, client=client, poll_seconds=0.05)
+    assert out["error"].is_null().to_list() == [True, False, False]
 
 
 def test_a_long_conversation():

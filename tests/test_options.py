@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import enum
 import importlib.util
+import inspect
 import json
 import numbers
 from decimal import Decimal
@@ -113,6 +114,14 @@ def test_streaming_is_refused(name, value):
     assert refusal(**{name: value}).startswith(f"{name} is refused: a batch cannot stream")
 
 
+def test_what_a_client_is_told_is_no_parameter():
+    assert refusal(api_key="sk-x") == "api_key is said to the client: pass client=openai.OpenAI(api_key=…)"
+    said = "azure_endpoint is said to the client: pass client=openai.AzureOpenAI(azure_endpoint=…)"
+    assert refusal(azure_endpoint="https://x") == said
+    for names, client in ((_options._OF_OPENAI, openai.OpenAI), (_options._OF_AZURE, openai.AzureOpenAI)):
+        assert names <= inspect.signature(client).parameters.keys()
+
+
 def test_background_is_refused():
     assert "background is refused" in refusal(background=True)
 
@@ -142,6 +151,7 @@ def test_endpoints():
     [
         ("on_null", "drop", """on_null must be "skip", "render" or "raise", got 'drop'"""),
         ("on_null", ["skip"], "on_null must be"),
+        ("progress", "bar", "progress must be True or False; left out, it is on in terminals and notebooks; got 'bar'"),
         ("limits", {"max_requests": 1}, "limits must be a bf.Limits(...), such as"),
         ("poll_seconds", -1, "poll_seconds must be a number of seconds, 0 or more, got -1"),
         ("poll_seconds", "5", "got '5'"),
@@ -214,6 +224,14 @@ def test_extra_body():
     assert parameters(extra_body={"stream": False}) == {"stream": False}
 
 
+def test_a_parameter_is_no_template():
+    with pytest.raises(bf.TemplateError, match=r"(?s)user is no template, and names \{n\}: .*pl.lit\('user-'\)"):
+        bodies(user="user-{n}")
+    for value in ("{m}", "{{n}}", "{"):
+        assert parameters(user=value) == {"user": value}
+    assert parameters(extra_body={"user": "{n}"}) == {"user": "{n}"}
+
+
 def test_a_parameter_that_is_none_or_null_is_left_out():
     assert parameters(temperature=None, seed=1) == {"seed": 1}
     assert [body.get("seed", "out") for body in bodies(seed=pl.col("n"))] == [1, "out"]
@@ -238,6 +256,23 @@ def test_what_makes_a_dtype_is_one_number(count):
 )
 def test_response_format_in_the_form_of_the_service(value):
     assert parameters(response_format=value) == {"response_format": value}
+
+
+def test_response_format_in_the_form_of_the_service_at_either_endpoint():
+    inner = {"name": "x", "schema": {"type": "object"}, "strict": False}
+    nested, flat = {"type": "json_schema", "json_schema": inner}, {"type": "json_schema", **inner}
+    for form in (nested, flat):
+        assert parameters(response_format=form) == {"response_format": nested}
+        (body, _) = bodies(response_format=form, endpoint="/v1/responses")
+        assert body["text"] == {"format": flat}
+
+
+def test_response_format_is_passed_once():
+    form = {"type": "json_object"}
+    assert parameters(extra_body={"response_format": form}) == {"response_format": form}
+    for value in (form, pl.Struct({"a": pl.Int64})):
+        said = refusal(response_format=value, extra_body={"response_format": form})
+        assert said == "response_format is passed by itself and in extra_body: leave one of them out"
 
 
 @pytest.mark.parametrize(
@@ -289,6 +324,16 @@ class Fraction(Scalar):
     pass
 
 
+class Flag:
+    """As numpy's boolean, and its arrays of no dimension: registered as nothing."""
+
+    def __init__(self, value):
+        self.value, self.shape = value, ()
+
+    def item(self):
+        return self.value
+
+
 numbers.Integral.register(Whole)
 numbers.Real.register(Fraction)
 
@@ -310,6 +355,7 @@ numbers.Real.register(Fraction)
         (Text("a"), '"a"'),
         (Whole(3), "3"),
         (Fraction(3), "3.0"),
+        ([Flag(value=True), Flag(value=False)], "[true,false]"),
         ({"é": [None, {"b": "\u2028"}]}, '{"é":[null,{"b":"\u2028"}]}'),
         ({}, "{}"),
     ],
@@ -345,7 +391,9 @@ LOOP.append(LOOP)
         (dt.timedelta(1), "temperature holds timedelta"),
         (object(), "temperature holds object"),
         (1j, "temperature holds complex"),
-        (pl.Series([1, 2]), "temperature holds Series"),
+        (pl.Series([1, 2]), "temperature holds Series, which has no plain JSON: for a value a row pass an expression"),
+        (Flag(b"x"), "temperature holds Flag, which has no plain JSON: pass dicts"),
+        ([Flag], "temperature[0] is a class: pass a value; of a pydantic model openai.pydantic_function_tool(…)"),
         (lambda: 1, "temperature holds function"),
         ({"a": pl.col("x")}, "temperature['a'] has an expression inside a value: make the whole value an expression"),
         ([pl.col("x")], "temperature[0] has an expression inside a value"),

@@ -117,8 +117,11 @@ def test_messages_of_templates_and_expressions(as_frame):
         ([{**USER, "nme": "x"}], "Did you mean 'name'?"),
         ([{**USER, "role": "usr"}], "message 0 has role 'usr': it must be one of system, developer, user"),
         ([{**USER, "role": pl.col("x")}], "message 0 has role"),
-        ([{**USER, "content": 3}], "message 0 must be a template, an expression or a list of parts, got int"),
-        ([{**USER, "content": None}], "message 0 must be a template, an expression or a list of parts, got NoneType"),
+        ([{**USER, "content": 3}], "the content of message 0 must be a template, an expression or a list of"),
+        (
+            [{**USER, "content": None}],
+            "message 0 must be a template, an expression or a list of parts, got NoneType",
+        ),
         (3, "the prompt must be a template, an expression, or a list of messages"),
         (None, "the prompt must be a template"),
         ({"role": "user", "content": "{x}"}, "the prompt must be a template"),
@@ -497,6 +500,7 @@ def test_ids_of_other_dtypes_and_names():
 @pytest.mark.parametrize("values", [["k", "l", "k"], [1, 2, 1]], ids=["text", "integers"])
 def test_ids_that_occur_twice_are_refused_before_anything_is_sent(values, client, emu):
     frame = pl.DataFrame({"x": ["a", "b", "c"], "id": values})
-    with pytest.raises(bf.InputError, match=rf"custom_id column 'id' has '{values[0]}' in rows 0, 2: "):
-        bf.run(frame, "{x}", model="gpt-4o-mini", custom_id="id", client=client, poll_seconds=0.05)
+    for call, options in ((bf.run, {"client": client, "poll_seconds": 0.05}), (bf.requests, {})):
+        with pytest.raises(bf.InputError, match=rf"custom_id column 'id' has '{values[0]}' in rows 0, 2: "):
+            call(frame, "{x}", model="gpt-4o-mini", custom_id="id", **options)
     assert client.files.list().data == []

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import decimal
 import enum
@@ -11,7 +12,7 @@ import json
 import math
 import re
 import uuid
-from typing import Annotated, Any, Generic, Literal, Optional, TypeVar, Union
+from typing import Annotated, Any, Generic, Literal, Optional, TypedDict, TypeVar, Union
 
 import msgspec
 import polars as pl
@@ -381,12 +382,34 @@ def nested(levels):
     return schema
 
 
+@dataclasses.dataclass
+class Point:
+    x: int
+
+
+class Old:
+    """As the models of pydantic's first version, which its second one has only for Python below 3.14."""
+
+    @classmethod
+    def schema(cls):
+        return {}
+
+
+class Row(TypedDict):
+    x: int
+
+
 REFUSED = {
     "a class": (dict, "must be a pydantic model (the class), a JSON schema, a pl.Struct"),
     "an instance": (Address(street="a"), "must be a pydantic model (the class)"),
     "a struct without fields": (pl.Struct, "must be a pydantic model"),
     "a dict of dtypes": ({"a": pl.Int64}, "must be a pydantic model"),
     "the inside of the service's form": ({"name": "x", "schema": one(type="string")}, "(pass what is under its key 'schema')"),
+    "the format of responses": ({"format": {"type": "json_schema", "name": "x"}}, "(pass what is under its key 'format')"),
+    "a dataclass": (Point, "(pydantic.TypeAdapter(Point).json_schema() is a schema of it)"),
+    "a TypedDict": (Row, "(pydantic.TypeAdapter(Row).json_schema() is a schema of it)"),
+    "a model of pydantic 1": (Old, "(of pydantic's first version; Old.schema() is a schema of it)"),
+    "BaseModel itself": (BaseModel, "response_format: BaseModel has no JSON schema: "),
     "dict[str, X]": (model(dict[str, int]), "at $.properties.x: an object of any keys is not possible in strict mode: name its properties, or ask for a list"),
     "Any": (model(Any), "at $.properties.x: it says nothing of the type"),
     "a list of anything": (model(list), "at $.properties.x.items: it says nothing of the type"),
@@ -411,6 +434,7 @@ REFUSED = {
     "an enum of objects": (one(enum=[{}]), "the enum value {} is not possible"),
     "an enum not of its type": (one(type="string", enum=[1]), "none of its enum values is of its type 'string'"),
     "anyOf without options": (one(anyOf=[]), "it must be a list of schemas, and not empty"),
+    "a type that is no text": (one(const=None, type=False), "at $.properties.x: type must be str or list, got False"),
     "a required that is none": ({**one(type="string"), "required": ["x", "y"]}, "at $: required names 'y'"),
     "a limit that is text": (one(type="integer", minimum="3"), "minimum must be int or float, got '3'"),
     "multiples of nothing": (one(type="integer", multipleOf=0), "multipleOf must be above 0"),
@@ -482,6 +506,15 @@ def test_a_dtype_that_no_answer_has_is_refused_by_name(column):
     assert refusal(pl.Struct({"x": pl.List(column)} if isinstance(column, pl.DataType) else {"x": column})).startswith(
         "response_format, at $.x"
     )
+
+
+def test_a_dtype_by_its_name_alone():
+    assert dtype(pl.Struct({"x": pl.Datetime, "y": pl.List(pl.Duration)})) == pl.Struct(
+        {"x": pl.Datetime("us"), "y": pl.List(pl.Duration("us"))}
+    )
+    for name, said in (("Decimal", "such as pl.Decimal(12, 2)"), ("List", "such as pl.List(pl.String)"),
+                       ("Binary", "Use pl.String, or another"), ("Int128", "Use pl.String, or another")):  # fmt: skip
+        assert said in refusal(pl.Struct({"x": getattr(pl, name)}))
 
 
 def test_whole_numbers_keep_to_their_dtype():

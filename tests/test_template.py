@@ -274,6 +274,15 @@ def test_run_warns_at_the_line_of_the_caller(client):
         assert one.lineno == call.__code__.co_firstlineno
 
 
+def test_the_name_of_a_column_is_no_prompt():
+    frame = pl.DataFrame({"review text": ["a"]})
+    said = "the prompt is the name of a column, and not what is in it: write '{review text}', or pl.col('review text')"
+    assert refusal(frame, "review text") == said
+    with pytest.raises(bf.TemplateError, match="is the name of a column"):
+        bf.requests(frame, "review text", model="m", endpoint="/v1/moderations")
+    assert contents(frame, "review text", system="{review text}") == ["review text"]  # not the same for every row
+
+
 def test_a_template_whose_system_message_varies_does_not_warn():
     frame = pl.DataFrame({"x": ["a"]})
     assert contents(frame, "Go", system="{x}") == ["Go"]  # warnings are errors here

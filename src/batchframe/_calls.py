@@ -14,7 +14,7 @@ from batchframe._columns import added_schema
 from batchframe._dedupe import Repeats
 from batchframe._frames import to_polars
 from batchframe._progress import showing
-from batchframe._requests import CUSTOM_ID, LINE
+from batchframe._requests import CUSTOM_ID, LINE, refuse_duplicates
 from batchframe._store import RunFolder
 
 if TYPE_CHECKING:
@@ -221,6 +221,8 @@ def requests(frame: Any, prompt: Any, **options: Any) -> pl.DataFrame:
         is_own = repeats.requests(rows).is_null() if parsed.dedupe else pl.lit(value=True)
         slices.append(rows.select(CUSTOM_ID, pl.when(is_own).then(pl.col(LINE)).alias(LINE)))
     shown = pl.concat(slices)
+    if rendering.custom_id is not None:
+        refuse_duplicates(shown.lazy(), rendering.custom_id)
     return shown.select(pl.col(CUSTOM_ID).alias("custom_id"), pl.col(LINE).str.strip_suffix("\n").alias("request"))
 
 

@@ -15,7 +15,7 @@ from batchframe._frames import OURS
 if TYPE_CHECKING:
     from batchframe._store import RunFolder
 
-_CHANGES = OURS + "changes"
+_PICKED, _CHANGES = OURS + "picked", OURS + "changes"
 # They make the dtypes of the columns.
 _FIXED = frozenset({"n", "dimensions"})
 _ALLOWED = frozenset({"model", "extra_body", "response_format"})
@@ -39,10 +39,21 @@ def chosen(results: pl.LazyFrame, ids: pl.Series, condition: pl.Expr, changes: d
     -------
     pl.DataFrame
         ``custom_id: String`` of the request, ``changes: String``, a JSON object.
+
+    Raises
+    ------
+    OptionError
+        An expression cannot be evaluated, or gives another number of rows.
     """
     members = [pl.lit(f'"{name}":') + value for name, value in changes.items()]
     body = pl.concat_str(pl.lit("{"), *_separated(members), pl.lit("}"))
-    picked = results.select(condition.fill_null(value=False).alias("picked"), body.alias("changes")).collect()
+    asked = [condition.fill_null(value=False).alias(_PICKED), body.alias(_CHANGES)]
+    try:
+        picked = results.with_columns(asked).select(picked=_PICKED, changes=_CHANGES).collect()
+    except pl.exceptions.PolarsError as problem:  # by its dtypes it could have fitted
+        told = " or ".join(["where", *(f"the expression for {name}" for name in changes)])
+        msg = f"{told} does not fit the result: {_reason(problem)}"
+        raise OptionError(msg) from problem
     found = picked.with_columns(ids.alias("custom_id")).filter(pl.col("picked") & pl.col("custom_id").is_not_null())
     return found.select("custom_id", "changes").unique("custom_id", keep="first", maintain_order=True)
 
@@ -69,17 +80,24 @@ def _checked(results: pl.LazyFrame, where: Any) -> pl.Expr:
     if not isinstance(where, pl.Expr):
         msg = f"where must be an expression over the result, such as pl.col('finish_reason') == 'length', got {where!r}"
         raise OptionError(msg)
-    try:
-        dtypes = list(results.select(where).collect_schema().values())
-    except pl.exceptions.PolarsError as problem:
-        reason = str(problem).split("\n\n", 1)[0]
-        columns = ", ".join(map(repr, results.collect_schema()))
-        msg = f"where does not fit the result: {reason}. Columns: {columns}"
-        raise OptionError(msg) from problem
+    dtypes = _dtypes(results, where, "where")
     if dtypes != [pl.Boolean()]:
         msg = f"where must give one Boolean column, got {', '.join(map(str, dtypes))}"
         raise OptionError(msg)
     return where
+
+
+def _dtypes(results: pl.LazyFrame, expression: pl.Expr, called: str) -> list[pl.DataType]:
+    try:
+        return list(results.select(expression).collect_schema().values())
+    except pl.exceptions.PolarsError as problem:
+        columns = ", ".join(map(repr, results.collect_schema()))
+        msg = f"{called} does not fit the result: {_reason(problem)}. Columns: {columns}"
+        raise OptionError(msg) from problem
+
+
+def _reason(problem: Exception) -> str:
+    return str(problem).split("\n\n", 1)[0]
 
 
 def check_codes(codes: Any) -> list[str] | None:
@@ -99,7 +117,7 @@ def check_changes(given: dict[str, Any], model: str, endpoint: str, results: pl.
     Raises
     ------
     OptionError
-        What is no parameter of the endpoint, or concerns the whole run.
+        What is no parameter of the endpoint, or concerns the whole run, or does not fit the result.
     """
     extra = given.get("extra_body")
     fixed = sorted(_FIXED & (given.keys() | (extra.keys() if isinstance(extra, dict) else set())))
@@ -116,7 +134,7 @@ def check_changes(given: dict[str, Any], model: str, endpoint: str, results: pl.
     changes: dict[str, pl.Expr] = {}
     for name, value in sorted(values.items()):
         if isinstance(value, pl.Expr):
-            dtype = results.select(value.alias(_CHANGES)).collect_schema()[_CHANGES]
+            (dtype,) = _dtypes(results, value.alias(_CHANGES), f"the expression for {name}")
             if name in options.parameters:
                 _parameter_types.check_dtypes(endpoint, {name: dtype})
             changes[name] = _encode.json(value, dtype, name).fill_null("null")

@@ -9,6 +9,7 @@ import polars as pl
 from batchframe import _encode
 from batchframe._endpoints import RESPONSES
 from batchframe._exceptions import TemplateError
+from batchframe._messages import ITEMS
 
 if TYPE_CHECKING:
     from batchframe._scope import Scope
@@ -40,20 +41,20 @@ def conversation(scope: Scope, called: str, images: list[pl.Expr]) -> pl.Expr:
         raise TemplateError(msg)
     value = value.arr.to_list() if isinstance(dtype, pl.Array) else value
     roles = scope.endpoint.roles
-    message = _Message(pl.element(), dtype.inner, scope.on_null)
+    message = _Message(pl.element(), dtype.inner, scope)
     scope.nulls[called] = value.is_null()
     scope.invalid["the conversation is null"] = value.is_null()  # where on_null renders: there is no empty one
     scope.invalid["the conversation has no messages"] = (value.list.len() == 0).fill_null(value=False)
-    unknown = message.value.is_null() | ~message.role.is_in(roles).fill_null(value=False)
+    unknown = message.value.is_null() | ~(message.role.is_in(roles).fill_null(value=False) | message.is_item)
     scope.invalid[f"a message's role is none of {', '.join(roles)}"] = _any_of(value, unknown)
     scope.refuse_not_finite(called, value, pl.List(dtype.inner))
     scope.nulls["a message's content"] = _any_of(value, message.is_empty)
     if not images:
         return value.list.eval(message.json()).list.join(",")
-    last = _Message(value.list.last(), dtype.inner, scope.on_null)
+    last = _Message(value.list.last(), dtype.inner, scope)
     has_image = pl.any_horizontal(image.is_not_null() for image in images)
     said = "images belong to the last message of a conversation, and it is not the user's"
-    scope.invalid[said] = (has_image & (last.role != "user")).fill_null(value=False)
+    scope.invalid[said] = (has_image & last.role.ne_missing("user")).fill_null(value=False)
     before = value.list.slice(0, value.list.len() - 1).list.eval(message.json()).list.join(",")
     parts = pl.concat_str(last.parts(scope.endpoint.path), *images, separator=",", ignore_nulls=True)
     ending = pl.when(has_image).then(last.json(pl.concat_str(pl.lit("["), parts, pl.lit("]")))).otherwise(last.json())
@@ -67,21 +68,29 @@ class _Message:
     ----------
     value, dtype
         The struct.
-    on_null
-        What a null content means.
+    scope
+        Says what a null content means, and whether there may be items that are no messages.
     """
 
-    def __init__(self, value: pl.Expr, dtype: Any, on_null: str) -> None:
+    def __init__(self, value: pl.Expr, dtype: Any, scope: Scope) -> None:
         self.value = value
-        self._on_null = on_null
+        self._on_null = scope.on_null
         self._dtypes = {found.name: found.dtype for found in dtype.fields}
         self._fields = {name: _encode.struct_field(value, dtype, name) for name in self._dtypes}
         self.role = self._fields["role"].cast(pl.String)
+        self._has_items = scope.endpoint.path == RESPONSES and "type" in self._fields
+
+    @property
+    def is_item(self) -> pl.Expr:
+        """Whether it is no message but an item of responses, such as what came of a call."""
+        if not self._has_items:
+            return pl.lit(value=False)
+        return self.role.is_null() & self._fields["type"].cast(pl.String).is_in(ITEMS).fill_null(value=False)
 
     @property
     def is_empty(self) -> pl.Expr:
         """Whether its content is null; a call of tools has none."""
-        empty = self._fields["content"].is_null() & self.value.is_not_null()
+        empty = self._fields["content"].is_null() & self.value.is_not_null() & ~self.is_item
         return empty & self._fields["tool_calls"].is_null() if "tool_calls" in self._fields else empty
 
     def json(self, content: pl.Expr | None = None) -> pl.Expr:
@@ -90,12 +99,17 @@ class _Message:
         content = self._content() if content is None else content
         members = [pl.concat_str(pl.lit('"role":'), role), pl.concat_str(pl.lit('"content":'), content)]
         # A field is the same in all messages of a column, and the service takes no null for a name that is not there.
-        members += [
-            _encode.member(name, self._fields[name], dtype, f"the {name} of a message", omit_null=True)
-            for name, dtype in self._dtypes.items()
-            if name not in {"role", "content"}
+        others = self._members(*(name for name in self._dtypes if name not in {"role", "content"}))
+        message = _encode.json_object([*members, *others])
+        if not self._has_items:
+            return message
+        return pl.when(self.is_item).then(_encode.json_object(self._members(*self._dtypes))).otherwise(message)
+
+    def _members(self, *names: str) -> list[pl.Expr]:
+        return [
+            _encode.member(name, self._fields[name], self._dtypes[name], f"the {name} of a message", omit_null=True)
+            for name in names
         ]
-        return _encode.json_object(members)
 
     def parts(self, path: str) -> pl.Expr:
         """Return its content as parts, joined by commas; null where there are none."""

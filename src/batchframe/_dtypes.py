@@ -32,6 +32,15 @@ _PLAIN: dict[Any, dict[str, Any]] = {
     pl.Categorical: {"type": "string", MARK: ["Categorical"]},
 }
 
+# What a dtype of which only the name is given lacks.
+_IN_FULL: dict[Any, str] = {
+    pl.List: "pl.List(pl.String)",
+    pl.Array: "pl.Array(pl.Float64, 3)",
+    pl.Struct: 'pl.Struct({"name": pl.String})',
+    pl.Enum: 'pl.Enum(["yes", "no"])',
+    pl.Decimal: "pl.Decimal(12, 2)",
+}
+
 
 def schema_of(dtype: Any, path: str = "$") -> dict[str, Any]:  # noqa: PLR0911  (a case a line is the clearest)
     """Return the schema of a dtype's values, none of them null.
@@ -41,6 +50,7 @@ def schema_of(dtype: Any, path: str = "$") -> dict[str, Any]:  # noqa: PLR0911  
     OptionError
         It holds a dtype that an answer cannot have, such as Binary.
     """
+    dtype = _with_unit(dtype)
     for plain, schema in _PLAIN.items():
         if dtype == plain:
             return dict(schema)
@@ -67,6 +77,11 @@ def schema_of(dtype: Any, path: str = "$") -> dict[str, Any]:  # noqa: PLR0911  
     raise OptionError(msg)
 
 
+def _with_unit(dtype: Any) -> Any:
+    """Return what Polars takes a point in time or a duration for, where its unit is not told."""
+    return dtype() if dtype is pl.Datetime or dtype is pl.Duration else dtype
+
+
 def _time_schema(dtype: Any) -> dict[str, Any]:
     if isinstance(dtype, pl.Duration):
         mark = {} if dtype.time_unit == "us" else {MARK: ["Duration", dtype.time_unit]}
@@ -77,8 +92,8 @@ def _time_schema(dtype: Any) -> dict[str, Any]:
 
 
 def _instead(dtype: Any) -> str:
-    if isinstance(dtype, type):
-        return "Give it in full, such as pl.List(pl.String)"
+    if isinstance(dtype, type) and dtype in _IN_FULL:
+        return f"Give it in full, such as {_IN_FULL[dtype]}"
     if isinstance(dtype, (pl.Datetime, pl.Duration)):
         return 'Use the time unit "us", and cast the column afterwards'
     if isinstance(dtype, pl.Array):

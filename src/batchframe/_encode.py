@@ -211,13 +211,19 @@ def _plain(value: Any, name: str) -> Any:
     for kinds, built_in in _BUILT_IN:
         if isinstance(value, kinds):
             return built_in(value, name)
+    if getattr(value, "shape", None) == () and isinstance(value.item(), bool):  # numpy's is no number to Python
+        return value.item()
+    raise _no_json(value, name)
+
+
+def _no_json(value: Any, name: str) -> OptionError:
     for kinds, reason in _NOT_JSON:
         if isinstance(value, kinds):
-            msg = f"{name} {reason}"
-            raise OptionError(msg)
-    kind = type(value).__qualname__
-    msg = f"{name} holds {kind}, which has no plain JSON: pass dicts, lists, text and numbers"
-    raise OptionError(msg)
+            return OptionError(f"{name} {reason}")
+    instead = "pass dicts, lists, text and numbers"
+    if getattr(value, "shape", ()):
+        instead = "for a value a row pass an expression, such as pl.col(…); for one list, a Python list"
+    return OptionError(f"{name} holds {type(value).__qualname__}, which has no plain JSON: {instead}")
 
 
 def _finite(value: Any, name: str) -> float | decimal.Decimal:
@@ -235,6 +241,7 @@ _BUILT_IN: tuple[tuple[Any, Callable[[Any, str], Any]], ...] = (
 )
 _NOT_JSON: tuple[tuple[Any, str], ...] = (
     (pl.Expr, "has an expression inside a value: make the whole value an expression, such as pl.struct(...)"),
+    (type, "is a class: pass a value; of a pydantic model openai.pydantic_function_tool(…) makes a tool"),
     ((bytes, bytearray, memoryview), "holds bytes, which JSON has not: encode them first, such as base64"),
 )
 

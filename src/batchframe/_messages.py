@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from batchframe import _encode, _media
+from batchframe import _encode, _media, _template
 from batchframe._endpoints import CHAT, RESPONSES
 from batchframe._exceptions import OptionError, suggestion
 
@@ -27,6 +27,16 @@ _PARTS = {
     CHAT: ("text", "image_url", "input_audio", "file", "refusal"),
     RESPONSES: ("input_text", "input_image", "input_file", "input_audio", "output_text", "refusal"),
 }
+# What stands between the messages of responses: calls, what came of them, reasoning. Source (3.54.0):
+# openai.types.responses.response_input_item.
+ITEMS = (
+    "additional_tools", "apply_patch_call", "apply_patch_call_output", "code_interpreter_call", "compaction",
+    "compaction_trigger", "computer_call", "computer_call_output", "configuration_update", "custom_tool_call",
+    "custom_tool_call_output", "file_search_call", "function_call", "function_call_output", "image_generation_call",
+    "item_reference", "local_shell_call", "local_shell_call_output", "mcp_approval_request", "mcp_approval_response",
+    "mcp_call", "mcp_list_tools", "program", "program_output", "reasoning", "shell_call", "shell_call_output",
+    "tool_search_call", "tool_search_output", "web_search_call",
+)  # fmt: skip
 _CALLS = ("tool_calls", "function_call", "audio")  # with these an assistant needs no content
 _TEXTS = {"text", "input_text", "output_text"}
 _IMAGES = {"image_url": "url", "input_image": "image_url"}  # where the URL of such a part stands
@@ -46,10 +56,13 @@ def check(prompt: Any, endpoint: Endpoint) -> None:
         raise OptionError(msg)
     for index, message in enumerate(prompt):
         called = f"message {index}"
+        if endpoint.path == RESPONSES and _is_item(message):
+            continue
         content = message.get("content") if isinstance(message, dict) else None
         calls = [name for name in _CALLS if isinstance(message, dict) and message.get(name) is not None]
         if not isinstance(message, dict) or "role" not in message or not ("content" in message or calls):
-            msg = f'{called} must be {{"role": …, "content": …}}, got {message!r}'
+            item = ', or an item {"type": "function_call_output", …}' if endpoint.path == RESPONSES else ""
+            msg = f'{called} must be {{"role": …, "content": …}}{item}, got {message!r}'
             raise OptionError(msg)
         if not isinstance(message["role"], str) or message["role"] not in endpoint.roles:
             msg = f"{called} has role {message['role']!r}: it must be one of {', '.join(endpoint.roles)}"
@@ -64,8 +77,12 @@ def check(prompt: Any, endpoint: Endpoint) -> None:
             _check_parts(called, content, endpoint)
         elif not isinstance(content, (str, pl.Expr)) and not (content is None and calls):
             kind = type(content).__qualname__
-            msg = f"{called} must be a template, an expression or a list of parts, got {kind}"
+            msg = f"the content of {called} must be a template, an expression or a list of parts, got {kind}"
             raise OptionError(msg)
+
+
+def _is_item(message: Any) -> bool:
+    return isinstance(message, dict) and "role" not in message and message.get("type") in ITEMS
 
 
 def _check_parts(called: str, content: Any, endpoint: Endpoint) -> None:
@@ -100,7 +117,7 @@ def templates(prompt: Any) -> Iterator[str]:
         content = message.get("content")
         texts = [content] if isinstance(content, str) else content if isinstance(content, (list, tuple)) else []
         for text in texts:
-            found = text.get("text") if isinstance(text, dict) and text["type"] in _TEXTS else text
+            found = text.get("text") if isinstance(text, dict) and text.get("type") in _TEXTS else text
             if isinstance(found, str):
                 yield found
 
@@ -165,15 +182,24 @@ def message_list(scope: Scope, prompt: Any, images: list[pl.Expr]) -> Pieces:
     OptionError
         There are images, and no message is a user's.
     """
-    users = [index for index, message in enumerate(prompt) if message["role"] == "user"]
+    users = [index for index, message in enumerate(prompt) if message.get("role") == "user"]
     if images and not users:
         msg = "images belong to the last message of the user, and the list of messages has none with role 'user'"
         raise OptionError(msg)
     pieces: Pieces = []
     for index, message in enumerate(prompt):
         its_images = images if images and index == users[-1] else []
-        pieces += [","] * bool(index) + _message(scope, index, message, its_images)
+        pieces += [","] * bool(index)
+        pieces += _item(scope, index, message) if _is_item(message) else _message(scope, index, message, its_images)
     return pieces
+
+
+def _item(scope: Scope, index: int, item: dict[str, Any]) -> Pieces:
+    pieces: Pieces = []
+    for name, value in item.items():
+        called = _called(index, name)
+        pieces += [f"{',' if pieces else '{'}{_encode.constant(name, called)}:", *_tree(scope, value, called)]
+    return [*pieces, "}"]
 
 
 def _message(scope: Scope, index: int, message: dict[str, Any], images: list[pl.Expr]) -> Pieces:
@@ -222,7 +248,11 @@ def _tree(scope: Scope, value: Any, called: str, kind: str = "") -> Pieces:
     """Return the JSON of a value whose leaves may be expressions, in a part of some kind."""
     if isinstance(value, pl.Expr):
         return [_leaf(scope, called, kind)]
-    if not any(isinstance(leaf, pl.Expr) for _, leaf in _leaves(value, "")):
+    leaves = [leaf for _, leaf in _leaves(value, "")]
+    if not any(isinstance(leaf, pl.Expr) for leaf in leaves):
+        for leaf in leaves:
+            if isinstance(leaf, str):
+                _template.refuse_fields(leaf, scope.schema, called)
         return [_encode.constant(value, called)]
     pieces: Pieces = []
     if isinstance(value, dict):

@@ -16,7 +16,7 @@ from batchframe._forms import TYPED, Form, dimensions_of
 from batchframe._included import RESPONSE_LOGPROBS, WITH_CALLS, WITH_LOGPROBS
 from batchframe._limits import Limits
 from batchframe._parameters import PARAMETERS
-from batchframe._schema import AnswerType, answer_type
+from batchframe._schema import AnswerType, type_asked
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +37,9 @@ _NOT_YET_INCLUDED = frozenset({"cost", "attempts"})
 _FROM_PROMPT = frozenset(endpoint.member for endpoint in ENDPOINTS.values())
 # What a batch cannot do, whatever the endpoint: streaming has no reader, and a batch is the background already.
 _NEVER = frozenset({"stream", "stream_options", "background"})
+# What is said to a client when it is made. A hint to send it in the body would write keys to disk.
+_OF_OPENAI = frozenset({"api_key", "base_url", "organization", "project", "max_retries", "default_headers"})
+_OF_AZURE = frozenset({"azure_endpoint", "api_version", "azure_ad_token", "azure_ad_token_provider"})
 # OpenAI's API specification; Azure wants 14 days at least, and says so itself.
 _MIN_EXPIRES_AFTER, _MAX_EXPIRES_AFTER = 3_600, 2_592_000
 # openai.types.responses.ImageDetail, and what chat completions take (3.54.0).
@@ -51,7 +54,6 @@ _ABLE = {
 }
 # How the names of models begin that one endpoint alone has.
 _MODELS = {"text-embedding-": EMBEDDINGS, "omni-moderation-": MODERATIONS, "text-moderation-": MODERATIONS}
-_TEXT_FORMATS = ("text", "json_object", "json_schema")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +121,7 @@ def parse(given: dict[str, Any]) -> Options:
     _check_names(ours, body, ours.get("endpoint") or CHAT)
     checked = _checked(ours)
     _check_fit(checked)
-    typed = _answer_type(checked.get("response_format"))
+    typed = type_asked(checked.get("response_format"))
     options = Options(**checked, body=_body(body, checked, typed))
     _check_body(options)
     _parameter_types.check_values(options.endpoint, options.parameters)
@@ -144,6 +146,10 @@ def _check_names(ours: dict[str, Any], body: dict[str, Any], endpoint: Any) -> N
             raise OptionError(msg)
         if name in _FROM_PROMPT:
             msg = f"{name} is made from the prompt: pass it as the prompt argument"
+            raise OptionError(msg)
+        if name in _OF_OPENAI | _OF_AZURE:
+            kind = "AzureOpenAI" if name in _OF_AZURE else "OpenAI"
+            msg = f"{name} is said to the client: pass client=openai.{kind}({name}=…)"
             raise OptionError(msg)
         if name not in known_names:
             near = _parameter_types.elsewhere(endpoint, name) or suggestion(name, known_names)
@@ -279,6 +285,13 @@ def _dedupe(name: str, value: Any) -> bool:
     return value
 
 
+def _progress(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        msg = f"{name} must be True or False; left out, it is on in terminals and notebooks; got {value!r}"
+        raise OptionError(msg)
+    return value
+
+
 def _reuse(name: str, value: Any) -> Path | Literal["all"]:
     if value == "all" and isinstance(value, str):
         return "all"
@@ -308,6 +321,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "pilot": _pilot,
     "cleanup": _cleanup,
     "dedupe": _dedupe,
+    "progress": _progress,
     "reuse": _reuse,
     "poll_seconds": _seconds,
     "settle_seconds": _seconds,
@@ -340,13 +354,6 @@ def _check_fit(ours: dict[str, Any]) -> None:
             raise OptionError(msg)
 
 
-def _answer_type(value: Any) -> AnswerType | None:
-    """Return the type of the answers; None where they are text, as where the service's own form is given."""
-    if value is None or (isinstance(value, dict) and value.get("type") in _TEXT_FORMATS):
-        return None
-    return answer_type(value)
-
-
 def _body(body: dict[str, Any], ours: dict[str, Any], typed: AnswerType | None) -> dict[str, Any]:
     """Return the parameters of the body, sorted, so that the order of keyword arguments does not make another run."""
     given = {name: value for name, value in body.items() if value is not None}
@@ -357,8 +364,11 @@ def _body(body: dict[str, Any], ours: dict[str, Any], typed: AnswerType | None) 
         form = _encode.plain(form, "response_format")
         if ours.get("endpoint", CHAT) == RESPONSES:
             given["text"] = _text_with(form, given.get("text"))
+        elif "response_format" in given:
+            msg = "response_format is passed by itself and in extra_body: leave one of them out"
+            raise OptionError(msg)
         else:
-            given["response_format"] = form
+            given["response_format"] = _nested(form)
     return dict(sorted(given.items()))
 
 
@@ -370,6 +380,13 @@ def _text_with(form: dict[str, Any], text: Any) -> dict[str, Any]:
     inner = form.get("json_schema")
     flat = {"type": "json_schema", **inner} if isinstance(inner, dict) else form
     return {**(text or {}), "format": flat}
+
+
+def _nested(form: dict[str, Any]) -> dict[str, Any]:
+    """Return a ``response_format``, also where it is spelled as in ``text.format`` of the responses endpoint."""
+    if form.get("type") != "json_schema" or "schema" not in form:
+        return form
+    return {"type": "json_schema", "json_schema": {name: value for name, value in form.items() if name != "type"}}
 
 
 def _form(options: Options, typed: AnswerType | None) -> Form:

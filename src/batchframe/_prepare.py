@@ -9,11 +9,9 @@ from typing import IO, TYPE_CHECKING
 import polars as pl
 
 from batchframe._dedupe import Repeats
-from batchframe._exceptions import InputError
-from batchframe._frames import OURS
 from batchframe._input_files import Cut, Splitter
 from batchframe._part_files import tokens_of
-from batchframe._requests import CUSTOM_ID, DIGEST, LINE, REQUEST, digest_sums
+from batchframe._requests import CUSTOM_ID, DIGEST, LINE, REQUEST, digest_sums, refuse_duplicates
 from batchframe._types import PartRecord
 
 if TYPE_CHECKING:
@@ -100,7 +98,7 @@ def prepare(
             writer.add(block, rows)
         writer.finish()
     if renderer.custom_id is not None:
-        _refuse_duplicates(folder, renderer.custom_id)
+        refuse_duplicates(pl.scan_parquet(sorted((folder.path / "rows").glob("*.parquet"))), renderer.custom_id)
     return prepared
 
 
@@ -228,17 +226,3 @@ class _PartWriter:
         if self._by_id:
             first.custom_ids = (first.custom_ids or []) + (second.custom_ids or [])
         self._parts = [first]
-
-
-def _refuse_duplicates(folder: RunFolder, column: str) -> None:
-    ids = pl.scan_parquet(sorted((folder.path / "rows").glob("*.parquet"))).select(CUSTOM_ID)
-    twice = ids.group_by(CUSTOM_ID).len().filter(pl.col("len") > 1).head(1).collect(engine="streaming")
-    if twice.height:
-        value = twice[CUSTOM_ID][0]
-        where = ids.with_row_index(OURS + "row").filter(pl.col(CUSTOM_ID) == value).head(5).collect()
-        rows = ", ".join(map(str, where[OURS + "row"]))
-        msg = (
-            f"custom_id column {column!r} has {value!r} in rows {rows}: each row needs its own, or the service "
-            "refuses the file. Drop the duplicates, or leave custom_id out"
-        )
-        raise InputError(msg)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 import polars_hash as plh
 
-from batchframe import _encode, _parameter_types
+from batchframe import _encode, _parameter_types, _template
 from batchframe._endpoints import ENDPOINTS
 from batchframe._exceptions import InputError, OptionError, TemplateError
 from batchframe._frames import OURS, Source
@@ -193,6 +193,9 @@ def compile_prompt(
     scope = Scope(source.schema(), schema, options.on_null, endpoint)
     dtypes = {name: scope.value(BODY + name)[1] for name in options.parameters if OURS + BODY + name in scope.staged}
     _parameter_types.check_dtypes(options.endpoint, dtypes)
+    for name, value in options.parameters.items():
+        if isinstance(value, str):
+            _template.refuse_fields(value, scope.schema, name)
     asked = compiled(scope, prompt, options)
     parameters = members(scope, dict(sorted({**dict(endpoint.defaults), **options.body}.items())))
     opening = f'{{"model":{_encode.constant(options.model, "model")},"{endpoint.member}":'
@@ -217,4 +220,32 @@ def _check_custom_id(name: str | None, schema: Mapping[str, Any]) -> None:
         raise TemplateError.from_unknown_column(name, schema, "custom_id")
     if not (isinstance(schema[name], pl.String) or schema[name].is_integer()):
         msg = f"custom_id column {name!r} is {schema[name]}: it must be String or an integer"
+        raise InputError(msg)
+
+
+def refuse_duplicates(rows: pl.LazyFrame, column: str) -> None:
+    """Refuse ids that occur twice.
+
+    Parameters
+    ----------
+    rows
+        All rows as they were rendered, in their order.
+    column
+        The user's column that the ids are from.
+
+    Raises
+    ------
+    InputError
+        Names an id, and its rows.
+    """
+    ids = rows.select(CUSTOM_ID)
+    twice = ids.group_by(CUSTOM_ID).len().filter(pl.col("len") > 1).head(1).collect(engine="streaming")
+    if twice.height:
+        value = twice[CUSTOM_ID][0]
+        where = ids.with_row_index(OURS + "row").filter(pl.col(CUSTOM_ID) == value).head(5).collect()
+        told = ", ".join(map(str, where[OURS + "row"]))
+        msg = (
+            f"custom_id column {column!r} has {value!r} in rows {told}: each row needs its own, or the service "
+            "refuses the file. Drop the duplicates, or leave custom_id out"
+        )
         raise InputError(msg)

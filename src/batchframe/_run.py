@@ -209,7 +209,9 @@ class Run(RunResults):
         name
             Another name makes this another call.
         **changes
-            Request parameters, values or expressions over `result`, and ``model``; None leaves a parameter out.
+            Request parameters, values or expressions over `result`, ``model``, and ``response_format``; None leaves a
+            parameter out. `result` goes on reading answers as the run's own type: those to another one are read by
+            `reparse`.
 
         Returns
         -------

@@ -18,7 +18,7 @@ from batchframe._forms import TYPED
 from batchframe._frames import OURS
 from batchframe._included import INCLUDED
 from batchframe._retry import generation_of, is_settled
-from batchframe._schema import answer_type
+from batchframe._schema import type_asked
 from batchframe._stop import read_stop
 
 if TYPE_CHECKING:
@@ -213,7 +213,8 @@ class RunResults:
         Parameters
         ----------
         response_format
-            What `run` takes for it (a model, a JSON schema, a Polars struct); None for the answers' text.
+            What `run` takes for it (a model, a JSON schema, a Polars struct); None, or the service's own form, for the
+            answers' text.
 
         Returns
         -------
@@ -230,8 +231,7 @@ class RunResults:
         if form.endpoint not in TYPED:
             msg = f"the answers of {form.endpoint} are no texts that could be read as another type"
             raise OptionError(msg)
-        typed = None if response_format is None else answer_type(response_format)
-        self._options = replace(self._options, form=replace(form, answer_type=typed))
+        self._options = replace(self._options, form=replace(form, answer_type=type_asked(response_format)))
         return self
 
     def batches(self) -> pl.DataFrame:

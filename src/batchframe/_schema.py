@@ -10,7 +10,7 @@ of the service: a lookaround in a pattern ends in a 500, and ``uri`` is not a va
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from batchframe._typed import Decoder
 
 FORMATS = ("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid")
+_OWN_FORMS = ("text", "json_object", "json_schema")
 _LEVELS, _PROPERTIES, _TEXT, _ENUM_VALUES = 10, 5_000, 120_000, 1_000
 _LONG_ENUM, _LONG_ENUM_TEXT = 250, 15_000
 
@@ -66,6 +67,18 @@ class AnswerType:
         return Decoder(self.schema)
 
 
+def type_asked(value: Any) -> AnswerType | None:
+    """Return the type of answers that a user asks for; None where they are text, as with the service's own form.
+
+    Raises
+    ------
+    OptionError
+        As `answer_type`.
+    """
+    is_text = value is None or (isinstance(value, dict) and value.get("type") in _OWN_FORMS)
+    return None if is_text else answer_type(value)
+
+
 def answer_type(value: Any) -> AnswerType:
     """Return the type of answers that a user asks for.
 
@@ -85,19 +98,29 @@ def answer_type(value: Any) -> AnswerType:
         found = AnswerType("response", schema_of(value))
     elif isinstance(value, type) and callable(getattr(value, "model_json_schema", None)):
         found = AnswerType(_name(value.__name__), Strict(_of_model(value), is_model=True).schema())
-    elif isinstance(value, dict) and not (KEYWORDS).isdisjoint(value):
+    elif isinstance(value, dict) and not KEYWORDS.isdisjoint(value) and not isinstance(value.get("format"), dict):
         schema = _encode.plain(value, "response_format")
         title = schema.get("title")
         found = AnswerType(_name(title if isinstance(title, str) else ""), Strict(schema, is_model=False).schema())
     else:
-        inner = " (pass what is under its key 'schema')" if isinstance(value, dict) and "schema" in value else ""
         msg = (
             "response_format must be a pydantic model (the class), a JSON schema, a pl.Struct({…}) with its fields, or "
-            f'the service\'s own form, such as {{"type": "json_object"}}; got {_short(value)}{inner}'
+            f'the service\'s own form, such as {{"type": "json_object"}}; got {_short(value)}{_instead(value)}'
         )
         raise OptionError(msg)
     _check_limits(_sent(found.schema))
     return found
+
+
+def _instead(value: Any) -> str:
+    if isinstance(value, dict):
+        inner = next((key for key in ("schema", "format") if key in value), None)
+        return f" (pass what is under its key {inner!r})" if inner else ""
+    if isinstance(value, type) and (is_dataclass(value) or hasattr(value, "__total__")):  # a TypedDict
+        return f" (pydantic.TypeAdapter({value.__name__}).json_schema() is a schema of it)"
+    if isinstance(value, type) and callable(getattr(value, "schema", None)):
+        return f" (of pydantic's first version; {value.__name__}.schema() is a schema of it)"
+    return ""
 
 
 def _short(value: Any) -> str:
@@ -126,7 +149,7 @@ def _of_model(model: Any) -> dict[str, Any]:
 
     try:
         found: dict[str, Any] = model.model_json_schema(schema_generator=Generator)
-    except PydanticUserError as error:
+    except (PydanticUserError, AttributeError) as error:  # the latter of BaseModel itself
         msg = f"response_format: {model.__name__} has no JSON schema: {error}"
         raise OptionError(msg) from error
     return found

@@ -45,6 +45,7 @@ _SHAPES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("properties", "$defs", "definitions"), (dict,)),
     **dict.fromkeys(("required", "prefixItems", "enum", "anyOf", "oneOf", "allOf", "examples"), (list,)),
     **dict.fromkeys(("description", "title", "pattern", "format", "$ref"), (str,)),
+    "type": (str, list),
     **dict.fromkeys(_NUMBERS, (int, float)),
     **dict.fromkeys(_COUNTS, (int,)),
 }

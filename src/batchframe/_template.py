@@ -83,6 +83,20 @@ def parse(template: str, schema: Mapping[str, Any], called: str = "the prompt") 
     return pieces
 
 
+def refuse_fields(text: str, schema: Mapping[str, Any], called: str) -> None:
+    """Refuse a text that is sent as it is, and names a column as a template does: each row would be sent the braces.
+
+    Raises
+    ------
+    TemplateError
+        With the expression that was meant.
+    """
+    found = next((name for _, kind, name in _tokens(text) if kind == "field" and resolve(name, schema)), None)
+    if found is not None:
+        msg = f"{called} is no template, and names {{{found}}}: pass an expression instead, such as\n"
+        raise TemplateError(msg + _expression(text, schema))
+
+
 def _tokens(template: str) -> Iterator[tuple[int, Literal["text", "field", "brace"], str]]:
     """Yield where each part of a template begins, and what it is: text, a field's name, or a lone brace."""
     at = 0
