@@ -23,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import batchframe as bf
-from batchframe import _answers, _begin, _events, _lease, _options, _run
+from batchframe import _answers, _begin, _events, _lease, _options, _run, _run_results
 from batchframe._blocks import final_blocks
 from batchframe._desk import Clock
 from batchframe._exceptions import LeaseLostError
@@ -499,6 +499,24 @@ def test_a_result_that_was_assembled_while_the_run_went_on_is_not_final(emu, cli
     final_blocks(slow._folder, None, form=Form(), parts=slow._finished[1], is_watched=False)
     assert slow.result()["error"].null_count() == N
     assert run.status().succeeded == N
+
+
+def test_a_run_that_goes_on_while_it_is_looked_at_is_not_finished(emu, client, monkeypatch):
+    """A look at the parts, then the next attempt is prepared, then a look at what is still due: nothing, and yet."""
+    emu.row_fault("status", status=500, custom_ids=["row-5"])
+    run = submit(client)
+    wait_until(lambda: set(run.status().batches) == {"completed"})
+    part_states = _run_results.part_states
+
+    def then_it_goes_on(folder):
+        states = part_states(folder)
+        monkeypatch.undo()
+        run.advance()
+        return states
+
+    monkeypatch.setattr(_run_results, "part_states", then_it_goes_on)
+    assert not bf.open_run(run.path, client=client).is_finished
+    assert run.wait().succeeded == N
 
 
 def test_a_folder_that_was_moved_away_stays_away(client, tmp_path):

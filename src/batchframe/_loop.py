@@ -11,7 +11,7 @@ from batchframe._collecting import Collector
 from batchframe._desk import Clock, Desk, LoopSettings, Pass
 from batchframe._events import Event, Listener, ignore, trigger
 from batchframe._exceptions import APICallError, AuthenticationError, LeaseLostError, NotVisibleError, RunError
-from batchframe._retry import NOT_TOLD, Round, due, generation_of, prepare_retries, settle, unsettled
+from batchframe._retry import NOT_TOLD, Round, due, generation_of, prepare_retries, settle, settled_round, unsettled
 from batchframe._stop import Outcome, is_covered, outcome_of, read_stop, stop_after_pilot, stop_for, write_stop
 from batchframe._submitting import Submitter
 from batchframe._visibility import ensure_visible
@@ -203,12 +203,14 @@ class Loop:
 
     def _ask_again(self, seen: Pass, stop: StopRecord | None) -> None:
         """Prepare another attempt for the rows that are worth one, and what `Run.retry` chose."""
-        for found in unsettled(self._folder, part_states(self._folder), self._settings.max_attempts):
+        settled = settled_round(self._folder)
+        states = part_states(self._folder)
+        for found in unsettled(self._folder, states, settled, self._settings.max_attempts):
             if stop is not None and stop.generation >= found.generation:
                 continue
-            wanted = due(self._folder, found)
+            wanted = due(self._folder, states, found)
             if self._fetch_again(wanted):
-                wanted = due(self._folder, found)
+                wanted = due(self._folder, states, found)
             if wanted.height:
                 forget_results(self._folder)
                 prepare_retries(self._folder, found, wanted, self._settings.limits)

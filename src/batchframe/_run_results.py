@@ -17,7 +17,7 @@ from batchframe._explaining import Explanation, explain
 from batchframe._forms import TYPED
 from batchframe._frames import OURS
 from batchframe._included import INCLUDED
-from batchframe._retry import generation_of, is_settled
+from batchframe._retry import generation_of, is_settled, settled_round
 from batchframe._schema import answer_type
 from batchframe._stop import read_stop
 
@@ -276,13 +276,15 @@ class RunResults:
     @property
     def is_finished(self) -> bool:
         """Whether every row has its outcome; as far as is known here, without asking the service."""
-        # Another process may have gone on with it since, by `retry`.
+        # Another process may have gone on with it since, by `retry`, or goes on with it now: what that writes last is
+        # read first.
         now = (generation_of(self._folder), self._folder.count_parts())
         if self._finished != now:
+            settled = settled_round(self._folder)
             states = part_states(self._folder)
             is_live = any(state.is_live for state in states)
             attempts = self._options.max_attempts
-            is_over = not is_live and (self._stop is not None or is_settled(self._folder, states, attempts))
+            is_over = not is_live and (self._stop is not None or is_settled(self._folder, states, settled, attempts))
             self._finished = now if is_over else None
         return self._finished is not None
 
