@@ -97,17 +97,21 @@ class Lease:
         self._mine: LeaseRecord | None = None
         self.replaced: LeaseRecord | None = None
         self._depth = 0
+        # Of the threads that share the handle, one enters, takes or leaves at a time.
+        self._turn = threading.RLock()
         self._stop = threading.Event()
         self._seen: LeaseRecord | None = None
         self._seen_at = self._seen_age = 0.0
 
     def __enter__(self) -> None:
-        self._depth += 1
+        with self._turn:
+            self._depth += 1
 
     def __exit__(self, *_: object) -> None:
-        self._depth -= 1
-        if not self._depth:
-            self._release()
+        with self._turn:
+            self._depth -= 1
+            if not self._depth:
+                self._release()
 
     def holder(self) -> LeaseRecord | None:
         """Return who else works on the run, without taking anything; None for nobody, or this handle."""
@@ -122,6 +126,10 @@ class Lease:
         LeaseLostError
             It was held here, and another has it, or had it, since.
         """
+        with self._turn:
+            return self._take()
+
+    def _take(self) -> LeaseRecord | None:
         if self._mine is None and (holder := self.holder()) is not None:
             return holder  # most looks of a process that waits touch no lock
         try:
