@@ -105,7 +105,7 @@ class Assembler:
         Rows that nothing was read for are ``pending`` while an answer may come, else what their last part says. Where
         columns of whole lines are wanted there are several pieces: such a line may be a hundred times its answer.
         """
-        stored = pl.read_parquet(self.folder.rows_path(number), glob=False)
+        stored = self.folder.read_frame(self.folder.rows_path(number))
         rows = stored.select(*OUR_COLUMNS).with_columns(pl.coalesce(REQUEST, CUSTOM_ID).alias(_KEY))
         touching = [state for state in self.states if self._holds(state.record, number, rows)]
         rows = rows.with_columns(
@@ -196,7 +196,7 @@ class Assembler:
                 ids.append(pl.Series(part.custom_ids, dtype=pl.String))
                 continue
             for block, start, stop in part.ranges or []:
-                stored = pl.read_parquet(self.folder.rows_path(block), columns=[CUSTOM_ID], glob=False)
+                stored = self.folder.read_frame(self.folder.rows_path(block), [CUSTOM_ID])
                 ids.append(stored[CUSTOM_ID][start:stop])
         return pl.concat(ids).alias(_KEY)
 

@@ -13,6 +13,7 @@ from batchframe._events import Event, Listener, ignore, trigger
 from batchframe._exceptions import APICallError, AuthenticationError, LeaseLostError, NotVisibleError, RunError
 from batchframe._retry import NOT_TOLD, Round, due, generation_of, prepare_retries, settle, settled_round, unsettled
 from batchframe._stop import Outcome, is_covered, outcome_of, read_stop, stop_after_pilot, stop_for, write_stop
+from batchframe._store import naming
 from batchframe._submitting import Submitter
 from batchframe._visibility import ensure_visible
 
@@ -143,7 +144,8 @@ class Loop:
         if any(isinstance(error, (AuthenticationError, LeaseLostError)) for error in fatal):
             return
         try:
-            step(*arguments, **more)
+            with naming(self._folder.path):
+                step(*arguments, **more)
         except APICallError as error:
             if error.is_transient:
                 seen.trouble = error

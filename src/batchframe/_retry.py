@@ -114,7 +114,7 @@ def _chosen(folder: RunFolder, states: list[PartState], generation: int) -> pl.D
         for state in states
         if state.record.generation < generation and state.record.reused_from is None
     ]  # fmt: skip
-    chosen = pl.read_parquet(folder.retry_path(generation), glob=False)
+    chosen = folder.read_frame(folder.retry_path(generation))
     parts = pl.concat(held).unique("custom_id", keep="last", maintain_order=True)
     joined = chosen.join(parts, on="custom_id", how="inner", maintain_order="left")
     return joined.select("part", "custom_id", pl.lit(None, pl.String).alias("code"))
@@ -144,7 +144,7 @@ def ids_of(folder: RunFolder, part: PartRecord) -> list[str]:
         return part.custom_ids
     ids: list[str] = []
     for block, start, stop in part.ranges or []:
-        rows = pl.read_parquet(folder.rows_path(block), columns=[CUSTOM_ID, CODE, REQUEST], glob=False)[start:stop]
+        rows = folder.read_frame(folder.rows_path(block), [CUSTOM_ID, CODE, REQUEST])[start:stop]
         ids += rows.filter(pl.col(CODE).is_null() & pl.col(REQUEST).is_null())[CUSTOM_ID].to_list()
     return ids
 
@@ -178,7 +178,7 @@ def _changes(folder: RunFolder, found: Round) -> dict[str, str]:
     """Return by request what `Run.retry` changed, as JSON objects; it is in the lines from its first attempt on."""
     if found.attempt:
         return {}
-    chosen = pl.read_parquet(folder.retry_path(found.generation), glob=False)
+    chosen = folder.read_frame(folder.retry_path(found.generation))
     return dict(chosen.select("custom_id", "changes").drop_nulls().rows())
 
 
