@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 import batchframe as bf
-from batchframe import _store, testing
+from batchframe import _run_results, _store, testing
 from batchframe._store import RunFolder
 
 FRAME = pl.DataFrame({"n": range(12)})
@@ -150,6 +150,26 @@ def test_a_run_is_deleted_at_once_for_all_who_look(emu, monkeypatch):
     calls = emu.calls()["create_batch"]
     assert submitted(emu).status().succeeded == 12  # and what a crash left of it is cleared away
     assert emu.calls()["create_batch"] == calls
+
+
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_a_run_that_is_deleted_while_it_is_read_is_said_to_be_gone(emu, monkeypatch, is_finished):
+    if not is_finished:
+        emu.configure(progression="stepped")
+    run = bf.submit(FRAME, "Repeat {n}", client=emu.client(), **ARGUMENTS)
+    name = "final_blocks" if is_finished else "blocks_so_far"
+    if is_finished:
+        run.wait()
+    act = getattr(_run_results, name)
+
+    def then_it_is_deleted(*args, **options):
+        found = act(*args, **options)
+        run._folder.remove()
+        return found
+
+    monkeypatch.setattr(_run_results, name, then_it_is_deleted)
+    with pytest.raises(bf.RunNotFoundError, match="no run in"):
+        bf.open_run(run.path).result()
 
 
 # -- another type

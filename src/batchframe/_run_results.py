@@ -122,7 +122,12 @@ class RunResults:
 
         Rows that are not finished have the error code ``pending``. Needs neither key nor service.
         """
-        return self.scan().collect()
+        return self._collected(self.scan())
+
+    def _collected(self, frame: pl.LazyFrame) -> pl.DataFrame:
+        """Return a frame of the result blocks; errors as for `RunFolder.reading`."""
+        with self._folder.reading(self._folder.path / "results"):
+            return frame.collect()
 
     def _so_far(self) -> pl.DataFrame:
         options = self._options
@@ -167,7 +172,8 @@ class RunResults:
     def added_to(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Return the frame this run was made of, with the added columns; its own columns stay the very same."""
         names = [self._options.prefix + name for name in (*CORE, *self._options.include)]
-        return frame.hstack(self.scan().select(name for name in names if name not in frame.columns).collect())
+        added = self.scan().select(name for name in names if name not in frame.columns)
+        return frame.hstack(self._collected(added))
 
     def errors(self) -> pl.DataFrame:
         """Return the rows that did not succeed.
@@ -179,12 +185,8 @@ class RunResults:
         """
         error = pl.col(self._options.prefix + "error")
         fields = [error.struct.field(name).alias(self._options.prefix + name) for name in ("code", "message")]
-        return (
-            self.scan()
-            .filter(error.is_not_null())
-            .select(pl.all().exclude(error.meta.output_name()), *fields)
-            .collect()
-        )
+        failed = self.scan().filter(error.is_not_null())
+        return self._collected(failed.select(pl.all().exclude(error.meta.output_name()), *fields))
 
     def raise_for_errors(self) -> None:
         """Raise unless every row succeeded.
@@ -269,7 +271,7 @@ class RunResults:
         """Return how many rows did not succeed, by code; None where all did."""
         code = pl.col(self._options.prefix + "error").struct.field("code").alias("code")
         counted = self.scan().select(code).drop_nulls().group_by("code").len()
-        codes = counted.sort("len", "code", descending=[True, False]).collect()
+        codes = self._collected(counted.sort("len", "code", descending=[True, False]))
         if not codes.height:
             return None
         counts = ", ".join(f"{count} {code}" for code, count in codes.rows())

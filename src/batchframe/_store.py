@@ -274,7 +274,11 @@ class RunFolder:
         except (OSError, NotImplementedError):
             acquired = nullcontext()
         with acquired:
-            yield
+            try:
+                yield
+            except (FileNotFoundError, NotADirectoryError):
+                self._ensure_there()
+                raise
 
     def results(self) -> list[RunFolder]:
         """Return the folders that have results: this one, those of other types, those of other arrangements."""
