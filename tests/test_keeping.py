@@ -8,7 +8,8 @@ import polars as pl
 import pytest
 
 import batchframe as bf
-from batchframe import testing
+from batchframe import _run_results, _store, testing
+from batchframe._store import RunFolder
 
 FRAME = pl.DataFrame({"n": range(12)})
 ARGUMENTS = {"model": "gpt-4o-mini", "poll_seconds": 0.02, "settle_seconds": 0.3}
@@ -121,6 +122,54 @@ def test_the_runs_of_a_folder(emu, tmp_path, monkeypatch):
     ]
     assert bf.list_runs(tmp_path / "home").equals(found)
     assert bf.list_runs(tmp_path / "nowhere").schema == found.schema
+
+
+def test_a_run_that_is_made_or_deleted_just_now_hides_no_other(emu, batchframe_home, monkeypatch):
+    done, gone = submitted(emu), submitted(emu, name="gone")
+    (batchframe_home / f".new-{done.id}").mkdir()
+    (batchframe_home / f".new-{done.id}" / "run.json").write_bytes((done.path / "run.json").read_bytes())
+    exists = RunFolder.exists
+
+    def then_it_is_deleted(self):
+        found = exists(self)
+        if self.path == gone.path and found:
+            gone.delete()
+        return found
+
+    monkeypatch.setattr(RunFolder, "exists", then_it_is_deleted)
+    assert bf.list_runs()["run_id"].to_list() == [done.id]
+
+
+def test_a_run_is_deleted_at_once_for_all_who_look(emu, monkeypatch):
+    run = submitted(emu)
+    seen = []
+    monkeypatch.setattr(_store.shutil, "rmtree", lambda *_, **__: seen.append(run.path.exists()))
+    run.delete()
+    assert seen == [False]
+    monkeypatch.undo()
+    calls = emu.calls()["create_batch"]
+    assert submitted(emu).status().succeeded == 12  # and what a crash left of it is cleared away
+    assert emu.calls()["create_batch"] == calls
+
+
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_a_run_that_is_deleted_while_it_is_read_is_said_to_be_gone(emu, monkeypatch, is_finished):
+    if not is_finished:
+        emu.configure(progression="stepped")
+    run = bf.submit(FRAME, "Repeat {n}", client=emu.client(), **ARGUMENTS)
+    name = "final_blocks" if is_finished else "blocks_so_far"
+    if is_finished:
+        run.wait()
+    act = getattr(_run_results, name)
+
+    def then_it_is_deleted(*args, **options):
+        found = act(*args, **options)
+        run._folder.remove()
+        return found
+
+    monkeypatch.setattr(_run_results, name, then_it_is_deleted)
+    with pytest.raises(bf.RunNotFoundError, match="no run in"):
+        bf.open_run(run.path).result()
 
 
 # -- another type

@@ -23,8 +23,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import batchframe as bf
-from batchframe import _answers, _begin, _events, _lease, _options, _run
-from batchframe._blocks import final_blocks
+from batchframe import _answers, _assembly, _begin, _events, _lease, _options, _run, _run_results
+from batchframe._blocks import final_blocks, own_successes
 from batchframe._desk import Clock
 from batchframe._exceptions import LeaseLostError
 from batchframe._forms import Form
@@ -499,6 +499,74 @@ def test_a_result_that_was_assembled_while_the_run_went_on_is_not_final(emu, cli
     final_blocks(slow._folder, None, form=Form(), parts=slow._finished[1], is_watched=False)
     assert slow.result()["error"].null_count() == N
     assert run.status().succeeded == N
+
+
+def test_a_run_that_goes_on_while_it_is_looked_at_is_not_finished(emu, client, monkeypatch):
+    """A look at the parts, then the next attempt is prepared, then a look at what is still due: nothing, and yet."""
+    emu.row_fault("status", status=500, custom_ids=["row-5"])
+    run = submit(client)
+    wait_until(lambda: set(run.status().batches) == {"completed"})
+    part_states = _run_results.part_states
+
+    def then_it_goes_on(folder):
+        states = part_states(folder)
+        monkeypatch.undo()
+        run.advance()
+        return states
+
+    monkeypatch.setattr(_run_results, "part_states", then_it_goes_on)
+    assert not bf.open_run(run.path, client=client).is_finished
+    assert run.wait().succeeded == N
+
+
+def test_threads_that_share_a_handle_take_turns(emu, client):
+    """A pass of one thread takes what another has begun for what a crash left behind."""
+    run = submit(client, limits=bf.Limits(max_requests=7))
+    acts = [run.wait, run.wait, run.advance, run.status, run.status, run.result, run.errors]
+    barrier, trouble = threading.Barrier(len(acts)), []
+
+    def work(act):
+        barrier.wait()
+        try:
+            for _ in range(5):
+                act()
+        except Exception as error:  # noqa: BLE001
+            trouble.append(error)
+
+    threads = [threading.Thread(target=work, args=(act,)) for act in acts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert trouble == []
+    assert run.status().succeeded == N
+    assert emu.calls()["create_batch"] == 10
+    assert once_each(emu)
+    assert not (run.path / "lease.json").exists()
+
+
+def test_what_reuse_reads_another_that_is_done_does_not_remove(client, monkeypatch):
+    run = submit(client)
+    run.wait()
+    removing = []
+
+    def remove():
+        with run._folder.assembling():
+            _answers.forget_answers(run._folder)
+
+    def then_removed(*args, **options):
+        paths = part_answers(*args, **options)
+        removing.append(threading.Thread(target=remove))
+        removing[-1].start()
+        removing[-1].join(0.2)
+        return paths
+
+    part_answers = _assembly.part_answers
+    monkeypatch.setattr(_assembly, "part_answers", then_removed)
+    (run.path / "results.json").unlink(missing_ok=True)
+    assert sum(block.height for block in own_successes(run._folder)) == N
+    for thread in removing:
+        thread.join()
 
 
 def test_a_folder_that_was_moved_away_stays_away(client, tmp_path):

@@ -155,6 +155,23 @@ def test_a_lazy_result_survives_another_call_with_other_columns(client):
     assert first.collect()["response"].to_list() == second.collect()["x_response"].to_list()
 
 
+@pytest.mark.parametrize("change", ["another type", "other answers"])
+def test_a_lazy_result_survives_results_that_take_the_place_of_its_own(client, change):
+    """Polars keeps where the columns of the first file begin, and would look for them there in the second."""
+    call = {"client": client, **ARGUMENTS}
+    first = bf.run(pl.LazyFrame({"n": range(300)}), "Repeat {n}", **call)
+    before = first.collect()
+    other = bf.open_run(bf.list_runs()["path"][0], client=client)
+    if change == "another type":
+        assert other.reparse(response_format=pl.Struct({"text": pl.String})).result().height == 300
+        assert_frame_equal(first.collect(), before)
+        assert_frame_equal(bf.run(pl.LazyFrame({"n": range(300)}), "Repeat {n}", **call).collect(), before)
+        return
+    other.retry(pl.col("n") < 200, max_tokens=1).wait()
+    assert_frame_equal(first.collect(), other.result())
+    assert first.collect()["finish_reason"].to_list() == ["length"] * 200 + ["stop"] * 100
+
+
 def script(base_url, body):
     head = f"""
         import os, signal, sys, openai, polars as pl, batchframe as bf

@@ -12,6 +12,7 @@ import polars as pl
 from batchframe._columns import best_answers
 from batchframe._endpoints import ENDPOINTS
 from batchframe._results import ANSWER_SCHEMA, PLACES, read_answers
+from batchframe._store import naming
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -51,16 +52,30 @@ def part_answers(folder: RunFolder, part: PartRecord, *, lines: bool = False) ->
     # Result files are never changed, but more of them may come.
     size = sum(path.stat().st_size for path in paths)
     target = _root(folder, lines=lines) / f"{part.number:04d}-{len(paths)}-{size}"
+    if target.is_dir() and not all(_is_whole(path) for path in target.glob("*.arrow")):
+        shutil.rmtree(target)  # they are not synced: the whole machine went down
     if not target.is_dir():
-        target.parent.mkdir(parents=True, exist_ok=True)
+        folder.make_parent(target)
         making = target.with_name(f".{target.name}-{os.getpid()}-{secrets.token_hex(4)}")
-        making.mkdir()
-        _parse(folder, part, making, lines=lines)
         try:
+            making.mkdir()
+            with naming(target):
+                _parse(folder, part, making, lines=lines)
             making.rename(target)
-        except OSError:  # another process was quicker: it read the same bytes
+        except OSError:
+            if not target.is_dir():  # else another process was quicker: it read the same bytes
+                raise
+        finally:
             shutil.rmtree(making, ignore_errors=True)
     return sorted(target.glob("*.arrow"))
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        pl.read_ipc_schema(path)
+    except (OSError, pl.exceptions.PolarsError):
+        return False
+    return True
 
 
 def answers_of_part(folder: RunFolder, part: PartRecord, columns: Iterable[str] = ()) -> pl.DataFrame:
@@ -116,6 +131,6 @@ def _parse(folder: RunFolder, part: PartRecord, making: Path, *, lines: bool) ->
 
 def _renamed(folder: RunFolder, part: PartRecord, answers: pl.DataFrame) -> pl.DataFrame:
     """Return the answers of a batch that was found in the account under our ids; others are not to requests of ours."""
-    names = pl.read_parquet(folder.renamed_path(part.number), glob=False)
+    names = folder.read_frame(folder.renamed_path(part.number))
     joined = answers.join(names, left_on="custom_id", right_on="theirs", how="inner", maintain_order="left")
     return joined.with_columns(pl.col("ours").alias("custom_id")).drop("ours")

@@ -80,7 +80,7 @@ def ids_of(folder: RunFolder, part: PartRecord) -> pl.Series:
         return pl.Series("custom_id", part.custom_ids, dtype=pl.String)
     ids = [pl.Series("custom_id", dtype=pl.String)]
     for block, start, stop in part.ranges or []:
-        rows = pl.read_parquet(folder.rows_path(block), columns=[CUSTOM_ID, CODE, REQUEST], glob=False)[start:stop]
+        rows = folder.read_frame(folder.rows_path(block), [CUSTOM_ID, CODE, REQUEST])[start:stop]
         ids.append(rows.filter(pl.col(CODE).is_null() & pl.col(REQUEST).is_null())[CUSTOM_ID])
     return pl.concat(ids)
 
@@ -118,7 +118,7 @@ class Assembler:
         Rows that nothing was read for are ``pending`` while an answer may come, else what their last part says. Where
         columns of whole lines are wanted there are several pieces: such a line may be a hundred times its answer.
         """
-        stored = pl.read_parquet(self.folder.rows_path(number), glob=False)
+        stored = self.folder.read_frame(self.folder.rows_path(number))
         rows = stored.select(*OUR_COLUMNS).with_columns(pl.coalesce(REQUEST, CUSTOM_ID).alias(_KEY))
         touching = [state for state in self.states if self._holds(state.record, number, rows)]
         rows = rows.with_columns(

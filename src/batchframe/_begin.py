@@ -289,9 +289,11 @@ def _view(folder: RunFolder, stored: RunRecord, prepared: Prepared) -> RunFolder
     The same requests in another order, or beside other columns, are the same run; its answers are matched by request.
     """
     fresh = [prepared.folder.rows_path(number) for number in range(len(prepared.blocks))]
-    if stored.blocks == prepared.blocks and all(
-        filecmp.cmp(path, folder.rows_path(number), shallow=False) for number, path in enumerate(fresh)
-    ):
+    with folder.reading(folder.path / "rows"):
+        is_same = stored.blocks == prepared.blocks and all(
+            filecmp.cmp(path, folder.rows_path(number), shallow=False) for number, path in enumerate(fresh)
+        )
+    if is_same:
         return None
     hashed = hashlib.blake2b(digest_size=16)
     for path in fresh:
@@ -300,7 +302,7 @@ def _view(folder: RunFolder, stored: RunRecord, prepared: Prepared) -> RunFolder
     with folder.assembling():  # another process may bring the same arrangement
         if view.read_note("view.json") is None:
             view.remove()
-            view.path.mkdir(parents=True)
+            folder.make_parent(view.path / "rows")
             (prepared.folder.path / "rows").rename(view.path / "rows")
             view.write_note("view.json", prepared.blocks)
     return view

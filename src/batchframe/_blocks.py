@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import polars as pl
@@ -13,9 +14,11 @@ import polars as pl
 from batchframe._answers import forget_answers
 from batchframe._assembly import Assembler
 from batchframe._columns import CORE, MORE, REUSED, TOKENS
+from batchframe._exceptions import DamagedRunError
 from batchframe._frames import OURS
 from batchframe._requests import CODE, CUSTOM_ID, DIGEST, MESSAGE, REQUEST
-from batchframe._schema import AnswerType  # noqa: TC001  (msgspec reads the annotation)
+from batchframe._schema import AnswerType
+from batchframe._store import naming
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -34,7 +37,8 @@ class ResultNote(msgspec.Struct):
     ``parts`` is how many parts the run had when it was found finished: when it went on since, there are more.
     ``prefix`` is what the added columns are called by in the blocks: nothing, unless the frame has a column of such a
     name. ``from_lines`` are the columns in them that are made of whole result lines, and ``group_rows`` how many rows
-    may be held together where a block had to be cut for these.
+    may be held together where a block had to be cut for these. ``sizes`` are the bytes of each block: one that was cut
+    off is made anew.
     """
 
     blocks: int
@@ -45,6 +49,25 @@ class ResultNote(msgspec.Struct):
     parts: int = -1
     from_lines: tuple[str, ...] = ()
     group_rows: int | None = None
+    sizes: list[int] | None = None
+
+
+class FinalBlocks(NamedTuple):
+    """The result blocks of a finished run: the folder that has them, and what they hold."""
+
+    folder: RunFolder
+    note: ResultNote
+
+    def scan(self) -> pl.LazyFrame:
+        """Return a scan of them.
+
+        It may be read much later, when other blocks have taken their place: answers that were asked for again, or
+        further columns. With a schema, Polars looks at a file only when it reads it.
+        """
+        paths = [self.folder.results_path(number) for number in range(self.note.blocks)]
+        with self.folder.reading(paths[0]):
+            schema = pl.read_parquet_schema(paths[0])
+        return pl.scan_parquet(paths, schema=schema, extra_columns="ignore", glob=False)
 
 
 def blocks_so_far(
@@ -83,7 +106,7 @@ def _arranged(blocks: Iterable[pl.DataFrame], view: RunFolder) -> Iterator[pl.Da
     nth, times = OURS + "nth", OURS + "times"
     answers = answers.filter(pl.col(DIGEST).is_not_null()).with_columns(pl.int_range(pl.len()).over(DIGEST).alias(nth))
     counts = answers.group_by(DIGEST).agg(pl.len().cast(pl.Int64).alias(times))
-    stored = [pl.read_parquet(view.rows_path(number), glob=False) for number in range(len(view_blocks(view)))]
+    stored = [view.read_frame(view.rows_path(number)) for number in range(len(view_blocks(view)))]
     ordinals = (
         pl.concat([rows.select(DIGEST) for rows in stored]).select(pl.int_range(pl.len()).over(DIGEST)).to_series()
     )
@@ -111,16 +134,17 @@ def own_successes(folder: RunFolder) -> Iterator[pl.DataFrame]:
     pl.DataFrame
         Their custom_id and digest, and the ``batch_id`` of the answer.
     """
-    note = _read_note(folder, None)
+    note = _read_note(folder, folder)
     assembler = Assembler(folder) if note is None else None
     for number in range(len(folder.record().blocks)):
-        rows = pl.read_parquet(folder.rows_path(number), columns=[CUSTOM_ID, DIGEST, REQUEST], glob=False)
+        rows = folder.read_frame(folder.rows_path(number), [CUSTOM_ID, DIGEST, REQUEST])
         prefix = OURS if note is None else note.prefix
         names = [prefix + "error", prefix + "batch_id"]
         if assembler is not None:
-            found = assembler.block(number).select(names)
+            with folder.assembling():  # another process may find it finished
+                found = assembler.block(number).select(names)
         else:
-            found = pl.read_parquet(folder.results_path(number), columns=names, glob=False)
+            found = folder.read_frame(folder.results_path(number), names)
         is_own = rows[DIGEST].is_not_null() & rows[REQUEST].is_null()
         rows = rows.select(CUSTOM_ID, DIGEST).with_columns(found[names[1]].alias("batch_id"))
         yield rows.filter(is_own & found[names[0]].is_null())
@@ -129,16 +153,13 @@ def own_successes(folder: RunFolder) -> Iterator[pl.DataFrame]:
 def request_ids(folder: RunFolder, view: RunFolder | None) -> pl.Series:
     """Return by row the custom_id of the request that answers it; null where the row is not sent."""
     keyed = pl.concat(
-        pl.read_parquet(folder.rows_path(number), columns=[CUSTOM_ID, REQUEST, DIGEST], glob=False)
+        folder.read_frame(folder.rows_path(number), [CUSTOM_ID, REQUEST, DIGEST])
         for number in range(len(folder.record().blocks))
     ).select(DIGEST, pl.when(pl.col(DIGEST).is_not_null()).then(pl.coalesce(REQUEST, CUSTOM_ID)).alias("id"))
     if view is None:
         return keyed["id"]
     nth = pl.int_range(pl.len()).over(DIGEST).alias("nth")
-    rows = pl.concat(
-        pl.read_parquet(view.rows_path(number), columns=[DIGEST], glob=False)
-        for number in range(len(view_blocks(view)))
-    )
+    rows = pl.concat(view.read_frame(view.rows_path(number), [DIGEST]) for number in range(len(view_blocks(view))))
     return rows.with_columns(nth).join(
         keyed.with_columns(nth), on=[DIGEST, "nth"], how="left", maintain_order="left"
     )["id"]  # fmt: skip
@@ -157,7 +178,7 @@ def final_blocks(
     form: Form,
     parts: int,
     is_watched: bool,
-) -> ResultNote:
+) -> FinalBlocks:
     """Write the result blocks of a finished run, unless they are there, and return what they hold.
 
     Parameters
@@ -167,25 +188,33 @@ def final_blocks(
     is_watched
         Whether another process works on the run, and may read what was parsed.
     """
-    note = _final_note(folder, view, from_lines, form)
+    target = _target(folder, view, form)
+    note = _final_note(folder, target, from_lines, form)
     if note is not None:
-        return note
+        return FinalBlocks(target, note)
     with folder.assembling():
-        note = _final_note(folder, view, from_lines, form)
+        note = _final_note(folder, target, from_lines, form)
         if note is not None:
-            return note  # another process was quicker
-        before = _read_note(folder, view)
+            return FinalBlocks(target, note)  # another process was quicker
+        before = _read_note(folder, target)
         from_lines = tuple(dict.fromkeys((*from_lines, *(before.from_lines if before is not None else ()))))
         note = _write_blocks(folder, view, from_lines, form, parts)
         if not is_watched:
             forget_answers(folder)
-    return note
+    return FinalBlocks(target, note)
 
 
-def _final_note(
-    folder: RunFolder, view: RunFolder | None, from_lines: tuple[str, ...], form: Form
-) -> ResultNote | None:
-    note = _read_note(folder, view)
+def _target(folder: RunFolder, view: RunFolder | None, form: Form) -> RunFolder:
+    """Return which folder has the result blocks of an arrangement, read as some type."""
+    own = msgspec.convert(folder.record().options.get("answer_type"), AnswerType | None)
+    arranged = view or folder
+    if form.answer_type == own:
+        return arranged
+    return arranged.reparsed(hashlib.blake2b(msgspec.json.encode(form.answer_type), digest_size=8).hexdigest())
+
+
+def _final_note(folder: RunFolder, target: RunFolder, from_lines: tuple[str, ...], form: Form) -> ResultNote | None:
+    note = _read_note(folder, target)
     fits = note is not None and note.answer_type == form.answer_type and set(from_lines) <= {*note.from_lines}
     return note if fits else None
 
@@ -193,7 +222,7 @@ def _final_note(
 def _write_blocks(
     folder: RunFolder, view: RunFolder | None, from_lines: tuple[str, ...], form: Form, parts: int
 ) -> ResultNote:
-    target = view or folder
+    target = _target(folder, view, form)
     counts, usage = dict.fromkeys(OUTCOMES, 0), dict.fromkeys(TOKENS, 0)
     prefix = ""
 
@@ -209,6 +238,9 @@ def _write_blocks(
         _write_block(target, target.results_path(number), counted(pieces))
         for number, pieces in enumerate(blocks_so_far(folder, view, from_lines=from_lines, form=form))
     ]
+    if counts["pending"] and folder.count_parts() == parts:  # nobody asked for more in the meantime
+        what = f"does not hold all that the run asked for ({counts['pending']} rows are in no part of it)"
+        raise DamagedRunError.from_file(folder.path / "parts", what, folder.path)
     note = ResultNote(
         blocks=len(heights),
         prefix=prefix,
@@ -218,6 +250,7 @@ def _write_blocks(
         parts=parts,
         from_lines=from_lines,
         group_rows=min((height for height in heights if height is not None), default=None),
+        sizes=[target.results_path(number).stat().st_size for number in range(len(heights))],
     )
     target.write_note(_NOTE, note)
     return note
@@ -230,8 +263,8 @@ def _write_block(target: RunFolder, path: Path, pieces: Iterator[pl.DataFrame]) 
         target.write_frame(path, first)
         return None
     # A Parquet file is written at once, or streamed from others.
-    path.parent.mkdir(exist_ok=True, parents=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as folder:
+    target.make_parent(path)
+    with naming(path), tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as folder:
         rows, paths = 0, []
         for number, piece in enumerate(chain((first, second), pieces)):
             rows += piece.height
@@ -244,22 +277,20 @@ def _write_block(target: RunFolder, path: Path, pieces: Iterator[pl.DataFrame]) 
 
 def forget_results(folder: RunFolder) -> None:
     """Take back that the result blocks are final, since more answers are to come."""
-    for target in (folder, *folder.views()):
+    for target in folder.results():
         target.remove_note(_NOTE)
 
 
-def _read_note(folder: RunFolder, view: RunFolder | None) -> ResultNote | None:
-    target = view or folder
-    found = target.read_note(_NOTE)
-    note = None if found is None else msgspec.convert(found, ResultNote)
+def _read_note(folder: RunFolder, target: RunFolder) -> ResultNote | None:
+    try:
+        note = msgspec.convert(target.read_note(_NOTE), ResultNote | None)
+    except msgspec.ValidationError:
+        return None  # it was changed: the blocks are made anew
     if note is None or note.parts != folder.count_parts():
         return None
-    return note if all(target.results_path(number).is_file() for number in range(note.blocks)) else None
-
-
-def scan_final(folder: RunFolder, note: ResultNote) -> pl.LazyFrame:
-    """Return a scan of the result blocks."""
-    return pl.scan_parquet([folder.results_path(number) for number in range(note.blocks)], glob=False)
+    paths = [target.results_path(number) for number in range(note.blocks)]
+    sizes = [path.stat().st_size for path in paths if path.is_file()]
+    return note if sizes == (note.sizes or sizes) and len(sizes) == len(paths) else None
 
 
 def shown(frame: pl.LazyFrame, stored_prefix: str, include: Iterable[str], prefix: str) -> pl.LazyFrame:

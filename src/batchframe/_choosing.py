@@ -147,7 +147,7 @@ def without_known(folder: RunFolder, key: str, found: pl.DataFrame) -> pl.DataFr
     """Leave out what the same call asked for before: it is not paid for again."""
     for record in folder.retries():
         if record.key == key:
-            known = pl.read_parquet(folder.retry_path(record.generation), glob=False)
+            known = folder.read_frame(folder.retry_path(record.generation))
             found = found.join(known, on=["custom_id", "changes"], how="anti", maintain_order="left")
     return found
 

@@ -56,7 +56,7 @@ def asked(folder: RunFolder, parts: Iterable[PartRecord], waiting: Collection[in
     last = pl.concat(attempts).group_by("ours").max()
     columns = [CUSTOM_ID, DIGEST, CODE, REQUEST]
     blocks = [
-        pl.read_parquet(folder.rows_path(number), columns=columns, glob=False)
+        folder.read_frame(folder.rows_path(number), columns)
         .filter(pl.col(CODE).is_null() & pl.col(REQUEST).is_null())
         .select(pl.col(CUSTOM_ID).alias("ours"), pl.col(DIGEST).alias("digest"))
         for number in range(len(folder.record().blocks))
@@ -147,7 +147,7 @@ def _called(folder: RunFolder) -> dict[str, str]:
     called: dict[str, str] = {}
     for part in folder.parts():
         if part.adopted:
-            names = pl.read_parquet(folder.renamed_path(part.number), glob=False)
+            names = folder.read_frame(folder.renamed_path(part.number))
             called |= dict(names.select("theirs", "ours").rows())
     return called
 

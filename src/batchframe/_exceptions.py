@@ -25,6 +25,7 @@
        ├─ LeaseLostError                  another process took the run over; raised and caught inside
        ├─ InputFileRejectedError          the service refused an input file: its codes and words
        ├─ ResultsError                    a result file that must be there is not
+       ├─ DamagedRunError                 a file of the run's folder is gone or cannot be read: says which
        └─ StoreVersionError               written by a newer batchframe
 """
 
@@ -245,6 +246,18 @@ class InputFileRejectedError(RunError):
 
 class ResultsError(RunError):
     """A result file that must be there is not."""
+
+
+class DamagedRunError(RunError):
+    """A file of the run's folder is gone, was cut off, or was changed."""
+
+    @classmethod
+    def from_file(cls, path: object, what: str, folder: object) -> DamagedRunError:
+        """Name the file, what is wrong with it, and both ways out."""
+        return cls(
+            f"{path} {what}. Bring it back from a copy of the run; or move the folder {folder} away and make the same "
+            "call: it takes the run's batches from the account, and pays for none of them again"
+        )
 
 
 class StoreVersionError(RunError):

@@ -93,8 +93,8 @@ def _submissions(folder: RunFolder, part: PartRecord, custom_id: str) -> list[di
         lines = []
         called = custom_id
         if part.adopted and submission.adopted_at is not None:
-            names = pl.scan_parquet(folder.renamed_path(part.number), glob=False)
-            called = names.filter(pl.col("ours") == custom_id).select("theirs").collect().item()
+            names = folder.read_frame(folder.renamed_path(part.number))
+            called = names.filter(pl.col("ours") == custom_id)["theirs"].item()
         for owner, _, path in files:
             if owner.number == submission.number:
                 with path.open("rb") as handle:

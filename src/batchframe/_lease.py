@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from batchframe._exceptions import LeaseLostError, RunNotFoundError
-from batchframe._store import is_dead
+from batchframe._store import acquire, is_dead, writing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,7 +37,7 @@ _LOCK_SECONDS, _WRITE_SECONDS = 5.0, 60.0
 _FILE, _LOCK = "lease.json", ".lease.lock"
 # What a file system answers that has no locks.
 _NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK})
-# The leases that this process holds, or held.
+# The leases that this process holds.
 _tokens: set[str] = set()
 
 
@@ -97,17 +97,21 @@ class Lease:
         self._mine: LeaseRecord | None = None
         self.replaced: LeaseRecord | None = None
         self._depth = 0
+        # Of the threads that share the handle, one enters, takes or leaves at a time.
+        self._turn = threading.RLock()
         self._stop = threading.Event()
         self._seen: LeaseRecord | None = None
         self._seen_at = self._seen_age = 0.0
 
     def __enter__(self) -> None:
-        self._depth += 1
+        with self._turn:
+            self._depth += 1
 
     def __exit__(self, *_: object) -> None:
-        self._depth -= 1
-        if not self._depth:
-            self._release()
+        with self._turn:
+            self._depth -= 1
+            if not self._depth:
+                self._release()
 
     def holder(self) -> LeaseRecord | None:
         """Return who else works on the run, without taking anything; None for nobody, or this handle."""
@@ -122,6 +126,10 @@ class Lease:
         LeaseLostError
             It was held here, and another has it, or had it, since.
         """
+        with self._turn:
+            return self._take()
+
+    def _take(self) -> LeaseRecord | None:
         if self._mine is None and (holder := self.holder()) is not None:
             return holder  # most looks of a process that waits touch no lock
         try:
@@ -180,11 +188,11 @@ class Lease:
         """
         import filelock  # noqa: PLC0415 - a tenth of a second that a process which only reads does not pay
 
-        if not self._folder.is_dir():  # moved or deleted: the lock would make an empty one in its place
-            msg = f"there is no run in {self._folder} any more"
-            raise RunNotFoundError(msg)
         try:
-            acquired = self._file_lock.acquire(timeout=_WRITE_SECONDS if seconds is None else seconds)
+            acquired = acquire(self._file_lock, _WRITE_SECONDS if seconds is None else seconds)
+        except FileNotFoundError as error:  # moved or deleted
+            msg = f"there is no run in {self._folder} any more"
+            raise RunNotFoundError(msg) from error
         except filelock.Timeout as error:
             if seconds is not None:
                 raise _Busy from error
@@ -213,16 +221,21 @@ class Lease:
     def _read(self) -> LeaseRecord | None:
         try:
             return msgspec.json.decode((self._folder / _FILE).read_bytes(), type=LeaseRecord)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except msgspec.DecodeError:
             return None  # cut by a crash of the whole machine: whoever wrote it is gone
 
     def _write(self, record: LeaseRecord) -> None:
         """Replace the file; it need not outlive the machine, so it is not synced."""
-        temporary = self._folder / f".{_FILE}.{record.token}.tmp"
-        temporary.write_bytes(msgspec.json.encode(record) + b"\n")
-        temporary.replace(self._folder / _FILE)
+        path, temporary = self._folder / _FILE, self._folder / f".{_FILE}.{record.token}.tmp"
+        try:
+            with writing(temporary, path):
+                temporary.write_bytes(msgspec.json.encode(record) + b"\n")
+                temporary.replace(path)
+        except FileNotFoundError as error:
+            msg = f"there is no run in {self._folder} any more"
+            raise RunNotFoundError(msg) from error
 
     def _is_mine(self, found: LeaseRecord) -> bool:
         # A fork inherits the token, and is another process.
@@ -276,7 +289,8 @@ class Lease:
         self._stop.set()
         if self._mine is None:
             return
-        # Where that fails it is taken over when this process is gone, or in a while.
+        # Where the file stays (the folder was moved, the disk is full), nobody waits for what is not held any more.
+        _tokens.discard(self._mine.token)
         with suppress(OSError, _Busy), self.lock(_LOCK_SECONDS):
             found = self._read()
             if found is not None and self._is_mine(found):

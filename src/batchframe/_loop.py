@@ -11,8 +11,9 @@ from batchframe._collecting import Collector
 from batchframe._desk import Clock, Desk, LoopSettings, Pass
 from batchframe._events import Event, Listener, ignore, trigger
 from batchframe._exceptions import APICallError, AuthenticationError, LeaseLostError, NotVisibleError, RunError
-from batchframe._retry import NOT_TOLD, Round, due, generation_of, prepare_retries, settle, unsettled
+from batchframe._retry import NOT_TOLD, Round, due, generation_of, prepare_retries, settle, settled_round, unsettled
 from batchframe._stop import Outcome, is_covered, outcome_of, read_stop, stop_after_pilot, stop_for, write_stop
+from batchframe._store import naming
 from batchframe._submitting import Submitter
 from batchframe._visibility import ensure_visible
 
@@ -143,7 +144,8 @@ class Loop:
         if any(isinstance(error, (AuthenticationError, LeaseLostError)) for error in fatal):
             return
         try:
-            step(*arguments, **more)
+            with naming(self._folder.path):
+                step(*arguments, **more)
         except APICallError as error:
             if error.is_transient:
                 seen.trouble = error
@@ -203,12 +205,14 @@ class Loop:
 
     def _ask_again(self, seen: Pass, stop: StopRecord | None) -> None:
         """Prepare another attempt for the rows that are worth one, and what `Run.retry` chose."""
-        for found in unsettled(self._folder, part_states(self._folder), self._settings.max_attempts):
+        settled = settled_round(self._folder)
+        states = part_states(self._folder)
+        for found in unsettled(self._folder, states, settled, self._settings.max_attempts):
             if stop is not None and stop.generation >= found.generation:
                 continue
-            wanted = due(self._folder, found)
+            wanted = due(self._folder, states, found)
             if self._fetch_again(wanted):
-                wanted = due(self._folder, found)
+                wanted = due(self._folder, states, found)
             if wanted.height:
                 forget_results(self._folder)
                 prepare_retries(self._folder, found, wanted, self._settings.limits)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from batchframe._begin import begin
 from batchframe._exceptions import InputError
 from batchframe._frames import to_polars
 from batchframe._progress import showing
+from batchframe._store import naming
 
 if TYPE_CHECKING:
     from batchframe._run import Run
@@ -76,7 +78,7 @@ def run_parquet(
     except (OSError, pl.exceptions.PolarsError) as error:
         msg = f"{os.fspath(source)!r} cannot be read as Parquet: {error}"
         raise InputError(msg) from error
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         temporary.touch()
     except OSError as error:
@@ -86,7 +88,8 @@ def run_parquet(
         run = begin(to_polars(frame), prompt, parsed)
         with showing(run, progress=parsed.progress), closing(run):
             run.wait()
-        run.sink(temporary)
+        with naming(target):
+            run.sink(temporary)
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)

@@ -81,7 +81,7 @@ class PartFiles:
         self._close()
         # Under another name at first: a process that lost its lease must not cut off a file of the same number.
         self._writing = self._folder.input_path(number).with_name(f".input.jsonl.{os.getpid()}.tmp")
-        self._writing.parent.mkdir(parents=True, exist_ok=True)
+        self._folder.make_parent(self._writing)
         self._handle = self._writing.open("wb")
         self._records.append(msgspec.structs.replace(self._model, number=number, custom_ids=[], retry_of=retry_of))
 

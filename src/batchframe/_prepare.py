@@ -12,6 +12,7 @@ from batchframe._dedupe import Repeats
 from batchframe._input_files import Cut, Splitter
 from batchframe._part_files import tokens_of
 from batchframe._requests import CUSTOM_ID, DIGEST, LINE, REQUEST, digest_sums, refuse_duplicates
+from batchframe._store import naming
 from batchframe._types import PartRecord
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def prepare(
     """
     prepared = Prepared(folder)
     repeats = Repeats() if dedupe else None
-    with _PartWriter(folder, limits, pilot, by_id=reuse is not None) as writer:
+    with naming(folder.path), _PartWriter(folder, limits, pilot, by_id=reuse is not None) as writer:
         for block, rendered in enumerate(renderer.slices()):
             rows = rendered.with_columns(pl.lit(None, pl.String).alias(REQUEST))
             if repeats is not None:

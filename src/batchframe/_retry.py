@@ -13,11 +13,12 @@ import msgspec
 import polars as pl
 
 from batchframe._answers import answers_of_part, best_of_part
-from batchframe._assembly import PartState, ids_of, part_states
+from batchframe._assembly import ids_of
 from batchframe._part_files import PartFiles, lines_of
 from batchframe._types import PartRecord
 
 if TYPE_CHECKING:
+    from batchframe._assembly import PartState
     from batchframe._limits import Limits
     from batchframe._store import RunFolder
 
@@ -39,12 +40,19 @@ def generation_of(folder: RunFolder) -> int:
     return max((record.generation for record in folder.retries()), default=0)
 
 
-def is_settled(folder: RunFolder, states: list[PartState], max_attempts: int) -> bool:
-    """Whether a run whose parts are all done has nothing more to ask for."""
-    return all(not due(folder, found).height for found in unsettled(folder, states, max_attempts))
+def is_settled(folder: RunFolder, states: list[PartState], settled: Round, max_attempts: int) -> bool:
+    """Whether a run whose parts are all done has nothing more to ask for.
+
+    Parameters
+    ----------
+    states, settled
+        Where the parts stand, and what `settled_round` said before that was looked up. A process that goes on with the
+        run writes the parts of the next round first: what is in none of these parts is still due.
+    """
+    return all(not due(folder, states, found).height for found in unsettled(folder, states, settled, max_attempts))
 
 
-def unsettled(folder: RunFolder, states: list[PartState], max_attempts: int) -> list[Round]:
+def unsettled(folder: RunFolder, states: list[PartState], settled: Round, max_attempts: int) -> list[Round]:
     """Return the rounds that may be followed by another, and of which that is not noted as prepared.
 
     That the next one's parts are there does not tell: a crash may have come between two of them. `Run.retry` takes
@@ -52,12 +60,11 @@ def unsettled(folder: RunFolder, states: list[PartState], max_attempts: int) -> 
     """
     generation = generation_of(folder)
     last = max((state.record.attempt for state in states if state.record.generation == generation), default=0)
-    settled = _settled_round(folder)
     begin = settled.attempt + 1 if settled.generation == generation else 0
     return [Round(generation, attempt) for attempt in range(begin, min(last, max_attempts - 1) + 1)]
 
 
-def due(folder: RunFolder, found: Round) -> pl.DataFrame:
+def due(folder: RunFolder, states: list[PartState], found: Round) -> pl.DataFrame:
     """Return what of one round is worth another attempt and is in no part of a later one yet.
 
     Returns
@@ -66,7 +73,6 @@ def due(folder: RunFolder, found: Round) -> pl.DataFrame:
         ``part: Int64`` that holds the request, ``custom_id: String``, ``code: String`` (``missing`` where the files
         have no line, null where `Run.retry` chose it).
     """
-    states = part_states(folder)
     taken: set[str] = {
         custom_id
         for state in states
@@ -74,7 +80,7 @@ def due(folder: RunFolder, found: Round) -> pl.DataFrame:
         for custom_id in state.record.custom_ids or []
     }
     if not found.attempt:
-        asked = [_chosen(folder, found.generation)]
+        asked = [_chosen(folder, states, found.generation)]
     else:
         asked = [
             _due_of_part(folder, state.record)
@@ -99,14 +105,14 @@ def _without_answered(folder: RunFolder, states: list[PartState], found: Round, 
     return wanted.join(given, on="custom_id", how="anti", maintain_order="left")
 
 
-def _chosen(folder: RunFolder, generation: int) -> pl.DataFrame:
+def _chosen(folder: RunFolder, states: list[PartState], generation: int) -> pl.DataFrame:
     """Return what `Run.retry` chose, with the last part before it that holds each request."""
     held = [
         ids_of(folder, state.record).to_frame().with_columns(part=pl.lit(state.record.number, pl.Int64))
-        for state in part_states(folder)
+        for state in states
         if state.record.generation < generation and state.record.reused_from is None
     ]  # fmt: skip
-    chosen = pl.read_parquet(folder.retry_path(generation), glob=False)
+    chosen = folder.read_frame(folder.retry_path(generation))
     parts = pl.concat(held).unique("custom_id", keep="last", maintain_order=True)
     joined = chosen.join(parts, on="custom_id", how="inner", maintain_order="left")
     return joined.select("part", "custom_id", pl.lit(None, pl.String).alias("code"))
@@ -159,7 +165,7 @@ def _changes(folder: RunFolder, found: Round) -> dict[str, str]:
     """Return by request what `Run.retry` changed, as JSON objects; it is in the lines from its first attempt on."""
     if found.attempt:
         return {}
-    chosen = pl.read_parquet(folder.retry_path(found.generation), glob=False)
+    chosen = folder.read_frame(folder.retry_path(found.generation))
     return dict(chosen.select("custom_id", "changes").drop_nulls().rows())
 
 
@@ -173,7 +179,7 @@ def changed_line(line: bytes, changes: str) -> bytes:
     return msgspec.json.encode(request) + b"\n"
 
 
-def _settled_round(folder: RunFolder) -> Round:
+def settled_round(folder: RunFolder) -> Round:
     """Return the last round of which all that was due is in parts of the next."""
     found = folder.read_note(_NOTE)
     note = found if isinstance(found, dict) else {}
@@ -183,5 +189,5 @@ def _settled_round(folder: RunFolder) -> Round:
 
 def settle(folder: RunFolder, found: Round) -> None:
     """Note that all that was due of this round, and of those before it, is in parts of the next."""
-    if found > _settled_round(folder):
+    if found > settled_round(folder):
         folder.write_note(_NOTE, {"generation": found.generation, "settled_attempt": found.attempt})

@@ -11,7 +11,7 @@ import msgspec
 import polars as pl
 
 from batchframe._blocks import own_successes
-from batchframe._exceptions import OptionError, ResultsError
+from batchframe._exceptions import OptionError, ResultsError, RunNotFoundError
 from batchframe._frames import OURS
 from batchframe._requests import CUSTOM_ID, DIGEST, LINE, digest_number
 from batchframe._results import READ_BYTES
@@ -84,10 +84,18 @@ def sources(reuse: Path | Literal["all"], root: Path, endpoint: str, account: Ac
             raise OptionError(msg)
         return [Source(folder, record)]
     folders = [RunFolder(path) for path in sorted(root.iterdir())] if root.is_dir() else []
-    found = [Source(folder, folder.record()) for folder in folders if folder.exists()]
+    found = [source for folder in folders if not folder.is_scratch for source in _source(folder)]
     same = (endpoint, account)
     found = [source for source in found if (source.record.identity.endpoint, source.record.identity.account) == same]
     return sorted(found, key=lambda source: source.record.created_at, reverse=True)
+
+
+def _source(folder: RunFolder) -> list[Source]:
+    """Return a run of the root; none where there is none, or another process deletes it just now."""
+    try:
+        return [Source(folder, folder.record())]
+    except RunNotFoundError:
+        return []
 
 
 class Reuse:

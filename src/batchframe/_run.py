@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from typing import TYPE_CHECKING, Any, cast
 
 import tenacity
@@ -66,6 +67,8 @@ class Run(RunResults):
         self._told_of: LeaseRecord | None = None
         self._connect = connect
         self._news = news
+        # Threads may share a handle, and take their passes in turns: half-done work of one passes for a crash's.
+        self._turn = threading.RLock()
         self._client: BatchClient | None = None
         self._loop: Loop | None = None
         self._begun = 0.0
@@ -251,7 +254,7 @@ class Run(RunResults):
         │ spam and eggs and ham ┆ In short: spam and eggs and ha… ┆ stop          │
         └───────────────────────┴─────────────────────────────────┴───────────────┘
         """
-        with self._lease:
+        with self._lease, self._turn:
             self._take("ask again for rows of it")
             self._retry(where, codes, name, changes)
         return self
@@ -299,9 +302,9 @@ class Run(RunResults):
         RunError
             The service shows nothing of the run to this client: its key is of another project.
         """
-        loop = self._connected()
-        assert self._client is not None
-        with self._lease:
+        with self._lease, self._turn:
+            loop = self._connected()
+            assert self._client is not None
             self._take("clean up")
             loop.ensure_visible()  # what another key does not see would count as gone
             return clean_up(self._leased_folder, self._leased_client(self._client), self._clock.now)
@@ -317,7 +320,7 @@ class Run(RunResults):
             A batch of it may still be running: its answers would be lost. `cancel` it, or `wait`. Or another process
             works on the run.
         """
-        with self._lease:
+        with self._lease, self._turn:
             self._take("delete it")
             self._delete()
 
@@ -396,6 +399,10 @@ class Run(RunResults):
 
     def _leased(self, step: Callable[[], Pass]) -> Pass:
         """Take a step of the loop, unless another process works on the run."""
+        with self._turn:
+            return self._step(step)
+
+    def _step(self, step: Callable[[], Pass]) -> Pass:
         try:
             holder = self._lease.take()
             if holder is None:
@@ -416,29 +423,32 @@ class Run(RunResults):
 
     def _connected(self) -> Loop:
         """Return the loop; the client is made when it is first needed, and must be of the run's account."""
-        if self._loop is None:
-            client = self._client = self._connect()
-            if client.account != self._record.identity.account:
-                differs = differences(self._record.identity.account, client.account)
-                msg = f"the run in {self.path} belongs to another account: {differs}. Pass the client it was begun with"
-                raise RunMismatchError(msg)
-            endpoint = self._record.identity.endpoint
-            settings = LoopSettings(
-                run_id=self.id,
-                endpoint=self._batch_endpoint,
-                completion_window=self._options.completion_window,
-                metadata=self._options.metadata,
-                expires_after=self._options.expires_after,
-                settle_seconds=self._options.settle_seconds,
-                model=self._options.model,
-                max_attempts=self._options.max_attempts,
-                has_pilot=self._record.options.get("pilot") is not None,
-                limits=client.provider.limits_of(endpoint, self._options.limits),
-                max_enqueued_requests=client.provider.most_enqueued_of(endpoint),
-            )
-            leased = self._leased_client(client)
-            self._loop = Loop(self._leased_folder, leased, settings, listen=self._tell, clock=self._clock)
-            self._begun = self._clock.monotonic()
+        with self._turn:
+            return self._loop or self._connect_loop()
+
+    def _connect_loop(self) -> Loop:
+        client = self._client = self._connect()
+        if client.account != self._record.identity.account:
+            differs = differences(self._record.identity.account, client.account)
+            msg = f"the run in {self.path} belongs to another account: {differs}. Pass the client it was begun with"
+            raise RunMismatchError(msg)
+        endpoint = self._record.identity.endpoint
+        settings = LoopSettings(
+            run_id=self.id,
+            endpoint=self._batch_endpoint,
+            completion_window=self._options.completion_window,
+            metadata=self._options.metadata,
+            expires_after=self._options.expires_after,
+            settle_seconds=self._options.settle_seconds,
+            model=self._options.model,
+            max_attempts=self._options.max_attempts,
+            has_pilot=self._record.options.get("pilot") is not None,
+            limits=client.provider.limits_of(endpoint, self._options.limits),
+            max_enqueued_requests=client.provider.most_enqueued_of(endpoint),
+        )
+        leased = self._leased_client(client)
+        self._loop = Loop(self._leased_folder, leased, settings, listen=self._tell, clock=self._clock)
+        self._begun = self._clock.monotonic()
         return self._loop
 
     @property
@@ -449,9 +459,10 @@ class Run(RunResults):
 
     def close(self) -> None:
         """Close the connections that this handle opened; it opens them anew when they are needed."""
-        if self._client is not None:
-            self._client.close()
-        self._client = self._loop = None
+        with self._turn:
+            if self._client is not None:
+                self._client.close()
+            self._client = self._loop = None
 
     def _interval(self, state: tenacity.RetryCallState) -> float:
         """Return how long to wait before the next pass: a second at first, since bad files fail at once, then more."""

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from batchframe._assembly import part_states
-from batchframe._blocks import OUTCOMES, ResultNote, blocks_so_far, final_blocks, scan_final, shown, tally, view_blocks
+from batchframe._blocks import OUTCOMES, FinalBlocks, blocks_so_far, final_blocks, shown, tally, view_blocks
 from batchframe._columns import CORE, TOKENS
 from batchframe._exceptions import OptionError, RowsFailedError, warn
 from batchframe._explaining import Explanation, explain
 from batchframe._forms import TYPED
 from batchframe._frames import OURS
 from batchframe._included import INCLUDED
-from batchframe._retry import generation_of, is_settled
+from batchframe._retry import generation_of, is_settled, settled_round
 from batchframe._schema import type_asked
 from batchframe._stop import read_stop
 
@@ -122,46 +122,58 @@ class RunResults:
 
         Rows that are not finished have the error code ``pending``. Needs neither key nor service.
         """
-        if self.is_finished:
-            return self.scan().collect()
+        return self._collected(self.scan())
+
+    def _collected(self, frame: pl.LazyFrame) -> pl.DataFrame:
+        """Return a frame of the result blocks; errors as for `RunFolder.reading`."""
+        with self._folder.reading(self._folder.path / "results"):
+            return frame.collect()
+
+    def _so_far(self) -> pl.DataFrame:
         options = self._options
         with self._folder.assembling():
             blocks = blocks_so_far(self._folder, self._view, from_lines=self._from_lines, form=options.form)
             pieces = chain.from_iterable(blocks)
             return pl.concat([shown(piece.lazy(), OURS, options.include, options.prefix).collect() for piece in pieces])
 
-    def _final_blocks(self) -> ResultNote:
-        assert self._finished is not None
-        return final_blocks(
-            self._folder,
-            self._view,
-            from_lines=self._from_lines,
-            form=self._options.form,
-            parts=self._finished[1],
-            is_watched=self._lease.holder() is not None,
+    def _final_blocks(self) -> FinalBlocks | None:
+        """Return the result blocks; None where the run is not finished."""
+        finished = self._look()
+        return (
+            None
+            if finished is None
+            else final_blocks(
+                self._folder,
+                self._view,
+                from_lines=self._from_lines,
+                form=self._options.form,
+                parts=finished[1],
+                is_watched=self._lease.holder() is not None,
+            )
         )
 
     def scan(self) -> pl.LazyFrame:
         """Return what `result` does, lazily: a scan of the run's result blocks once it is finished."""
-        if not self.is_finished:
-            return self.result().lazy()
-        options = self._options
-        note = self._final_blocks()
-        return shown(scan_final(self._view or self._folder, note), note.prefix, options.include, options.prefix)
+        found, options = self._final_blocks(), self._options
+        if found is None:
+            return self._so_far().lazy()
+        return shown(found.scan(), found.note.prefix, options.include, options.prefix)
 
     def sink(self, path: Path) -> None:
         """Write what `result` gives to a Parquet file, a few rows at a time."""
         # A row group is held in memory while it is written: of the usual size, but where rows are large.
         blocks = self._record.blocks if self._view is None else view_blocks(self._view)
         group_rows = self._options.form.max_rows or 4 * max(1, *blocks)
-        if self.is_finished:
-            group_rows = min(group_rows, self._final_blocks().group_rows or group_rows)
+        found = self._final_blocks()
+        if found is not None:
+            group_rows = min(group_rows, found.note.group_rows or group_rows)
         self.scan().sink_parquet(path, maintain_order=True, row_group_size=group_rows)
 
     def added_to(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Return the frame this run was made of, with the added columns; its own columns stay the very same."""
         names = [self._options.prefix + name for name in (*CORE, *self._options.include)]
-        return frame.hstack(self.scan().select(name for name in names if name not in frame.columns).collect())
+        added = self.scan().select(name for name in names if name not in frame.columns)
+        return frame.hstack(self._collected(added))
 
     def errors(self) -> pl.DataFrame:
         """Return the rows that did not succeed.
@@ -173,12 +185,8 @@ class RunResults:
         """
         error = pl.col(self._options.prefix + "error")
         fields = [error.struct.field(name).alias(self._options.prefix + name) for name in ("code", "message")]
-        return (
-            self.scan()
-            .filter(error.is_not_null())
-            .select(pl.all().exclude(error.meta.output_name()), *fields)
-            .collect()
-        )
+        failed = self.scan().filter(error.is_not_null())
+        return self._collected(failed.select(pl.all().exclude(error.meta.output_name()), *fields))
 
     def raise_for_errors(self) -> None:
         """Raise unless every row succeeded.
@@ -263,7 +271,7 @@ class RunResults:
         """Return how many rows did not succeed, by code; None where all did."""
         code = pl.col(self._options.prefix + "error").struct.field("code").alias("code")
         counted = self.scan().select(code).drop_nulls().group_by("code").len()
-        codes = counted.sort("len", "code", descending=[True, False]).collect()
+        codes = self._collected(counted.sort("len", "code", descending=[True, False]))
         if not codes.height:
             return None
         counts = ", ".join(f"{count} {code}" for code, count in codes.rows())
@@ -276,15 +284,22 @@ class RunResults:
     @property
     def is_finished(self) -> bool:
         """Whether every row has its outcome; as far as is known here, without asking the service."""
-        # Another process may have gone on with it since, by `retry`.
+        return self._look() is not None
+
+    def _look(self) -> tuple[int, int] | None:
+        """Return how often a finished run was asked again, and how many parts it had then; None where it is not."""
+        # Another process may have gone on with it since, by `retry`, or goes on with it now: what that writes last is
+        # read first.
         now = (generation_of(self._folder), self._folder.count_parts())
-        if self._finished != now:
-            states = part_states(self._folder)
-            is_live = any(state.is_live for state in states)
-            attempts = self._options.max_attempts
-            is_over = not is_live and (self._stop is not None or is_settled(self._folder, states, attempts))
-            self._finished = now if is_over else None
-        return self._finished is not None
+        if self._finished == now:
+            return now
+        settled = settled_round(self._folder)
+        states = part_states(self._folder)
+        is_live = any(state.is_live for state in states)
+        attempts = self._options.max_attempts
+        is_over = not is_live and (self._stop is not None or is_settled(self._folder, states, settled, attempts))
+        self._finished = now if is_over else None
+        return now if is_over else None
 
     @property
     def _stop(self) -> StopRecord | None:
@@ -293,31 +308,31 @@ class RunResults:
         return stop if stop is not None and stop.generation == generation_of(self._folder) else None
 
     @property
-    def _state(self) -> str:
-        if not self.is_finished:
-            return "running"
+    def _end(self) -> str:
+        """How a finished run ended."""
         stop = self._stop
         return "finished" if stop is None else "cancelled" if stop.reason == "cancelled" else "stopped"
 
     def _status(self, seen: Pass) -> RunStatus:
-        if self.is_finished:
-            note = self._final_blocks()
-            counts, usage = note.counts, note.usage
+        found = self._final_blocks()
+        if found is not None:
+            counts, usage = found.note.counts, found.note.usage
         else:
             counts, usage = dict.fromkeys(OUTCOMES, 0), dict.fromkeys(TOKENS, 0)
             with self._folder.assembling():
                 for piece in chain.from_iterable(blocks_so_far(self._folder, self._view, form=self._options.form)):
                     tally(piece, counts, usage)
         statuses = self.batches()["status"].drop_nulls()
+        is_done = found is not None
         return RunStatus(
-            state=self._state,
+            state=self._end if is_done else "running",
             rows=self._rows,
             **counts,
             batches=dict(statuses.value_counts(sort=True).rows()),
             usage=usage,
             cost=None,
-            waiting_for="" if self.is_finished else "; ".join(seen.waiting_for) or self._awaited(),
-            done=self.is_finished,
+            waiting_for="" if is_done else "; ".join(seen.waiting_for) or self._awaited(),
+            done=is_done,
         )
 
     def _awaited(self) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from batchframe._begin import open_folder
+from batchframe._exceptions import DamagedRunError, RunNotFoundError, StoreVersionError, warn
 from batchframe._store import RunFolder
 
 _SCHEMA = {
@@ -59,8 +60,19 @@ def list_runs(root: str | os.PathLike[str] | None = None) -> pl.DataFrame:
     """
     folder = Path(root or os.environ.get("BATCHFRAME_HOME") or ".batchframe").expanduser()
     found = [RunFolder(path) for path in sorted(folder.iterdir())] if folder.is_dir() else []
-    rows = [_row(run) for run in found if run.exists()]
+    rows = [row for run in found if run.exists() and not run.is_scratch for row in _rows(run)]
     return pl.DataFrame(rows, schema=_SCHEMA, orient="row").sort("created_at", "run_id", descending=[True, False])
+
+
+def _rows(folder: RunFolder) -> list[dict[str, Any]]:
+    """Return the row of a run; none where it was deleted just now, or cannot be read: that hides no other run."""
+    try:
+        return [_row(folder)]
+    except RunNotFoundError:
+        return []
+    except (DamagedRunError, StoreVersionError) as error:
+        warn(f"{os.fspath(folder.path)} is left out: {error}")
+        return []
 
 
 def _row(folder: RunFolder) -> dict[str, Any]:

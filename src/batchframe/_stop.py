@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import msgspec
 import polars as pl
 
 from batchframe._answers import best_of_part
@@ -25,8 +24,7 @@ _GO_ON = "Correct the call and make it anew; or go on all the same: run.retry(co
 
 def read_stop(folder: RunFolder) -> StopRecord | None:
     """Return why the run submits no more, or None."""
-    found = folder.read_note(_NOTE)
-    return None if found is None else msgspec.convert(found, StopRecord)
+    return folder.read_order(_NOTE, StopRecord)
 
 
 def write_stop(folder: RunFolder, stop: StopRecord) -> None:
