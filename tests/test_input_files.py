@@ -78,6 +78,7 @@ def test_limits_are_reached_to_the_byte():
 
 def prepared(tmp_path, frame, limits, prompt="{x}", **options):
     parsed = _options.parse({"model": "m", **options})
+    tmp_path.mkdir(exist_ok=True)
     folder = RunFolder(tmp_path)
     made = prepare(folder, compile_prompt(frame, prompt, parsed, limits.max_bytes), limits)
     records = folder.parts()
