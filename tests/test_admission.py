@@ -138,7 +138,7 @@ def test_while_others_hold_the_queue_it_waits_and_says_so(service):
 
 def test_a_request_larger_than_the_queue_waits_and_says_so(service):
     service.configure(enqueued_token_limit=5)
-    with pytest.raises(bf.RunPendingError, match=r"none of its batches is running, and it waits for room") as raised:
+    with pytest.raises(bf.RunPendingError, match=r", and it waits for room in the queue") as raised:
         bf.run(FRAME[:3], PROMPT, client=service.client(), timeout_seconds=1, **ARGUMENTS)
     said = {raised.value.run.advance().waiting_for for _ in range(30)}
     assert any("(limit: 5), though its one request has about 5" in words for words in said)
