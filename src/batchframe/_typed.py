@@ -159,8 +159,10 @@ class _Text(Node):
         raise MisfitError(path, f"expected {says}, got {shown(value)}")
 
     def array(self, values: Sequence[Any]) -> pa.Array:
-        texts = [None if value is None else bytes(value).decode() for value in values]
-        return pa.array([None if text == "null" else text for text in texts], pa.large_string())
+        # Spelled anew, so that equal values are equal texts, whatever space the model put between them.
+        told = [None if value is None else msgspec.json.decode(value) for value in values]
+        texts = [None if value is None else msgspec.json.encode(value).decode() for value in told]
+        return pa.array(texts, pa.large_string())
 
 
 class _List(Node):
