@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from batchframe.testing import Emulator, emulator
 
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     import openai
 
 
+# A slow machine is no mistake; all else stays as Hypothesis has it here or in CI.
+settings.register_profile("in no hurry", settings.default, deadline=None)
+settings.load_profile("in no hurry")
+
 # Each test here runs on both services, and what differs between them is little: Azure's turn is among the slow tests.
 SLOW_ON_AZURE = {
     "test_admission",
@@ -24,8 +29,12 @@ SLOW_ON_AZURE = {
     "test_another_key",
     "test_any_history",
     "test_calls",
+    "test_codes",
     "test_endpoints",
+    "test_keeping",
     "test_mixtures",
+    "test_quirks",
+    "test_rejection",
     "test_retry",
     "test_row_truth",
 }

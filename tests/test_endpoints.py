@@ -70,6 +70,11 @@ CASES = {
     "moderations": Case({"model": "omni-moderation-latest", "endpoint": "/v1/moderations"}, MODERATION),
 }
 cases = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+# The plain one of each endpoint, and the others among the slow tests.
+plain_cases = pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, id=name, marks=() if name.isalpha() else pytest.mark.slow) for name, case in CASES.items()],
+)
 FRAME = pl.DataFrame({"text": ["Great sound.", None, "It broke: I could kill you."]})
 
 
@@ -139,7 +144,7 @@ def test_dtypes_while_unfinished_and_when_all_failed(case, emu, client):
     assert again.schema == found.schema
 
 
-@cases
+@plain_cases
 def test_faults_and_retries_are_those_of_chat(case, emu, client):
     rows = pl.DataFrame({"text": [f"text {index}" for index in range(40)]})
     emu.row_fault("server_error", share=0.2)
@@ -152,7 +157,7 @@ def test_faults_and_retries_are_those_of_chat(case, emu, client):
     assert out["response"].null_count() == 0
 
 
-@cases
+@plain_cases
 def test_the_same_call_pays_nothing(case, emu, client):
     first = bf.run(FRAME, "{text}", client=client, poll_seconds=0.01, **case.options)
     before = emu.ledger(summary=True)

@@ -17,6 +17,7 @@ N = 30
 FRAME = pl.DataFrame({"n": range(N)})
 ARGUMENTS = {"model": "gpt-4o-mini", "poll_seconds": 0.02, "settle_seconds": 0.2}
 LIMITS = bf.Limits(max_requests=20)  # parts of 2, 20 and 8
+SLOW = pytest.mark.slow
 
 
 def run(client, path, **options):
@@ -52,7 +53,7 @@ def trigger():
 # -- a full disk
 
 
-@pytest.mark.parametrize("nth", [0, 1, 5, 9, pytest.param(14, marks=pytest.mark.slow), 20])
+@pytest.mark.parametrize("nth", [0, pytest.param(1, marks=SLOW), 5, 9, pytest.param(14, marks=SLOW), 20])
 def test_a_full_disk_is_said_with_the_file_and_the_same_call_goes_on(emu, client, tmp_path, monkeypatch, nth):
     emu.row_fault("status", status=500, custom_ids=["row-3"])
     fsync, writes = os.fsync, iter(range(1_000))
@@ -111,7 +112,7 @@ POINTS = ("after_upload_call", "before_create", "after_create_call", "after_down
 
 
 @pytest.mark.parametrize("point", POINTS)
-@pytest.mark.parametrize("how", ["moved", "deleted", "replaced by a file"])
+@pytest.mark.parametrize("how", ["moved", pytest.param("deleted", marks=SLOW), "replaced by a file"])
 def test_a_folder_that_goes_away_at_work(emu, tmp_path, trigger, how, point):
     client = emu.client()
     here, there = tmp_path / "here", tmp_path / "there"
@@ -151,7 +152,15 @@ def test_parts_that_are_gone_are_not_taken_for_answers_that_nobody_gave(emu, cli
 FILES = ("run.json", "parts/0001/part.json", "parts/0001/submissions/0.json", "rows/0000.parquet")
 
 
-@pytest.mark.parametrize("content", [b"", None, b"\xff\x00\xff", b"{}"], ids=["empty", "half", "other bytes", "{}"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"", id="empty", marks=SLOW),
+        pytest.param(None, id="half"),
+        pytest.param(b"\xff\x00\xff", id="other bytes", marks=SLOW),
+        pytest.param(b"{}", id="{}", marks=SLOW),
+    ],
+)
 @pytest.mark.parametrize("name", FILES)
 def test_a_damaged_file_is_named_with_the_ways_out(emu, tmp_path, name, content, capsys):
     client = emu.client()
@@ -184,7 +193,7 @@ def test_a_cancel_that_cannot_be_read_is_not_taken_for_none(emu, client, tmp_pat
     assert emu.calls()["create_batch"] == creates
 
 
-@pytest.mark.parametrize("content", [b"", b"half", b"{}", b"[1]"])
+@pytest.mark.parametrize("content", [pytest.param(b"", marks=SLOW), b"half", pytest.param(b"[1]", marks=SLOW), b"{}"])
 @pytest.mark.parametrize("name", ["results.json", "results/0000.parquet", "retries.json", "account.json"])
 def test_what_can_be_computed_again_is(emu, client, tmp_path, name, content):
     run(client, tmp_path / "run")
