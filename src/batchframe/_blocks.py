@@ -198,7 +198,7 @@ def final_blocks(
             return FinalBlocks(target, note)  # another process was quicker
         before = _read_note(folder, target)
         from_lines = tuple(dict.fromkeys((*from_lines, *(before.from_lines if before is not None else ()))))
-        note = _write_blocks(folder, view, from_lines, form, parts)
+        note = _write_blocks(folder, view, target, from_lines, form, parts=parts)
         if not is_watched:
             forget_answers(folder)
     return FinalBlocks(target, note)
@@ -220,9 +220,8 @@ def _final_note(folder: RunFolder, target: RunFolder, from_lines: tuple[str, ...
 
 
 def _write_blocks(
-    folder: RunFolder, view: RunFolder | None, from_lines: tuple[str, ...], form: Form, parts: int
+    folder: RunFolder, view: RunFolder | None, target: RunFolder, from_lines: tuple[str, ...], form: Form, *, parts: int
 ) -> ResultNote:
-    target = _target(folder, view, form)
     counts, usage = dict.fromkeys(OUTCOMES, 0), dict.fromkeys(TOKENS, 0)
     prefix = ""
 

@@ -78,7 +78,7 @@ def _of_one_text(scope: Scope, prompt: Any, images: list[pl.Expr]) -> Pieces:
     if images:
         return _messages.content(scope, text, images)
     if text.constant is not None:
-        _warn_of_one_prompt(scope, prompt)
+        _check_one_prompt(scope, prompt)
     elif path == EMBEDDINGS:  # it refuses an empty text
         empty = text.expression(scope.on_null) == ""
         scope.invalid["the text is empty, which has no embedding"] = empty.fill_null(value=False)
@@ -108,7 +108,7 @@ def _of_messages(scope: Scope, prompt: Any, system: Any, images: list[pl.Expr]) 
         )
         raise OptionError(msg)
     if all(isinstance(piece, str) for piece in [*opening, *asked]):
-        _warn_of_one_prompt(scope, prompt)
+        _check_one_prompt(scope, prompt)
     return ["[", *opening, *asked, "]"]
 
 
@@ -123,7 +123,7 @@ def members(scope: Scope, body: dict[str, Any]) -> Pieces:
     return pieces
 
 
-def _warn_of_one_prompt(scope: Scope, prompt: Any) -> None:
+def _check_one_prompt(scope: Scope, prompt: Any) -> None:
     if isinstance(prompt, str) and prompt in scope.schema:
         msg = f"the prompt is the name of a column, and not what is in it: write '{{{prompt}}}', or pl.col({prompt!r})"
         raise TemplateError(msg)

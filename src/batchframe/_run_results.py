@@ -139,17 +139,15 @@ class RunResults:
     def _final_blocks(self) -> FinalBlocks | None:
         """Return the result blocks; None where the run is not finished."""
         finished = self._look()
-        return (
-            None
-            if finished is None
-            else final_blocks(
-                self._folder,
-                self._view,
-                from_lines=self._from_lines,
-                form=self._options.form,
-                parts=finished[1],
-                is_watched=self._lease.holder() is not None,
-            )
+        if finished is None:
+            return None
+        return final_blocks(
+            self._folder,
+            self._view,
+            from_lines=self._from_lines,
+            form=self._options.form,
+            parts=finished[1],
+            is_watched=self._lease.holder() is not None,
         )
 
     def scan(self) -> pl.LazyFrame:
@@ -298,8 +296,9 @@ class RunResults:
         is_live = any(state.is_live for state in states)
         attempts = self._options.max_attempts
         is_over = not is_live and (self._stop is not None or is_settled(self._folder, states, settled, attempts))
-        self._finished = now if is_over else None
-        return now if is_over else None
+        found = now if is_over else None
+        self._finished = found  # another thread may look at the same time
+        return found
 
     @property
     def _stop(self) -> StopRecord | None:
