@@ -89,6 +89,8 @@ OUTCOMES = {
     "cut by length": Outcome(finish="length"),
     "in neither file": PAID_AGAIN,
     "malformed line": PAID_AGAIN,
+    "half of a surrogate pair in a text": Outcome(begins="\ufffd "),
+    "NaN, which JSON has not, in a line": GOOD,
     "the same line twice": GOOD,
     "a second line that disagrees": GOOD,
     "a line of an id nobody sent": GOOD,

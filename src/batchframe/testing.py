@@ -145,7 +145,7 @@ class Emulator:
         **options
             Which rows: `custom_ids`, `containing` (a text of the request), `share` (of the rows, chosen by their
             bodies), `every` (n-th of a file); all of them when none is given. How often: `attempts` (1; None: always).
-            What: `status`, `code`, `message`, `type`, `body`, `at`, `copy`.
+            What: `status`, `code`, `message`, `type`, `body`, `at`, `copy`, `old`, `new`.
         """
         fault = _converted({"kind": kind, **options}, RowFault)
 
