@@ -106,7 +106,7 @@ RESPONSE_SHAPES = {
     "failed for good": (response(status="failed", error={"code": "bad"}), (None, "failed", "bad", False)),
     "failed without an error": (response(message(text("hi")), status="failed"), (None, "failed", "failed", False)),
     "no output": ({"object": "response", "status": "completed"}, (None, "completed", "invalid_response", None)),
-    "content that is text": (response(message() | {"content": "hi"}), (None, "completed", "empty_response", True)),
+    "content that is text": (response(message() | {"content": "hi"}), ("hi", "completed", None, None)),
 }  # fmt: skip
 
 
@@ -127,8 +127,7 @@ def test_a_glance_sees_what_the_careful_look_sees(shape):
     seen = _endpoints._glance_at_response(line(body))
     assert seen is None or seen == ("x", ENDPOINTS[RESPONSES].answer(body, many=False)._replace(request_id="r"))
     assert (seen is not None) == (shape in {
-        "a text", "reasoning first", "open reasoning", "several parts", "several messages", "a final answer", "annotations",
-        "a text and a call",
+        "a text", "reasoning first", "open reasoning", "several parts", "a final answer", "annotations", "a text and a call",
     })  # fmt: skip
 
 

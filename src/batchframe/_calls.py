@@ -49,10 +49,10 @@ def run(frame: Any, prompt: Any, **options: Any) -> pl.DataFrame | pl.LazyFrame:
     pl.DataFrame or pl.LazyFrame
         All rows in their order, with the added columns ``custom_id: String``, ``response: String`` (with
         ``response_format``: a Struct), ``finish_reason: String``, ``usage: Struct{input_tokens, output_tokens,
-        total_tokens, cached_tokens, reasoning_tokens: Int64}`` and ``error: Struct{code, message: String}``, which is
-        null exactly where the row succeeded. Lazy when ``frame`` is. With ``n`` above 1, ``response`` and
-        ``finish_reason`` are Lists. Of ``/v1/embeddings`` the response is ``Array(Float32, d)``, with d of
-        ``dimensions`` or of the model, or ``List(Float32)`` where neither tells it; of ``/v1/moderations``
+        total_tokens, cached_tokens, cache_write_tokens, reasoning_tokens: Int64}`` and ``error: Struct{code, message:
+        String}``, which is null exactly where the row succeeded. Lazy when ``frame`` is. With ``n`` above 1,
+        ``response`` and ``finish_reason`` are Lists. Of ``/v1/embeddings`` the response is ``Array(Float32, d)``, with
+        d of ``dimensions`` or of the model, or ``List(Float32)`` where neither tells it; of ``/v1/moderations``
         ``Struct{flagged: Boolean, categories: Struct, category_scores: Struct}``.
 
     Raises
@@ -252,7 +252,7 @@ def result_schema(frame: Any, prompt: Any, **options: Any) -> pl.Schema:
     ┌──────┬───────────┬──────────┬───────────────┬───────────┬───────────┐
     │ text ┆ custom_id ┆ response ┆ finish_reason ┆ usage     ┆ error     │
     │ ---  ┆ ---       ┆ ---      ┆ ---           ┆ ---       ┆ ---       │
-    │ str  ┆ str       ┆ str      ┆ str           ┆ struct[5] ┆ struct[2] │
+    │ str  ┆ str       ┆ str      ┆ str           ┆ struct[6] ┆ struct[2] │
     ╞══════╪═══════════╪══════════╪═══════════════╪═══════════╪═══════════╡
     └──────┴───────────┴──────────┴───────────────┴───────────┴───────────┘
     """

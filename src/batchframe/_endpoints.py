@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import base64
 import struct
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
 
 from batchframe._lenient import integer, mapping, number
+from batchframe._usage import NO_DETAILS, tokens_of, usage_struct
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from typing import TypeAlias
 
 CHAT = "/v1/chat/completions"
 RESPONSES = "/v1/responses"
@@ -25,6 +27,7 @@ class Answer(NamedTuple):
 
     ``response`` is a text, whatever the endpoint: that of the answer; an embedding as little-endian floats of 32 bits
     in base64; a moderation as JSON. Where several choices were asked for, it and ``finish_reason`` are JSON arrays.
+    ``pieces`` is a JSON array of the texts of the messages, where several messages make up the response.
     """
 
     response: str | None = None
@@ -33,20 +36,18 @@ class Answer(NamedTuple):
     output_tokens: int | None = None
     total_tokens: int | None = None
     cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
     reasoning_tokens: int | None = None
     code: str | None = None
     message: str | None = None
     again: bool | None = None
     model: str | None = None
     request_id: str | None = None
+    pieces: str | None = None
 
 
 # The shape of a good chat line, and no more: msgspec skips the rest without making objects of it. `gc=False`, since
 # nothing here can refer to itself, and the collector would walk every one of millions.
-
-
-# What an Int64 column can hold; a count beyond it sends the line the careful way.
-_Count = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 
 class _Message(msgspec.Struct, gc=False):
@@ -60,23 +61,14 @@ class _Choice(msgspec.Struct, gc=False):
     finish_reason: str | None = None
 
 
-class _InputDetails(msgspec.Struct, gc=False):
-    cached_tokens: _Count | None = None
-
-
-class _OutputDetails(msgspec.Struct, gc=False):
-    reasoning_tokens: _Count | None = None
-
-
-class _Usage(msgspec.Struct, gc=False, frozen=True):
-    prompt_tokens: _Count | None = None
-    completion_tokens: _Count | None = None
-    total_tokens: _Count | None = None
-    prompt_tokens_details: _InputDetails | None = None
-    completion_tokens_details: _OutputDetails | None = None
-
-
-_NO_USAGE = _Usage()
+if TYPE_CHECKING:
+    _Usage: TypeAlias = Any
+    _ResponsesUsage: TypeAlias = Any
+else:
+    _Usage = usage_struct("prompt_tokens", "completion_tokens")
+    _ResponsesUsage = usage_struct("input_tokens", "output_tokens")
+_NO_USAGE = msgspec.convert({}, _Usage)
+_NO_RESPONSES_USAGE = msgspec.convert({}, _ResponsesUsage)
 
 
 class _Body(msgspec.Struct, gc=False):
@@ -109,20 +101,12 @@ class _Item(msgspec.Struct, gc=False):
     content: list[_Part] | None = None
 
 
-class _ResponsesUsage(msgspec.Struct, gc=False, frozen=True):
-    input_tokens: _Count | None = None
-    output_tokens: _Count | None = None
-    total_tokens: _Count | None = None
-    input_tokens_details: _InputDetails | None = None
-    output_tokens_details: _OutputDetails | None = None
-
-
 class _ResponsesBody(msgspec.Struct, gc=False):
     output: list[_Item]
     status: Literal["completed"]
     error: None = None
     incomplete_details: None = None
-    usage: _ResponsesUsage | None = None
+    usage: _ResponsesUsage = _NO_RESPONSES_USAGE
     model: str | None = None
 
 
@@ -138,34 +122,35 @@ class _ResponsesLine(msgspec.Struct, gc=False):
 
 
 _decode_responses = msgspec.json.Decoder(_ResponsesLine).decode
-_NO_RESPONSES_USAGE = _ResponsesUsage()
 
 
 def _glance_at_response(line: bytes) -> tuple[str, Answer] | None:
     """Return custom_id and answer of a good line of ``/v1/responses``; None where it takes a closer look."""
     try:
         good = _decode_responses(line)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     response = good.response
     body = response.body
-    messages = [item.content for item in body.output if item.type == "message" and item.content]
-    parts = [part for content in messages for part in content]
-    text = "".join([part.text or "" for part in parts if part.type == "output_text"])
-    is_plain = all(part.type == "output_text" for part in parts)
-    has_comment = any(item.phase == _COMMENTARY for item in body.output)
-    if not text or not is_plain or has_comment or not 200 <= response.status_code < 300:  # noqa: PLR2004
+    messages = [item for item in body.output if item.type == "message"]
+    if len(messages) != 1 or messages[0].phase == _COMMENTARY:
         return None
-    usage = body.usage or _NO_RESPONSES_USAGE
-    cached, reasoning = usage.input_tokens_details, usage.output_tokens_details
+    parts = messages[0].content or ()
+    text = "".join([part.text or "" for part in parts])
+    is_plain = all(part.type == "output_text" for part in parts)
+    if not text or not is_plain or not 200 <= response.status_code < 300:  # noqa: PLR2004
+        return None
+    usage = body.usage
+    inputs, outputs = usage.input_tokens_details or NO_DETAILS, usage.output_tokens_details or NO_DETAILS
     return good.custom_id, Answer(
         text,
         body.status,
         usage.input_tokens,
         usage.output_tokens,
         usage.total_tokens,
-        None if cached is None else cached.cached_tokens,
-        None if reasoning is None else reasoning.reasoning_tokens,
+        inputs.cached_tokens,
+        inputs.cache_write_tokens,
+        outputs.reasoning_tokens,
         model=body.model,
         request_id=response.request_id,
     )
@@ -182,19 +167,27 @@ def _of_choice(choice: dict[str, Any]) -> Answer:  # noqa: PLR0911  (a case a li
     """Return what one choice of the chat endpoint says."""
     message = mapping(choice.get("message"))
     answer = Answer(finish_reason=_text(choice.get("finish_reason")))
-    content = message.get("content")
+    content, refusal = message.get("content"), _text(message.get("refusal"))
+    parts = content if isinstance(content, list) else []
+    if isinstance(content, list):  # of thinking and text, from some services
+        content, refusal = _joined(parts), refusal or _joined(parts, "refusal")
     if isinstance(content, str) and content:
         return answer._replace(response=content)
     if content is not None and content != "":
         return answer._replace(code="invalid_response", message=f"the content is {type(content).__name__}, not text")
-    if isinstance(message.get("refusal"), str):
-        return answer._replace(code="refusal", message=message["refusal"])
+    if refusal is not None:
+        return answer._replace(code="refusal", message=refusal)
     if message.get("tool_calls") or message.get("function_call"):
         return answer
     if answer.finish_reason == "length":
         return _cut_short(answer, "max_completion_tokens", "reasoning_effort")
     if content == "":
         return answer._replace(response="")
+    if parts:
+        types = dict.fromkeys(str(mapping(part).get("type", type(part).__name__)) for part in parts)
+        return answer._replace(
+            code="invalid_response", message=f"the content has parts of type {', '.join(types)}, and none with a text"
+        )
     return _nothing(answer, "neither content nor tool calls")
 
 
@@ -252,14 +245,16 @@ def _read_response(body: dict[str, Any]) -> Answer:  # noqa: PLR0911  (a case a 
         return answer._replace(code=code, message=message, again=code in _PASSING)
     if not isinstance(output, list):
         return _unreadable("no output")
-    parts = messages_of(output)
-    text = "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
+    messages = _contents(output)
+    parts = [part for content in messages for part in content]
+    texts = [text for text in map(_joined, messages) if text is not None]
     is_cut = status == "incomplete" and reason != "content_filter"
-    if text or (not is_cut and any(isinstance(part.get("text"), str) for part in parts)):
-        return answer._replace(response=text)
-    refusals = [part["refusal"] for part in parts if isinstance(part.get("refusal"), str)]
-    if refusals:
-        return answer._replace(code="refusal", message="".join(refusals))
+    if any(texts) or (not is_cut and texts):
+        pieces = [text for text in texts if text]
+        return answer._replace(response="".join(texts), pieces=_json(pieces) if len(pieces) > 1 else None)
+    refusal = _joined(parts, "refusal")
+    if refusal is not None:
+        return answer._replace(code="refusal", message=refusal)
     if is_cut and reason == "max_output_tokens":
         return _cut_short(answer, "max_output_tokens", "reasoning.effort")
     if is_cut:
@@ -279,22 +274,38 @@ _TEXTS = ("output_text", "text", None)
 
 
 def messages_of(output: list[Any]) -> list[dict[str, Any]]:
-    """Return the parts of all messages in an output that are of text, or a refusal.
+    """Return the parts of all messages in an output that are of text, or a refusal."""
+    return [part for content in _contents(output) for part in content]
+
+
+def _contents(output: list[Any]) -> list[list[dict[str, Any]]]:
+    """Return the parts of each message in an output that are of text, or a refusal.
 
     Some models comment on what they do before they answer: that is no part of the answer, unless there is nothing else.
     """
     messages = [item for item in output if isinstance(item, dict) and item.get("type") == "message"]
     final = [item for item in messages if item.get("phase") != _COMMENTARY]
-    contents = [item.get("content") for item in final or messages]
-    parts = [part for content in contents if isinstance(content, list) for part in content if isinstance(part, dict)]
-    return [part for part in parts if part.get("type") in _TEXTS or part.get("type") == "refusal"]
+    return [_parts(item.get("content")) for item in final or messages]
+
+
+def _parts(content: Any) -> list[dict[str, Any]]:
+    """Return the parts of a message's content that are of text, or a refusal; a bare text is one."""
+    parts = content if isinstance(content, list) else [content]
+    found = [{"text": part} if isinstance(part, str) else part for part in parts]
+    return [part for part in found if isinstance(part, dict) and part.get("type") in (*_TEXTS, "refusal")]
+
+
+def _joined(content: list[Any], member: str = "text") -> str | None:
+    """Return the texts, or the refusals, of a message's parts, joined; None where there are none."""
+    texts = [part[member] for part in _parts(content) if isinstance(part.get(member), str)]
+    return "".join(texts) if texts else None
 
 
 def _read_embedding(body: dict[str, Any]) -> Answer:
     data = body.get("data")
     if not isinstance(data, list) or len(data) != 1 or not isinstance(data[0], dict):
         count = len(data) if isinstance(data, list) else "no"
-        return _unreadable(f"{count} embeddings, not one,")
+        return _unreadable(f"{count} embeddings instead of one")
     vector = data[0].get("embedding")
     if isinstance(vector, list):
         try:
@@ -315,7 +326,7 @@ def _read_moderation(body: dict[str, Any]) -> Answer:
     results = body.get("results")
     if not isinstance(results, list) or len(results) != 1 or not isinstance(results[0], dict):
         count = len(results) if isinstance(results, list) else "no"
-        return _unreadable(f"{count} results, not one,")
+        return _unreadable(f"{count} results instead of one")
     flagged = results[0].get("flagged")
     if not isinstance(flagged, bool):
         return _unreadable("a result that does not say whether it is flagged")
@@ -381,8 +392,10 @@ class Endpoint(NamedTuple):
         """
         read_choice = self.read_choice
         answer = _read_choices(body, read_choice) if many and read_choice is not None else self.read(body)
-        told = _tokens(body.get("usage"))
-        return answer._replace(**told, model=_text(body.get("model")))  # type: ignore[arg-type]
+        foreign = foreign_endpoint(body) if answer.code == "invalid_response" else None
+        if foreign is not None:
+            answer = answer._replace(message=f"{answer.message}: {LOOKS_LIKE}{foreign}")
+        return answer._replace(**tokens_of(body.get("usage")), model=_text(body.get("model")))  # type: ignore[arg-type]
 
 
 ENDPOINTS = {
@@ -407,26 +420,43 @@ ENDPOINTS = {
 _OBJECTS = {"chat.completion": CHAT, "response": RESPONSES, "list": EMBEDDINGS, "text_completion": COMPLETIONS}
 
 
+LOOKS_LIKE = "it looks like an answer of "
+# Bodies of endpoints that are none of ours, by a member of theirs: of the body, or of the first item of a list in it.
+# Sources: openai.types (3.57.0) for images, audio and videos; vLLM's ``run-batch`` for scores and rankings; Anthropic's
+# Messages API.
+_FOREIGN = (
+    ("/v1/images/generations", "data", "b64_json"),
+    ("/v1/images/generations", "data", "url"),
+    ("/v1/score", "data", "score"),
+    ("/v1/rerank", "results", "relevance_score"),
+    ("/v1/audio/transcriptions", "", "text"),
+    ("/v1/messages", "", "stop_reason"),
+    ("/v1/videos", "", "seconds"),
+)
+
+
+def foreign_endpoint(body: dict[str, Any]) -> str | None:
+    """Return the endpoint that a body seems to come from, where that is none of ours."""
+    if "choices" in body or "output" in body:
+        return None
+    for path, member, mark in _FOREIGN:
+        items = body.get(member) if member else [body]
+        if isinstance(items, list) and items and mark in mapping(items[0]):
+            return path
+    return None
+
+
+def is_answer(body: dict[str, Any]) -> bool:
+    """Whether an object looks like the body of an answer."""
+    return any(endpoint.marks in body for endpoint in ENDPOINTS.values()) or foreign_endpoint(body) is not None
+
+
 def endpoint_of(body: dict[str, Any]) -> Endpoint:
     """Return the endpoint that a body comes from, as far as it tells."""
     told = _OBJECTS.get(str(body.get("object")))
     if told is None:
         return next((endpoint for endpoint in ENDPOINTS.values() if endpoint.marks in body), ENDPOINTS[CHAT])
     return ENDPOINTS[told]
-
-
-def _tokens(usage: Any) -> dict[str, int | None]:
-    """Return the tokens that were used, by our names; chat and completions have others for them."""
-    told = mapping(usage)
-    inputs = mapping(told.get("prompt_tokens_details") or told.get("input_tokens_details"))
-    outputs = mapping(told.get("completion_tokens_details") or told.get("output_tokens_details"))
-    return {
-        "input_tokens": integer(told.get("prompt_tokens", told.get("input_tokens"))),
-        "output_tokens": integer(told.get("completion_tokens", told.get("output_tokens"))),
-        "total_tokens": integer(told.get("total_tokens")),
-        "cached_tokens": integer(inputs.get("cached_tokens")),
-        "reasoning_tokens": integer(outputs.get("reasoning_tokens")),
-    }
 
 
 def _text(value: Any) -> str | None:

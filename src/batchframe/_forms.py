@@ -117,6 +117,8 @@ class Form:
             return answers
         texts = answers.select(pl.when(pl.col("code").is_null()).then(pl.col("response"))).to_series()
         values, problems = self._values(texts)
+        if self.answer_type is not None and not self.is_many:
+            values, problems = _of_one_message(values, problems, answers["pieces"], self.answer_type)
         cut = pl.lit("")
         if self.is_many:
             answers = answers.with_columns(pl.col("finish_reason").str.json_decode(pl.List(pl.String())))
@@ -165,6 +167,31 @@ def _typed(choices: pl.Series, answer_type: AnswerType) -> tuple[pl.Series, pl.S
     rows = pl.int_range(len(choices), dtype=pl.UInt32, eager=True).alias(row).to_frame()
     found = rows.join(joined.cast({row: pl.UInt32}), on=row, how="left", maintain_order="left")
     return found["value"], found["problem"]
+
+
+def _of_one_message(
+    values: pl.Series, problems: pl.Series, pieces: pl.Series, answer_type: AnswerType
+) -> tuple[pl.Series, pl.Series]:
+    """Return values and problems after a second look at answers of several messages that do not fit as a whole.
+
+    Where one of the messages fits, or all that do say the same, that is the answer: a model may have begun anew.
+    """
+    rows = (problems.is_not_null() & pieces.is_not_null()).arg_true()
+    if not len(rows):
+        return values, problems
+    texts = pieces.gather(rows).str.json_decode(pl.List(pl.String()))
+    found, misfits = answer_type.decoder.decode(texts.explode())
+    fitting: dict[int, set[str]] = {}
+    chosen: dict[int, int] = {}
+    owners = [row for row, count in zip(rows, texts.list.len(), strict=True) for _ in range(count)]
+    for place, (row, value, misfit) in enumerate(zip(owners, found, misfits, strict=True)):
+        if misfit is None:
+            fitting.setdefault(row, set()).add(repr(value))
+            chosen[row] = place
+    agreed = {row: place for row, place in chosen.items() if len(fitting[row]) == 1}
+    places = pl.Series([agreed.get(row) for row in range(len(values))], dtype=pl.UInt32)
+    is_agreed = places.is_not_null()
+    return found.gather(places).zip_with(is_agreed, values), problems.zip_with(~is_agreed, _nothing_wrong(problems))
 
 
 def _vectors(texts: pl.Series, dimensions: int | None) -> tuple[pl.Series, pl.Series]:

@@ -6,13 +6,14 @@ without a Python object for each token.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import msgspec
 import polars as pl
 
 from batchframe._endpoints import CHAT, COMPLETIONS, RESPONSES, choices_of, messages_of
-from batchframe._lenient import integer, mapping, number
+from batchframe._lenient import integer, mapping, number, read_json
 from batchframe._results import SUCCESS, body_of_line
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ def included_columns(lines: Sequence[bytes | None], names: Iterable[str], form: 
     """
     wanted = [name for name in names if name != "raw"]
     texts: dict[str, list[str | None]] = {name: [] for name in wanted}
-    for line in lines if wanted else ():
+    not_finite: dict[str, dict[int, Any]] = {name: {} for name in wanted}
+    for row, line in enumerate(lines if wanted else ()):
         body, is_answer = (None, False) if line is None else _opened_line(line)
         for name, found in texts.items():
             value: Any = None
@@ -72,13 +74,37 @@ def included_columns(lines: Sequence[bytes | None], names: Iterable[str], form: 
                 value = _content_filter(body)
             elif body is not None and is_answer:
                 value = _of_pieces(name, body, form)
+                if name == "logprobs" and _has_not_finite(value):
+                    not_finite[name][row] = value
             found.append(None if value is None else msgspec.json.encode(value).decode())
     made = []
     for name in names:
         told = list(map(_shown, lines)) if name == "raw" else texts[name]
         column, dtype = pl.Series(values=told, dtype=pl.String), included_dtype(name, form)
-        made.append((column if isinstance(dtype, pl.String) else column.str.json_decode(dtype)).alias(name))
+        column = column if isinstance(dtype, pl.String) else column.str.json_decode(dtype)
+        made.append(_replaced(column, not_finite.get(name, {})).alias(name))
     return made
+
+
+def _has_not_finite(value: Any) -> bool:
+    """Whether logprobs hold a NaN or an infinity, for which JSON has no word; what msgspec decoded has none."""
+    if isinstance(value, list):
+        return bool(value) and not isinstance(value[0], _Token) and any(map(_has_not_finite, value))
+    return isinstance(value, dict) and (not _is_finite(value["logprob"]) or _has_not_finite(value.get("top_logprobs")))
+
+
+def _is_finite(value: float | None) -> bool:
+    return value is None or math.isfinite(value)
+
+
+def _replaced(column: pl.Series, values: dict[int, Any]) -> pl.Series:
+    """Return a column with other values in some rows."""
+    if not values:
+        return column
+    places = list(range(len(column)))
+    for place, row in enumerate(values, len(column)):
+        places[row] = place
+    return pl.concat([column, pl.Series(column.name, list(values.values()), column.dtype)]).gather(places)
 
 
 def _shown(line: bytes | None) -> str | None:
@@ -87,7 +113,9 @@ def _shown(line: bytes | None) -> str | None:
 
 def _of_pieces(name: str, body: dict[str, Any], form: Form) -> list[Any] | None:
     """Return what each choice of an answer has, or the only one."""
-    readers = _READERS[form.endpoint]
+    readers = _READERS.get(form.endpoint)
+    if readers is None:
+        return None
     read = readers.logprobs if name == "logprobs" else readers.calls
     pieces = readers.pieces(body)
     if read is None or not pieces:
@@ -190,12 +218,12 @@ def _call(call_id: Any, called: dict[str, Any]) -> dict[str, Any]:
 
 
 def _chat_logprobs(choice: dict[str, Any]) -> list[Any] | None:
-    told = choice.get("logprobs")
+    told: Any = choice.get("logprobs")
     if isinstance(told, msgspec.Raw):
         try:
             told = _decode_members(told)
-        except msgspec.ValidationError:
-            return None
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            told = read_json(told)
     return _tokens(mapping(told).get("content"))
 
 
@@ -208,7 +236,7 @@ def _response_logprobs(body: dict[str, Any]) -> list[Any] | None:
 
 def _completion_logprobs(choice: dict[str, Any]) -> list[dict[str, Any]] | None:
     told = choice.get("logprobs")
-    told = mapping(msgspec.json.decode(told) if isinstance(told, msgspec.Raw) else told)
+    told = mapping(read_json(told) if isinstance(told, msgspec.Raw) else told)
     names, likely, others = (told.get(name) for name in ("tokens", "token_logprobs", "top_logprobs"))
     if not isinstance(names, list):
         return None
@@ -231,8 +259,8 @@ def _tokens(told: Any) -> list[Any] | None:
     if isinstance(told, msgspec.Raw):
         try:
             return _decode_tokens(told)
-        except msgspec.ValidationError:
-            told = msgspec.json.decode(told)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            told = read_json(told)
     if not isinstance(told, list):
         return None
     return [
@@ -254,7 +282,8 @@ def _objects(told: Any) -> list[dict[str, Any]]:
 
 
 def _bytes(told: Any) -> list[int] | None:
-    return told if isinstance(told, list) and all(integer(byte) in _BYTE for byte in told) else None
+    found = list(map(integer, told)) if isinstance(told, list) else [None]
+    return [byte for byte in found if byte is not None] if all(byte in _BYTE for byte in found) else None
 
 
 def _text(value: Any) -> str | None:

@@ -4,14 +4,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from batchframe._adoption import adopt, is_new
+import msgspec
+
+from batchframe._adoption import adopt, is_new, waiting_parts
 from batchframe._assembly import part_states
 from batchframe._blocks import forget_results
+from batchframe._claiming import without
 from batchframe._collecting import Collector
 from batchframe._desk import Clock, Desk, LoopSettings, Pass
 from batchframe._events import Event, Listener, ignore, trigger
 from batchframe._exceptions import APICallError, AuthenticationError, LeaseLostError, NotVisibleError, RunError
-from batchframe._retry import NOT_TOLD, Round, due, generation_of, prepare_retries, settle, settled_round, unsettled
+from batchframe._results import READER
+from batchframe._retry import (
+    NOT_TOLD,
+    Round,
+    answered_after_all,
+    due,
+    generation_of,
+    prepare_retries,
+    settle,
+    settled_round,
+    unsettled,
+)
 from batchframe._stop import Outcome, is_covered, outcome_of, read_stop, stop_after_pilot, stop_for, write_stop
 from batchframe._store import naming
 from batchframe._submitting import Submitter
@@ -107,6 +121,8 @@ class Loop:
         for part in desk.parts:
             is_cancelled = stop is not None and stop.reason == "cancelled" and is_covered(part, stop)
             self._guarded(seen, fatal, self._collector.collect, part, is_cancelled=is_cancelled)
+        if submit:
+            self._guarded(seen, fatal, self._leave_out_answered)
         if desk.is_stale:
             desk.open()
         if submit:
@@ -202,6 +218,18 @@ class Loop:
         return self._desk.is_downloaded(part) or (is_covered(part, stop) and not is_alive)
 
     # -- another attempt
+
+    def _leave_out_answered(self) -> None:
+        """Leave out of an attempt that an earlier version prepared what that version could not read."""
+        for part in waiting_parts(self._desk):
+            if part.attempt > 1 and part.reader != READER:
+                fresh = msgspec.structs.replace(part, reader=READER)
+                answered = answered_after_all(self._folder, part)
+                if answered:
+                    without(self._folder, fresh, answered)
+                else:
+                    self._folder.write_part(fresh)
+                self._desk.is_stale = True
 
     def _ask_again(self, seen: Pass, stop: StopRecord | None) -> None:
         """Prepare another attempt for the rows that are worth one, and what `Run.retry` chose."""

@@ -217,20 +217,27 @@ def _run_dir(name: str, value: Any) -> Any:
     return value
 
 
-def _include(name: str, value: Any) -> tuple[str, ...]:
+def include_columns(name: str, value: Any, known: tuple[str, ...] = INCLUDES) -> tuple[str, ...]:
+    """Return the extra columns that are asked for, in the order in which they are added.
+
+    Raises
+    ------
+    OptionError
+        A name is none of those known.
+    """
     if not isinstance(value, (str, list, tuple, set, frozenset)):
         msg = f'{name} must be a list of names, such as ["model", "raw"], got {value!r}'
         raise OptionError(msg)
     names = [value] if isinstance(value, str) else list(value)
     for column in names:
-        if column not in INCLUDES:
-            known = f"Available: {', '.join(INCLUDES)}"
+        if column not in known:
+            available = f"Available: {', '.join(known)}"
             if isinstance(column, str) and column in _NOT_YET_INCLUDED:
-                msg = f"{name}={column!r} is not available in this version of batchframe. {known}"
+                msg = f"{name}={column!r} is not available in this version of batchframe. {available}"
             else:
-                msg = f"{name} has no column {column!r}.{suggestion(str(column), INCLUDES)} {known}"
+                msg = f"{name} has no column {column!r}.{suggestion(str(column), known)} {available}"
             raise OptionError(msg)
-    return tuple(column for column in INCLUDES if column in names)
+    return tuple(column for column in known if column in names)
 
 
 def _metadata(name: str, value: Any) -> dict[str, str]:
@@ -326,7 +333,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "poll_seconds": _seconds,
     "settle_seconds": _seconds,
     "timeout_seconds": _seconds,
-    "include": _include,
+    "include": include_columns,
     "metadata": _metadata,
     "extra_body": _extra_body,
     "expires_after": _expires_after,

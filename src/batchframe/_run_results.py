@@ -11,7 +11,7 @@ import polars as pl
 
 from batchframe._assembly import part_states
 from batchframe._blocks import OUTCOMES, FinalBlocks, blocks_so_far, final_blocks, shown, tally, view_blocks
-from batchframe._columns import CORE, TOKENS
+from batchframe._columns import CORE
 from batchframe._exceptions import OptionError, RowsFailedError, warn
 from batchframe._explaining import Explanation, explain
 from batchframe._forms import TYPED
@@ -20,6 +20,7 @@ from batchframe._included import INCLUDED
 from batchframe._retry import generation_of, is_settled, settled_round
 from batchframe._schema import type_asked
 from batchframe._stop import read_stop
+from batchframe._usage import TOKENS
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -105,6 +105,8 @@ class PartRecord(msgspec.Struct):
     again by itself since. ``adopted``: made of a batch that was found in the account, under ids of its own;
     ``renamed.parquet`` beside it says which of them are whose.
 
+    ``reader`` is the version of what read the answers that another attempt was prepared by; 0 for batchframe 0.1.0.
+
     A part with ``reused_from`` has no input file: its answers are copies of those that one batch of that run gave.
     Its attempt is 0, it is downloaded from the beginning, and its requests are some of those within its ranges.
     """
@@ -124,6 +126,7 @@ class PartRecord(msgspec.Struct):
     rejected: list[RejectedRequest] = []
     reused_from: str | None = None
     adopted: bool = False
+    reader: int = 0
 
 
 class RetryRecord(msgspec.Struct):

@@ -14,6 +14,7 @@ import batchframe as bf
 from batchframe import _parameter_types
 from batchframe._endpoints import CHAT
 from batchframe._options import INCLUDES
+from batchframe._reading import INCLUDES as READ_INCLUDES
 from batchframe.cli import _show
 from batchframe.cli._guard import Detached, Exit, tell
 
@@ -224,8 +225,16 @@ def batches(since: str | None, status: tuple[str, ...], limit: int | None, *, as
 @click.option(
     "--custom-id", help="Its column with the ids of the requests.  [default: custom_id, else row-0, row-1, …]"
 )
+@click.option("--include", multiple=True, help=f"Extra column: {', '.join(READ_INCLUDES)}. May be repeated.")
 @click.option("--allow-failed", is_flag=True, help="Exit with 0 though rows did not succeed.")
-def read(sources: tuple[str, ...], frame_path: str | None, custom_id: str | None, *, allow_failed: bool) -> Exit:
+def read(
+    sources: tuple[str, ...],
+    frame_path: str | None,
+    custom_id: str | None,
+    include: tuple[str, ...],
+    *,
+    allow_failed: bool,
+) -> Exit:
     """Read answers that exist already: of a batch by its id, or from output and error files (JSONL) made anywhere.
 
     The answers are printed, or written to DST.parquet; with --frame they are joined to its rows.
@@ -235,7 +244,8 @@ def read(sources: tuple[str, ...], frame_path: str | None, custom_id: str | None
     if destination is not None and not destination.absolute().parent.is_dir():
         msg = f"the folder of {sources[-1]!r} is not there: make it first"
         raise click.BadParameter(msg)
-    out = bf.read_batch(given, None if frame_path is None else _frame(frame_path), custom_id=custom_id)
+    frame = None if frame_path is None else _frame(frame_path)
+    out = bf.read_batch(given, frame, custom_id=custom_id, include=include)
     if destination is None:
         _show.show_frame(out)
     else:
