@@ -37,7 +37,7 @@ LAYERS = {
             "_media _schema _strict _dtypes _typed _atoms"
         ),
     ),
-    "vocabulary": (1, "_types _limits _providers _lenient _exceptions _events"),
+    "vocabulary": (1, "_types _limits _providers _other_forms _lenient _exceptions _events"),
 }
 LAYER = {module: number for number, modules in LAYERS.values() for module in modules.split()}
 PURE = {module for module, number in LAYER.items() if number <= 2}
