@@ -84,7 +84,7 @@ REFUSED = {
 def test_a_service_of_another_form_is_refused_at_once(base_url, batchframe_home):
     """Before anything is rendered or sent; also where batches are listed or read by their id."""
     frame = pl.DataFrame({"n": [1]})
-    says = f"{REFUSED[base_url]}.* gateway .*provider=\"openai\" or a bf.Provider"
+    says = f'{REFUSED[base_url]}.* gateway .*provider="openai" or a bf.Provider'
     with openai.OpenAI(api_key="k", base_url=base_url) as client:
         for call in (
             lambda: bf.run(frame, "{n}", model="m", client=client),
@@ -104,7 +104,7 @@ def test_a_service_of_another_form_is_refused_at_once(base_url, batchframe_home)
 def test_the_service_of_the_environment_is_refused_too(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "k")
     monkeypatch.setenv("OPENAI_BASE_URL", "https://api.together.ai/v1")
-    with pytest.raises(bf.OptionError, match="api.together.ai is Together's"):
+    with pytest.raises(bf.OptionError, match=r"api.together.ai is Together's"):
         bf.run(pl.DataFrame({"n": [1]}), "{n}", model="m")
 
 
@@ -270,10 +270,20 @@ def test_the_tables_are_whole():
 @pytest.mark.parametrize(
     ("model", "subscription", "data_zone", "says"),
     [
-        ("gpt-4p", "default", False, r"Global Batch quotas has no model 'gpt-4p'. Did you mean 'gpt-4'\? It has: gpt-5.1"),
+        (
+            "gpt-4p",
+            "default",
+            False,
+            r"Global Batch quotas has no model 'gpt-4p'. Did you mean 'gpt-4'\? It has: gpt-5.1",
+        ),
         ("gpt-35-turbo", "default", False, "no model 'gpt-35-turbo'"),
         ("o4-mini", "default", True, "Data Zone Batch quotas has no model 'o4-mini'"),
-        ("gpt-4o", "defualt", False, r"no subscription 'defualt'. Did you mean 'default'\? It has: enterprise, default, "),
+        (
+            "gpt-4o",
+            "defualt",
+            False,
+            r"no subscription 'defualt'. Did you mean 'default'\? It has: enterprise, default, ",
+        ),
         ("gpt-4o", None, False, "no subscription None. It has"),
         ("gpt-4o", "default", "yes", "data_zone must be True .* or False .*, got 'yes'"),
         (
