@@ -17,12 +17,13 @@ import polars as pl
 from batchframe import _options
 from batchframe._columns import check_clashes
 from batchframe._events import logger
-from batchframe._exceptions import OptionError, RunMismatchError, RunNotFoundError
+from batchframe._exceptions import OptionError, RunMismatchError, RunNotFoundError, warn
 from batchframe._forms import Form
 from batchframe._limits import Limits
+from batchframe._model_rules import refusals
 from batchframe._openai import OpenAIClient, profile
 from batchframe._prepare import prepare
-from batchframe._providers import PROVIDERS, Provider, provider_named
+from batchframe._providers import OPENAI, PROVIDERS, Provider, provider_named
 from batchframe._requests import Renderer, compile_prompt
 from batchframe._reuse import Reuse, sources
 from batchframe._run import Run, differences
@@ -40,6 +41,7 @@ def renderer(frame: pl.DataFrame | pl.LazyFrame, prompt: Any, options: Options) 
     """Return what renders a frame's requests, after checking that the call fits the frame; nothing is sent."""
     check_clashes(frame.collect_schema(), options.include, options.prefix, options.custom_id)
     provider = _profile(options)
+    _warn_of_refusals(provider, options)
     limits = provider.limits_of(options.endpoint, options.limits)
     url = provider.endpoints.get(options.endpoint, options.endpoint)
     return compile_prompt(frame, prompt, options, provider.most_line_bytes(limits), url)
@@ -155,6 +157,16 @@ def _profile(options: Options) -> Provider:
     if options.expires_after is not None and provider.file_expiry_seconds is not None:
         _check_expiry(options.expires_after, provider.name, provider.file_expiry_seconds)
     return provider
+
+
+def _warn_of_refusals(provider: Provider, options: Options) -> None:
+    """Warn, once a call, of what the model is known to refuse; a deployment of Azure's may have any name."""
+    told = list(refusals(options.model, options.endpoint, options.body)) if provider.name == OPENAI.name else []
+    if told:
+        warn(
+            f"the service will refuse every row, as far as is known of {options.model}: {'; '.join(told)}. "
+            "The requests are sent as they are"
+        )
 
 
 def _check_expiry(seconds: int, name: str, allowed: tuple[int, int] | tuple[()]) -> None:
