@@ -10,7 +10,9 @@ import pytest
 
 import batchframe as bf
 from batchframe._model_rules import refusals
-from batchframe.emulator._model_table import SNAPSHOTS
+from batchframe.emulator._endpoints import ENDPOINTS
+from batchframe.emulator._errors import ApiError
+from batchframe.emulator._model_table import SNAPSHOTS, described
 
 FRAME = pl.DataFrame({"n": [1, 2]})
 CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
@@ -104,6 +106,35 @@ def test_a_snapshot_is_known_as_its_model_is(model):
         ours, theirs = ([text.replace(name, "…") for text in told(name, endpoint, **body)]
                         for name in (model, SNAPSHOTS[model]))  # fmt: skip
         assert ours == theirs
+
+
+MODELS = (
+    *SNAPSHOTS, "gpt-5.4", "o1-pro", "o3-pro", "o3-deep-research", "gpt-5-pro", "gpt-5.5-pro", "davinci-002",
+    "gpt-3.5-turbo-instruct", "omni-moderation-latest", "text-embedding-3-large",
+)  # fmt: skip
+BODIES = [
+    (endpoint, parameters)
+    for endpoint, effort in ((CHAT, {"reasoning_effort": "low"}), (RESPONSES, {"reasoning": {"effort": "low"}}))
+    for parameters in ({"temperature": 0}, {"top_p": 0.5}, {"temperature": 0} | effort, effort)
+] + [(CHAT, {name: value}) for name, value in {"max_tokens": 5, "logprobs": True, "presence_penalty": 1,
+                                               "frequency_penalty": 1, "logit_bias": {"5": 1}}.items()]  # fmt: skip
+
+
+def is_refused(model, endpoint, parameters):
+    asked = {CHAT: {"messages": [{"role": "user", "content": "x"}]}, RESPONSES: {"input": "x"}}[endpoint]
+    body = {"model": model, **asked, **parameters}
+    try:
+        ENDPOINTS[endpoint].admit(body, described(model), is_azure=False)
+    except ApiError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize(("endpoint", "parameters"), BODIES)
+def test_the_emulator_refuses_by_tables_of_its_own_what_is_warned_of(endpoint, parameters):
+    for model in MODELS:
+        assert is_refused(model, endpoint, parameters) or not told(model, endpoint, **parameters), model
+    assert not is_refused("gpt-4o", endpoint, {})
 
 
 # -- in a call
