@@ -34,10 +34,10 @@ LAYERS = {
         (
             "_frames _encode _template _tokens _requests _dedupe _input_files _results _columns _endpoints "
             "_included _parameters _parameter_types _options _forms _prompts _scope _messages _conversations _images "
-            "_media _schema _strict _dtypes _typed _atoms _usage"
+            "_media _model_rules _schema _strict _dtypes _typed _atoms _usage"
         ),
     ),
-    "vocabulary": (1, "_types _limits _providers _lenient _exceptions _events"),
+    "vocabulary": (1, "_types _limits _providers _other_forms _lenient _exceptions _events"),
 }
 LAYER = {module: number for number, modules in LAYERS.values() for module in modules.split()}
 PURE = {module for module, number in LAYER.items() if number <= 2}

@@ -125,9 +125,13 @@ OUTCOMES = {
     "metadata dropped": Outcome(null="metadata"),
     "counts wrong": Outcome(batches=2, also=('row_fault("rate_limited", every=2)',)),
     "counts null": Outcome(null="requests"),
+    "counts on the batch itself": GOOD,
     "no counts": Outcome(null="requests"),
     "`errors` as a bare list": TWO_REFUSED,
+    "`errors` as a text": fails(r"unknown_error: line 1: bad_file: The batch failed", also=FAILS),
     "`errors` without line and param": fails(r": bad_file: The batch failed", also=FAILS),
+    '"COMPLETED"': GOOD,
+    '"progress" for in_progress': GOOD,
     '"Completed"': GOOD,
     '"canceled"': Outcome(
         codes=dict.fromkeys(range(10, N), "batch_cancelled"),

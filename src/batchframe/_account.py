@@ -11,7 +11,7 @@ import msgspec
 import polars as pl
 
 from batchframe._exceptions import OptionError, suggestion
-from batchframe._lenient import integer, mapping, moment, text
+from batchframe._lenient import integer, mapping, moment, request_counts, text
 from batchframe._openai import OpenAIClient
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def _rows(listed: Iterator[RemoteBatch], start: dt.datetime | None) -> Iterator[
 
 def _row(batch: RemoteBatch) -> dict[str, Any]:
     raw = batch.raw
-    counts, usage, metadata = (mapping(raw.get(name)) for name in ("request_counts", "usage", "metadata"))
+    counts, usage, metadata = request_counts(raw), mapping(raw.get("usage")), mapping(raw.get("metadata"))
     ends = [moment(raw.get(name)) for name in _ENDS]
     return {
         "batch_id": batch.id,

@@ -6,6 +6,7 @@ import datetime as dt
 import filecmp
 import hashlib
 import os
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,12 +17,13 @@ import polars as pl
 from batchframe import _options
 from batchframe._columns import check_clashes
 from batchframe._events import logger
-from batchframe._exceptions import OptionError, RunMismatchError, RunNotFoundError
+from batchframe._exceptions import OptionError, RunMismatchError, RunNotFoundError, warn
 from batchframe._forms import Form
 from batchframe._limits import Limits
+from batchframe._model_rules import refusals
 from batchframe._openai import OpenAIClient, profile
 from batchframe._prepare import prepare
-from batchframe._providers import PROVIDERS, Provider, provider_named
+from batchframe._providers import OPENAI, PROVIDERS, Provider, provider_named
 from batchframe._requests import Renderer, compile_prompt
 from batchframe._reuse import Reuse, sources
 from batchframe._run import Run, differences
@@ -39,10 +41,10 @@ def renderer(frame: pl.DataFrame | pl.LazyFrame, prompt: Any, options: Options) 
     """Return what renders a frame's requests, after checking that the call fits the frame; nothing is sent."""
     check_clashes(frame.collect_schema(), options.include, options.prefix, options.custom_id)
     provider = _profile(options)
+    _warn_of_refusals(provider, options)
     limits = provider.limits_of(options.endpoint, options.limits)
-    assert limits.max_bytes is not None
     url = provider.endpoints.get(options.endpoint, options.endpoint)
-    return compile_prompt(frame, prompt, options, limits.max_bytes, url)
+    return compile_prompt(frame, prompt, options, provider.most_line_bytes(limits), url)
 
 
 def begin(frame: pl.DataFrame | pl.LazyFrame, prompt: Any, options: Options) -> Run:
@@ -56,6 +58,8 @@ def begin(frame: pl.DataFrame | pl.LazyFrame, prompt: Any, options: Options) -> 
         What ``reuse`` names is no run.
     """
     rendering = renderer(frame, prompt, options)
+    provider = _profile(options)
+    options = replace(options, completion_window=options.completion_window or provider.completion_windows[0])
     account = OpenAIClient(options.client, options.provider).account
     named = None if options.run_dir is None else _local(options.run_dir)
     root = _absolute(os.environ.get("BATCHFRAME_HOME") or ".batchframe")
@@ -68,7 +72,7 @@ def begin(frame: pl.DataFrame | pl.LazyFrame, prompt: Any, options: Options) -> 
         _make_root(root)
     scratch = RunFolder.scratch(root if named is None else named.parent)
     try:
-        limits = _profile(options).limits_of(options.endpoint, options.limits)
+        limits = provider.limits_of(options.endpoint, options.limits)
         prepared = prepare(scratch, rendering, limits, options.pilot, dedupe=options.dedupe, reuse=reuse)
         identity = Identity(f"{prepared.digest:032x}", prepared.requests, options.endpoint, account, options.name)
         record = _record(identity, prepared, prompt, options, rendering)
@@ -142,21 +146,36 @@ class _SavedOptions(msgspec.Struct):
 def _profile(options: Options) -> Provider:
     """Return the provider's profile, after checking the options against it."""
     provider = profile(options.provider, options.client)
-    if options.completion_window not in provider.completion_windows:
+    if provider.served_endpoints and options.endpoint not in provider.served_endpoints:
+        known = " or ".join(f'endpoint="{endpoint}"' for endpoint in provider.served_endpoints)
+        msg = f"{provider.name} takes no batches for {options.endpoint}: pass {known}"
+        raise OptionError(msg)
+    if options.completion_window not in {"", *provider.completion_windows}:
         known = ", ".join(provider.completion_windows)
         msg = f"completion_window {options.completion_window!r} is not one of {provider.name}'s: {known}"
         raise OptionError(msg)
-    allowed = provider.file_expiry_seconds
-    if (
-        options.expires_after is not None
-        and allowed is not None
-        and not allowed[0] <= options.expires_after <= allowed[1]
-    ):
-        msg = (
-            f"expires_after is {options.expires_after} seconds, and {provider.name} takes {allowed[0]} to {allowed[1]}"
-        )
-        raise OptionError(msg)
+    if options.expires_after is not None and provider.file_expiry_seconds is not None:
+        _check_expiry(options.expires_after, provider.name, provider.file_expiry_seconds)
     return provider
+
+
+def _warn_of_refusals(provider: Provider, options: Options) -> None:
+    """Warn, once a call, of what the model is known to refuse; a deployment of Azure's may have any name."""
+    told = list(refusals(options.model, options.endpoint, options.body)) if provider.name == OPENAI.name else []
+    if told:
+        warn(
+            f"the service will refuse every row, as far as is known of {options.model}: {'; '.join(told)}. "
+            "The requests are sent as they are"
+        )
+
+
+def _check_expiry(seconds: int, name: str, allowed: tuple[int, int] | tuple[()]) -> None:
+    if not allowed:
+        msg = f"expires_after is {seconds} seconds, and {name} takes none, since it decides itself: leave it out"
+        raise OptionError(msg)
+    if not allowed[0] <= seconds <= allowed[1]:
+        msg = f"expires_after is {seconds} seconds, and {name} takes {allowed[0]} to {allowed[1]}"
+        raise OptionError(msg)
 
 
 def _local(run_dir: Any) -> Path:

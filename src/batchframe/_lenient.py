@@ -93,8 +93,10 @@ def _flattened(text: str) -> str:
 
 
 def moment(value: Any) -> dt.datetime | None:
-    """Return a moment in UTC: seconds since 1970, or ISO 8601, which is UTC where it names no zone."""
+    """Return a moment in UTC: seconds since 1970, as a text too, or ISO 8601, which is UTC where it names no zone."""
     try:
+        if isinstance(value, str) and value.isascii() and value.isdigit():
+            value = int(value)
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             return dt.datetime.fromtimestamp(value, dt.timezone.utc)
         if not isinstance(value, str):
@@ -127,8 +129,20 @@ def mapping(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def request_counts(batch: dict[str, Any]) -> dict[str, Any]:
+    """Return what counts the requests of a batch; some services have ``total``, … on the batch itself."""
+    counts = mapping(batch.get("request_counts"))
+    is_told = any(count is not None for count in counts.values())
+    return counts if is_told else {name: batch.get(name) for name in ("total", "completed", "failed")}
+
+
 def batch_errors(errors: Any) -> list[tuple[int | None, str, str]]:
-    """Return the line, code and message of each of a failed batch's ``errors``; some services send the bare list."""
+    """Return the line, code and message of each of a failed batch's ``errors``.
+
+    Some services send the bare list, or all in one text.
+    """
+    if isinstance(errors, str) and errors.strip():
+        return [(None, "unknown_error", errors.strip())]
     data = errors.get("data") if isinstance(errors, dict) else errors
     found = [error for error in data if isinstance(error, dict)] if isinstance(data, list) else []
     return [

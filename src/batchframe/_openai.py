@@ -108,6 +108,7 @@ class OpenAIClient:
         self.provider = profile(provider, client)
         self._client = client
         self._once = client.with_options(max_retries=0)
+        self._header = self.provider.idempotency_header
         self.account = Account(
             provider=self.provider.name,
             base_url=self._address(str(client.base_url)),
@@ -177,19 +178,25 @@ class OpenAIClient:
         metadata: dict[str, str],
         expires_after: int | None,
     ) -> RemoteBatch:
-        """Create a batch, without any retry: this is the call that spends money."""
+        """Create a batch, without any retry: this is the call that spends money.
+
+        A service that knows a repeated create by its key is asked as often as the user's client is set to. Each upload
+        serves one create, so that the id of its file is the key.
+        """
         more: dict[str, Any] = dict(self.provider.batch_parameters)
         if expires_after is not None:
             more["output_expires_after"] = {"anchor": "created_at", "seconds": expires_after}
         window: Any = completion_window
         path: Any = endpoint
+        client = self._once if self._header is None else self._client
         with self._mapped("create_batch"):
-            reply = self._once.batches.with_raw_response.create(
+            reply = client.batches.with_raw_response.create(
                 input_file_id=input_file_id,
                 endpoint=path,
                 completion_window=window,
                 metadata=metadata,
                 extra_body=more or None,
+                extra_headers=None if self._header is None else {self._header: input_file_id},
             )
             return _remote_batch(_object(reply))
 
@@ -384,10 +391,10 @@ def _remote_file(found: dict[str, Any]) -> RemoteFile:
 
 
 def _remote_batch(found: dict[str, Any]) -> RemoteBatch:
-    status, counts = found.get("status"), _lenient.mapping(found.get("request_counts"))
+    counts = _lenient.request_counts(found)
     return RemoteBatch(
         id=_id(found),
-        status=_status(status),
+        status=_status(found.get("status")),
         input_file_id=_lenient.text(found.get("input_file_id")),
         output_file_id=_lenient.text(found.get("output_file_id")),
         error_file_id=_lenient.text(found.get("error_file_id")),
@@ -399,8 +406,14 @@ def _remote_batch(found: dict[str, Any]) -> RemoteBatch:
     )
 
 
-# Other spellings that services and their documentation use.
-_ALIASES = {"canceled": "cancelled", "canceling": "cancelling", "complete": "completed", "succeeded": "completed"}
+# Other spellings that services and their documentation use; "progress" is Novita's.
+_ALIASES = {
+    "canceled": "cancelled",
+    "canceling": "cancelling",
+    "complete": "completed",
+    "progress": "in_progress",
+    "succeeded": "completed",
+}
 
 
 def _status(status: Any) -> str:

@@ -89,7 +89,7 @@ class Options:
     progress: bool | None = None
     cleanup: Literal["when_done", "never"] = "never"
     metadata: dict[str, str] = field(default_factory=dict)
-    completion_window: str = "24h"
+    completion_window: str = ""  # the service's own default
     expires_after: int | None = None
     extra_body: dict[str, Any] = field(default_factory=dict)
     body: dict[str, Any] = field(default_factory=dict)

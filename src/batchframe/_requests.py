@@ -86,7 +86,7 @@ class Renderer:
         too_large = pl.col(LINE).str.len_bytes() > self.max_line_bytes
         if out.select(too_large.any()).item():
             said = pl.format(
-                "the request line has {} bytes, and an input file may have {}",
+                "the request line has {} bytes, and at most {} are allowed",
                 pl.col(LINE).str.len_bytes(),
                 pl.lit(self.max_line_bytes),
             )

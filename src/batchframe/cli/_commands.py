@@ -19,7 +19,10 @@ from batchframe.cli import _show
 from batchframe.cli._guard import Detached, Exit, tell
 
 # The emulator's; its extra may be missing.
-SERVICES = ["groq", "together", "dashscope", "siliconflow", "moonshot", "zhipu", "nebius", "doubleword", "parasail"]
+SERVICES = [
+    "groq", "dashscope", "siliconflow", "moonshot", "zhipu", "nebius", "doubleword", "parasail", "perplexity",
+    "deepinfra", "novita",
+]  # fmt: skip
 _LIMITS = ("max_requests", "max_bytes", "max_in_flight", "max_enqueued_tokens")
 _PROGRESS = click.option("--progress/--no-progress", default=None, help="Show progress; by default on terminals.")
 

@@ -92,6 +92,11 @@ def unknown(param: str) -> ApiError:
     return ApiError(f"Unknown parameter: '{param}'.", param=param, code="unknown_parameter")
 
 
+def unsupported(param: str) -> ApiError:
+    """Refuse a parameter of OpenAI's that the service does not take; its own words are not known."""
+    return ApiError(f"Unsupported parameter: '{param}'.", param=param, code="unsupported_parameter")
+
+
 def wrong_type(param: str, expected: str, value: object) -> ApiError:
     """Refuse a value of another JSON type."""
     message = f"Invalid type for '{param}': expected {expected}, but got {named(value)} instead."

@@ -127,6 +127,9 @@ class _Checks:
 
     def check(self, line: bytes) -> tuple[str, object] | None:
         """Say what is wrong with a line, and the value that is."""
+        most = self._settings.speaks.max_line_bytes
+        if most is not None and len(line) > most:
+            return "long_line", most
         try:
             request = _decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -12,7 +12,7 @@ from batchframe.emulator import _filters as filters
 from batchframe.emulator._batches import check_expires_after
 from batchframe.emulator._disturbance import take_effect
 from batchframe.emulator._files import PURPOSES, check_batch_file
-from batchframe.emulator._intake import add_upload, show_file
+from batchframe.emulator._intake import add_upload, check_upload, show_file
 from batchframe.emulator._replying import FileReply, json_body, owner_of, page, reply, service_of
 from batchframe.emulator._uploads import receive
 
@@ -48,6 +48,8 @@ async def create_file(request: Request) -> Response:
             raise errors.file_too_large(limit_bytes)
         if purpose == "batch":
             await service.reading(functools.partial(check_batch_file, path, upload.filename))
+            if service.settings.speaks.validates_uploads:
+                await check_upload(service, path)
         await take_effect(request)
         file = add_upload(service, path, upload.filename, purpose, life_seconds=life_seconds, owner=owner_of(request))
     status = service.settings.speaks.created_status
@@ -124,7 +126,8 @@ async def create_batch(request: Request) -> Response:
     body = await json_body(request)
     await take_effect(request)
     service = service_of(request)
-    return reply(service.show(await service.create_batch(body, owner_of(request))))
+    key = request.headers.get("idempotency-key") if service.settings.speaks.takes_idempotency_key else None
+    return reply(service.show(await service.create_batch(body, owner_of(request), key)))
 
 
 async def list_batches(request: Request) -> Response:
