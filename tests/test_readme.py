@@ -62,4 +62,9 @@ def test_every_column_of_include_is_told():
 
 @pytest.mark.parametrize("target", re.findall(r"\]\((?!http)([^)]+)\)", README))
 def test_links_lead_somewhere(target):
-    assert (Path(__file__).parents[1] / target).exists()
+    path, _, heading = target.partition("#")
+    page = Path(__file__).parents[1] / (path or "README.md")
+    assert page.exists()
+    if heading:
+        headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+        assert heading in {re.sub(r"[^\w -]", "", found).lower().replace(" ", "-") for found in headings}

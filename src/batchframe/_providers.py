@@ -28,8 +28,8 @@ class Provider:
     Without ``provider=`` the client tells which one it is: an `openai.AzureOpenAI` is Azure's; of an `openai.OpenAI`
     the host of its base URL decides, and where that is nobody's, its path: ``/openai/v1`` is where Azure has its v1
     interface, so a private host or a gateway with that path counts as Azure. It is then spoken to as OpenAI takes it
-    too: at most 50,000 requests a file, endpoints with ``/v1``. A host whose service is known to have batches of another
-    form is refused with the reason, unless ``provider=`` is passed. Any other is taken for OpenAI's.
+    too: at most 50,000 requests a file, endpoints with ``/v1``. A host whose service is known to have batches of
+    another form is refused with the reason, unless ``provider=`` is passed. Any other is taken for OpenAI's.
 
     Parameters
     ----------
