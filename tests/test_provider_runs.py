@@ -214,6 +214,7 @@ def test_its_batches(name):
             found = bf.batches(client, since="1h", status="completed")
             assert found.height == 3
             assert found["run"].n_unique() == (1 if name == "novita" else 3)  # it drops metadata
-            assert found["requests"].to_list() == found["completed"].to_list() == [2, 2, 2]
+            counts = [None if name == "azure" else 2] * 3  # it may leave them null
+            assert found["requests"].to_list() == found["completed"].to_list() == counts
             answers = bf.read_batch(found["batch_id"][0], FRAME[:2], client=client)
         assert answers["error"].null_count() == 2
