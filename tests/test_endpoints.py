@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import batchframe as bf
-from batchframe._endpoints import CATEGORIES, ENDPOINTS, endpoint_of
+from batchframe._endpoints.moderations import _CATEGORIES as CATEGORIES
+from batchframe._endpoints.registry import ENDPOINTS, endpoint_of
 from batchframe._forms import Form
 from batchframe._results import ANSWER_SCHEMA, read_any
 from batchframe.emulator import answer

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from batchframe import _results
 from batchframe._columns import best_answers
-from batchframe._endpoints import ENDPOINTS
+from batchframe._endpoints.registry import ENDPOINTS
 from batchframe._forms import Form
 from batchframe._included import included_columns
 from batchframe._results import ANSWER_SCHEMA, read_answers

@@ -13,12 +13,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchframe import _included
-from batchframe._endpoints import CHAT, COMPLETIONS, EMBEDDINGS, ENDPOINTS, MODERATIONS, RESPONSES
+from batchframe._endpoints.registry import ENDPOINTS
 from batchframe._forms import Form
 from batchframe._included import included_columns
 from batchframe._results import body_of_line, read_answers, read_any
 from batchframe._usage import SPELLINGS, tokens_of
 
+CHAT, COMPLETIONS, EMBEDDINGS, MODERATIONS, RESPONSES = (
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/embeddings",
+    "/v1/moderations",
+    "/v1/responses",
+)
 NAMES = sorted({name for spellings in SPELLINGS.values() for path in spellings for name in path})
 COUNTS = st.sampled_from([0, 7, 3.0, 3.5, -1, 2**70, -(2**63), None, "5", True, {}, [], float("nan")])
 ODD = st.sampled_from([None, 0, 1.5, True, "", "text", "\ud83d", [], {}, [1], {"a": 1}, float("inf")])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from batchframe._columns import best_answers
-from batchframe._endpoints import ENDPOINTS
+from batchframe._endpoints.registry import ENDPOINTS
 from batchframe._results import ANSWER_SCHEMA, PLACES, READER, read_answers
 from batchframe._store import naming
 

@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import polars as pl
 
-from batchframe._endpoints import CHAT, COMPLETIONS, EMBEDDINGS, MODERATIONS, RESPONSES
+from batchframe._endpoints.chat import CHAT
+from batchframe._endpoints.completions import COMPLETIONS
+from batchframe._endpoints.embeddings import EMBEDDINGS
+from batchframe._endpoints.moderations import MODERATIONS
+from batchframe._endpoints.responses import RESPONSES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -36,7 +40,7 @@ class Rule(NamedTuple):
 
 _SAMPLING = {"temperature": 1, "top_p": 1, "logprobs": False, "top_logprobs": 0}
 _ALL_SAMPLING = {**_SAMPLING, "presence_penalty": 0, "frequency_penalty": 0, "logit_bias": {}}
-_TALKS = (CHAT, RESPONSES)
+_TALKS = (CHAT.path, RESPONSES.path)
 
 # The first rule with the name of a model decides.
 _RULES = (
@@ -45,12 +49,12 @@ _RULES = (
     # Nothing that is asked here; the same table (T).
     Rule(r"gpt-(4o-)?(mini-)?(realtime|transcribe|tts|image)(-.+)?|tts-1(-.+)?|whisper-1|sora-2(-.+)?", ()),
     # In ResponsesModel of openai 3.57.0, and not in ChatModel (S); gpt-5.4-pro: litellm 1.109.1 (T).
-    Rule(r"(o3|o4-mini)-deep-research|gpt-5\.[45]-pro", (RESPONSES,)),
-    Rule(r"(o1|o3|gpt-5)-pro", (RESPONSES,), refuses=_ALL_SAMPLING),
+    Rule(r"(o3|o4-mini)-deep-research|gpt-5\.[45]-pro", (RESPONSES.path,)),
+    Rule(r"(o1|o3|gpt-5)-pro", (RESPONSES.path,), refuses=_ALL_SAMPLING),
     # max_tokens, sampling, penalties and logit_bias: community.openai.com/t/1110750 for o1 and o3-mini, and of gpt-5
     # the words of its refusals (W); temperature, top_p, logprobs of gpt-5: "will raise an error" (D, as below). Text
     # completions of o3 are in litellm's table (T): not claimed otherwise.
-    Rule(r"o1|o3|o3-mini|o4-mini", (*_TALKS, COMPLETIONS), takes_max_tokens=False, refuses=_ALL_SAMPLING),
+    Rule(r"o1|o3|o3-mini|o4-mini", (*_TALKS, COMPLETIONS.path), takes_max_tokens=False, refuses=_ALL_SAMPLING),
     Rule(r"gpt-5(-mini|-nano)?", _TALKS, takes_max_tokens=False, refuses=_ALL_SAMPLING),
     # "Only supported … with reasoning effort set to none": developers.openai.com, the guides to gpt-5.1, gpt-5.2 and
     # gpt-5.4, "parameter compatibility" (D). max_tokens: refusals of each (W).
@@ -60,9 +64,9 @@ _RULES = (
     # community.openai.com/t/1110750: no reasoning_effort (W).
     Rule(r"gpt-4o(-mini)?|gpt-4\.1(-mini|-nano)?|gpt-4-turbo|gpt-4|gpt-3\.5-turbo", _TALKS, reasons=False),
     # "completion" is their mode: litellm 1.109.1 (T).
-    Rule(r"gpt-3\.5-turbo-instruct|davinci-002|babbage-002", (COMPLETIONS,)),
-    Rule(r"text-embedding-(3-small|3-large|ada-002(-v2)?)", (EMBEDDINGS,)),
-    Rule(r"(omni|text)-moderation-.+", (MODERATIONS,)),
+    Rule(r"gpt-3\.5-turbo-instruct|davinci-002|babbage-002", (COMPLETIONS.path,)),
+    Rule(r"text-embedding-(3-small|3-large|ada-002(-v2)?)", (EMBEDDINGS.path,)),
+    Rule(r"(omni|text)-moderation-.+", (MODERATIONS.path,)),
 )
 _DATE = re.compile(r"-\d{4}(-\d\d-\d\d)?$")
 
@@ -92,12 +96,12 @@ def refusals(model: str, endpoint: str, body: Mapping[str, Any]) -> Iterator[str
 
 
 def _parameters_refused(rule: Rule, endpoint: str, body: Mapping[str, Any]) -> Iterator[str]:
-    if endpoint == CHAT and not rule.takes_max_tokens and body.get("max_tokens") is not None:
+    if endpoint == CHAT.path and not rule.takes_max_tokens and body.get("max_tokens") is not None:
         yield "max_tokens is refused: pass max_completion_tokens, which counts the reasoning too"
     for name in _given(body, rule.refuses):
         yield f"{name} is refused{_except(rule.refuses[name])}: leave it out"
     effort = _effort(endpoint, body)
-    spelt = 'reasoning={{"effort": "{}"}}' if endpoint == RESPONSES else 'reasoning_effort="{}"'
+    spelt = 'reasoning={{"effort": "{}"}}' if endpoint == RESPONSES.path else 'reasoning_effort="{}"'
     if effort is not None and not rule.reasons:
         yield f"{spelt.partition('=')[0]} is refused, since it does not reason: leave it out"
     if isinstance(effort, str) and effort != "none":
@@ -112,7 +116,7 @@ def _rule(model: str) -> Rule | None:
 
 def _effort(endpoint: str, body: Mapping[str, Any]) -> Any:
     """Return the reasoning effort that is asked for; an expression where it may differ."""
-    if endpoint != RESPONSES:
+    if endpoint != RESPONSES.path:
         return body.get("reasoning_effort")
     reasoning = body.get("reasoning")
     return reasoning.get("effort") if isinstance(reasoning, dict) else reasoning

@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import polars as pl
 
 from batchframe import _encode, _parameter_types
-from batchframe._endpoints import CHAT, COMPLETIONS, EMBEDDINGS, ENDPOINTS, MODERATIONS, RESPONSES
+from batchframe._endpoints.embeddings import EMBEDDINGS, dimensions_of
+from batchframe._endpoints.registry import DEFAULT, ENDPOINTS
 from batchframe._exceptions import OptionError, suggestion
-from batchframe._forms import TYPED, Form, dimensions_of
-from batchframe._included import RESPONSE_LOGPROBS, WITH_CALLS, WITH_LOGPROBS
+from batchframe._forms import Form
 from batchframe._limits import Limits
 from batchframe._parameters import PARAMETERS
 from batchframe._schema import AnswerType, type_asked
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from batchframe._endpoints.base import Endpoint
 
 INCLUDES = ("model", "request_id", "batch_id", "logprobs", "tool_calls", "content_filter", "reused", "raw")
 
@@ -34,7 +36,7 @@ _NOT_YET = frozenset(
     }
 )
 _NOT_YET_INCLUDED = frozenset({"cost", "attempts"})
-_FROM_PROMPT = frozenset(endpoint.member for endpoint in ENDPOINTS.values())
+_FROM_PROMPT = frozenset(endpoint.prompt_member for endpoint in ENDPOINTS.values())
 # What a batch cannot do, whatever the endpoint: streaming has no reader, and a batch is the background already.
 _NEVER = frozenset({"stream", "stream_options", "background"})
 # What is said to a client when it is made. A hint to send it in the body would write keys to disk.
@@ -44,16 +46,18 @@ _OF_AZURE = frozenset({"azure_endpoint", "api_version", "azure_ad_token", "azure
 _MIN_EXPIRES_AFTER, _MAX_EXPIRES_AFTER = 3_600, 2_592_000
 # openai.types.responses.ImageDetail, and what chat completions take (3.54.0).
 _DETAILS = ("low", "high", "auto", "original")
-_WITH_ROLES = tuple(path for path, endpoint in ENDPOINTS.items() if endpoint.roles)
-# Which endpoints have a use for an option; all have for the others.
-_ABLE = {
-    "system": _WITH_ROLES,
-    "response_format": TYPED,
-    "images": (*_WITH_ROLES, MODERATIONS),
-    "image_detail": _WITH_ROLES,
+# Whether an endpoint has a use for an option, for those that not all have.
+_USES: dict[str, Callable[[Endpoint], bool]] = {
+    "system": lambda endpoint: bool(endpoint.roles),
+    "response_format": lambda endpoint: endpoint.format_parameter is not None,
+    "images": lambda endpoint: endpoint.max_images > 0,
+    "image_detail": lambda endpoint: endpoint.has_image_detail,
 }
-# How the names of models begin that one endpoint alone has.
-_MODELS = {"text-embedding-": EMBEDDINGS, "omni-moderation-": MODERATIONS, "text-moderation-": MODERATIONS}
+# And for a column of ``include``.
+_TELLS: dict[str, Callable[[Endpoint], bool]] = {
+    "tool_calls": lambda endpoint: endpoint.tool_calls is not None,
+    "logprobs": lambda endpoint: endpoint.logprobs is not None,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +72,7 @@ class Options:
     system: Any = None
     images: tuple[str | pl.Expr, ...] = ()
     image_detail: str | None = None
-    endpoint: str = CHAT
+    endpoint: str = DEFAULT.path
     response_format: Any = None
     custom_id: str | None = None
     client: Any = None
@@ -118,7 +122,7 @@ def parse(given: dict[str, Any]) -> Options:
         raise OptionError(msg)
     ours = {name: value for name, value in given.items() if name in NAMES}
     body = {name: value for name, value in given.items() if name not in NAMES}
-    _check_names(ours, body, ours.get("endpoint") or CHAT)
+    _check_names(ours, body, ours.get("endpoint") or DEFAULT.path)
     checked = _checked(ours)
     _check_fit(checked)
     typed = type_asked(checked.get("response_format"))
@@ -343,22 +347,29 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
 
 def _check_fit(ours: dict[str, Any]) -> None:
     """Refuse a model that is another endpoint's, and options that the endpoint has no use for."""
-    endpoint = ours.get("endpoint", CHAT)
-    for start, own in _MODELS.items():
-        if ours["model"].startswith(start) and endpoint != own:
-            msg = f'model {ours["model"]!r} is for {own}, and the endpoint is {endpoint}: pass endpoint="{own}"'
+    path = ours.get("endpoint", DEFAULT.path)
+    endpoint = ENDPOINTS[path]
+    for other in ENDPOINTS.values():
+        if other is not endpoint and ours["model"].startswith(other.own_models):
+            msg = (
+                f'model {ours["model"]!r} is for {other.path}, and the endpoint is {path}: pass endpoint="{other.path}"'
+            )
             raise OptionError(msg)
-    for name, able in _ABLE.items():
-        if name in ours and endpoint not in able:
-            msg = f"{name} is for {' and '.join(able)}, and {endpoint} takes none: leave it out"
+    for name, has_use in _USES.items():
+        if name in ours and not has_use(endpoint):
+            msg = f"{name} is for {' and '.join(_paths(has_use))}, and {path} takes none: leave it out"
             raise OptionError(msg)
     if "image_detail" in ours and "images" not in ours:
         msg = "image_detail says how closely images are looked at, and there are none: pass images too"
         raise OptionError(msg)
-    for column, able in (("tool_calls", WITH_CALLS), ("logprobs", WITH_LOGPROBS)):
-        if column in ours.get("include", ()) and endpoint not in able:
-            msg = f"include={column!r} is for {', '.join(able)}, and answers of {endpoint} have none: leave it out"
+    for column, tells in _TELLS.items():
+        if column in ours.get("include", ()) and not tells(endpoint):
+            msg = f"include={column!r} is for {', '.join(_paths(tells))}, and answers of {path} have none: leave it out"
             raise OptionError(msg)
+
+
+def _paths(fits: Callable[[Endpoint], bool]) -> list[str]:
+    return [path for path, endpoint in ENDPOINTS.items() if fits(endpoint)]
 
 
 def _body(body: dict[str, Any], ours: dict[str, Any], typed: AnswerType | None) -> dict[str, Any]:
@@ -369,7 +380,8 @@ def _body(body: dict[str, Any], ours: dict[str, Any], typed: AnswerType | None) 
     form = typed.response_format() if typed is not None else ours.get("response_format")
     if form is not None:
         form = _encode.plain(form, "response_format")
-        if ours.get("endpoint", CHAT) == RESPONSES:
+        parameter = ENDPOINTS[ours.get("endpoint", DEFAULT.path)].format_parameter
+        if parameter == "text":
             given["text"] = _text_with(form, given.get("text"))
         elif "response_format" in given:
             msg = "response_format is passed by itself and in extra_body: leave one of them out"
@@ -398,7 +410,7 @@ def _nested(form: dict[str, Any]) -> dict[str, Any]:
 
 def _form(options: Options, typed: AnswerType | None) -> Form:
     dimensions = None
-    if options.endpoint == EMBEDDINGS:
+    if options.endpoint == EMBEDDINGS.path:
         dimensions = dimensions_of(options.model, options.body.get("dimensions"))
     return Form(options.endpoint, options.body.get("n") or 1, dimensions, typed)
 
@@ -414,7 +426,7 @@ def _check_body(options: Options) -> None:
     if never:
         msg = f"extra_body holds {never[0]}, which a batch cannot do: leave it out"
         raise OptionError(msg)
-    for name, source in (("model", "model"), (ENDPOINTS[options.endpoint].member, "prompt")):
+    for name, source in (("model", "model"), (ENDPOINTS[options.endpoint].prompt_member, "prompt")):
         if name in options.body:
             msg = f"extra_body holds {name}, which comes from the {source} argument: leave it out there"
             raise OptionError(msg)
@@ -422,14 +434,12 @@ def _check_body(options: Options) -> None:
 
 def _check_logprobs(options: Options) -> None:
     """Refuse a column of what the service is not asked for: it would be null in every row that is paid for."""
-    name, line = "logprobs", "logprobs=True, and top_logprobs=5 for the alternatives"
-    if options.endpoint == RESPONSES:
-        name, line = "include", f'extra_body={{"include": ["{RESPONSE_LOGPROBS}"]}}'
-    elif options.endpoint == COMPLETIONS:
-        line = "logprobs=1, or more for the alternatives"
+    request = ENDPOINTS[options.endpoint].logprobs_request
+    assert request is not None
+    name, wanted, line = request
     asked = options.body.get(name)
     # Completions take a number, of which 0 asks for no alternatives.
-    asks = RESPONSE_LOGPROBS in asked if isinstance(asked, list) else asked is not None and asked is not False
+    asks = wanted in asked if isinstance(asked, list) else asked is not None and asked is not False
     if not asks:
         msg = f'include="logprobs" shows what the service was asked for, and this call does not ask: add {line}'
         raise OptionError(msg)

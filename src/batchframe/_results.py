@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
 import polars as pl
 
-from batchframe._endpoints import (
-    CHAT,
-    ENDPOINTS,
-    Answer,
-    ChatLine,
-    Endpoint,
-    endpoint_of,
-    foreign_endpoint,
-    is_answer,
-)
+from batchframe._endpoints.base import Answer
+from batchframe._endpoints.foreign import foreign_endpoint
+from batchframe._endpoints.registry import DEFAULT, endpoint_of, is_answer
 from batchframe._lenient import integer, mapping, read_json
-from batchframe._usage import NO_DETAILS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from batchframe._endpoints.base import Endpoint
 
 SLICE_BYTES = 8_000_000
 # What is read at once: so little that its memory is used again and again, since fresh memory costs more than reading.
@@ -50,19 +45,16 @@ READER = 1
 
 # Where in its file the line is: what is made of whole lines is made of few at a time, and only when it is asked for.
 PLACES = {"line_at": pl.Int64(), "line_bytes": pl.Int64()}
-# Where `_read_chat` finds the columns that are null where all is well.
-_RARE = [list(ANSWER_SCHEMA).index(name) for name in ("code", "message", "again", "pieces")]
 # Worth another attempt: the request was not executed, or what came of it is nothing.
 _AGAIN_STATUS = frozenset({0, 408, 409, 429})
 _AGAIN_CODES = frozenset({"batch_expired"})
 
 _CUSTOM_ID = re.compile(rb'"custom_id"\s*:\s*("(?:[^"\\]|\\.)*")')
-_decode_chat = msgspec.json.Decoder(ChatLine).decode
 SUCCESS = range(200, 300)
 
 
 def read_answers(
-    handle: IO[bytes], endpoint: Endpoint = ENDPOINTS[CHAT], *, many: bool = False, places: bool = False
+    handle: IO[bytes], endpoint: Endpoint = DEFAULT, *, many: bool = False, places: bool = False
 ) -> Iterator[pl.DataFrame]:
     """Yield what the lines of an output or error file say, in the order of the file.
 
@@ -90,8 +82,8 @@ def read_answers(
     # Only ``\\n`` ends a line of a binary file: U+2028 and its like may stand inside a JSON string.
     while lines := handle.readlines(min(READ_BYTES, SLICE_BYTES)):
         kept: list[bytes] | None = [] if places else None
-        if endpoint.path == CHAT and not many:
-            _read_chat(lines, answers, kept)
+        if endpoint.read_lines is not None and not many:
+            endpoint.read_lines(lines, answers, kept, partial(read_any, endpoint=endpoint))
         else:
             _read_each(lines, answers, kept, endpoint, many=many)
         size = sum(map(len, lines))
@@ -133,10 +125,10 @@ def _read_each(
     lines: list[bytes], columns: list[list[Any]], kept: list[bytes] | None, endpoint: Endpoint, *, many: bool
 ) -> None:
     """Append what each line says."""
-    glance = None if many else endpoint.glance
+    read_line = None if many else endpoint.read_line
     rows: list[tuple[Any, ...]] = []
     for line in lines:
-        seen = None if glance is None else glance(line)
+        seen = None if read_line is None else read_line(line)
         if seen is None and line.isspace():
             continue
         found, answer = seen or read_any(line, endpoint, many=many)
@@ -149,67 +141,7 @@ def _read_each(
         column.extend(values)
 
 
-def _read_chat(lines: list[bytes], columns: list[list[Any]], kept: list[bytes] | None) -> None:
-    """Append what each line of the chat endpoint says.
-
-    The loop runs once a row, and most rows are good: it binds its names, makes no object that it can spare, and leaves
-    whatever is not simply good to `read_any`.
-    """
-    (add_id, add_response, add_finish, add_input, add_output, add_total, add_cached, add_written, add_reasoning, _, _,
-     _, add_model, add_request_id, _) = (column.append for column in columns)  # fmt: skip
-    failures: list[tuple[int, str, str | None, bool | None]] = []
-    for line in lines:
-        try:
-            good = _decode_chat(line)
-            response, custom_id = good.response, good.custom_id
-            body = response.body
-            (choice,), usage = body.choices, body.usage
-            inputs = usage.prompt_tokens_details or NO_DETAILS
-            outputs = usage.completion_tokens_details or NO_DETAILS
-            content = choice.message.content
-            # An empty text may be one that was cut before it began.
-            is_good = bool(content) and 200 <= response.status_code < 300  # noqa: PLR2004
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
-            is_good = False  # a ValueError: several choices may come in any order
-        if is_good:
-            add_id(custom_id)
-            add_response(content)
-            add_finish(choice.finish_reason)
-            add_input(usage.prompt_tokens)
-            add_output(usage.completion_tokens)
-            add_total(usage.total_tokens)
-            add_cached(inputs.cached_tokens)
-            add_written(inputs.cache_write_tokens)
-            add_reasoning(outputs.reasoning_tokens)
-            add_model(body.model)
-            add_request_id(response.request_id)
-        else:
-            found, answer = (None, None) if line.isspace() else read_any(line)
-            if found is None or answer is None:
-                continue
-            if answer.code is not None:
-                failures.append((len(columns[0]), answer.code, answer.message, answer.again))
-            add_id(found)
-            add_response(answer.response)
-            add_finish(answer.finish_reason)
-            add_input(answer.input_tokens)
-            add_output(answer.output_tokens)
-            add_total(answer.total_tokens)
-            add_cached(answer.cached_tokens)
-            add_written(answer.cache_write_tokens)
-            add_reasoning(answer.reasoning_tokens)
-            add_model(answer.model)
-            add_request_id(answer.request_id)
-        if kept is not None:
-            kept.append(line)
-    codes, messages, again, pieces = (columns[index] for index in _RARE)
-    for values in (codes, messages, again, pieces):
-        values.extend([None] * (len(columns[0]) - len(values)))
-    for index, code, message, may_pass in failures:
-        codes[index], messages[index], again[index] = code, message, may_pass
-
-
-def read_any(line: bytes, endpoint: Endpoint = ENDPOINTS[CHAT], *, many: bool = False) -> tuple[str | None, Answer]:
+def read_any(line: bytes, endpoint: Endpoint = DEFAULT, *, many: bool = False) -> tuple[str | None, Answer]:
     """Return the custom_id and the answer of a line of any shape; nothing that a service writes raises here."""
     try:
         found = read_json(line)
@@ -256,7 +188,7 @@ def _read_object(line: dict[str, Any], endpoint: Endpoint, *, many: bool) -> Ans
         answer = Answer(code="empty_response", message=f"status {status} without a body", again=True)
     elif not isinstance(body, dict):
         answer = Answer(code="invalid_response", message=f"the body is {type(body).__name__}, not an object")
-    elif body.get("error") and endpoint.marks not in body:
+    elif body.get("error") and endpoint.answer_member not in body:
         answer = _failure(body["error"], status)
     else:
         answer = endpoint.answer(body, many=many)

@@ -12,9 +12,9 @@ import polars as pl
 from batchframe._assembly import part_states
 from batchframe._blocks import OUTCOMES, FinalBlocks, blocks_so_far, final_blocks, shown, tally, view_blocks
 from batchframe._columns import CORE
+from batchframe._endpoints.registry import ENDPOINTS
 from batchframe._exceptions import OptionError, RowsFailedError, warn
 from batchframe._explaining import Explanation, explain
-from batchframe._forms import TYPED
 from batchframe._frames import OURS
 from batchframe._included import INCLUDED
 from batchframe._retry import generation_of, is_settled, settled_round
@@ -235,7 +235,7 @@ class RunResults:
             There is no such type.
         """
         form = self._options.form
-        if form.endpoint not in TYPED:
+        if ENDPOINTS[form.endpoint].format_parameter is None:
             msg = f"the answers of {form.endpoint} are no texts that could be read as another type"
             raise OptionError(msg)
         self._options = replace(self._options, form=replace(form, answer_type=type_asked(response_format)))

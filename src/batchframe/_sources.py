@@ -16,7 +16,8 @@ import msgspec
 import polars as pl
 import tenacity
 
-from batchframe._endpoints import CHAT, ENDPOINTS, LOOKS_LIKE
+from batchframe._endpoints.foreign import LOOKS_LIKE
+from batchframe._endpoints.registry import DEFAULT
 from batchframe._exceptions import (
     APICallError,
     InputError,
@@ -68,7 +69,7 @@ class Found:
     @property
     def form(self) -> Form:
         """What the answers are, as far as they tell."""
-        return Form(self._endpoint or CHAT)
+        return Form(self._endpoint or DEFAULT.path)
 
     def add(self, read: Read, name: str) -> None:
         """Take in what a result file says."""
@@ -168,9 +169,9 @@ def _read_handle(handle: IO[bytes], name: str, extra: tuple[str, ...], *, is_our
     endpoint = next(filter(None, (endpoint_of_line(line) for line in handle)), None)
     handle.seek(start)
     made = tuple(name for name in extra if name in INCLUDED)
-    frames = list(read_answers(handle, endpoint or ENDPOINTS[CHAT], places=bool(made)))
+    frames = list(read_answers(handle, endpoint or DEFAULT, places=bool(made)))
     if made:
-        form = Form((endpoint or ENDPOINTS[CHAT]).path)
+        form = Form((endpoint or DEFAULT).path)
         frames = [_with_lines(frame, handle, start, made, form) for frame in frames]
     handle.seek(start)
     lines = sum(1 for _ in _lines(handle))

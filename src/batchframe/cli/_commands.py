@@ -12,7 +12,7 @@ import polars as pl
 
 import batchframe as bf
 from batchframe import _parameter_types
-from batchframe._endpoints import CHAT
+from batchframe._endpoints.registry import DEFAULT
 from batchframe._options import INCLUDES
 from batchframe._reading import INCLUDES as READ_INCLUDES
 from batchframe.cli import _show
@@ -131,7 +131,7 @@ def run(
     if twice:
         msg = f"{twice[0]!r} is an option of its own: --{twice[0].replace('_', '-')}"
         raise click.BadParameter(msg, param_hint="--param")
-    endpoint = given.get("endpoint", CHAT)
+    endpoint = given.get("endpoint", DEFAULT.path)
     body = {name: _parameter_types.from_text(endpoint, name, text) for name, text in params.items()}
     limits = bf.Limits(**{name: given.pop(name) for name in _LIMITS if name in given})
     try:
