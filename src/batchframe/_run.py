@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 _UNREACHABLE_SECONDS = 60.0
 _CANCEL_SECONDS = 600.0
+# A list that shows a batch unchanged for as long as so many polls take may not be what the batch is.
+_UNMOVED_POLLS = 5
 _BRIEF_SECONDS, _MIN_POLL_SECONDS, _MAX_POLL_SECONDS = 1.0, 5.0, 60.0
 
 
@@ -432,7 +434,7 @@ class Run(RunResults):
             differs = differences(self._record.identity.account, client.account)
             msg = f"the run in {self.path} belongs to another account: {differs}. Pass the client it was begun with"
             raise RunMismatchError(msg)
-        endpoint = self._record.identity.endpoint
+        endpoint, poll_seconds = self._record.identity.endpoint, self._options.poll_seconds
         settings = LoopSettings(
             run_id=self.id,
             endpoint=self._batch_endpoint,
@@ -440,6 +442,7 @@ class Run(RunResults):
             metadata=self._options.metadata,
             expires_after=self._options.expires_after,
             settle_seconds=self._options.settle_seconds,
+            unmoved_seconds=_UNMOVED_POLLS * (_MAX_POLL_SECONDS if poll_seconds is None else poll_seconds),
             model=self._options.model,
             max_attempts=self._options.max_attempts,
             has_pilot=self._record.options.get("pilot") is not None,

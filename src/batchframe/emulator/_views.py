@@ -124,7 +124,8 @@ async def create_batch(request: Request) -> Response:
     body = await json_body(request)
     await take_effect(request)
     service = service_of(request)
-    return reply(service.show(await service.create_batch(body, owner_of(request))))
+    job = await service.create_batch(body, owner_of(request))
+    return reply(job.troubles.asked(service.show(job)))
 
 
 async def list_batches(request: Request) -> Response:
@@ -148,7 +149,7 @@ async def list_batches(request: Request) -> Response:
         default=_BATCHES_PER_PAGE,
         most=_MOST_BATCHES_PER_PAGE,
         absent=errors.no_such_batch,
-        show=service.show,
+        show=service.show_listed,
         key="value" if "value_list" in service.settings.chosen_oddities else "data",
         is_by_cursor=is_by_cursor,
     )
@@ -159,7 +160,7 @@ async def retrieve_batch(request: Request) -> Response:
     service = service_of(request)
     job = service.job(request.path_params["id"], owner_of(request))
     job.troubles.retrieved(job.batch)
-    return reply(service.show(job))
+    return reply(job.troubles.asked(service.show(job)))
 
 
 async def cancel_batch(request: Request) -> Response:
