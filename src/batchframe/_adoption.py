@@ -121,7 +121,6 @@ def _listed(desk: Desk) -> list[RemoteBatch]:
     else:
         if len(found) >= _MOST_BATCHES:
             desk.notice(f"the account has many batches: the newest {len(found)} were searched for those of this run")
-    desk.accepted_calls += 1
     run_id = desk.settings.run_id
     if any(mapping(batch.raw.get("metadata")) for batch in found.values()):
         ours = [batch for batch in found.values() if _told(batch, "run") == run_id]

@@ -137,7 +137,6 @@ class Collector:
                 lose_sight(self._desk, part, submission, error)
         elif is_behind(batch, submission):
             return
-        self._desk.accepted_calls += 1
         self._desk.shown.add(batch.id)
         if submission.times.pop("hidden_at", None) is not None:
             self._desk.write(part, submission)
@@ -247,7 +246,6 @@ class Collector:
             try:
                 with self._folder.receiving(path) as handle:
                     self._client.download(file_id, handle)
-                self._desk.accepted_calls += 1
             except NotVisibleError as error:
                 if kind == "output":  # an error file that is not there has nothing to tell
                     self._miss(part, submission, file_id, error)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
+import logging
 import random
 import time
 from collections import Counter
@@ -92,7 +93,6 @@ class Desk:
     is_stale: bool = False
     # Whether nothing is submitted in this pass, since it is not known what runs already.
     is_held: bool = False
-    accepted_calls: int = 0
     # The ids of what the service showed to this client of what the run has there, or took from it.
     shown: set[str] = field(default_factory=set)
     listed: dict[str, RemoteBatch] = field(default_factory=dict)
@@ -233,7 +233,7 @@ class Desk:
         """Whether what was first seen then may still change by itself."""
         return 0 <= self.seconds_since(at) < self.settings.settle_seconds
 
-    def notice(self, message: str) -> None:
+    def notice(self, message: str, level: int = logging.INFO) -> None:
         """Say something worth showing."""
-        logger.info(message)
+        logger.log(level, message)
         self.listen(Event("notice", message))

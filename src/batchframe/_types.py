@@ -150,7 +150,7 @@ class StopRecord(msgspec.Struct):
     at: datetime
 
 
-class UnreadReply(msgspec.Struct):
+class UnreadReply(msgspec.Struct, frozen=True):
     """How often one call was answered with JSON of the wrong shape, and nothing else, since when."""
 
     first_at: datetime
