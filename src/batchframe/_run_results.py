@@ -365,4 +365,4 @@ class RunResults:
             return str(holder)
         if any(found.is_in_flight for found in self._submissions()):
             return "its batches to end"
-        return "somebody to go on with it: none of its batches is running"
+        return "someone to resume it: none of its batches is running"
