@@ -397,7 +397,7 @@ def test_cancel_keeps_what_was_answered(service, capsys):
     assert main(run_args("--timeout-seconds", "0.1", "--run-dir", "d")) == 4
     eventually(lambda: service.ledger(summary=True)["executions"])
     assert main(["cancel", "d"]) == 0
-    assert re.search(r"state +cancelled\nrows +3: 1 succeeded, 2 failed", capsys.readouterr().out)
+    assert re.search(r"state +stopped\nrows +3: 1 succeeded, 2 failed", capsys.readouterr().out)
     assert service.calls()["cancel_batch"] == 1
 
 

@@ -25,7 +25,7 @@ LAYERS = {
         (
             "_begin _prepare _reuse _run _run_results _runs _cleaning _choosing _explaining _account _sources _reading "
             "_admission _loop _desk _collecting _submitting _adoption _claiming _retry _rejection _part_files _stop "
-            "_blocks _assembly _answers _visibility"
+            "_blocks _assembly _answers _visibility _watch _trouble"
         ),
     ),
     "input and output": (3, "_store _lease _client _openai _azure"),

@@ -122,6 +122,9 @@ OUTCOMES = {
     "a status nobody knows": GOOD,
     "a batch that cannot be retrieved for some calls": GOOD,
     "the list shows a batch late": Outcome(also=(IN_DOUBT,), options={"settle_seconds": 10}),
+    "the list shows a batch unchanged until it is asked for by id": Outcome(
+        batches=6, options={"limits": bf.Limits(max_requests=4)}
+    ),
     "metadata dropped": Outcome(null="metadata"),
     "counts wrong": Outcome(batches=2, also=('row_fault("rate_limited", every=2)',)),
     "counts null": Outcome(null="requests"),

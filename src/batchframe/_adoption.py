@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import datetime as dt
 import shutil
+from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ from batchframe._lenient import mapping, text
 from batchframe._part_files import hash_of
 from batchframe._rejection import rejected_lines, split_off
 from batchframe._types import PartRecord, SubmissionRecord
+from batchframe._watch import FEW, is_behind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -120,7 +122,6 @@ def _listed(desk: Desk) -> list[RemoteBatch]:
     else:
         if len(found) >= _MOST_BATCHES:
             desk.notice(f"the account has many batches: the newest {len(found)} were searched for those of this run")
-    desk.accepted_calls += 1
     run_id = desk.settings.run_id
     if any(mapping(batch.raw.get("metadata")) for batch in found.values()):
         ours = [batch for batch in found.values() if _told(batch, "run") == run_id]
@@ -132,7 +133,17 @@ def _listed(desk: Desk) -> list[RemoteBatch]:
     else:
         ours = []
     ours.reverse()  # several may be of one second
+    ours = _asked_for(desk, ours)
     return sorted(ours, key=lambda batch: (batch.status == "cancelled", batch.created_at or _EARLIEST))
+
+
+def _asked_for(desk: Desk, ours: list[RemoteBatch]) -> list[RemoteBatch]:
+    """Return batches as they are, of those that the list shows before their validation: it may lag, or never move."""
+    ours = [desk.asked[one.id] if one.id in desk.asked and is_behind(one, desk.asked[one.id]) else one for one in ours]
+    for batch in [batch for batch in ours if batch.status == "validating"][:FEW]:
+        with suppress(NotVisibleError):
+            desk.asked[batch.id] = desk.client.retrieve(batch.id)
+    return [desk.asked.get(batch.id, batch) if batch.status == "validating" else batch for batch in ours]
 
 
 def _told(batch: RemoteBatch, name: str) -> str | None:

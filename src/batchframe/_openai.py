@@ -26,6 +26,7 @@ from batchframe._exceptions import (
     OptionError,
     RateLimitError,
     ServiceError,
+    UnreadableReplyError,
 )
 from batchframe._lenient import mapping, text
 from batchframe._limits import tells_of_no_room
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 
 _PAGE = 100  # the most that one page of the list may hold: OpenAI's API specification
+_SHOWN = 200
 # httpx2 is the transport of today's SDK, httpx that of older ones.
 _TRANSPORTS = tuple(
     importlib.import_module(name) for name in ("httpx2", "httpx") if importlib.util.find_spec(name) is not None
@@ -156,7 +158,7 @@ class OpenAIClient:
         while True:
             with self._mapped("list_files"):
                 page = _object(self._client.files.with_raw_response.list(purpose="batch", **more))
-            data = [_remote_file(found) for found in page.get("data") or [] if isinstance(found, dict)]
+                data = [_remote_file(found) for found in _items(page)]
             yield from data
             if not (page.get("has_more") and data):
                 return
@@ -166,7 +168,9 @@ class OpenAIClient:
         """Delete a file; one that is gone already is deleted."""
         try:
             with self._mapped("delete_file"):
-                self._client.files.with_raw_response.delete(file_id)
+                reply = self._client.files.with_raw_response.delete(file_id)
+                if reply.http_response.content.strip():
+                    _object(reply)  # a proxy's page deleted nothing
         except NotVisibleError:
             pass
 
@@ -219,7 +223,7 @@ class OpenAIClient:
             matching = self._listed({"$filter": " and ".join(terms), "$orderby": "created_at desc"})
         try:
             first = next(matching, None)
-        except (InvalidCallError, NotVisibleError):  # an API version that cannot
+        except (InvalidCallError, NotVisibleError, UnreadableReplyError):  # an API version that cannot
             first = None
         if first is None:  # nothing, or a filter that is understood differently: the whole list decides
             yield from self.list()
@@ -233,8 +237,7 @@ class OpenAIClient:
             with self._mapped("list_batches"):
                 reply = self._client.batches.with_raw_response.list(limit=_PAGE, extra_query=query | more)
                 page = _object(reply)
-            listed = page.get("data") or page.get("value") or []
-            data = [_remote_batch(found) for found in listed if isinstance(found, dict) and text(found.get("id"))]
+                data = [_remote_batch(found) for found in _items(page)]
             yield from data
             cursor = text(mapping(page.get("paging")).get("next_cursor"))  # Groq
             if cursor:
@@ -252,14 +255,18 @@ class OpenAIClient:
     def download(self, file_id: str, handle: IO[bytes]) -> None:
         """Write a file's bytes to ``handle`` as they come; an error in their middle is the transport's."""
         with self._mapped("download"), self._client.files.with_streaming_response.content(file_id) as reply:
+            # Kept as it came, whatever it is; but a proxy's page is not the file, which can still be fetched.
+            is_page = "html" in reply.headers.get("content-type", "").casefold()
             for chunk in reply.iter_bytes():
+                if is_page and chunk.lstrip().startswith(b"<"):
+                    raise _no_reply(chunk, "file of JSON lines", reply.http_response)
                 handle.write(chunk)
 
     @contextmanager
     def _mapped(self, call: str) -> Iterator[None]:
         try:
             yield
-        except (openai.OpenAIError, *_TRANSPORT_ERRORS, msgspec.DecodeError) as error:
+        except (openai.OpenAIError, *_TRANSPORT_ERRORS, _NoReplyError) as error:
             raise map_error(error, call, _azure.secrets_of(self._client), is_azure=self.is_azure) from error
 
 
@@ -309,8 +316,12 @@ def map_error(error: Exception, call: str, secrets: Iterable[str] = (), *, is_az
             msg = f"{call}: the service cannot be reached: {told}. Check the base URL and the network"
             return ConnectionFailedError(msg, call=call, was_sent=False)
         return ConnectionFailedError(f"{call}: the connection broke: {told}", call=call)
-    if isinstance(error, (msgspec.DecodeError, openai.APIResponseValidationError)):
-        return ServiceError(f"{call}: the service answered with something that is no JSON object: {text}", call=call)
+    if isinstance(error, (_NoReplyError, openai.APIResponseValidationError)):
+        is_ours = isinstance(error, _NoReplyError)
+        told = f"{call}: the service answered with something that {'is no' if is_ours else 'cannot be read:'} {text}"
+        step = "Check the base URL: a proxy may have answered, or a service that does not speak this API"
+        is_json = getattr(error, "is_json", True)
+        return UnreadableReplyError(f"{told.rstrip('.')}. {step}", call=call, status_code=200, is_json=is_json)
     return APICallError(f"{call}: {type(error).__name__}: {text}", call=call, was_sent=False)
 
 
@@ -374,9 +385,46 @@ def _retry_after(headers: Any) -> float | None:
     return seconds if 0 < seconds < 86_400 else None  # noqa: PLR2004
 
 
+class _NoReplyError(Exception):
+    """A 2xx whose body is not what the call returns: what was expected, and what came."""
+
+    def __init__(self, message: str, *, is_json: bool) -> None:
+        super().__init__(message)
+        self.is_json = is_json
+
+
+def _no_reply(content: bytes, expected: str, response: Any = None) -> _NoReplyError:
+    try:
+        msgspec.json.decode(content)
+        is_json = True
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        is_json = False
+    beginning = " ".join(content[:_SHOWN].decode("utf-8", "replace").split())
+    came = f"{beginning}…" if len(content) > _SHOWN else beginning or "an empty body"
+    kind = "" if response is None else f"{response.status_code} {response.headers.get('content-type', '')}".strip()
+    return _NoReplyError(f"{expected}: {kind}{': ' if kind else ''}{came}", is_json=is_json)
+
+
 def _object(reply: Any) -> dict[str, Any]:
     """Return a reply's JSON object as it came: the SDK's models drop what they do not know."""
-    return msgspec.json.decode(reply.http_response.content, type=dict[str, Any])
+    content = reply.http_response.content
+    try:
+        return msgspec.json.decode(content, type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise _no_reply(content, "JSON object", reply.http_response) from None
+
+
+def _items(page: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what a page of a list holds; single items without an id are left out.
+
+    An object that is no list at all must not pass for an empty one: what it does not show would be paid for again.
+    """
+    listed = page.get("data") or page.get("value") or []
+    items = listed if isinstance(listed, list) else []
+    found = [item for item in items if isinstance(item, dict) and text(item.get("id"))]
+    if not {"data", "value"} & page.keys() or (listed and not found):
+        raise _no_reply(msgspec.json.encode(page), "JSON object with a list of objects with ids")
+    return found
 
 
 def _remote_file(found: dict[str, Any]) -> RemoteFile:
@@ -424,8 +472,7 @@ def _status(status: Any) -> str:
 
 def _id(found: dict[str, Any]) -> str:
     if not isinstance(found.get("id"), str) or not found["id"]:
-        msg = f"no id in {str(found)[:200]}"
-        raise msgspec.ValidationError(msg)
+        raise _no_reply(msgspec.json.encode(found), "JSON object with an id")
     return str(found["id"])
 
 

@@ -153,6 +153,27 @@ class StopRecord(msgspec.Struct):
     at: datetime
 
 
+class UnreadReply(msgspec.Struct, frozen=True):
+    """How often one call was answered with JSON of the wrong shape, and nothing else, since when."""
+
+    first_at: datetime
+    last_at: datetime
+    times: int = 1
+
+
+class TroubleRecord(msgspec.Struct):
+    """``trouble.json``: the last error of the run; there is none once a pass went well.
+
+    ``at`` is when it was first met. ``is_transient``: whether waiting may mend it. ``unread``: replies that cannot be
+    read, by call.
+    """
+
+    message: str
+    at: datetime
+    is_transient: bool
+    unread: dict[str, UnreadReply] = {}
+
+
 class SubmissionRecord(msgspec.Struct):
     """``submissions/N.json``: one upload and one create of a part's input file.
 

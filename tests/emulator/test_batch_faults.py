@@ -180,6 +180,23 @@ def test_a_list_that_shows_a_batch_late(client, service):
     assert [batch.id for batch in client.batches.list().data] == [by_time, by_calls]
 
 
+def test_a_list_that_does_not_move(client, service):
+    service.configure(progression="stepped")
+    service.batch_fault("list_still")
+    service.batch_fault("list_still", polls=0, skip=1)
+    file = upload(client, jsonl(*ROWS))
+    still, frozen = (create(client, file).id for _ in range(2))
+
+    def listed():
+        return {batch.id: batch.status for batch in client.batches.list().data}
+
+    service.step()
+    assert listed() == {still: "validating", frozen: "validating"}
+    asked = [client.batches.retrieve(batch).status for batch in (still, frozen)]
+    assert asked == ["in_progress", "in_progress"]
+    assert listed() == {still: "in_progress", frozen: "validating"}
+
+
 # ----------------------------------------------------------------------------------------------------------- oddities
 
 FAILED = [request("a"), request("a")]

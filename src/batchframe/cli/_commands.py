@@ -148,10 +148,15 @@ def run(
 @group.command()
 @click.argument("run_dir")
 @click.option("--refresh", is_flag=True, help="Ask the service first; nothing is submitted.")
-def status(run_dir: str, *, refresh: bool) -> None:
-    """Show where the run in the folder RUN_DIR stands, from what is on disk."""
+def status(run_dir: str, *, refresh: bool) -> Exit:
+    """Show where the run in the folder RUN_DIR stands, from what is on disk.
+
+    Exits with 1 where nothing of it is at the service, or no batch is running and waiting does not mend the last error.
+    """
     opened = bf.open_run(run_dir)
-    _show.show_status(opened, opened.status(refresh=refresh))
+    found = opened.status(refresh=refresh)
+    _show.show_status(opened, found)
+    return Exit.CANNOT_GO_ON if found.state in {"not_submitted", "blocked"} else Exit.DONE
 
 
 @group.command()
@@ -200,10 +205,12 @@ def delete(run_dir: str) -> None:
 @group.command()
 @click.option("--root", help="Folder of runs.  [default: $BATCHFRAME_HOME or .batchframe]")
 def runs(root: str | None) -> None:
-    """Show the runs on this machine, the newest first."""
+    """Show the runs on this machine, the newest first, and the last error of each that has one."""
     found = bf.list_runs(root)
     when = pl.col("created_at").dt.strftime("%Y-%m-%d %H:%M")
     _show.show_frame(found.select("path", when, "state", "rows", "pending", "model", "name"), whole=True)
+    for path, trouble in found.select("path", "trouble").drop_nulls().iter_rows():
+        click.echo(f"{path}: {trouble}")
 
 
 @group.command()

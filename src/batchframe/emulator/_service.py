@@ -271,6 +271,10 @@ class Service:
             return {name: view[name] for name in sorted(view) if name not in {"model", "usage"}}
         return view
 
+    def show_listed(self, job: Job) -> dict[str, Any]:
+        """Return a batch object as the list shows it."""
+        return job.troubles.listed(self.show(job))
+
     def cancel_batch(self, batch_id: str, owner: str) -> Job:
         """Ask a batch to stop."""
         job = self.job(batch_id, owner)

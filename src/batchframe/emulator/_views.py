@@ -127,7 +127,8 @@ async def create_batch(request: Request) -> Response:
     await take_effect(request)
     service = service_of(request)
     key = request.headers.get("idempotency-key") if service.settings.speaks.takes_idempotency_key else None
-    return reply(service.show(await service.create_batch(body, owner_of(request), key)))
+    job = await service.create_batch(body, owner_of(request), key)
+    return reply(job.troubles.asked(service.show(job)))
 
 
 async def list_batches(request: Request) -> Response:
@@ -151,7 +152,7 @@ async def list_batches(request: Request) -> Response:
         default=_BATCHES_PER_PAGE,
         most=_MOST_BATCHES_PER_PAGE,
         absent=errors.no_such_batch,
-        show=service.show,
+        show=service.show_listed,
         key="value" if "value_list" in service.settings.chosen_oddities else "data",
         is_by_cursor=is_by_cursor,
     )
@@ -162,7 +163,7 @@ async def retrieve_batch(request: Request) -> Response:
     service = service_of(request)
     job = service.job(request.path_params["id"], owner_of(request))
     job.troubles.retrieved(job.batch)
-    return reply(service.show(job))
+    return reply(job.troubles.asked(service.show(job)))
 
 
 async def cancel_batch(request: Request) -> Response:
