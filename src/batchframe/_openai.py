@@ -7,7 +7,7 @@ import email.utils
 import importlib
 import math
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -28,7 +28,7 @@ from batchframe._exceptions import (
     ServiceError,
     UnreadableReplyError,
 )
-from batchframe._lenient import mapping, text
+from batchframe._lenient import mapping, read_json, text
 from batchframe._limits import tells_of_no_room
 from batchframe._providers import Provider, provider_named, provider_of
 from batchframe._types import Account, RemoteBatch, RemoteFile
@@ -394,11 +394,10 @@ class _NoReplyError(Exception):
 
 
 def _no_reply(content: bytes, expected: str, response: Any = None) -> _NoReplyError:
-    try:
-        msgspec.json.decode(content)
+    is_json = False
+    with suppress(msgspec.DecodeError):
+        read_json(content)
         is_json = True
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        is_json = False
     beginning = " ".join(content[:_SHOWN].decode("utf-8", "replace").split())
     came = f"{beginning}…" if len(content) > _SHOWN else beginning or "an empty body"
     kind = "" if response is None else f"{response.status_code} {response.headers.get('content-type', '')}".strip()
@@ -408,10 +407,11 @@ def _no_reply(content: bytes, expected: str, response: Any = None) -> _NoReplyEr
 def _object(reply: Any) -> dict[str, Any]:
     """Return a reply's JSON object as it came: the SDK's models drop what they do not know."""
     content = reply.http_response.content
-    try:
-        return msgspec.json.decode(content, type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        raise _no_reply(content, "JSON object", reply.http_response) from None
+    with suppress(msgspec.DecodeError):
+        found = read_json(content)  # a reply may hold half of a surrogate pair as well as a result line
+        if isinstance(found, dict):
+            return found
+    raise _no_reply(content, "JSON object", reply.http_response)
 
 
 def _items(page: dict[str, Any]) -> list[dict[str, Any]]:
