@@ -8,6 +8,7 @@ where a frame of another library comes in.
 from __future__ import annotations
 
 import sys
+import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import polars as pl
@@ -328,7 +329,9 @@ def _pandas_table(frame: Any) -> Any:
 def _pandas_array(label: Any, series: Any) -> Any:
     name, shown, cast = str(label), f"dtype {series.dtype}", _pandas_cast(label, series.dtype)
     try:
-        array = pa.array(series, from_pandas=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of older pyarrow about newer pandas: none of the user's business
+            array = pa.array(series, from_pandas=True)
     except Exception as error:
         raise _refusal(name, shown, f"which Arrow cannot hold ({error})", cast) from error
     foreign = _foreign(pa.field(name, array.type), is_stored=False)
