@@ -74,6 +74,7 @@ def _of_one_text(scope: Scope, prompt: Any, images: list[pl.Expr]) -> Pieces:
         msg = f"{path} takes one text a row, got {got}: explode the frame, so that each text has a row of its own"
         raise OptionError(msg)
     text = scope.text(prompt, "prompt")
+    scope.check_braces()
     if images:
         return _messages.content(scope, text, images)
     if text.constant is not None:
@@ -106,6 +107,7 @@ def _of_messages(scope: Scope, prompt: Any, system: Any, images: list[pl.Expr]) 
             f'[{{"role": …, "content": …}}], got {type(prompt).__qualname__}'
         )
         raise OptionError(msg)
+    scope.check_braces()
     if all(isinstance(piece, str) for piece in [*opening, *asked]):
         _check_one_prompt(scope, prompt)
     return ["[", *opening, *asked, "]"]
