@@ -32,7 +32,7 @@ LAYERS = {
     "pure steps": (
         2,
         (
-            "_frames _encode _template _tokens _requests _dedupe _input_files _results _columns _endpoints "
+            "_arrow _frames _encode _template _tokens _requests _dedupe _input_files _results _columns _endpoints "
             "_included _parameters _parameter_types _options _forms _prompts _scope _messages _conversations _images "
             "_media _model_rules _schema _strict _dtypes _typed _atoms _usage"
         ),

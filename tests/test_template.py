@@ -287,3 +287,99 @@ def test_a_template_whose_system_message_varies_does_not_warn():
     frame = pl.DataFrame({"x": ["a"]})
     assert contents(frame, "Go", system="{x}") == ["Go"]  # warnings are errors here
     assert contents(frame, [{"role": "system", "content": "{x}"}, {"role": "user", "content": "Go"}]) == ["Go"]
+
+
+# -- columns in doubled braces, as users of Jinja write them
+
+REVIEWS = pl.DataFrame({"text": ["good", "bad"], "stars": [5, 1], "row": [{"n": 1}, {"n": 2}], "a b": ["x", "y"]})
+
+
+@pytest.mark.parametrize(
+    ("template", "mended"),
+    [
+        ("{{text}}", "{text}"),
+        ("Judge {{ text }}!", "Judge {text}!"),
+        ("{{row.text}}", "{text}"),
+        ("{{ review.text }}", "{text}"),
+        ("{{ row['text'] }} {{ row[\"stars\"] }}", "{text} {stars}"),
+        ("{{- text -}}", "{text}"),
+        ("{{ text | trim }} {{text|upper|trim}}", "{text} {text}"),
+        ("{{row.n}}", "{row.n}"),  # a field of a struct before a column
+        ("{{a b}} {{ a b }}", "{a b} {a b}"),
+        ('As {{"a": 1}}: {{ text }}', 'As {{"a": 1}}: {text}'),
+        ("{{label}}: {{text}}", "{{label}}: {text}"),
+        ("{{{{text}}}} {{text}}", "{{{{text}}}} {text}"),
+        ("{{ text\n}}", "{text}"),
+    ],
+)
+def test_a_column_in_doubled_braces_is_refused_with_the_template_that_was_meant(template, mended):
+    for frame in (REVIEWS, REVIEWS.lazy()):
+        said = refusal(frame, template)
+        assert said.startswith("the prompt has {{")
+        assert "doubled braces mean themselves: every row is sent the same text there" in said
+        assert said.split("write single braces:\n", 1)[1] == mended
+    assert len({*contents(REVIEWS, mended)}) == 2
+
+
+@pytest.mark.parametrize("endpoint", ["/v1/responses", "/v1/embeddings", "/v1/completions", "/v1/moderations"])
+def test_a_column_in_doubled_braces_is_refused_at_each_endpoint(endpoint):
+    with pytest.raises(bf.TemplateError, match=r"For the column write single braces:\n\{text\}"):
+        bf.requests(REVIEWS, "{{ text }}", model="m", endpoint=endpoint)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "options", "called", "mended"),
+    [
+        ([{"role": "user", "content": "{{ text }}"}], {}, "message 0", "{text}"),
+        ([{"role": "system", "content": "Go"}, {"role": "user", "content": "{{text}}"}], {}, "message 1", "{text}"),
+        (
+            [{"role": "user", "content": [{"type": "text", "text": "{{text}}"}]}],
+            {},
+            "message 0, content[0].text",
+            "{text}",
+        ),
+        ("Go", {"system": "Judge {{ text }}"}, "system", "Judge {text}"),
+        (pl.col("text"), {"system": "Of {{ stars }} stars"}, "system", "Of {stars} stars"),
+        ("{{ stars }}", {"images": pl.col("text")}, "the prompt", "{stars}"),
+    ],
+    ids=["message", "second message", "part", "system", "expression", "images"],
+)
+def test_a_column_in_doubled_braces_is_refused_wherever_no_template_has_a_field(prompt, options, called, mended):
+    with pytest.raises(bf.TemplateError) as caught:
+        bf.requests(REVIEWS, prompt, model="m", **options)
+    assert str(caught.value).startswith(f"{called} has {{{{")
+    assert str(caught.value).split("write single braces:\n", 1)[1] == mended
+
+
+@pytest.mark.parametrize(
+    ("prompt", "options", "said"),
+    [
+        ("{stars}: {{ text }}", {}, "the prompt has {{ text }}, .* For the column write {text}"),
+        ("{text}", {"system": "Of {{text}}"}, "system has {{text}}, .* For the column write {text}"),
+        (
+            [{"role": "user", "content": "{text}"}, {"role": "user", "content": "{{row.stars}}"}],
+            {},
+            "message 1 has {{row.stars}}, .* For the column write {stars}",
+        ),
+    ],
+    ids=["one template", "system", "messages"],
+)
+def test_a_column_in_doubled_braces_beside_a_field_is_warned_of(prompt, options, said):
+    with pytest.warns(bf.BatchframeWarning, match=said) as caught:
+        bf.requests(REVIEWS, prompt, model="m", **options)
+    (one,) = caught
+    assert one.filename == __file__
+
+
+def test_doubled_braces_that_name_no_column_are_text():
+    assert contents(REVIEWS, "{text} {{label}} {{ x.y }} {{}} {{ }}") == [
+        f"{text} {{label}} {{ x.y }} {{}} {{ }}" for text in ("good", "bad")
+    ]
+    assert contents(REVIEWS, "{{{text}}}") == ["{good}", "{bad}"]
+    assert contents(REVIEWS, "{{text}} is {text}") == ["{text} is good", "{text} is bad"]
+
+
+def test_of_a_long_template_the_part_with_the_doubled_column_is_shown():
+    said = refusal(REVIEWS, "x" * 5000 + "{{ text }}" + "y" * 5000)
+    assert "xx{text}yy" in said
+    assert len(said) < 500

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ _READ_ROWS, _READ_ROWS_OF_BYTES = 10_000, 100
 
 # Columns of ours, beside the user's in rows/*.parquet and in the slices, carry a prefix that no one uses by chance.
 OURS = "batchframe:"
+_END = OURS + "end"
+_MAX_DIGITS = 38
 MAP: Any = getattr(pl, "Map", ())  # a dtype newer than the oldest polars
 
 
@@ -29,7 +32,7 @@ def to_polars(frame: Any) -> pl.DataFrame | pl.LazyFrame:
     Raises
     ------
     InputError
-        It is neither; or it has a column that no file can hold.
+        It is neither; or it has a column that Polars or Parquet cannot hold; or a LazyFrame cannot be scanned.
     """
     if not isinstance(frame, (pl.DataFrame, pl.LazyFrame)):
         if isinstance(frame, (pl.Series, type)) or not hasattr(frame, "__arrow_c_stream__"):
@@ -38,19 +41,25 @@ def to_polars(frame: Any) -> pl.DataFrame | pl.LazyFrame:
                 f"DuckDB), got {type(frame).__module__}.{type(frame).__qualname__}"
             )
             raise InputError(msg)
-        try:
-            frame = pl.DataFrame(frame)
-        except (TypeError, ValueError, pl.exceptions.PolarsError) as error:
-            msg = f"the Arrow stream of {type(frame).__module__}.{type(frame).__qualname__} gives no frame: {error}"
-            raise InputError(msg) from error
+        from batchframe import _arrow  # noqa: PLC0415  (needs pyarrow, which takes a while to import)
+
+        frame = _arrow.to_frame(frame)
     assert isinstance(frame, (pl.DataFrame, pl.LazyFrame))
-    schema = frame.collect_schema()
+    with _evaluating(OSError, pl.exceptions.PolarsError):
+        schema = frame.collect_schema()
     for name, dtype in schema.items():
         if holds(dtype, pl.Object):
             msg = f"column {name!r} has dtype Object, which no file can hold: drop it, or cast it to a Polars dtype"
             raise InputError(msg)
-        if _has_empty_struct(dtype):
+        if any(isinstance(inner, pl.Struct) and not inner.fields for inner in _inside(dtype)):
             msg = f"column {name!r} has dtype {dtype}, and Parquet can hold no Struct without fields: drop it"
+            raise InputError(msg)
+        if any(isinstance(inner, pl.Decimal) and (inner.precision or 0) > _MAX_DIGITS for inner in _inside(dtype)):
+            # Polars scans such a file, and panics or errs when it reads it.
+            msg = (
+                f"column {name!r} has dtype {dtype}, and a Decimal of Polars has at most {_MAX_DIGITS} digits: "
+                "drop it, or cast it where it is made"
+            )
             raise InputError(msg)
     ours = [name for name in schema if name.startswith(OURS)]
     if ours:
@@ -59,25 +68,25 @@ def to_polars(frame: Any) -> pl.DataFrame | pl.LazyFrame:
     return frame
 
 
-def _has_empty_struct(dtype: Any) -> bool:
-    if isinstance(dtype, (pl.List, pl.Array)):
-        return _has_empty_struct(dtype.inner)
-    if isinstance(dtype, pl.Struct):
-        return not dtype.fields or any(_has_empty_struct(inner.dtype) for inner in dtype.fields)
-    return False
-
-
 def holds(dtype: Any, *wanted: Any) -> bool:
     """Whether a dtype is one of a kind, or has one inside."""
-    if isinstance(dtype, wanted):
-        return True
+    return any(isinstance(inner, wanted) for inner in _inside(dtype))
+
+
+def _inside(dtype: Any) -> Iterator[Any]:
+    """Yield a dtype and all dtypes inside of it."""
+    yield dtype
+    inner: list[Any] = []
     if isinstance(dtype, (pl.List, pl.Array)):
-        return holds(dtype.inner, *wanted)
-    if isinstance(dtype, pl.Struct):
-        return any(holds(inner.dtype, *wanted) for inner in dtype.fields)
-    if isinstance(dtype, MAP):
-        return holds(dtype.key, *wanted) or holds(dtype.value, *wanted)
-    return isinstance(dtype, pl.BaseExtension) and holds(dtype.ext_storage(), *wanted)
+        inner = [dtype.inner]
+    elif isinstance(dtype, pl.Struct):
+        inner = [field.dtype for field in dtype.fields]
+    elif isinstance(dtype, MAP):
+        inner = [dtype.key, dtype.value]
+    elif isinstance(dtype, pl.BaseExtension):
+        inner = [dtype.ext_storage()]
+    for one in inner:
+        yield from _inside(one)
 
 
 @dataclass
@@ -126,20 +135,21 @@ class Source:
             self._refuse_one_for_all({name for name, height in heights.items() if height is _Height.ONE})
             if _Height.UNKNOWN in heights.values():
                 # What an expression does to the height shows only on the data then.
-                frame = frame.collect()
+                with _evaluating():
+                    frame = frame.collect()
         if isinstance(frame, pl.DataFrame):
             pieces = _cut(self._evaluated(frame), max_rows)
         else:
             staged = _with_columns(frame, self.staged)
             of_bytes = any(holds(dtype, pl.Binary) for dtype in self.schema().values())
             chunk_size = _READ_ROWS_OF_BYTES if of_bytes else _READ_ROWS
-            batches = staged.collect_batches(chunk_size=chunk_size, maintain_order=True, engine="streaming")
-            pieces = _even(batches, max_rows)
+            pieces = _even(_batches(staged, chunk_size), max_rows)
         empty = True
         try:
-            for piece in pieces:
-                empty = False
-                yield piece
+            with _evaluating():
+                for piece in pieces:
+                    empty = False
+                    yield piece
         except pl.exceptions.ShapeError as error:
             raise _height_error(str(error)) from error
         if empty:
@@ -211,6 +221,22 @@ def _sample(name: str, dtype: Any, rows: int) -> pl.Series:
     return pl.Series(name, [None] * rows, dtype)
 
 
+@contextmanager
+def _evaluating(*errors: type[Exception]) -> Iterator[None]:
+    """Turn a panic of Polars, and some errors, into an error of ours: the frame is the user's."""
+    caught: tuple[Any, ...] = (pl.exceptions.PanicException, *errors)
+    try:
+        yield
+    except caught as error:
+        msg = f"the frame cannot be evaluated: {first_paragraph(error)}"
+        raise InputError(msg) from error
+
+
+def first_paragraph(error: BaseException) -> str:
+    """Return what an error of Polars says, without the plan and the hints that it may add."""
+    return str(error).split("\n\n", 1)[0]
+
+
 def _height_error(detail: str) -> OptionError:
     return OptionError(
         f"an expression changes the number of rows ({detail}): it must give one value for each row of the frame; "
@@ -225,6 +251,34 @@ def _with_columns(frame: Any, staged: dict[str, pl.Expr]) -> Any:
         return frame.with_columns(expression.alias(name) for name, expression in staged.items())
     except (pl.exceptions.ShapeError, pl.exceptions.InvalidOperationError) as error:
         raise _height_error(str(error).split("\n", 1)[0]) from error
+
+
+def _batches(frame: pl.LazyFrame, chunk_size: int) -> Iterator[pl.DataFrame]:
+    """Yield the rows of a LazyFrame as they are evaluated, and see to it that none is missing.
+
+    Where the query panics, the batches of Polars (1.37 to 2.1) end as if there were no more rows: so a row that marks
+    the end is put behind the last one.
+
+    Raises
+    ------
+    InputError
+        The batches ended before the last row.
+    """
+    schema = frame.collect_schema()
+    if not schema:
+        return
+    end = schema.to_frame().clear(1).lazy().with_columns(pl.lit(value=True).alias(_END))
+    marked = pl.concat([frame.with_columns(pl.lit(value=False).alias(_END)), end])
+    is_whole = False
+    for batch in marked.collect_batches(chunk_size=chunk_size, maintain_order=True, engine="streaming"):
+        is_whole = batch[_END][-1]
+        yield batch.drop(_END).head(batch.height - is_whole)
+    if not is_whole:
+        msg = (
+            "the frame cannot be evaluated: Polars panicked before the last row, and wrote why to standard error. "
+            "Evaluate the LazyFrame by itself, with collect(), to find the column"
+        )
+        raise InputError(msg)
 
 
 def _cut(frame: pl.DataFrame, max_rows: int) -> Iterator[pl.DataFrame]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +13,13 @@ import polars as pl
 from batchframe import _options
 from batchframe._begin import begin
 from batchframe._exceptions import InputError
-from batchframe._frames import to_polars
+from batchframe._frames import first_paragraph, to_polars
 from batchframe._progress import showing
 from batchframe._store import naming
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from batchframe._run import Run
 
 
@@ -72,12 +74,7 @@ def run_parquet(
     """
     parsed = _options.parse(options)
     target = _checked_destination(Path(source), Path(destination))
-    try:
-        frame = pl.scan_parquet(Path(source), glob=False)
-        frame.collect_schema()
-    except (OSError, pl.exceptions.PolarsError) as error:
-        msg = f"{os.fspath(source)!r} cannot be read as Parquet: {error}"
-        raise InputError(msg) from error
+    frame = scan(source)
     temporary = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         temporary.touch()
@@ -95,6 +92,49 @@ def run_parquet(
         temporary.unlink(missing_ok=True)
     run.warn_of_failures()
     return run
+
+
+def read(source: str | os.PathLike[str]) -> pl.DataFrame:
+    """Return the whole of a Parquet file; raises as `scan` does."""
+    with _reading(source):
+        return scan(source).collect()
+
+
+def scan(source: str | os.PathLike[str]) -> pl.LazyFrame:
+    """Return the frame of a Parquet file.
+
+    Raises
+    ------
+    InputError
+        It cannot be read, or has a column that Polars cannot hold.
+    """
+    _refuse_types(Path(source))
+    with _reading(source):
+        frame = pl.scan_parquet(Path(source), glob=False)
+        frame.collect_schema()
+    return frame
+
+
+@contextmanager
+def _reading(source: str | os.PathLike[str]) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        msg = f"{os.fspath(source)!r} cannot be read as Parquet: {first_paragraph(error)}"
+        raise InputError(msg) from error
+
+
+def _refuse_types(path: Path) -> None:
+    import pyarrow as pa  # noqa: PLC0415  (takes a while to import)
+    from pyarrow import parquet  # noqa: PLC0415
+
+    from batchframe import _arrow  # noqa: PLC0415
+
+    try:
+        schema = parquet.read_schema(path)
+    except (OSError, pa.ArrowException):
+        return  # Polars says what is wrong with the file, or reads what pyarrow does not
+    _arrow.refuse_stored_types(schema, os.fspath(path))
 
 
 def _checked_destination(source: Path, destination: Path) -> Path:

@@ -10,7 +10,7 @@ from batchframe import _encode, _images, _messages, _template
 from batchframe._conversations import conversation
 from batchframe._endpoints.registry import ENDPOINTS
 from batchframe._exceptions import OptionError, TemplateError, warn
-from batchframe._frames import OURS, Source
+from batchframe._frames import OURS, Source, first_paragraph
 from batchframe._scope import BODY
 
 if TYPE_CHECKING:
@@ -50,8 +50,7 @@ def _check_expression(frame: pl.DataFrame | pl.LazyFrame, called: str, expressio
     try:
         outputs = frame.lazy().select(expression).collect_schema().names()
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        reason = str(error).split("\n\n", 1)[0]
-        msg = f"the expression for {called} does not fit the frame: {reason}. Columns: {columns}"
+        msg = f"the expression for {called} does not fit the frame: {first_paragraph(error)}. Columns: {columns}"
         raise TemplateError(msg) from error
     if len(outputs) != 1:
         shown = f" ({', '.join(map(repr, outputs[:5]))})" if outputs else ""
@@ -75,6 +74,7 @@ def _of_one_text(scope: Scope, prompt: Any, images: list[pl.Expr]) -> Pieces:
         msg = f"{path} takes one text a row, got {got}: explode the frame, so that each text has a row of its own"
         raise OptionError(msg)
     text = scope.text(prompt, "prompt")
+    scope.check_braces()
     if images:
         return _messages.content(scope, text, images)
     if text.constant is not None:
@@ -107,6 +107,7 @@ def _of_messages(scope: Scope, prompt: Any, system: Any, images: list[pl.Expr]) 
             f'[{{"role": …, "content": …}}], got {type(prompt).__qualname__}'
         )
         raise OptionError(msg)
+    scope.check_braces()
     if all(isinstance(piece, str) for piece in [*opening, *asked]):
         _check_one_prompt(scope, prompt)
     return ["[", *opening, *asked, "]"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from batchframe import _encode, _template
-from batchframe._exceptions import OptionError
+from batchframe._exceptions import OptionError, TemplateError, warn
 from batchframe._frames import OURS
 
 if TYPE_CHECKING:
@@ -64,6 +64,8 @@ class Scope:
         Whether a row cannot be sent, by why.
     problems
         Why a row cannot be sent, null where it can: for reasons that tell what was got.
+    templates
+        The templates and the fields in each, by what it is called.
     """
 
     staged: Mapping[str, Any]
@@ -73,6 +75,7 @@ class Scope:
     nulls: dict[str, pl.Expr] = field(default_factory=dict)
     invalid: dict[str, pl.Expr] = field(default_factory=dict)
     problems: list[pl.Expr] = field(default_factory=list)
+    templates: dict[str, tuple[str, set[str]]] = field(default_factory=dict)
 
     def value(self, name: str) -> tuple[pl.Expr, Any]:
         """Return the column that an expression became, and its dtype."""
@@ -95,6 +98,8 @@ class Scope:
         elif isinstance(content, str):
             told = "the prompt" if name == "prompt" else name
             pieces = list(_template.parse(content, self.schema, told))
+            fields = {piece.name for piece in pieces if isinstance(piece, _template.Field)}
+            self.templates[told] = (content, fields)
         else:
             msg = f"{name} must be a template or an expression, got {type(content).__qualname__}"
             raise OptionError(msg)
@@ -109,6 +114,31 @@ class Scope:
             if piece.dtype.is_nested():
                 self.refuse_not_finite(called, piece.value, piece.dtype)
         return text
+
+    def check_braces(self) -> None:
+        """Refuse, or warn of, columns in doubled braces: each row is sent the braces, and not what is in the column.
+
+        Raises
+        ------
+        TemplateError
+            No template has a field; with the template that was meant.
+        """
+        has_field = any(fields for _, fields in self.templates.values())
+        for called, (template, fields) in self.templates.items():
+            found, mended = _template.undoubled(template, self.schema)
+            # Who writes a column both ways knows the difference.
+            doubled = [braces for braces, meant in found.items() if meant[1:-1] not in fields]
+            if not doubled:
+                continue
+            told = (
+                f"{called} has {doubled[0]}, and doubled braces mean themselves: every row is sent the same text there"
+            )
+            if has_field:
+                warn(f"{told}. For the column write {found[doubled[0]]}")
+                continue
+            shown = _template.shortened(mended, mended.index(found[doubled[0]]))
+            msg = f"{told}. For the column write single braces:\n{shown}"
+            raise TemplateError(msg)
 
     def refuse_not_finite(self, called: str, value: pl.Expr, dtype: Any) -> None:
         """Note the rows in which a value holds what JSON has not."""

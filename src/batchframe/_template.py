@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 _BRACED = re.compile(r"\{([^{}]*)\}")
+# What users of Jinja write for a field: {{ text }}, {{- row.text | trim -}}, {{ row["text"] }}.
+_DOUBLED = re.compile(r"(?<!\{)\{\{([^{}]+)\}\}(?!\})")
+_OF_A_ROW = re.compile(r"""\w+(?:\.(?P<attribute>.+)|\[(?P<quote>['"])(?P<key>.+)(?P=quote)\])""", re.DOTALL)
 _SPEC = re.compile(r"(?P<field>.+?)(?:!(?P<conversion>[rsa]))?(?::(?P<spec>.*))?", re.DOTALL)
 _CONVERSIONS = {"r": "repr", "s": "str", "a": "ascii"}
 _JSON_LIKE = re.compile(r"""^\s*["'\[]|["\n]""")
@@ -95,6 +98,32 @@ def refuse_fields(text: str, schema: Mapping[str, Any], called: str) -> None:
     if found is not None:
         msg = f"{called} is no template, and names {{{found}}}: pass an expression instead, such as\n"
         raise TemplateError(msg + _expression(text, schema))
+
+
+def undoubled(template: str, schema: Mapping[str, Any]) -> tuple[dict[str, str], str]:
+    """Return what names a column in doubled braces, as written and as a field, and the template with these fields."""
+    found: dict[str, str] = {}
+
+    def single(braces: re.Match[str]) -> str:
+        name = next((name for name in _meant(braces[1]) if resolve(name, schema) is not None), None)
+        if name is None:
+            return braces[0]
+        found[braces[0]] = f"{{{name}}}"
+        return found[braces[0]]
+
+    mended = _DOUBLED.sub(single, template)
+    return found, mended
+
+
+def _meant(name: str) -> Iterator[str]:
+    """Yield what a name in doubled braces may mean: itself, then as in Jinja."""
+    yield name
+    trimmed = name.removeprefix("-").removesuffix("-").strip()
+    for text in filter(None, (trimmed, trimmed.partition("|")[0].rstrip())):
+        yield text
+        below = _OF_A_ROW.fullmatch(text)
+        if below is not None:
+            yield below["attribute"] or below["key"]
 
 
 def _tokens(template: str) -> Iterator[tuple[int, Literal["text", "field", "brace"], str]]:
@@ -223,13 +252,17 @@ def _brace_error(template: str, at: int, schema: Mapping[str, Any]) -> str:
 
 
 def _double_the_braces(template: str, at: int, schema: Mapping[str, Any]) -> str:
-    shown, which = template, "it"
-    if len(template) > _SHOWN_CHARACTERS:
-        shown, which = template[max(0, at - 40) : at + 40], "this part"
+    shown = shortened(template, at)
+    which = "it" if shown == template else "this part"
     return (
         f"Braces that mean themselves, as in JSON, are doubled: double the braces, so that {which} reads\n"
         f"{_doubled(shown, schema)}"
     )
+
+
+def shortened(template: str, at: int) -> str:
+    """Return a template to show, of a long one the part about a character."""
+    return template if len(template) <= _SHOWN_CHARACTERS else template[max(0, at - 40) : at + 40]
 
 
 def _doubled(template: str, schema: Mapping[str, Any]) -> str:

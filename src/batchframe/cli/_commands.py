@@ -11,7 +11,7 @@ import msgspec
 import polars as pl
 
 import batchframe as bf
-from batchframe import _parameter_types
+from batchframe import _parameter_types, _parquet
 from batchframe._endpoints.registry import DEFAULT
 from batchframe._options import INCLUDES
 from batchframe._reading import INCLUDES as READ_INCLUDES
@@ -277,11 +277,9 @@ def read(
 
 def _frame(path: str) -> pl.DataFrame:
     try:
-        return pl.read_parquet(Path(path), glob=False)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        said = str(error).split("\n", 1)[0]
-        msg = f"{path!r} cannot be read as Parquet: {said}"
-        raise click.BadParameter(msg, param_hint="--frame") from error
+        return _parquet.read(path)
+    except bf.InputError as error:
+        raise click.BadParameter(str(error), param_hint="--frame") from error
 
 
 @group.command()
