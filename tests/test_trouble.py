@@ -14,7 +14,8 @@ import pytest
 import batchframe as bf
 from batchframe import _run
 from batchframe._desk import Clock
-from batchframe._trouble import read_trouble
+from batchframe._trouble import forget_trouble, keep_trouble, read_trouble
+from batchframe._types import UnreadReply
 from batchframe.cli import main
 from made_up_time import Time
 from odd_replies import PAGE, OddReplies
@@ -148,6 +149,20 @@ def test_a_reply_that_can_be_read_begins_it_anew(begun, odd, emu):
             run.advance()
             time.sleep(200)
     assert run.status(refresh=False).trouble == ""
+
+
+def test_what_was_answered_is_forgotten_while_another_call_has_yet_to_be_made_again(begun):
+    folder, now = begun[0]._leased_folder, dt.datetime.now(dt.timezone.utc)
+    unread = {name: UnreadReply(now, now, 2) for name in ("retrieve a", "retrieve b")}
+    error = bf.ServiceError("sorry")
+    with begun[0]._lease:
+        begun[0]._lease.take()
+        keep_trouble(folder, error, unread, None, now)
+        del unread["retrieve a"]
+        forget_trouble(folder, unread, read_trouble(folder), now)
+        assert read_trouble(folder).unread == unread
+        forget_trouble(folder, unread, read_trouble(folder), now + dt.timedelta(hours=2))
+    assert read_trouble(folder) is None
 
 
 def test_another_call_of_the_kind_does_not_hide_it(emu, odd):

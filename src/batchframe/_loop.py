@@ -165,7 +165,7 @@ class Loop:
             return
         # What no waiting mends is over where everything was submitted all the same.
         if (known.is_transient and is_answered) or (submit and not self._collector.refused):
-            forget_trouble(self._folder, unread, now)
+            forget_trouble(self._folder, unread, known, now)
 
     def look(self, waiting_for: str) -> Pass:
         """See what another process has on disk by now; nothing is asked for or written."""

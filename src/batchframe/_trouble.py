@@ -48,11 +48,13 @@ def keep_trouble(
             folder.write_note(_NOTE, record)
 
 
-def forget_trouble(folder: RunFolder, unread: dict[str, UnreadReply], now: dt.datetime) -> None:
+def forget_trouble(folder: RunFolder, unread: dict[str, UnreadReply], known: TroubleRecord, now: dt.datetime) -> None:
     """Forget an error after a pass that went well, unless a call that could not be read has yet to be made again."""
-    if all(now - found.last_at > _FORGOTTEN for found in unread.values()):
-        with suppress(OSError, LeaseLostError):
+    with suppress(OSError, LeaseLostError):
+        if all(now - found.last_at > _FORGOTTEN for found in unread.values()):
             folder.remove_note(_NOTE)
+        elif unread != known.unread:
+            folder.write_note(_NOTE, msgspec.structs.replace(known, unread=dict(unread)))
 
 
 class CountingClient:
