@@ -1,4 +1,4 @@
-"""The control plane under ``/_emulator/``: what tests see and steer. No key is asked for."""
+"""The control plane under ``/_emulator/``: what tests see and steer. No key is asked for, but no web page gets here."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import msgspec
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -81,6 +82,8 @@ def endpoint(sock: socket.socket) -> str:
 
 def run(host: str, port: int, settings: Settings, backing: Backing) -> None:
     """Serve until interrupted."""
+    # What was asked for and is announced must work, a name or "every address" too.
+    backing = msgspec.structs.replace(backing, allowed_hosts=(*backing.allowed_hosts, host))
     check_free(backing.state_dir)
     sock = listen(host, port)
     url = endpoint(sock) + settings.speaks.prefix

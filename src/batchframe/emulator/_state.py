@@ -2,6 +2,7 @@
 
 A kept folder holds, besides the bytes of files, partial results and the ledger, a small record of each file and of each
 batch, replaced as a whole whenever its state changes: the records are what counts, bytes without one are left-overs.
+Prompts and answers are in it, so nobody else may read it.
 """
 
 from __future__ import annotations
@@ -55,13 +56,12 @@ class State:
         self.root = Path(tempfile.mkdtemp(prefix="batchframe-emulator-")) if kept is None else Path(kept)
         self._locked = contextlib.ExitStack()
         if self.is_kept:
-            self.root.mkdir(parents=True, exist_ok=True)
             self._locked.enter_context(_locked(self.root))
         self.scratch = self.root / "scratch"
         # Uploads that were under way when the process died.
         shutil.rmtree(self.scratch, ignore_errors=True)
         for name in ("scratch", "files", "work"):
-            (self.root / name).mkdir(exist_ok=True)
+            _make_private(self.root / name)
         self._files = _Records(self.root / "file-records", FileRecord)
         self._batches = _Records(self.root / "batch-records", BatchRecord)
 
@@ -72,7 +72,7 @@ class State:
     def work_folder(self, batch_id: str) -> Path:
         """Return the folder for the work on a batch."""
         folder = self.root / "work" / batch_id
-        folder.mkdir(exist_ok=True)
+        _make_private(folder)
         return folder
 
     def batches(self) -> Iterator[BatchRecord]:
@@ -142,7 +142,7 @@ class _Records:
 
     def write(self, name: str, record: Any) -> None:
         """Write a record whole or not at all, so that it survives the machine too."""
-        self._folder.mkdir(exist_ok=True)
+        _make_private(self._folder)
         path = self._folder / f"{name}.json"
         new = path.with_suffix(".new")
         with new.open("wb") as file:
@@ -195,9 +195,14 @@ def drop_results(files: Files, batch: Batch, owner: str) -> None:
 def check_free(folder: str | os.PathLike[str] | None) -> None:
     """Refuse, before a server starts, a folder that another emulator has."""
     if folder is not None:
-        Path(folder).mkdir(parents=True, exist_ok=True)
         with _locked(Path(folder)):
             pass
+
+
+def _make_private(folder: Path) -> None:
+    """Make a folder that only its owner can enter; one that an earlier version made becomes so."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    folder.chmod(0o700)
 
 
 def _link(path: Path, other: Path) -> None:
@@ -227,7 +232,9 @@ def _locked(folder: Path) -> contextlib.AbstractContextManager[Any]:
         import filelock  # noqa: PLC0415 - only who keeps state needs it
     except ImportError as exc:
         raise ImportError(f'state_dir needs the extra: pip install "batchframe[emulator]" ({exc})') from exc
-    lock = filelock.FileLock(folder / "lock")
+    # A folder that was there stays as open as it is: it is the user's. What is put into it is private.
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = filelock.FileLock(folder / "lock", mode=0o600)
     try:
         return lock.acquire(timeout=0)
     except filelock.Timeout as exc:
