@@ -146,6 +146,12 @@ def too_many_keys(param: str, count: int, most: int) -> ApiError:
     return ApiError(message, param=param, code="object_above_max_properties")
 
 
+def endless_schema() -> ApiError:
+    """Refuse a schema that requires itself, so that no answer to it has an end. The service's words are not known."""
+    message = "Invalid schema: a value that requires another one of its own kind has no end."
+    return ApiError(message, code="invalid_value")
+
+
 # ------------------------------------------------------------------------------------------------- about the call
 
 
