@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import urllib.error
 import urllib.request
 
@@ -194,3 +195,17 @@ def test_a_filter_with_too_many_digits():
     with emulator("azure") as service, pytest.raises(Exception, match=r"Invalid \$filter clause") as refused:
         service.client().batches.list(extra_query={"$filter": f"created_at gt {'9' * 5000}"})
     assert refused.value.status_code == 400
+
+
+@pytest.mark.parametrize("kind", ["file-records", "batch-records"])
+@pytest.mark.parametrize("raw", [b'{"number": 0', b"[]", *UNREADABLE.values()])
+def test_a_damaged_record(tmp_path, kind, raw):
+    """As of a disk that was full: it is named before anything is served."""
+    (tmp_path / kind).mkdir()
+    path = tmp_path / kind / "x.json"
+    path.write_bytes(raw)
+    with pytest.raises(RuntimeError, match=f"the record {re.escape(str(path))} is damaged"):
+        emulator(state_dir=tmp_path).__enter__()
+    path.unlink()
+    with emulator(state_dir=tmp_path) as service:
+        assert service.client().batches.list().data == []

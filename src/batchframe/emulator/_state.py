@@ -62,8 +62,7 @@ class State:
         shutil.rmtree(self.scratch, ignore_errors=True)
         for name in ("scratch", "files", "work"):
             _make_private(self.root / name)
-        self._files = _Records(self.root / "file-records", FileRecord)
-        self._batches = _Records(self.root / "batch-records", BatchRecord)
+        self._files, self._batches = _records(self.root)
 
     def files(self) -> Files:
         """Open the files."""
@@ -129,10 +128,17 @@ class _Records:
 
     def read(self) -> list[Any]:
         """Read all, in the order of their creation."""
-        found = {path.stem: self._decoder.decode(path.read_bytes()) for path in self._folder.glob("*.json")}
+        found = {path.stem: self._read(path) for path in self._folder.glob("*.json")}
         self._numbers = {name: record.number for name, record in found.items()}
         self._next = itertools.count(max(self._numbers.values(), default=-1) + 1)
         return sorted(found.values(), key=lambda record: record.number)
+
+    def _read(self, path: Path) -> Any:
+        try:
+            return self._decoder.decode(path.read_bytes())
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+            msg = f"the record {path} is damaged: {exc}. Move it away to start without what it is of"
+            raise RuntimeError(msg) from exc
 
     def number(self, name: str) -> int:
         """Return the place of a record in that order."""
@@ -192,11 +198,17 @@ def drop_results(files: Files, batch: Batch, owner: str) -> None:
             files.delete(file.id, owner)
 
 
-def check_free(folder: str | os.PathLike[str] | None) -> None:
-    """Refuse, before a server starts, a folder that another emulator has."""
+def check_usable(folder: str | os.PathLike[str] | None) -> None:
+    """Refuse, before a server starts, a folder that another emulator has, or in which a record is damaged."""
     if folder is not None:
         with _locked(Path(folder)):
-            pass
+            for records in _records(Path(folder)):
+                records.read()
+
+
+def _records(root: Path) -> tuple[_Records, _Records]:
+    """Return the records of files and those of batches."""
+    return _Records(root / "file-records", FileRecord), _Records(root / "batch-records", BatchRecord)
 
 
 def _make_private(folder: Path) -> None:
