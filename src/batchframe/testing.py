@@ -225,8 +225,9 @@ def emulator(dialect: DialectName = "openai", **settings: Any) -> Iterator[Emula
         The service to speak like: ``"openai"``; ``"azure"`` with dated versions of its interface, as
         :class:`openai.AzureOpenAI` speaks; ``"azure-v1"`` under ``/openai/v1``, for :class:`openai.OpenAI`.
     **settings
-        Fields of :class:`batchframe.emulator.Settings`, and the `upstream`, `upstream_key`, `concurrency` and
-        `state_dir` of :func:`batchframe.emulator.serve`. By default a small batch ends within a second.
+        Fields of :class:`batchframe.emulator.Settings`, and the `upstream`, `upstream_key`, `concurrency`,
+        `state_dir` and `allowed_hosts` of :func:`batchframe.emulator.serve`. By default a small batch ends within a
+        second.
         ``service="groq"`` speaks like another service with OpenAI's batch API: with its paths, limits and oddities.
 
     Yields

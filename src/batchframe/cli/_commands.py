@@ -327,6 +327,13 @@ def demo(rows: int | None, base_url: str | None, *, progress: bool) -> None:
     type=click.Path(file_okay=False),
     help="Keep files, batches and results here, and go on with them at the next start.",
 )
+@click.option(
+    "--allowed-host",
+    "allowed_hosts",
+    multiple=True,
+    metavar="NAME",
+    help="A name, besides localhost and --host, under which it may be called. May be repeated.",
+)
 def emulator(
     port: int, host: str, dialect: Literal["openai", "azure", "azure-v1"], service: Any, **backing: Any
 ) -> None:
@@ -338,5 +345,7 @@ def emulator(
 
     try:
         serve(host, port, Settings(dialect=dialect, service=service), **backing)
-    except (ValueError, RuntimeError) as error:
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    except RuntimeError as error:
         raise click.ClickException(str(error)) from error

@@ -9,11 +9,12 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import msgspec
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from batchframe.emulator._app import build_app
-from batchframe.emulator._state import check_free
+from batchframe.emulator._state import check_usable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -81,7 +82,9 @@ def endpoint(sock: socket.socket) -> str:
 
 def run(host: str, port: int, settings: Settings, backing: Backing) -> None:
     """Serve until interrupted."""
-    check_free(backing.state_dir)
+    # What was asked for and is announced must work, a name or "every address" too.
+    backing = msgspec.structs.replace(backing, allowed_hosts=(*backing.allowed_hosts, host))
+    check_usable(backing.state_dir)
     sock = listen(host, port)
     url = endpoint(sock) + settings.speaks.prefix
 
@@ -98,7 +101,7 @@ class ThreadServer:
     """A server in a thread of its own, and the way to its event loop."""
 
     def __init__(self, settings: Settings, backing: Backing) -> None:
-        check_free(backing.state_dir)
+        check_usable(backing.state_dir)
         self._app = build_app(settings, backing)
         self._ready = threading.Event()
         self._server = _Server(self._app, self._on_ready)

@@ -304,6 +304,8 @@ class Service:
             raise errors.ApiError(f"steps need progression 'stepped', but it is '{self.settings.progression}'")
         for _ in range(steps):
             alive = [job for job in self.jobs.values() if job.batch.status not in TERMINAL]
+            if not alive:
+                return
             for job in alive:
                 job.grant_step()
             for job in alive:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gzip
+import re
 import shutil
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 _FILES_PER_PAGE = 10_000
 _BATCHES_PER_PAGE, _MOST_BATCHES_PER_PAGE = 20, 100
 _MOST_IDS = 200
+# No longer than any number that is meant: Python refuses to read thousands of digits.
+_INTEGER = re.compile(r"-?[0-9]{1,18}")
 
 
 async def create_file(request: Request) -> Response:
@@ -64,7 +67,7 @@ def _life_seconds(fields: dict[str, str], dialect: Dialect) -> int | None:
         anchor, text = fields.get("expires_after.anchor", anchor), fields.get("expires_after.seconds", text)
     if anchor is None and text is None:
         return None
-    seconds = int(text) if text is not None and text.lstrip("-").isdecimal() else text
+    seconds = int(text) if text is not None and _INTEGER.fullmatch(text) else text
     return check_expires_after("expires_after", anchor, seconds, dialect)
 
 
