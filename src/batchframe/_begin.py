@@ -16,12 +16,12 @@ import polars as pl
 
 from batchframe import _options
 from batchframe._columns import check_clashes
+from batchframe._connect import connect, profile
 from batchframe._events import logger
 from batchframe._exceptions import OptionError, RunMismatchError, RunNotFoundError, warn
 from batchframe._forms import Form
 from batchframe._limits import Limits
 from batchframe._model_rules import refusals
-from batchframe._openai import OpenAIClient, profile
 from batchframe._prepare import prepare
 from batchframe._providers import OPENAI, PROVIDERS, Provider, provider_named
 from batchframe._requests import Renderer, compile_prompt
@@ -60,7 +60,7 @@ def begin(frame: pl.DataFrame | pl.LazyFrame, prompt: Any, options: Options) -> 
     rendering = renderer(frame, prompt, options)
     provider = _profile(options)
     options = replace(options, completion_window=options.completion_window or provider.completion_windows[0])
-    account = OpenAIClient(options.client, options.provider).account
+    account = connect(options.client, options.provider).account
     named = None if options.run_dir is None else _local(options.run_dir)
     root = _absolute(os.environ.get("BATCHFRAME_HOME") or ".batchframe")
     reuse, lost = None, None
@@ -89,7 +89,7 @@ def begin(frame: pl.DataFrame | pl.LazyFrame, prompt: Any, options: Options) -> 
             view, record, news = _view(folder, stored, prepared), stored, ""
     finally:
         scratch.remove()
-    return Run(folder, record, options, lambda: OpenAIClient(options.client, options.provider), view=view, news=news)
+    return Run(folder, record, options, lambda: connect(options.client, options.provider), view=view, news=news)
 
 
 def _reuse(options: Options, root: Path, account: Account) -> Reuse | None:
@@ -118,7 +118,7 @@ def open_folder(folder: RunFolder, client: Any) -> Run:
     )
     name = record.identity.account.provider
     provider = provider_named(name) if name in PROVIDERS else Provider(name=name)
-    return Run(folder, record, options, lambda: OpenAIClient(client, provider))
+    return Run(folder, record, options, lambda: connect(client, provider))
 
 
 class _SavedOptions(msgspec.Struct):

@@ -70,9 +70,9 @@ class MissingExtraError(BatchframeError, ImportError):
     """An optional dependency is not installed."""
 
     @classmethod
-    def from_extra(cls, what: str, extra: str) -> MissingExtraError:
-        """Name what needs the extra, and the line that installs it."""
-        return cls(f'{what} needs an optional dependency: pip install "batchframe[{extra}]"')
+    def from_extra(cls, what: str, extra: str, error: ImportError) -> MissingExtraError:
+        """Name what needs the extra, the line that installs it, and what is missing."""
+        return cls(f'{what} needs its extra: pip install "batchframe[{extra}]" ({error})')
 
 
 class APICallError(BatchframeError):

@@ -15,6 +15,7 @@ import msgspec
 import openai
 
 from batchframe import _azure, _lenient
+from batchframe._connect import profile
 from batchframe._exceptions import (
     APICallError,
     AuthenticationError,
@@ -30,11 +31,12 @@ from batchframe._exceptions import (
 )
 from batchframe._lenient import mapping, read_json, text
 from batchframe._limits import tells_of_no_room
-from batchframe._providers import Provider, provider_named, provider_of
 from batchframe._types import Account, RemoteBatch, RemoteFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from batchframe._providers import Provider
 
 
 _PAGE = 100  # the most that one page of the list may hold: OpenAI's API specification
@@ -268,24 +270,6 @@ class OpenAIClient:
             yield
         except (openai.OpenAIError, *_TRANSPORT_ERRORS, _NoReplyError) as error:
             raise map_error(error, call, _azure.secrets_of(self._client), is_azure=self.is_azure) from error
-
-
-def profile(provider: Any, client: Any = None) -> Provider:
-    """Return the profile that a ``provider`` option means; None: the client's, or that of the environment."""
-    if isinstance(provider, str):
-        return provider_named(provider)
-    if isinstance(provider, Provider):
-        return provider
-    if provider is not None:
-        msg = f'provider must be a name such as "openai" or a bf.Provider(...), got {provider!r}'
-        raise OptionError(msg)
-    if isinstance(client, openai.AzureOpenAI):
-        return provider_named("azure")
-    if isinstance(client, openai.OpenAI):
-        return provider_of(str(client.base_url))
-    if os.environ.get("AZURE_OPENAI_ENDPOINT") and not os.environ.get("OPENAI_API_KEY"):
-        return provider_named("azure")
-    return provider_of(os.environ.get("OPENAI_BASE_URL") or "")
 
 
 def map_error(error: Exception, call: str, secrets: Iterable[str] = (), *, is_azure: bool = False) -> APICallError:

@@ -159,7 +159,7 @@ def prepare_retries(folder: RunFolder, found: Round, wanted: pl.DataFrame, limit
         ids = set(rows["custom_id"])
         for custom_id, line in lines_of(folder, int(part)):
             if custom_id in ids:
-                files.add(int(part), custom_id, changed_line(line, changes[custom_id]) if changes else line)
+                files.add(custom_id, changed_line(line, changes[custom_id]) if changes else line)
     return files.finish()
 
 

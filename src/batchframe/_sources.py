@@ -16,6 +16,7 @@ import msgspec
 import polars as pl
 import tenacity
 
+from batchframe._connect import connect
 from batchframe._endpoints.foreign import LOOKS_LIKE
 from batchframe._endpoints.registry import DEFAULT
 from batchframe._exceptions import (
@@ -32,7 +33,6 @@ from batchframe._forms import Form
 from batchframe._included import INCLUDED, included_columns, included_dtype
 from batchframe._lenient import integer, mapping, read_json, text
 from batchframe._limits import azure_quota_note
-from batchframe._openai import OpenAIClient
 from batchframe._results import ANSWER_SCHEMA, PLACES, endpoint_of_line, read_answers, read_any
 
 if TYPE_CHECKING:
@@ -110,13 +110,13 @@ def read_sources(source: Any, client: Any, extra: tuple[str, ...], *, may_be_pen
     """
     found = Found(extra)
     with ExitStack() as stack:
-        service: OpenAIClient | None = None
+        service: BatchClient | None = None
         for one in source if isinstance(source, (list, tuple)) else [source]:
             if isinstance(one, (bytes, bytearray, memoryview)):
                 found.add(_read_handle(io.BytesIO(one), "the bytes", extra), "the bytes")
             elif isinstance(one, str) and not _is_path(one):
                 if service is None:
-                    service = stack.enter_context(closing(OpenAIClient(client)))
+                    service = stack.enter_context(closing(connect(client)))
                 _read_remote(service, one, found, may_be_pending=may_be_pending)
             elif isinstance(one, (str, os.PathLike)):
                 found.add(_read_file(Path(one), extra), repr(os.fspath(one)))

@@ -121,7 +121,6 @@ class PartRecord(msgspec.Struct):
     custom_ids: list[str] | None = None
     split_from: int | None = None
     pieces: int = 1
-    retry_of: int | None = None
     generation: int = 0
     rejected: list[RejectedRequest] = []
     reused_from: str | None = None

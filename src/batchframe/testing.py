@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
 
+from batchframe._exceptions import MissingExtraError
 from batchframe.emulator._batch_faults import BatchFault, BatchKind
 from batchframe.emulator._faults import Fault
 from batchframe.emulator._file_faults import FileFault, FileKind
@@ -235,6 +236,11 @@ def emulator(dialect: DialectName = "openai", **settings: Any) -> Iterator[Emula
     Emulator
         With ``base_url``, ``client()`` and what steers the service.
 
+    Raises
+    ------
+    MissingExtraError
+        The extra ``emulator`` is not installed.
+
     Examples
     --------
     >>> import batchframe.testing
@@ -242,7 +248,10 @@ def emulator(dialect: DialectName = "openai", **settings: Any) -> Iterator[Emula
     ...     print(len(service.client().batches.list().data))
     0
     """
-    server = thread_server({"dialect": dialect, **settings})
+    try:
+        server = thread_server({"dialect": dialect, **settings})
+    except ImportError as error:
+        raise MissingExtraError(str(error)) from error  # the emulator, which knows nothing of us, has named the extra
     server.start()
     try:
         with contextlib.ExitStack() as clients:

@@ -20,6 +20,7 @@ import openai
 import pytest
 from starlette.testclient import TestClient
 
+import batchframe as bf
 import batchframe.emulator
 from batchframe.emulator import Settings, _server, body_digest, create_app
 from batchframe.testing import emulator
@@ -230,8 +231,12 @@ def test_what_is_not_there_at_all():
 
 def test_a_missing_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    for start in (batchframe.emulator.serve, create_app, lambda: emulator().__enter__()):
-        with pytest.raises(ImportError, match=r'pip install "batchframe\[emulator\]"'):
+    for start, kind in (
+        (batchframe.emulator.serve, ImportError),
+        (create_app, ImportError),
+        (lambda: emulator().__enter__(), bf.MissingExtraError),
+    ):
+        with pytest.raises(kind, match=r'pip install "batchframe\[emulator\]" .*uvicorn'):
             start()
 
 
