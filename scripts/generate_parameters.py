@@ -1,4 +1,4 @@
-"""Write src/batchframe/_parameters.py from the request types of the installed openai SDK."""
+"""Write src/batchframe/_parameters.py from the request types of the installed openai SDK; then run generate_signatures.py."""
 # ruff: noqa: INP001  (a script, not a package)
 
 from __future__ import annotations
