@@ -8,7 +8,6 @@ import re
 from pathlib import Path
 
 import polars as pl
-import pytest
 
 from batchframe import _options
 from batchframe.cli._commands import group

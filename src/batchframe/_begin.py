@@ -9,7 +9,7 @@ import os
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import msgspec
 import polars as pl
@@ -102,10 +102,31 @@ def _reuse(options: Options, root: Path, account: Account) -> Reuse | None:
 def open_folder(folder: RunFolder, client: Any) -> Run:
     """Return the run of a folder, with the options that ``run.json`` keeps."""
     record = folder.record()
-    saved = msgspec.convert(record.options, _SavedOptions)
-    given = msgspec.structs.asdict(saved)
+    return _opened(folder, record, record.options, client)
+
+
+def reopen(path: Path, view: str | None, options: dict[str, Any]) -> Run:
+    """Return a run as another process, or a copy, has it: known by its folder, with the client of the environment.
+
+    Parameters
+    ----------
+    path
+        Its folder.
+    view
+        The name of the arrangement of its rows, where that is not the stored one.
+    options
+        Those of its call, as `saved_options` returns them.
+    """
+    folder = RunFolder(path)
+    return _opened(folder, folder.record(), options, None, view=None if view is None else folder.view(view))
+
+
+def _opened(
+    folder: RunFolder, record: RunRecord, options: dict[str, Any], client: Any, *, view: RunFolder | None = None
+) -> Run:
+    given = msgspec.structs.asdict(msgspec.convert(options, _SavedOptions))
     form = Form(record.identity.endpoint, given.pop("choices"), given.pop("dimensions"), given.pop("answer_type"))
-    options = _options.Options(
+    restored = _options.Options(
         **given
         | {
             "limits": Limits(
@@ -118,7 +139,7 @@ def open_folder(folder: RunFolder, client: Any) -> Run:
     )
     name = record.identity.account.provider
     provider = provider_named(name) if name in PROVIDERS else Provider(name=name)
-    return Run(folder, record, options, lambda: connect(client, provider))
+    return Run(folder, record, restored, lambda: connect(client, provider), view=view)
 
 
 class _SavedOptions(msgspec.Struct):
@@ -141,6 +162,19 @@ class _SavedOptions(msgspec.Struct):
     answer_type: AnswerType | None = None
     choices: int = 1
     dimensions: int | None = None
+
+
+def saved_options(options: Options) -> dict[str, Any]:
+    """Return the options that another process needs, in built-in types."""
+    saved = {name: getattr(options, name) for name in _SavedOptions.__struct_fields__ if hasattr(options, name)}
+    saved |= {
+        "answer_type": options.form.answer_type,
+        "choices": options.form.choices,
+        "dimensions": options.form.dimensions,
+        "max_in_flight": options.limits.max_in_flight,
+        "max_enqueued_tokens": options.limits.max_enqueued_tokens,
+    }
+    return cast("dict[str, Any]", msgspec.to_builtins(saved))
 
 
 def _profile(options: Options) -> Provider:
@@ -211,15 +245,9 @@ def _absolute(path: str | os.PathLike[str]) -> Path:
 
 def _record(identity: Identity, prepared: Prepared, prompt: Any, options: Options, rendering: Renderer) -> RunRecord:
     """Return what ``run.json`` will hold; the options are there for people, and to say what differs."""
-    saved = {name: getattr(options, name) for name in _SavedOptions.__struct_fields__ if hasattr(options, name)}
-    shown = saved | {
+    shown = saved_options(options) | {
         "url": rendering.url,
         "batch_endpoint": _profile(options).batch_endpoints.get(options.endpoint, rendering.url),
-        "answer_type": options.form.answer_type,
-        "choices": options.form.choices,
-        "dimensions": options.form.dimensions,
-        "max_in_flight": options.limits.max_in_flight,
-        "max_enqueued_tokens": options.limits.max_enqueued_tokens,
         "prompt": _description(prompt),
         "system": _description(options.system),
         "images": _description(options.images) or None,

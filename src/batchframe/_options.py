@@ -1,9 +1,8 @@
-"""The options of a run: one table of names and defaults, and the parameters that go into the body instead."""
+"""The options of a call, checked, and the request parameters that go into the body instead."""
 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -15,13 +14,16 @@ from batchframe._endpoints.registry import DEFAULT, ENDPOINTS
 from batchframe._exceptions import OptionError, suggestion
 from batchframe._forms import Form
 from batchframe._limits import Limits
+from batchframe._option_table import OPTIONS, Options
 from batchframe._parameters import PARAMETERS
 from batchframe._schema import AnswerType, type_asked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from batchframe._endpoints.base import Endpoint
+
+__all__ = ["INCLUDES", "NAMES", "Options", "include_columns", "options_of", "parse"]
 
 INCLUDES = ("model", "request_id", "batch_id", "logprobs", "tool_calls", "content_filter", "reused", "raw")
 
@@ -60,53 +62,19 @@ _TELLS: dict[str, Callable[[Endpoint], bool]] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """Everything a call may say beside frame and prompt; `parse` makes one of the keyword arguments.
+NAMES = frozenset(option.name for option in OPTIONS) | _NOT_YET
 
-    ``body`` holds the request parameters by name, each a value or a per-row expression; ``form`` says what the
-    answers will be.
+
+def options_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options and the request parameters among the arguments of a call.
+
+    Parameters
+    ----------
+    arguments
+        The ``locals()`` of the call before it does anything: every option by its name, and the request parameters in
+        ``parameters``.
     """
-
-    model: str
-    system: Any = None
-    images: tuple[str | pl.Expr, ...] = ()
-    image_detail: str | None = None
-    endpoint: str = DEFAULT.path
-    response_format: Any = None
-    custom_id: str | None = None
-    client: Any = None
-    provider: Any = None
-    limits: Limits = field(default_factory=Limits)
-    max_attempts: int = 3
-    pilot: int | None = None
-    run_dir: Any = None
-    name: str | None = None
-    dedupe: bool = False
-    reuse: Path | Literal["all"] | None = None
-    on_null: Literal["skip", "render", "raise"] = "skip"
-    include: tuple[str, ...] = ()
-    prefix: str = ""
-    poll_seconds: float | None = None
-    settle_seconds: float = 60.0
-    timeout_seconds: float | None = None
-    progress: bool | None = None
-    cleanup: Literal["when_done", "never"] = "never"
-    metadata: dict[str, str] = field(default_factory=dict)
-    completion_window: str = ""  # the service's own default
-    expires_after: int | None = None
-    extra_body: dict[str, Any] = field(default_factory=dict)
-    body: dict[str, Any] = field(default_factory=dict)
-    form: Form = field(default_factory=Form)
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """The part of the body that is checked: what is in ``extra_body`` passes."""
-        return {name: value for name, value in self.body.items() if name not in self.extra_body}
-
-
-_MADE = {"body", "form"}
-NAMES = frozenset(option.name for option in dataclasses.fields(Options)) - _MADE | _NOT_YET
+    return {option.name: arguments[option.name] for option in OPTIONS} | dict(arguments["parameters"])
 
 
 def parse(given: dict[str, Any]) -> Options:
@@ -117,9 +85,6 @@ def parse(given: dict[str, Any]) -> Options:
     OptionError
         A name that is neither (with the nearest right one), or a value that cannot be.
     """
-    if "model" not in given:
-        msg = 'model is required: the model id, such as model="gpt-4o-mini", or the Azure deployment name'
-        raise OptionError(msg)
     ours = {name: value for name, value in given.items() if name in NAMES}
     body = {name: value for name, value in given.items() if name not in NAMES}
     _check_names(ours, body, ours.get("endpoint") or DEFAULT.path)

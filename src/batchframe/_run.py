@@ -49,7 +49,8 @@ _BRIEF_SECONDS, _MIN_POLL_SECONDS, _MAX_POLL_SECONDS = 1.0, 5.0, 60.0
 class Run(RunResults):
     """One run: many parts, resumable, its state in a folder.
 
-    Made by `submit`, `open_run` and `run_parquet`. Reading what was downloaded needs neither key nor service.
+    Made by `submit`, `open_run` and `run_parquet`. Reading what was downloaded needs neither key nor service. A copy
+    or a pickle is another handle of the same folder: where it asks the service, its client is that of the environment.
     """
 
     def __init__(
@@ -76,6 +77,13 @@ class Run(RunResults):
         self._loop: Loop | None = None
         self._begun = 0.0
         self.listen: Listener = ignore
+
+    def __reduce__(self) -> tuple[Callable[..., Run], tuple[object, ...]]:
+        """Make copies, and pickles for other processes, by the folder: they have the client of the environment."""
+        from batchframe._begin import reopen, saved_options  # noqa: PLC0415  (it imports this module)
+
+        view = None if self._view is None else self._view.path.name
+        return reopen, (self.path, view, saved_options(self._options))
 
     # -- going on
 
