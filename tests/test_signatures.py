@@ -17,7 +17,7 @@ import pytest
 
 import batchframe as bf
 from batchframe import _arguments, _frame, _options, testing
-from batchframe._endpoints import ENDPOINTS
+from batchframe._endpoints.registry import ENDPOINTS
 from batchframe._option_table import OPTIONS
 from batchframe._parameters import PARAMETERS
 
