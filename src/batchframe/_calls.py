@@ -33,8 +33,8 @@ def run(frame: Any, prompt: Any, **options: Any) -> pl.DataFrame | pl.LazyFrame:
     Parameters
     ----------
     frame
-        A Polars DataFrame or LazyFrame, or anything with the Arrow C stream (pyarrow, pandas, DuckDB). A LazyFrame is
-        evaluated here, once.
+        A Polars DataFrame or LazyFrame, or anything with the Arrow C stream (pyarrow, pandas, DuckDB), which gives a
+        Polars DataFrame; of pandas the index is left out. A LazyFrame is evaluated here, once.
     prompt
         A template, ``"… {column} … {struct.field} … {{literal}}"``; an expression; a list of messages
         ``[{"role": …, "content": template or expression}, …]``, where a content may also be a list of the endpoint's
