@@ -491,6 +491,12 @@ def test_duckdb_moments_with_a_zone_are_exact(con):
     assert texts(con.sql("SELECT '2024-07-01 12:30:15+02'::TIMESTAMPTZ AS v")) == ["2024-07-01T10:30:15+00:00"]
 
 
+@pytest.mark.parametrize("kind", ["DATE", "TIMESTAMP", "TIMESTAMPTZ"])
+def test_infinity_of_duckdb_is_not_sent(con, kind):
+    relation = con.sql(f"SELECT unnest(['infinity', '2024-07-01', '-infinity'])::{kind} AS v")
+    assert [text is not None for text in texts(relation)] == [False, True, False]
+
+
 def test_duckdb_bytes_come_through(con):
     assert column(con.sql(r"SELECT '\xAA\x00'::BLOB AS v")) == [b"\xaa\x00"]
 

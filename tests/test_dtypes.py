@@ -298,3 +298,50 @@ def test_values_after_a_null_array_are_their_own():
 def test_one_bad_value_of_a_list_spoils_its_row_only():
     frame = pl.DataFrame({"x": [[1.0], [NAN], [2.0]], "t": ["a", "b", "c"]})
     assert [line is None for line in lines(frame, "{t}", extra_body={"p": pl.col("x")})] == [False, True, False]
+
+
+FAR = 2**31 - 1  # days; DuckDB's infinity
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pl.Series([FAR, -FAR, None], dtype=pl.Int32).cast(pl.Date),
+        *(
+            pl.Series([2**63 - 1, -(2**63) + 1, None]).cast(pl.Datetime(unit, zone))
+            for unit in ("ms", "us")
+            for zone in (None, "Europe/Paris")
+        ),
+    ],
+    ids=lambda column: str(column.dtype),
+)
+def test_a_day_that_polars_cannot_write_is_its_rows_error(column):
+    near = pl.Series([1]).cast(column.dtype)
+    frame = pl.DataFrame({"x": pl.concat([near, column]), "t": "t"})
+    is_sent = [True, False, False]
+    assert [line is not None for line in lines(frame, "{x}")] == [*is_sent, False]
+    assert [line is not None for line in lines(frame, [{"role": "user", "content": pl.col("x")}])] == [*is_sent, False]
+    assert [line is not None for line in lines(frame, "{t}", extra_body={"p": pl.col("x")})] == [*is_sent, True]
+    dtypes = [pl.List(column.dtype), pl.Array(column.dtype, 1), pl.Struct({"x": column.dtype})]
+    for dtype in dtypes:
+        inside = pl.struct("x") if isinstance(dtype, pl.Struct) else pl.concat_list("x").cast(dtype)
+        assert [line is not None for line in lines(frame.select(inside.alias("x")), "{x}")] == [*is_sent, True]
+
+
+def test_the_last_days_are_written():
+    days = pl.Series([95_000_000, -95_000_000], dtype=pl.Int32).cast(pl.Date)
+    frame = pl.DataFrame({"x": days})
+    assert [content(line) for line in lines(frame, "{x}")] == ["+262071-03-02", "-258132-11-01"]
+
+
+def test_the_error_of_a_day_that_polars_cannot_write(client):
+    frame = pl.DataFrame({"x": pl.Series([0, FAR], dtype=pl.Int32).cast(pl.Date)})
+    with pytest.warns(bf.BatchframeWarning, match="invalid_input"):
+        out = bf.run(frame, "{x}", model="gpt-4o-mini", client=client, poll_seconds=0.02)
+    assert out["error"].to_list() == [
+        None,
+        {
+            "code": "invalid_input",
+            "message": "column 'x' holds a day beyond the year 262000, such as DuckDB's infinity",
+        },
+    ]

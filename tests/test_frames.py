@@ -110,7 +110,9 @@ def test_columns_named_like_patterns_are_kept_apart():
     (rows,) = compile_prompt(frame, "{*}", _options.parse({"model": "m"}), 10_000).slices()
     assert rows.columns[:3] == ["*", "^.*$", "x"]
     assert rows.select(pl.nth(0, 1, 2)).rows() == [("star", "pattern", "a")]
-    assert contents(frame, "{*}{^.*$}", custom_id="^.*$") == ["starpattern"]
+    for given in (frame, frame.lazy()):
+        assert contents(given, "{*}{^.*$}", custom_id="^.*$") == ["starpattern"]
+        assert contents(given, pl.col("x") + "!") == ["a!"]
 
 
 # -- slices

@@ -45,7 +45,7 @@ def conversation(scope: Scope, called: str, images: list[pl.Expr]) -> pl.Expr:
     scope.invalid["the conversation has no messages"] = (value.list.len() == 0).fill_null(value=False)
     unknown = message.value.is_null() | ~(message.role.is_in(roles).fill_null(value=False) | message.is_item)
     scope.invalid[f"a message's role is none of {', '.join(roles)}"] = _any_of(value, unknown)
-    scope.refuse_not_finite(called, value, pl.List(dtype.inner))
+    scope.refuse_unwritable(called, value, pl.List(dtype.inner))
     scope.nulls["a message's content"] = _any_of(value, message.is_empty)
     if not images:
         return value.list.eval(message.json()).list.join(",")

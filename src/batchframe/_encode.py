@@ -29,6 +29,10 @@ _encoder = msgspec.json.Encoder(decimal_format="number")
 _FRACTION = "%.f"
 _DATETIME = "%Y-%m-%dT%H:%M:%S" + _FRACTION
 _TIME = "%H:%M:%S" + _FRACTION
+# Polars writes days from -96465292 to 95026236, counted from 1970 (1.37 to 2.1), and panics beyond; a time zone may
+# shift a day by one. DuckDB's infinity is beyond. Nanoseconds end before.
+_LAST_DAY = 95_000_000
+_A_DAY = {"us": 86_400_000_000, "ms": 86_400_000}
 _UNENCODABLE = (pl.Binary, pl.Object)
 # What json_encode spells as we do. 128-bit integers and Float16 are new to it, so they are spelled out.
 _PLAIN = (pl.String, pl.Boolean, pl.Null, pl.Int8, pl.Int16, pl.Int32, pl.Int64,
@@ -62,6 +66,9 @@ def text(value: pl.Expr, dtype: Any, name: str) -> pl.Expr:
 
 
 def _plain_text(value: pl.Expr, dtype: Any) -> pl.Expr:
+    beyond = _is_out_of_calendar(value, dtype)
+    if beyond is not None:
+        value = pl.when(~beyond).then(value)  # the row is not sent: `out_of_calendar` finds it
     if isinstance(dtype, pl.Datetime):
         return value.dt.to_string(_DATETIME if dtype.time_zone is None else _DATETIME + "%:z")
     if isinstance(dtype, pl.Time):
@@ -150,22 +157,38 @@ def json_object(members: list[pl.Expr]) -> pl.Expr:
 
 def not_finite(value: pl.Expr, dtype: Any) -> pl.Expr | None:
     """Return whether a value holds a NaN or an infinity, which JSON has not; None where its dtype cannot."""
+    return _any_leaf(value, dtype, lambda leaf, kind: ~leaf.is_finite() if kind.is_float() else None)
+
+
+def out_of_calendar(value: pl.Expr, dtype: Any) -> pl.Expr | None:
+    """Return whether a value holds a day that Polars panics to write; None where its dtype cannot."""
+    return _any_leaf(value, dtype, _is_out_of_calendar)
+
+
+def _is_out_of_calendar(value: pl.Expr, dtype: Any) -> pl.Expr | None:
+    units = _A_DAY.get(dtype.time_unit) if isinstance(dtype, pl.Datetime) else 1
+    if units is None or not isinstance(dtype, (pl.Date, pl.Datetime)):
+        return None
+    return ~value.cast(pl.Int64).is_between(-_LAST_DAY * units, _LAST_DAY * units)
+
+
+def _any_leaf(value: pl.Expr, dtype: Any, holds_for: Callable[[pl.Expr, Any], pl.Expr | None]) -> pl.Expr | None:
+    """Return whether something holds for a value or any inside of it; None where no dtype of these is asked about."""
     value, dtype = stored(value, dtype)
-    if dtype.is_float():
-        return (~value.is_finite()).fill_null(value=False)
     if isinstance(dtype, pl.Array):
-        return not_finite(value.arr.to_list(), pl.List(dtype.inner))
+        return _any_leaf(value.arr.to_list(), pl.List(dtype.inner), holds_for)
     if isinstance(dtype, pl.List):
-        inner = not_finite(pl.element(), dtype.inner)
+        inner = _any_leaf(pl.element(), dtype.inner, holds_for)
         return None if inner is None else value.list.eval(inner).list.any().fill_null(value=False)
     if isinstance(dtype, MAP):
-        entries = pl.List(pl.Struct({"key": pl.String(), "value": dtype.value}))
-        return not_finite(value.map.entries(), entries)
+        entries = pl.List(pl.Struct({"key": dtype.key, "value": dtype.value}))
+        return _any_leaf(value.map.entries(), entries, holds_for)
     if isinstance(dtype, pl.Struct):
-        found = [not_finite(struct_field(value, dtype, field.name), field.dtype) for field in dtype.fields]
+        found = [_any_leaf(struct_field(value, dtype, field.name), field.dtype, holds_for) for field in dtype.fields]
         some = [expression for expression in found if expression is not None]
         return functools.reduce(operator.or_, some) if some else None
-    return None
+    leaf = holds_for(value, dtype)
+    return None if leaf is None else leaf.fill_null(value=False)
 
 
 def constant(value: Any, name: str) -> str:

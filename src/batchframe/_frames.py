@@ -204,7 +204,7 @@ def _probe(frame: pl.DataFrame | pl.LazyFrame, expression: pl.Expr) -> _Height:
     found: set[_Height] = set()
     for rows in (2, 3):
         # All nulls, then (as far as the dtypes go) three different values, so that a filter or unique() shows.
-        probe = schema.to_frame().clear(rows)
+        probe = _nulls(schema, rows)
         if rows == 3:  # noqa: PLR2004
             probe = probe.with_columns(_sample(name, dtype, rows) for name, dtype in schema.items())
         try:
@@ -213,6 +213,15 @@ def _probe(frame: pl.DataFrame | pl.LazyFrame, expression: pl.Expr) -> _Height:
             continue
         found.add({rows: _Height.KEPT, 1: _Height.ONE}.get(height, _Height.UNKNOWN))
     return found.pop() if len(found) == 1 else _Height.UNKNOWN
+
+
+def _nulls(schema: pl.Schema, rows: int) -> pl.DataFrame:
+    """Return a frame of nulls; `DataFrame.clear` takes the names of columns such as ^a$ for patterns."""
+    frame = schema.to_frame()
+    frame.columns = [str(index) for index in range(frame.width)]
+    frame = frame.clear(rows)
+    frame.columns = list(schema)
+    return frame
 
 
 def _sample(name: str, dtype: Any, rows: int) -> pl.Series:
@@ -267,7 +276,7 @@ def _batches(frame: pl.LazyFrame, chunk_size: int) -> Iterator[pl.DataFrame]:
     schema = frame.collect_schema()
     if not schema:
         return
-    end = schema.to_frame().clear(1).lazy().with_columns(pl.lit(value=True).alias(_END))
+    end = _nulls(schema, 1).lazy().with_columns(pl.lit(value=True).alias(_END))
     marked = pl.concat([frame.with_columns(pl.lit(value=False).alias(_END)), end])
     is_whole = False
     for batch in marked.collect_batches(chunk_size=chunk_size, maintain_order=True, engine="streaming"):

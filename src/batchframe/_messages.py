@@ -255,6 +255,6 @@ def _leaf(scope: Scope, called: str, kind: str) -> pl.Expr:
         encoded, problem = (_media.file if kind in _FILES else _media.image)(*_encode.stored(value, dtype), called)
         scope.problems.append(problem)
         return encoded
-    scope.refuse_not_finite(called, value, dtype)
+    scope.refuse_unwritable(called, value, dtype)
     encoded = pl.when(value.is_not_null()).then(_encode.json(value, dtype, called))
     return encoded if kind else encoded.fill_null('""')

@@ -111,8 +111,7 @@ class Scope:
             called = name if isinstance(content, pl.Expr) else f"column {piece.name!r}"
             text.pieces.append(_encode.text(piece.value, piece.dtype, called))
             self.nulls[called] = piece.value.is_null()
-            if piece.dtype.is_nested():
-                self.refuse_not_finite(called, piece.value, piece.dtype)
+            self.refuse_unwritable(called, piece.value, piece.dtype, is_json=piece.dtype.is_nested())
         return text
 
     def check_braces(self) -> None:
@@ -140,16 +139,19 @@ class Scope:
             msg = f"{told}. For the column write single braces:\n{shown}"
             raise TemplateError(msg)
 
-    def refuse_not_finite(self, called: str, value: pl.Expr, dtype: Any) -> None:
-        """Note the rows in which a value holds what JSON has not."""
-        found = _encode.not_finite(value, dtype)
+    def refuse_unwritable(self, called: str, value: pl.Expr, dtype: Any, *, is_json: bool = True) -> None:
+        """Note the rows in which a value holds what JSON has not, or what Polars cannot write at all."""
+        found = _encode.not_finite(value, dtype) if is_json else None
         if found is not None:
             self.invalid[f"{called} holds NaN or infinity, which JSON has not"] = found
+        found = _encode.out_of_calendar(value, dtype)
+        if found is not None:
+            self.invalid[f"{called} holds a day beyond the year 262000, such as DuckDB's infinity"] = found
 
     def member(self, name: str, staged: str) -> pl.Expr:
         """Return the member of an object that an expression makes, comma first; nothing where it is null."""
         called, (value, dtype) = staged.removeprefix(BODY), self.value(staged)
-        self.refuse_not_finite(called, value, dtype)
+        self.refuse_unwritable(called, value, dtype)
         encoded = _encode.json(value, dtype, called, omit_null_fields=name in _OF_MANY_SHAPES)
         written = pl.concat_str(pl.lit(f",{_encode.constant(name, called)}:"), encoded)
         return pl.when(value.is_not_null()).then(written).otherwise(pl.lit(""))
