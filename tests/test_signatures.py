@@ -224,6 +224,7 @@ USER_CODE_NAMES = sorted(path.name for path in USER_CODE.glob("*.py"))
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # mypy reads all of polars and openai
 @pytest.mark.parametrize("checker", ["mypy", "basedpyright"])
 def test_type_checkers_find_the_mistakes_of_users_and_no_others(checked, checker):
     if importlib.util.find_spec(checker) is None:
