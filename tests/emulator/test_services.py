@@ -92,7 +92,7 @@ def test_the_command_line(monkeypatch, capsys):
     monkeypatch.setattr("batchframe.emulator.serve", lambda host, port, settings, **_: served.append(settings))
     assert main(["emulator", "--service", "zhipu"]) == 0
     assert [settings.speaks.prefix for settings in served] == ["/api/paas/v4"]
-    assert main(["emulator", "--service", "zhipu", "--dialect", "azure"]) == 1
+    assert main(["emulator", "--service", "zhipu", "--dialect", "azure"]) == 2
     assert "the service 'zhipu' speaks the dialect 'openai'" in capsys.readouterr().err
 
 

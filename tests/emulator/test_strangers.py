@@ -12,7 +12,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from batchframe.cli import main
-from batchframe.emulator import create_app
+from batchframe.emulator import _server, create_app, serve
 from batchframe.emulator._backing import Backing
 from batchframe.emulator._hosts import Hosts
 from batchframe.emulator._server import endpoint, listen
@@ -48,7 +48,9 @@ def refusal(answer):
 # ----------------------------------------------------------------------------------------------- a page's simple calls
 
 
-@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://localhost:3000", "http://127.0.0.1"])
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "null", "http://localhost:3000", "http://127.0.0.1", "http://[", ""]
+)
 def test_a_page_cannot_steer_the_emulator(client, service, origin):
     """A POST whose body is text needs no preflight: the browser sends it, and only hides the reply from the page."""
     service.fault("list_batches", "status", times=None, skip=1000)
@@ -63,7 +65,7 @@ def test_a_page_cannot_steer_the_emulator(client, service, origin):
         ("/v1/batches", "{}"),
         ("/nowhere", "{}"),
     ]:
-        assert origin in refusal(asked(service, "POST", path, data=data, **simple))
+        assert f"(origin: {origin!r})" in refusal(asked(service, "POST", path, data=data, **simple))
     assert service.ledger()["executions"] == 1
     assert [fault["call"] for fault in asked(service, "GET", "/_emulator/faults")[1]] == ["list_batches"]
     assert service.calls()["create_batch"] == 1
@@ -197,6 +199,12 @@ def test_the_address_that_was_bound_is_ours():
     with listen("0.0.0.0", 0) as sock:
         host = urlsplit(endpoint(sock)).netloc
     assert Hosts(["0.0.0.0"]).are_called(host, "127.0.0.1")
+
+
+def test_every_address_without_a_name(monkeypatch):
+    """An empty host binds all addresses, as 0.0.0.0 does."""
+    monkeypatch.setattr(_server._Server, "run", lambda server, sockets: sockets[0].close())
+    serve("", 0)
 
 
 def test_an_application_of_ones_own_server():

@@ -122,7 +122,8 @@ def endpoint(sock: socket.socket) -> str:
 def run(host: str, port: int, settings: Settings, backing: Backing) -> None:
     """Serve until interrupted."""
     # What was asked for and is announced must work, a name or "every address" too.
-    backing = msgspec.structs.replace(backing, allowed_hosts=(*backing.allowed_hosts, host))
+    if host:
+        backing = msgspec.structs.replace(backing, allowed_hosts=(*backing.allowed_hosts, host))
     check_usable(backing.state_dir)
     sock = listen(host, port)
     url = endpoint(sock) + settings.speaks.prefix
