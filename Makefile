@@ -12,22 +12,25 @@ WHEEL ?=
 CONSTRAINTS ?=
 PYTEST_ARGS ?= -n 4
 
-BIN := $(VENV)/bin
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 # Another wheel or other constraints are another environment.
 STAMP := $(VENV)/.made-of$(subst /,-,$(if $(WHEEL),-$(WHEEL))$(if $(CONSTRAINTS),-$(CONSTRAINTS)))
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install test lint bench clean
+.PHONY: help demo install test coverage lint bench clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(STAMP) ## run a prompt over real texts on a batch service on this machine
 	@$(BIN)/batchframe demo
 
 test: $(STAMP) ## run the tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+coverage: $(STAMP) ## run the tests, and show which lines they reach
+	$(BIN)/python -m pytest $(PYTEST_ARGS) --cov=batchframe --cov-report=term:skip-covered
 
 lint: $(STAMP) ## check style, formatting and types
 	$(BIN)/ruff check .
@@ -40,7 +43,7 @@ bench: $(STAMP) ## measure speed and memory
 install: $(STAMP) ## make the environment, and do nothing in it
 
 clean: ## remove the environment and what was built
-	rm -rf $(VENV) dist build
+	rm -rf $(VENV) dist build .coverage
 
 $(STAMP): pyproject.toml $(WHEEL) $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.12 …")'

@@ -1,4 +1,7 @@
-"""Write src/batchframe/_parameters.py from the request types of the installed openai SDK."""
+"""Write src/batchframe/_parameters.py from the request types of the installed openai SDK.
+
+Run generate_signatures.py after it, which writes the types of these parameters.
+"""
 # ruff: noqa: INP001  (a script, not a package)
 
 from __future__ import annotations

@@ -331,7 +331,14 @@ def test_without_click_it_says_what_to_install():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
-    assert 'pip install "batchframe[cli]"' in done.stderr
+    assert done.stderr.startswith('error: the command batchframe needs its extra: pip install "batchframe[cli]"')
+
+
+def test_without_the_emulators_extra_the_demo_says_what_to_install():
+    code = "import sys; sys.modules['starlette'] = None; from batchframe.cli import main; sys.exit(main(['demo']))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert 'error: the emulator needs its extra: pip install "batchframe[emulator]"' in done.stderr
 
 
 # -- exit code 4, and status
@@ -397,7 +404,7 @@ def test_cancel_keeps_what_was_answered(service, capsys):
     assert main(run_args("--timeout-seconds", "0.1", "--run-dir", "d")) == 4
     eventually(lambda: service.ledger(summary=True)["executions"])
     assert main(["cancel", "d"]) == 0
-    assert re.search(r"state +cancelled\nrows +3: 1 succeeded, 2 failed", capsys.readouterr().out)
+    assert re.search(r"state +stopped\nrows +3: 1 succeeded, 2 failed", capsys.readouterr().out)
     assert service.calls()["cancel_batch"] == 1
 
 

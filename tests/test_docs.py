@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import doctest
-import inspect
 from pathlib import Path
 
 import polars as pl
@@ -20,7 +19,8 @@ PUBLIC = {f"bf.{name}": getattr(bf, name) for name in bf.__all__} | {
 DOCTESTS = [
     found
     for name, value in PUBLIC.items()
-    for found in FINDER.find(value, name, module=inspect.getmodule(value), globs={})
+    # Of whatever module: public names report the package, and their methods the module they are in.
+    for found in FINDER.find(value, name, module=False, globs={})
     if found.examples
 ]
 

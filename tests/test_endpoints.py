@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import batchframe as bf
-from batchframe._endpoints import CATEGORIES, ENDPOINTS, endpoint_of
+from batchframe._endpoints.moderations import _CATEGORIES as CATEGORIES
+from batchframe._endpoints.registry import ENDPOINTS, endpoint_of
 from batchframe._forms import Form
 from batchframe._results import ANSWER_SCHEMA, read_any
 from batchframe.emulator import answer
@@ -106,13 +107,13 @@ def test_an_answer_is_that_of_its_request(case, client):
         told = json.dumps({"custom_id": "row", "response": {"status_code": 200, "body": body}}).encode()
         many = case.options.get("n", 1) > 1
         _, expected = read_any(told, ENDPOINTS[request["url"]], many=many)
-        shown = pl.DataFrame([expected[:7]], schema=list(ANSWER_SCHEMA)[1:8], orient="row")
+        shown = pl.DataFrame([expected[:8]], schema=list(ANSWER_SCHEMA)[1:9], orient="row")
         assert out["response"][row] is not None
         if case.response == pl.String():
             assert out["response"][row] == expected.response
         elif many:
             assert len(out["response"][row]) == case.options["n"] == len(json.loads(expected.response))
-        assert out["usage"][row] == shown.select(pl.struct(*list(ANSWER_SCHEMA)[3:8])).item() or not body.get("usage")
+        assert out["usage"][row] == shown.select(pl.struct(*list(ANSWER_SCHEMA)[3:9])).item() or not body.get("usage")
 
 
 @cases
@@ -300,7 +301,7 @@ def line(body):
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ({"data": []}, "0 embeddings, not one"),
+        ({"data": []}, "0 embeddings instead of one"),
         ({"data": [{"embedding": [1.0, "x"]}]}, "not of numbers"),
         ({"data": [{"embedding": [1e300]}]}, "not of numbers"),
         ({"data": [{}]}, "no embedding"),

@@ -102,7 +102,7 @@ def test_a_retry_part_a_second_submission_and_a_block_boundary(tmp_path):
     built.part(1, ranges=[[1, 1, 2]])
     built.submission(1, 0, output=line("row-5", "F"))
     # A retry of what failed in part 0, in another order; row 4 fails again, with other words.
-    built.part(2, custom_ids=["row-4", "row-1"], retry_of=0, attempt=2)
+    built.part(2, custom_ids=["row-4", "row-1"], attempt=2)
     built.submission(2, 0, output=line("row-1", "B"), error=line("row-4", status=400, code="bad"))
     run = bf.open_run(tmp_path / "r")
     out = run.result()
@@ -119,7 +119,7 @@ def test_success_beats_a_later_failure(tmp_path):
     built = Builder(tmp_path / "r", ["a", "b"], [2])
     built.part(0, ranges=[[0, 0, 2]])
     built.submission(0, 0, output=line("row-0", "A"), error=line("row-1", status=500, code="first"))
-    built.part(1, custom_ids=["row-0", "row-1"], retry_of=0, attempt=2)
+    built.part(1, custom_ids=["row-0", "row-1"], attempt=2)
     built.submission(1, 0, error=line("row-0", status=500, code="late") + line("row-1", status=400, code="second"))
     out = bf.open_run(tmp_path / "r").result()
     assert out["response"].to_list() == ["A", None]
@@ -131,7 +131,7 @@ def test_a_retry_that_still_runs_is_pending(tmp_path):
     built.part(0, ranges=[[0, 0, 3]])
     failed = line("row-1", status=500, code="x") + line("row-2", status=400, code="y")
     built.submission(0, 0, output=line("row-0", "A"), error=failed)
-    built.part(1, custom_ids=["row-1"], retry_of=0, attempt=2)
+    built.part(1, custom_ids=["row-1"], attempt=2)
     built.submission(1, 0, stage="submitted", status="in_progress")
     run = bf.open_run(tmp_path / "r")
     assert codes(run.result()) == [None, "pending", "y"]

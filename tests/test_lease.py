@@ -299,7 +299,7 @@ def test_another_process_cancels(emu, client, start, tmp_path):
     run = bf.open_run(tmp_path / "run", client=client)
     emu.configure(progression="instant")
     emu.batch_fault("stuck", at=0.5)
-    assert run.cancel().state in {"cancelled", "finished"}
+    assert run.cancel().state in {"stopped", "finished"}
     finish(first)
     assert emu.calls()["create_batch"] == 3
 
@@ -324,7 +324,7 @@ def test_a_cancel_during_a_pass_stops_the_next_create(emu, client, tmp_path):
             run = submit(client, run_dir=tmp_path / "run")
         finally:
             _events.set_trigger("after_upload", None)
-    assert run.status().state == "cancelled"
+    assert run.status().state == "stopped"
     assert emu.calls().get("create_batch", 0) == 0
     assert run.result()["error"].struct.field("code").unique().to_list() == ["not_submitted"]
 
@@ -409,7 +409,7 @@ def test_a_cancel_of_a_held_run_is_left_as_a_wish(emu, client, monkeypatch):
     assert emu.calls().get("cancel_batch", 0) == 0
     (run.path / "lease.json").unlink()
     emu.configure(progression="instant")
-    assert run.wait().state in {"cancelled", "finished"}
+    assert run.wait().state in {"stopped", "finished"}
 
 
 @pytest.mark.parametrize("text", ["", "{", "null", '{"host": "a"}'])

@@ -11,7 +11,8 @@ import pytest
 from openai.types.responses import response_input_item_param
 
 import batchframe as bf
-from batchframe import _messages, _options
+from batchframe import _options
+from batchframe._endpoints.registry import ENDPOINTS
 from batchframe._requests import compile_prompt
 
 CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
@@ -239,7 +240,7 @@ def test_items_of_responses_are_those_of_the_sdk():
     kinds = [typing.get_type_hints(param)["type"] for param in params]
     named = {text for kind in kinds for one in (kind, *typing.get_args(kind)) for text in typing.get_args(one)
              if isinstance(text, str)}  # fmt: skip
-    assert named - {"message"} <= {*_messages.ITEMS}
+    assert named - {"message"} <= {*ENDPOINTS[RESPONSES].item_types}
 
 
 def test_keys_that_a_message_has_not():

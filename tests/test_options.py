@@ -76,11 +76,7 @@ def test_none_means_the_default_of_each_option():
 # -- names
 
 
-def test_model_is_required():
-    with pytest.raises(
-        bf.OptionError, match=r'model is required: .* such as model="gpt-4o-mini", or the Azure deployment'
-    ):
-        bf.requests(FRAME, "{x}")
+def test_a_model_that_is_none():
     for nothing in (None, "", "  "):
         assert refusal(model=nothing) == f"model must be a model id or deployment name, got {nothing!r}"
     assert "model must be text, got" in refusal(model=pl.col("x"))

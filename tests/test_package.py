@@ -19,30 +19,30 @@ PACKAGE = Path(bf.__file__).parent
 
 # Imports go downward or stay in their layer. A module that is not here fails the test: give it its place.
 LAYERS = {
-    "surfaces": (5, "__init__ _frame _calls _parquet cli _progress testing"),
+    "surfaces": (5, "__init__ _frame _calls _previews _parquet _arguments cli _progress testing"),
     "orchestration": (
         4,
         (
             "_begin _prepare _reuse _run _run_results _runs _cleaning _choosing _explaining _account _sources _reading "
             "_admission _loop _desk _collecting _submitting _adoption _claiming _retry _rejection _part_files _stop "
-            "_blocks _assembly _answers _visibility"
+            "_blocks _assembly _answers _visibility _watch _trouble"
         ),
     ),
-    "input and output": (3, "_store _lease _client _openai _azure"),
+    "input and output": (3, "_store _lease _client _connect _openai _azure"),
     "pure steps": (
         2,
         (
             "_arrow _frames _encode _template _tokens _requests _dedupe _input_files _results _columns _endpoints "
-            "_included _parameters _parameter_types _options _forms _prompts _scope _messages _conversations _images "
-            "_media _schema _strict _dtypes _typed _atoms"
+            "_included _parameters _parameter_types _options _option_table _forms _prompts _scope _messages "
+            "_conversations _images _media _model_rules _schema _strict _dtypes _typed _atoms _usage"
         ),
     ),
-    "vocabulary": (1, "_types _limits _providers _lenient _exceptions _events"),
+    "vocabulary": (1, "_types _limits _providers _other_forms _lenient _exceptions _events"),
 }
 LAYER = {module: number for number, modules in LAYERS.values() for module in modules.split()}
 PURE = {module for module, number in LAYER.items() if number <= 2}
 IMPURE = {"openai", "os", "time"}
-MAY_IMPORT_OPENAI = {"_openai", "_azure"} | {module for module, number in LAYER.items() if number == 5}
+MAY_IMPORT_OPENAI = {"_connect", "_openai", "_azure"} | {module for module, number in LAYER.items() if number == 5}
 
 
 def imports(path: Path, package: str) -> set[str]:
@@ -141,22 +141,45 @@ def test_importing_twice_registers_the_namespace_once():
     assert python("import batchframe, importlib, polars as pl; importlib.import_module('batchframe'); print(pl.DataFrame().batch)")  # fmt: skip  # noqa: E501
 
 
-def test_importing_leaves_heavy_and_optional_modules_alone():
-    heavy = [
-        "click",
-        "tqdm.auto",
-        "starlette",
-        "uvicorn",
-        "tiktoken",
-        "filelock",
-        "pyarrow.dataset",
-        "pandas",
-        "batchframe.testing",
-    ]
-    # Older SDKs bring some of them along.
+# What is slow to import, or comes with an extra, is imported at first use: `import batchframe` costs little more than
+# `import polars`.
+AT_FIRST_USE = [
+    "openai",
+    "httpx",
+    "httpx2",
+    "pydantic",
+    "pyarrow",
+    "fsspec",
+    "tiktoken",
+    "filelock",
+    "asyncio",
+    "pandas",
+    "click",
+    "tqdm",
+    "starlette",
+    "uvicorn",
+    "azure",
+    "batchframe.testing",
+    "batchframe.emulator",
+]
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        "",
+        "bf.requests(pl.DataFrame({'text': ['a']}), 'Classify: {text}', model='gpt-4o-mini')",
+        "bf.result_schema(pl.DataFrame({'text': ['a']}), 'Classify: {text}', model='gpt-4o-mini')",
+        "bf.list_runs()",
+        "bf.read_batch(b'')",
+    ],
+    ids=["import", "requests", "result_schema", "list_runs", "read_batch"],
+)
+def test_modules_slow_to_import_are_imported_at_first_use(use):
+    # Modules that polars imports are not ours to avoid.
     code = (
-        "import sys, polars, openai; before = {*sys.modules}; import batchframe; "
-        f"print([name for name in {heavy!r} if name in sys.modules and name not in before])"
+        f"import sys, polars as pl; before = {{*sys.modules}}; import batchframe as bf; {use or 'pass'}; "
+        f"print([name for name in {AT_FIRST_USE!r} if name in sys.modules and name not in before])"
     )
     assert python(code) == "[]"
 

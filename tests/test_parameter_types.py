@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import batchframe as bf
 from batchframe import _parameter_types, testing
+from batchframe._endpoints.registry import ENDPOINTS
 from batchframe._parameters import PARAMETERS
 from batchframe.emulator import (
     _bodies,
@@ -295,7 +296,7 @@ def test_what_only_others_have():
 
 @pytest.mark.parametrize("endpoint", PARAMETERS)
 def test_what_is_told_leads_to_a_parameter(endpoint):
-    for name, said in _parameter_types._CALLED.get(endpoint, {}).items():
+    for name, said in ENDPOINTS[endpoint].renamed_parameters.items():
         first = said.partition("=")[0]
         assert name not in PARAMETERS[endpoint]
         assert first in PARAMETERS[endpoint] or first in {"system", "extra_body"}
@@ -303,7 +304,7 @@ def test_what_is_told_leads_to_a_parameter(endpoint):
 
 def test_what_the_service_says_has_moved_is_told():
     moved = _response_bodies._MOVED.items()
-    told = {name: _parameter_types._CALLED[RESPONSES].get(name, "").partition("=")[0] for name, _ in moved}
+    told = {name: ENDPOINTS[RESPONSES].renamed_parameters.get(name, "").partition("=")[0] for name, _ in moved}
     ours = {"messages", "response_format"}
     assert {name: text for name, text in told.items() if name not in ours} == {
         name: place.partition(".")[0] for name, place in moved if name not in ours

@@ -12,7 +12,7 @@ import pytest
 
 import batchframe as bf
 from batchframe import _options
-from batchframe._endpoints import ENDPOINTS
+from batchframe._endpoints.registry import ENDPOINTS
 from batchframe._parameters import PARAMETERS
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "generate_parameters.py"

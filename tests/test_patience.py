@@ -2,37 +2,13 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import random
-
 import polars as pl
 import pytest
 
 import batchframe as bf
-from batchframe._desk import Clock
-from batchframe._run import Run
+from made_up_time import Time
 
 FRAME = pl.DataFrame({"n": range(6)})
-START = dt.datetime(2026, 11, 1, tzinfo=dt.timezone.utc)
-
-
-class Time:
-    """A time in which sleeping is free."""
-
-    def __init__(self) -> None:
-        self.passed = 0.0
-        self.slept: list[float] = []
-        chance = random.Random(1)
-        self.clock = Clock(
-            now=lambda: START + dt.timedelta(seconds=self.passed),
-            monotonic=lambda: self.passed,
-            sleep=self.sleep,
-            chance=chance.random,
-        )
-
-    def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.passed += seconds
 
 
 @pytest.fixture
@@ -43,7 +19,7 @@ def weather(emu):
     begun = bf.submit(FRAME, "Repeat {n}", client=client, model="gpt-4o-mini", settle_seconds=60)
     emu.configure(progression="instant")
     time = Time()
-    return emu, Run(begun._folder, begun._record, begun._options, begun._connect, clock=time.clock), time
+    return emu, time.run(begun), time
 
 
 @pytest.mark.parametrize(
@@ -81,11 +57,7 @@ def test_a_fixed_interval_is_kept_but_for_what_the_service_says(weather):
     emu, run, time = weather
     emu.fault("retrieve_batch", "status", status=500, times=5)
     emu.fault("retrieve_batch", "status", status=429, retry_after=90, times=1)
-    patient = Run(
-        run._folder, run._record, run._options.__class__(**vars(run._options) | {"poll_seconds": 2.0}), run._connect,
-        clock=time.clock,
-    )  # fmt: skip
-    assert patient.wait().succeeded == 6
+    assert time.run(run, poll_seconds=2.0).wait().succeeded == 6
     assert time.slept == [2.0] * 5 + [90]
 
 

@@ -21,11 +21,12 @@ CHAT = "/v1/chat/completions"
 # the second time.
 FRAME = pl.DataFrame({"n": range(24)}).with_columns(heat=pl.when(pl.col("n") == 2).then(99.0).otherwise(0.0))
 # The others differ from them in numbers and spellings: they are among the slow tests.
-USUAL = ("openai", "azure", "groq", "siliconflow")
+USUAL = ("openai", "azure", "groq", "siliconflow", "perplexity", "novita")
 FAULTS = {"refusal": "row-3", "missing": "row-5", "rate_limited": "row-7"}
 LEDGER = {f"row-{n}": 1 for n in range(24)} | {"row-5": 2}
 CODES = {"row-2": "decimal_above_max_value", "row-3": "refusal", "row-5": "missing"}
-MODELS = {"moonshot": "kimi-k2.6"}  # it has no other than its own
+MODELS = {"moonshot": "kimi-k2.6", "perplexity": "openai/gpt-5.1"}  # they have no other than their own
+ENDPOINTS = {"perplexity": "/v1/responses"}
 
 
 @contextlib.contextmanager
@@ -37,16 +38,17 @@ def service_like(name, **settings):
 
 
 def ask(emu, service, frame=FRAME, prompt="Repeat {n}", **options):
-    arguments = {"model": MODELS.get(service, "gpt-4o-mini"), "provider": service, **ARGUMENTS, **options}
+    its_own = {"model": MODELS.get(service, "gpt-4o-mini"), "endpoint": ENDPOINTS.get(service)}
+    arguments = {**its_own, "provider": service, **ARGUMENTS, **options}
     with openai.OpenAI(api_key="k", base_url=emu.base_url, max_retries=0) as client, warnings.catch_warnings():
         warnings.simplefilter("ignore", bf.BatchframeWarning)
         return bf.run(frame, prompt, client=client, **arguments)
 
 
-def with_trouble(emu, name, model):
+def with_trouble(emu, name, model, endpoint):
     for kind, row in FAULTS.items():
         emu.row_fault(kind, custom_ids=[row], attempts=1 if kind == "rate_limited" else None)
-    out = ask(emu, name, temperature=pl.col("heat"), include=["model"], model=model)
+    out = ask(emu, name, temperature=pl.col("heat"), include=["model"], model=model, endpoint=endpoint)
     return out, emu.ledger()
 
 
@@ -54,11 +56,11 @@ def with_trouble(emu, name, model):
     "name", [name if name in USUAL else pytest.param(name, marks=pytest.mark.slow) for name in PROVIDERS]
 )
 def test_the_same_frame_comes_back(name):
-    model = MODELS.get(name, "gpt-4o-mini")
+    model, endpoint = MODELS.get(name, "gpt-4o-mini"), ENDPOINTS.get(name)
     with service_like("openai") as plain:
-        ours, our_ledger = with_trouble(plain, "openai", model)
+        ours, our_ledger = with_trouble(plain, "openai", model, endpoint)
     with service_like(name) as emu:
-        theirs, their_ledger = with_trouble(emu, name, model)
+        theirs, their_ledger = with_trouble(emu, name, model, endpoint)
         assert emu.calls()["create_batch"] == emu.calls()["create_file"] == 2
     assert_frame_equal(theirs, ours)
     assert their_ledger == our_ledger
@@ -83,14 +85,53 @@ def test_its_windows_are_the_services(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["reset_before", "reset_after", "status"])
-@pytest.mark.parametrize("name", ["groq", "dashscope", "zhipu"])
+@pytest.mark.parametrize("kind", ["reset_before", "reset_after", "status", "late", "truncate"])
+@pytest.mark.parametrize("name", ["groq", "dashscope", "zhipu", "perplexity", "deepinfra", "novita"])
 def test_a_create_in_doubt_is_settled(name, kind):
-    """The list of Groq is paged in its own way, and Zhipu deletes input files unless it is told not to."""
+    """Groq pages its list in its own way, Zhipu deletes input files unless it is told not to, Novita drops metadata."""
     with service_like(name) as emu:
-        emu.fault("create_batch", kind)
+        emu.fault("create_batch", kind, seconds=1.0)
         assert ask(emu, name)["error"].null_count() == 24
         assert emu.ledger()["by_custom_id"] == {f"row-{n}": 1 for n in range(24)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["perplexity", "deepinfra", "novita"])
+def test_a_lost_folder_costs_nothing(name, batchframe_home):
+    """Also where the service drops metadata: the names of the input files tell whose its batches are."""
+    with service_like(name) as emu:
+        assert ask(emu, name)["error"].null_count() == 24
+        batchframe_home.rename(batchframe_home.with_name("lost"))
+        assert ask(emu, name)["error"].null_count() == 24
+        assert emu.ledger()["by_custom_id"] == {f"row-{n}": 1 for n in range(24)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["reset_after", "late", "truncate", "status"])
+def test_perplexity_is_asked_again_with_the_same_key(kind):
+    """The answer to the repeated create is the batch of the first: nobody has to look for it in the list."""
+    with service_like("perplexity") as emu:
+        emu.fault("create_batch", kind, seconds=0.1)
+        options = {**ARGUMENTS, "model": MODELS["perplexity"], "endpoint": "/v1/responses", "settle_seconds": 3_600}
+        with openai.OpenAI(api_key="k", base_url=emu.base_url, max_retries=2) as client:
+            out = bf.run(FRAME, "Repeat {n}", client=client, provider="perplexity", **options)
+            assert len(client.batches.list().data) == 1
+        assert out["error"].null_count() == 24
+        assert emu.calls()["create_batch"] == 2
+        assert emu.calls()["create_file"] == 1
+        assert emu.ledger()["by_custom_id"] == {f"row-{n}": 1 for n in range(24)}
+
+
+def test_no_other_service_gets_a_key():
+    seen = []
+    with service_like("openai") as emu, openai.OpenAI(api_key="k", base_url=emu.base_url) as client:
+        client._client.event_hooks["request"].append(lambda request: seen.append(request.headers))
+        for name in ("openai", "perplexity"):
+            bf.run(FRAME[:1], "{n}", client=client, provider=name, model="gpt-4o-mini", endpoint="/v1/responses",
+                   **ARGUMENTS)  # fmt: skip
+    keys = [headers["idempotency-key"] for headers in seen if "idempotency-key" in headers]
+    assert len(keys) == 1
+    assert keys[0].startswith("file-")
 
 
 @pytest.mark.slow
@@ -105,9 +146,13 @@ def test_a_batch_cut_short_is_finished(name):
 @pytest.mark.parametrize("name", PROVIDERS)
 def test_a_file_that_is_refused(name):
     with service_like(name) as emu:
-        with pytest.raises(bf.InputFileRejectedError, match="model_not_found") as raised:
-            ask(emu, name, model="nobodys-model")
-        assert len(raised.value.errors) == 24
+        if name == "perplexity":  # at the upload
+            with pytest.raises(bf.InvalidCallError, match=r"upload: .* model_not_found: Line 1: .*'nobodys-model'"):
+                ask(emu, name, model="nobodys-model")
+        else:
+            with pytest.raises(bf.InputFileRejectedError, match="model_not_found") as raised:
+                ask(emu, name, model="nobodys-model")
+            assert len(raised.value.errors) == (1 if name == "novita" else 24)  # all in one text
         assert emu.ledger()["executions"] == 0
 
 
@@ -167,6 +212,9 @@ def test_its_batches(name):
             ask(emu, name, FRAME[:2], name=str(again))
         with openai.OpenAI(api_key="k", base_url=emu.base_url, max_retries=0) as client:
             found = bf.batches(client, since="1h", status="completed")
-            assert found["run"].n_unique() == found.height == 3
+            assert found.height == 3
+            assert found["run"].n_unique() == (1 if name == "novita" else 3)  # it drops metadata
+            counts = [None if name == "azure" else 2] * 3  # it may leave them null
+            assert found["requests"].to_list() == found["completed"].to_list() == counts
             answers = bf.read_batch(found["batch_id"][0], FRAME[:2], client=client)
         assert answers["error"].null_count() == 2

@@ -89,6 +89,8 @@ OUTCOMES = {
     "cut by length": Outcome(finish="length"),
     "in neither file": PAID_AGAIN,
     "malformed line": PAID_AGAIN,
+    "half of a surrogate pair in a text": Outcome(begins="\ufffd "),
+    "NaN, which JSON has not, in a line": GOOD,
     "the same line twice": GOOD,
     "a second line that disagrees": GOOD,
     "a line of an id nobody sent": GOOD,
@@ -120,12 +122,19 @@ OUTCOMES = {
     "a status nobody knows": GOOD,
     "a batch that cannot be retrieved for some calls": GOOD,
     "the list shows a batch late": Outcome(also=(IN_DOUBT,), options={"settle_seconds": 10}),
+    "the list shows a batch unchanged until it is asked for by id": Outcome(
+        batches=6, options={"limits": bf.Limits(max_requests=4)}
+    ),
     "metadata dropped": Outcome(null="metadata"),
     "counts wrong": Outcome(batches=2, also=('row_fault("rate_limited", every=2)',)),
     "counts null": Outcome(null="requests"),
+    "counts on the batch itself": GOOD,
     "no counts": Outcome(null="requests"),
     "`errors` as a bare list": TWO_REFUSED,
+    "`errors` as a text": fails(r"unknown_error: line 1: bad_file: The batch failed", also=FAILS),
     "`errors` without line and param": fails(r": bad_file: The batch failed", also=FAILS),
+    '"COMPLETED"': GOOD,
+    '"progress" for in_progress': GOOD,
     '"Completed"': GOOD,
     '"canceled"': Outcome(
         codes=dict.fromkeys(range(10, N), "batch_cancelled"),

@@ -8,7 +8,6 @@ import re
 from pathlib import Path
 
 import polars as pl
-import pytest
 
 from batchframe import _options
 from batchframe.cli._commands import group
@@ -58,8 +57,3 @@ def test_the_commands_are_those_there_are():
 def test_every_column_of_include_is_told():
     told = next(row[2] for row in table("option") if row[0] == "`include`")
     assert codes(told) == [f'"{name}"' for name in _options.INCLUDES]
-
-
-@pytest.mark.parametrize("target", re.findall(r"\]\((?!http)([^)]+)\)", README))
-def test_links_lead_somewhere(target):
-    assert (Path(__file__).parents[1] / target).exists()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from batchframe import _results
 from batchframe._columns import best_answers
-from batchframe._endpoints import ENDPOINTS
+from batchframe._endpoints.registry import ENDPOINTS
 from batchframe._forms import Form
 from batchframe._included import included_columns
 from batchframe._results import ANSWER_SCHEMA, read_answers
@@ -24,7 +24,7 @@ USAGE = {
     "prompt_tokens": 5,
     "completion_tokens": 7,
     "total_tokens": 12,
-    "prompt_tokens_details": {"cached_tokens": 3},
+    "prompt_tokens_details": {"cached_tokens": 3, "cache_write_tokens": 4},
     "completion_tokens_details": {"reasoning_tokens": 2},
 }
 
@@ -72,12 +72,14 @@ def test_a_good_line():
         "output_tokens": 7,
         "total_tokens": 12,
         "cached_tokens": 3,
+        "cache_write_tokens": 4,
         "reasoning_tokens": 2,
         "code": None,
         "message": None,
         "again": None,
         "model": "m-2024",
         "request_id": "r",
+        "pieces": None,
     }
 
 
@@ -131,7 +133,8 @@ BAD = {
     "no choices": (response(body=body(choices=[])), "invalid_response", "the body has no choices"),
     "choices null": (response(body=body(choices=None)), "invalid_response", "the body has no choices"),
     "choice without message": (response(body=body(choices=[{}])), "invalid_response", "the body has a choice without a message"),
-    "content a list": (message(content=[{"text": "x"}]), "invalid_response", "the content is list, not text"),
+    "content an object": (message(content={"text": "x"}), "invalid_response", "the content is dict, not text"),
+    "content of other parts": (message(content=[{"type": "image_url"}, {"type": "thinking", "thinking": "x"}, 5]), "invalid_response", "the content has parts of type image_url, thinking, int, and none with a text"),
     "content null": (message(content=None), "empty_response", "the body has neither content nor tool calls"),
     "refusal": (message(content=None, refusal="I will not"), "refusal", "I will not"),
     "no status": ({"response": {"body": body()}}, "invalid_response", "the line has no status_code, got None"),
@@ -165,11 +168,11 @@ def test_a_broken_line_still_tells_whose_it_is():
     assert read(b'{"oops": 1', b"null", b"[]", b'{"custom_id": 5}').height == 0
 
 
-def test_invalid_utf8_is_a_malformed_line_and_touches_no_other():
+def test_invalid_utf8_touches_no_other_line():
     bad = json.dumps(line(custom_id="y")).encode().replace(b"hello", b"\xff\xfe")
     found = read(line(), bad, line(custom_id="z"))
     assert found["custom_id"].to_list() == ["x", "y", "z"]
-    assert found["code"].to_list() == [None, "malformed_line", None]
+    assert found["response"].to_list() == ["hello", "\ufffd\ufffd", "hello"]
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\n\n", b"\n \n"])

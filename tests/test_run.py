@@ -11,13 +11,12 @@ from polars.testing import assert_frame_equal
 import batchframe as bf
 from batchframe.emulator import answer
 
+TOKENS = ("input_tokens", "output_tokens", "total_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens")
 ADDED = {
     "custom_id": pl.String,
     "response": pl.String,
     "finish_reason": pl.String,
-    "usage": pl.Struct(
-        dict.fromkeys(("input_tokens", "output_tokens", "total_tokens", "cached_tokens", "reasoning_tokens"), pl.Int64)
-    ),
+    "usage": pl.Struct(dict.fromkeys(TOKENS, pl.Int64)),
     "error": pl.Struct({"code": pl.String, "message": pl.String}),
 }
 ARGUMENTS = {"model": "gpt-4o-mini", "poll_seconds": 0.05, "settle_seconds": 0.5}
@@ -53,6 +52,7 @@ def test_usage_is_what_the_service_said(client):
             "output_tokens": said["completion_tokens"],
             "total_tokens": said["total_tokens"],
             "cached_tokens": said["prompt_tokens_details"]["cached_tokens"],
+            "cache_write_tokens": None,
             "reasoning_tokens": said["completion_tokens_details"]["reasoning_tokens"],
         }
 

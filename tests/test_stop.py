@@ -177,7 +177,7 @@ def test_cancel_keeps_what_was_answered_and_says_which_rows_were_not(stepped):
         pass
     status = run.cancel()
     stop.set()
-    assert (status.state, status.pending, status.done) == ("cancelled", 0, True)
+    assert (status.state, status.pending, status.done) == ("stopped", 0, True)
     assert status.succeeded + status.failed + status.not_sent == N
     assert status.not_sent >= N - 11
     executed = stepped.ledger(summary=True)["executions"]
@@ -233,6 +233,6 @@ def test_killed_during_a_cancel(emu, tmp_path, point):
     killed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     status = bf.open_run(run.path, client=emu.client()).wait()
-    assert (status.state, status.pending) == ("cancelled", 0)
+    assert (status.state, status.pending) == ("stopped", 0)
     assert status.succeeded == emu.ledger(summary=True)["executions"]
     assert emu.calls()["create_batch"] == 2

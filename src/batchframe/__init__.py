@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from batchframe import _frame
 from batchframe._account import batches
-from batchframe._calls import open_run, requests, result_schema, run, submit
+from batchframe._calls import open_run, run, submit
 from batchframe._exceptions import (
     APICallError,
     AuthenticationError,
@@ -32,6 +32,7 @@ from batchframe._exceptions import (
 )
 from batchframe._limits import Limits
 from batchframe._parquet import run_parquet
+from batchframe._previews import requests, result_schema
 from batchframe._providers import Provider
 from batchframe._reading import read_batch
 from batchframe._run import Run
@@ -76,5 +77,9 @@ __all__ = [
     "run_parquet",
     "submit",
 ]
+
+# Representations, tracebacks and pickles say what users import, and not where it is kept.
+for _name in __all__:
+    globals()[_name].__module__ = __name__
 
 _frame.register()

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import polars as pl
 
+from batchframe._connect import connect
 from batchframe._exceptions import OptionError, suggestion
-from batchframe._lenient import integer, mapping, moment, text
-from batchframe._openai import OpenAIClient
+from batchframe._lenient import integer, mapping, moment, request_counts, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -115,7 +115,7 @@ def batches(
         msg = f"limit must be a whole number of at least 1, or None for all, got {limit!r}"
         raise OptionError(msg)
     rows = []
-    with closing(OpenAIClient(client)) as service:
+    with closing(connect(client)) as service:
         one = next(iter(wanted)) if len(wanted) == 1 else None
         for row in _rows(service.list_matching(start, one), start):
             if (start is None or (row["created_at"] is not None and row["created_at"] >= start)) and (
@@ -148,7 +148,7 @@ def _rows(listed: Iterator[RemoteBatch], start: dt.datetime | None) -> Iterator[
 
 def _row(batch: RemoteBatch) -> dict[str, Any]:
     raw = batch.raw
-    counts, usage, metadata = (mapping(raw.get(name)) for name in ("request_counts", "usage", "metadata"))
+    counts, usage, metadata = request_counts(raw), mapping(raw.get("usage")), mapping(raw.get("metadata"))
     ends = [moment(raw.get(name)) for name in _ENDS]
     return {
         "batch_id": batch.id,

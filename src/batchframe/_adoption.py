@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import datetime as dt
 import shutil
+from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING
 
 import polars as pl
 
+from batchframe._assembly import ids_of
 from batchframe._claiming import asked, claim, renamed, requests_in, without
 from batchframe._events import trigger
 from batchframe._exceptions import NotVisibleError, RunError
@@ -24,6 +26,7 @@ from batchframe._lenient import mapping, text
 from batchframe._part_files import hash_of
 from batchframe._rejection import rejected_lines, split_off
 from batchframe._types import PartRecord, SubmissionRecord
+from batchframe._watch import FEW, is_behind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -119,7 +122,6 @@ def _listed(desk: Desk) -> list[RemoteBatch]:
     else:
         if len(found) >= _MOST_BATCHES:
             desk.notice(f"the account has many batches: the newest {len(found)} were searched for those of this run")
-    desk.accepted_calls += 1
     run_id = desk.settings.run_id
     if any(mapping(batch.raw.get("metadata")) for batch in found.values()):
         ours = [batch for batch in found.values() if _told(batch, "run") == run_id]
@@ -131,7 +133,17 @@ def _listed(desk: Desk) -> list[RemoteBatch]:
     else:
         ours = []
     ours.reverse()  # several may be of one second
+    ours = _asked_for(desk, ours)
     return sorted(ours, key=lambda batch: (batch.status == "cancelled", batch.created_at or _EARLIEST))
+
+
+def _asked_for(desk: Desk, ours: list[RemoteBatch]) -> list[RemoteBatch]:
+    """Return batches as they are, of those that the list shows before their validation: it may lag, or never move."""
+    ours = [desk.asked[one.id] if one.id in desk.asked and is_behind(one, desk.asked[one.id]) else one for one in ours]
+    for batch in [batch for batch in ours if batch.status == "validating"][:FEW]:
+        with suppress(NotVisibleError):
+            desk.asked[batch.id] = desk.client.retrieve(batch.id)
+    return [desk.asked.get(batch.id, batch) if batch.status == "validating" else batch for batch in ours]
 
 
 def _told(batch: RemoteBatch, name: str) -> str | None:
@@ -146,7 +158,7 @@ def _has_answers(batch: RemoteBatch) -> bool:
 def _leave_out_refused(desk: Desk, refused: list[RemoteBatch]) -> None:
     """Send no line again that the service refused in the very same file; the rest of it is a part of its own."""
     by_file = {_told(batch, "file"): batch for batch in refused}
-    waiting = _waiting(desk) if by_file else []
+    waiting = waiting_parts(desk) if by_file else []
     while waiting:
         part = waiting.pop()
         batch = by_file.pop(hash_of(desk.folder.input_path(part.number)), None)
@@ -157,7 +169,7 @@ def _leave_out_refused(desk: Desk, refused: list[RemoteBatch]) -> None:
             waiting += [found for found in desk.parts if found.split_from == part.number]
 
 
-def _waiting(desk: Desk) -> list[PartRecord]:
+def waiting_parts(desk: Desk) -> list[PartRecord]:
     """Return the parts of which no batch runs or has run."""
     return [part for part in desk.parts if not any(is_held(found) for found in desk.submissions[part.number])]
 
@@ -171,7 +183,7 @@ def _adopt_same_files(desk: Desk, ours: list[RemoteBatch]) -> list[RemoteBatch]:
     """Adopt what was made of the very files that are waiting here, one batch a file; return the other batches."""
     known = {found.batch_id for submissions in desk.submissions.values() for found in submissions}
     ours = [batch for batch in ours if batch.id not in known]
-    waiting = {hash_of(desk.folder.input_path(part.number)): part for part in _waiting(desk)} if ours else {}
+    waiting = {hash_of(desk.folder.input_path(part.number)): part for part in waiting_parts(desk)} if ours else {}
     others = []
     for batch in ours:
         part = waiting.pop(_told(batch, "file") or "", None)
@@ -209,7 +221,7 @@ def _adopt_by_content(desk: Desk, batches: list[RemoteBatch]) -> list[str] | Non
     _clear_unfinished(folder.path / "parts")
     if not batches and not any(part.adopted for part in desk.parts):
         return left
-    requests = asked(folder, desk.parts, {part.number for part in _waiting(desk)})
+    requests = asked(folder, desk.parts, {part.number for part in waiting_parts(desk)})
     number = max(part.number for part in folder.parts()) + 1
     for batch in batches:
         theirs = folder.part_path(number) / "theirs.jsonl"
@@ -245,8 +257,11 @@ def _adopt_by_content(desk: Desk, batches: list[RemoteBatch]) -> list[str] | Non
         )
         raise RunError(msg)
     desk.open()
-    for part in _waiting(desk):
-        without(folder, part, requests)
+    submitted = requests.filter(pl.col("attempt") > 0)
+    for part in waiting_parts(desk):
+        taken = set(submitted.join(ids_of(folder, part).to_frame("ours"), on="ours", how="semi")["ours"])
+        if taken:
+            without(folder, part, taken)
     return left
 
 

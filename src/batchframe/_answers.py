@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from batchframe._columns import best_answers
-from batchframe._endpoints import ENDPOINTS
-from batchframe._results import ANSWER_SCHEMA, PLACES, read_answers
+from batchframe._endpoints.registry import ENDPOINTS
+from batchframe._results import ANSWER_SCHEMA, PLACES, READER, read_answers
 from batchframe._store import naming
 
 if TYPE_CHECKING:
@@ -49,9 +49,9 @@ def part_answers(folder: RunFolder, part: PartRecord, *, lines: bool = False) ->
     paths = [path for _, _, path in folder.result_files(part.number)]
     if not paths and not part.rejected:
         return []
-    # Result files are never changed, but more of them may come.
+    # Result files are never changed, but more of them may come, or another version of what reads them.
     size = sum(path.stat().st_size for path in paths)
-    target = _root(folder, lines=lines) / f"{part.number:04d}-{len(paths)}-{size}"
+    target = _root(folder, lines=lines) / f"{part.number:04d}-{len(paths)}-{size}-r{READER}"
     if target.is_dir() and not all(_is_whole(path) for path in target.glob("*.arrow")):
         shutil.rmtree(target)  # they are not synced: the whole machine went down
     if not target.is_dir():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -249,7 +249,7 @@ def _all_ids(part: PartRecord) -> pl.Series:
     return pl.Series(ids, dtype=pl.String).implode()
 
 
-def _struct(said: tuple[str, str]) -> dict[str, str]:
+def _struct(said: tuple[str, str]) -> Any:
     return dict(zip(("code", "message"), said, strict=True))
 
 

@@ -29,6 +29,7 @@ _ATOMS: dict[str, tuple[Any, Any, pa.DataType]] = {
     "time": (dt.time, pl.Time(), pa.time64("us")),
     "duration": (dt.timedelta, pl.Duration("us"), pa.duration("us")),
 }
+_BOUNDS = frozenset({"enum", "minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum", "multipleOf"})
 LEAVES = frozenset({"string", "integer", "number", "boolean"})
 _SHAPES = {
     "date": "a date as YYYY-MM-DD",
@@ -104,6 +105,7 @@ class Atom(Node):
         self.says = _SHAPES.get(self._kind, kind)
         self._checks: list[tuple[Callable[[Any], bool], str]] = []
         self.type = self._python
+        self._is_unbounded = self._python is float and _BOUNDS.isdisjoint(schema)
         if "enum" in schema:
             self._enumerate(schema["enum"])
         elif isinstance(self.dtype, pl.Decimal):
@@ -194,6 +196,8 @@ class Atom(Node):
     def read(self, value: Any, path: str) -> Any:
         if self._python is int and isinstance(value, float) and value.is_integer():
             value = int(value)
+        if self._is_unbounded and isinstance(value, float) and not math.isfinite(value):
+            return value
         weeks = _WEEKS.fullmatch(value) if self._kind == "duration" and isinstance(value, str) else None
         try:
             made = dt.timedelta(weeks=int(weeks[1])) if weeks else msgspec.convert(value, self.type)

@@ -6,22 +6,24 @@ import datetime as dt
 import filecmp
 import hashlib
 import os
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import msgspec
 import polars as pl
 
 from batchframe import _options
 from batchframe._columns import check_clashes
+from batchframe._connect import connect, profile
 from batchframe._events import logger
-from batchframe._exceptions import OptionError, RunMismatchError, RunNotFoundError
+from batchframe._exceptions import OptionError, RunMismatchError, RunNotFoundError, warn
 from batchframe._forms import Form
 from batchframe._limits import Limits
-from batchframe._openai import OpenAIClient, profile
+from batchframe._model_rules import refusals
 from batchframe._prepare import prepare
-from batchframe._providers import PROVIDERS, Provider, provider_named
+from batchframe._providers import OPENAI, PROVIDERS, Provider, provider_named
 from batchframe._requests import Renderer, compile_prompt
 from batchframe._reuse import Reuse, sources
 from batchframe._run import Run, differences
@@ -39,10 +41,10 @@ def renderer(frame: pl.DataFrame | pl.LazyFrame, prompt: Any, options: Options) 
     """Return what renders a frame's requests, after checking that the call fits the frame; nothing is sent."""
     check_clashes(frame.collect_schema(), options.include, options.prefix, options.custom_id)
     provider = _profile(options)
+    _warn_of_refusals(provider, options)
     limits = provider.limits_of(options.endpoint, options.limits)
-    assert limits.max_bytes is not None
     url = provider.endpoints.get(options.endpoint, options.endpoint)
-    return compile_prompt(frame, prompt, options, limits.max_bytes, url)
+    return compile_prompt(frame, prompt, options, provider.most_line_bytes(limits), url)
 
 
 def begin(frame: pl.DataFrame | pl.LazyFrame, prompt: Any, options: Options) -> Run:
@@ -56,7 +58,9 @@ def begin(frame: pl.DataFrame | pl.LazyFrame, prompt: Any, options: Options) -> 
         What ``reuse`` names is no run.
     """
     rendering = renderer(frame, prompt, options)
-    account = OpenAIClient(options.client, options.provider).account
+    provider = _profile(options)
+    options = replace(options, completion_window=options.completion_window or provider.completion_windows[0])
+    account = connect(options.client, options.provider).account
     named = None if options.run_dir is None else _local(options.run_dir)
     root = _absolute(os.environ.get("BATCHFRAME_HOME") or ".batchframe")
     reuse, lost = None, None
@@ -68,7 +72,7 @@ def begin(frame: pl.DataFrame | pl.LazyFrame, prompt: Any, options: Options) -> 
         _make_root(root)
     scratch = RunFolder.scratch(root if named is None else named.parent)
     try:
-        limits = _profile(options).limits_of(options.endpoint, options.limits)
+        limits = provider.limits_of(options.endpoint, options.limits)
         prepared = prepare(scratch, rendering, limits, options.pilot, dedupe=options.dedupe, reuse=reuse)
         identity = Identity(f"{prepared.digest:032x}", prepared.requests, options.endpoint, account, options.name)
         record = _record(identity, prepared, prompt, options, rendering)
@@ -85,7 +89,7 @@ def begin(frame: pl.DataFrame | pl.LazyFrame, prompt: Any, options: Options) -> 
             view, record, news = _view(folder, stored, prepared), stored, ""
     finally:
         scratch.remove()
-    return Run(folder, record, options, lambda: OpenAIClient(options.client, options.provider), view=view, news=news)
+    return Run(folder, record, options, lambda: connect(options.client, options.provider), view=view, news=news)
 
 
 def _reuse(options: Options, root: Path, account: Account) -> Reuse | None:
@@ -98,10 +102,31 @@ def _reuse(options: Options, root: Path, account: Account) -> Reuse | None:
 def open_folder(folder: RunFolder, client: Any) -> Run:
     """Return the run of a folder, with the options that ``run.json`` keeps."""
     record = folder.record()
-    saved = msgspec.convert(record.options, _SavedOptions)
-    given = msgspec.structs.asdict(saved)
+    return _opened(folder, record, record.options, client)
+
+
+def reopen(path: Path, view: str | None, options: dict[str, Any]) -> Run:
+    """Return a run as another process, or a copy, has it: known by its folder, with the client of the environment.
+
+    Parameters
+    ----------
+    path
+        Its folder.
+    view
+        The name of the arrangement of its rows, where that is not the stored one.
+    options
+        Those of its call, as `saved_options` returns them.
+    """
+    folder = RunFolder(path)
+    return _opened(folder, folder.record(), options, None, view=None if view is None else folder.view(view))
+
+
+def _opened(
+    folder: RunFolder, record: RunRecord, options: dict[str, Any], client: Any, *, view: RunFolder | None = None
+) -> Run:
+    given = msgspec.structs.asdict(msgspec.convert(options, _SavedOptions))
     form = Form(record.identity.endpoint, given.pop("choices"), given.pop("dimensions"), given.pop("answer_type"))
-    options = _options.Options(
+    restored = _options.Options(
         **given
         | {
             "limits": Limits(
@@ -114,7 +139,7 @@ def open_folder(folder: RunFolder, client: Any) -> Run:
     )
     name = record.identity.account.provider
     provider = provider_named(name) if name in PROVIDERS else Provider(name=name)
-    return Run(folder, record, options, lambda: OpenAIClient(client, provider))
+    return Run(folder, record, restored, lambda: connect(client, provider), view=view)
 
 
 class _SavedOptions(msgspec.Struct):
@@ -139,24 +164,52 @@ class _SavedOptions(msgspec.Struct):
     dimensions: int | None = None
 
 
+def saved_options(options: Options) -> dict[str, Any]:
+    """Return the options that another process needs, in built-in types."""
+    saved = {name: getattr(options, name) for name in _SavedOptions.__struct_fields__ if hasattr(options, name)}
+    saved |= {
+        "answer_type": options.form.answer_type,
+        "choices": options.form.choices,
+        "dimensions": options.form.dimensions,
+        "max_in_flight": options.limits.max_in_flight,
+        "max_enqueued_tokens": options.limits.max_enqueued_tokens,
+    }
+    return cast("dict[str, Any]", msgspec.to_builtins(saved))
+
+
 def _profile(options: Options) -> Provider:
     """Return the provider's profile, after checking the options against it."""
     provider = profile(options.provider, options.client)
-    if options.completion_window not in provider.completion_windows:
+    if provider.served_endpoints and options.endpoint not in provider.served_endpoints:
+        known = " or ".join(f'endpoint="{endpoint}"' for endpoint in provider.served_endpoints)
+        msg = f"{provider.name} takes no batches for {options.endpoint}: pass {known}"
+        raise OptionError(msg)
+    if options.completion_window not in {"", *provider.completion_windows}:
         known = ", ".join(provider.completion_windows)
         msg = f"completion_window {options.completion_window!r} is not one of {provider.name}'s: {known}"
         raise OptionError(msg)
-    allowed = provider.file_expiry_seconds
-    if (
-        options.expires_after is not None
-        and allowed is not None
-        and not allowed[0] <= options.expires_after <= allowed[1]
-    ):
-        msg = (
-            f"expires_after is {options.expires_after} seconds, and {provider.name} takes {allowed[0]} to {allowed[1]}"
-        )
-        raise OptionError(msg)
+    if options.expires_after is not None and provider.file_expiry_seconds is not None:
+        _check_expiry(options.expires_after, provider.name, provider.file_expiry_seconds)
     return provider
+
+
+def _warn_of_refusals(provider: Provider, options: Options) -> None:
+    """Warn, once a call, of what the model is known to refuse; a deployment of Azure's may have any name."""
+    told = list(refusals(options.model, options.endpoint, options.body)) if provider.name == OPENAI.name else []
+    if told:
+        warn(
+            f"the service will refuse every row, as far as is known of {options.model}: {'; '.join(told)}. "
+            "The requests are sent as they are"
+        )
+
+
+def _check_expiry(seconds: int, name: str, allowed: tuple[int, int] | tuple[()]) -> None:
+    if not allowed:
+        msg = f"expires_after is {seconds} seconds, and {name} takes none, since it decides itself: leave it out"
+        raise OptionError(msg)
+    if not allowed[0] <= seconds <= allowed[1]:
+        msg = f"expires_after is {seconds} seconds, and {name} takes {allowed[0]} to {allowed[1]}"
+        raise OptionError(msg)
 
 
 def _local(run_dir: Any) -> Path:
@@ -192,15 +245,9 @@ def _absolute(path: str | os.PathLike[str]) -> Path:
 
 def _record(identity: Identity, prepared: Prepared, prompt: Any, options: Options, rendering: Renderer) -> RunRecord:
     """Return what ``run.json`` will hold; the options are there for people, and to say what differs."""
-    saved = {name: getattr(options, name) for name in _SavedOptions.__struct_fields__ if hasattr(options, name)}
-    shown = saved | {
+    shown = saved_options(options) | {
         "url": rendering.url,
         "batch_endpoint": _profile(options).batch_endpoints.get(options.endpoint, rendering.url),
-        "answer_type": options.form.answer_type,
-        "choices": options.form.choices,
-        "dimensions": options.form.dimensions,
-        "max_in_flight": options.limits.max_in_flight,
-        "max_enqueued_tokens": options.limits.max_enqueued_tokens,
         "prompt": _description(prompt),
         "system": _description(options.system),
         "images": _description(options.images) or None,

@@ -13,12 +13,14 @@ import polars as pl
 
 from batchframe._answers import forget_answers
 from batchframe._assembly import Assembler
-from batchframe._columns import CORE, MORE, REUSED, TOKENS
-from batchframe._exceptions import DamagedRunError
+from batchframe._columns import CORE, MORE, REUSED, USAGE
+from batchframe._exceptions import DamagedRunError, ResultsError, warn
 from batchframe._frames import OURS
 from batchframe._requests import CODE, CUSTOM_ID, DIGEST, MESSAGE, REQUEST
+from batchframe._results import READER
 from batchframe._schema import AnswerType
 from batchframe._store import naming
+from batchframe._usage import TOKENS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -38,7 +40,7 @@ class ResultNote(msgspec.Struct):
     ``prefix`` is what the added columns are called by in the blocks: nothing, unless the frame has a column of such a
     name. ``from_lines`` are the columns in them that are made of whole result lines, and ``group_rows`` how many rows
     may be held together where a block had to be cut for these. ``sizes`` are the bytes of each block: one that was cut
-    off is made anew.
+    off is made anew. ``reader`` is the version of what read the result lines; 0 for batchframe 0.1.0.
     """
 
     blocks: int
@@ -50,6 +52,7 @@ class ResultNote(msgspec.Struct):
     from_lines: tuple[str, ...] = ()
     group_rows: int | None = None
     sizes: list[int] | None = None
+    reader: int = 0
 
 
 class FinalBlocks(NamedTuple):
@@ -67,7 +70,15 @@ class FinalBlocks(NamedTuple):
         paths = [self.folder.results_path(number) for number in range(self.note.blocks)]
         with self.folder.reading(paths[0]):
             schema = pl.read_parquet_schema(paths[0])
-        return pl.scan_parquet(paths, schema=schema, extra_columns="ignore", glob=False)
+        frame = pl.scan_parquet(paths, schema=schema, extra_columns="ignore", glob=False)
+        usage = self.note.prefix + "usage"
+        if schema[usage] == USAGE:
+            return frame
+        # An earlier version wrote them, which knew fewer counts.
+        known = {field.name for field in schema[usage].fields}  # type: ignore[attr-defined]
+        count = {name: pl.col(usage).struct.field(name) for name in known}
+        fields = [count.get(name, pl.lit(None, pl.Int64)).alias(name) for name in TOKENS]
+        return frame.with_columns(pl.when(pl.col(usage).is_not_null()).then(pl.struct(fields)).alias(usage))
 
 
 def blocks_so_far(
@@ -135,10 +146,10 @@ def own_successes(folder: RunFolder) -> Iterator[pl.DataFrame]:
         Their custom_id and digest, and the ``batch_id`` of the answer.
     """
     note = _read_note(folder, folder)
-    assembler = Assembler(folder) if note is None else None
+    assembler = Assembler(folder) if note is None or note.reader != READER else None
     for number in range(len(folder.record().blocks)):
         rows = folder.read_frame(folder.rows_path(number), [CUSTOM_ID, DIGEST, REQUEST])
-        prefix = OURS if note is None else note.prefix
+        prefix = OURS if note is None or assembler is not None else note.prefix
         names = [prefix + "error", prefix + "batch_id"]
         if assembler is not None:
             with folder.assembling():  # another process may find it finished
@@ -197,11 +208,26 @@ def final_blocks(
         if note is not None:
             return FinalBlocks(target, note)  # another process was quicker
         before = _read_note(folder, target)
+        wanted = from_lines
         from_lines = tuple(dict.fromkeys((*from_lines, *(before.from_lines if before is not None else ()))))
-        note = _write_blocks(folder, view, target, from_lines, form, parts=parts)
+        try:
+            if before is not None:
+                _check_bytes(folder)
+            note = _write_blocks(folder, view, target, from_lines, form, parts=parts)
+        except (ResultsError, DamagedRunError) as error:
+            if before is None or not _fits(before, wanted, form):
+                raise
+            warn(f"an earlier version of batchframe read these results, and they cannot be read anew: {error}")
+            return FinalBlocks(target, before)
         if not is_watched:
             forget_answers(folder)
     return FinalBlocks(target, note)
+
+
+def _check_bytes(folder: RunFolder) -> None:
+    """Refuse to write blocks in the place of others where result files are gone; errors as for `result_files`."""
+    for part in folder.parts():
+        folder.result_files(part.number)
 
 
 def _target(folder: RunFolder, view: RunFolder | None, form: Form) -> RunFolder:
@@ -215,8 +241,12 @@ def _target(folder: RunFolder, view: RunFolder | None, form: Form) -> RunFolder:
 
 def _final_note(folder: RunFolder, target: RunFolder, from_lines: tuple[str, ...], form: Form) -> ResultNote | None:
     note = _read_note(folder, target)
-    fits = note is not None and note.answer_type == form.answer_type and set(from_lines) <= {*note.from_lines}
-    return note if fits else None
+    return note if note is not None and note.reader == READER and _fits(note, from_lines, form) else None
+
+
+def _fits(note: ResultNote, from_lines: tuple[str, ...], form: Form) -> bool:
+    """Whether the result blocks hold what is wanted."""
+    return note.answer_type == form.answer_type and set(from_lines) <= {*note.from_lines}
 
 
 def _write_blocks(
@@ -250,6 +280,7 @@ def _write_blocks(
         from_lines=from_lines,
         group_rows=min((height for height in heights if height is not None), default=None),
         sizes=[target.results_path(number).stat().st_size for number in range(len(heights))],
+        reader=READER,
     )
     target.write_note(_NOTE, note)
     return note

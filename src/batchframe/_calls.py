@@ -1,29 +1,147 @@
-"""The typed calls behind ``frame.batch``."""
+"""The typed calls behind ``frame.batch``.
+
+The options in the signatures and docstrings are written by ``scripts/generate_signatures.py``.
+"""
 
 from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import polars as pl
 
-from batchframe import _options
-from batchframe._begin import begin, open_folder, renderer
-from batchframe._columns import added_schema
-from batchframe._dedupe import Repeats
+from batchframe._begin import begin, open_folder
 from batchframe._frames import to_polars
+from batchframe._options import options_of, parse
 from batchframe._progress import showing
-from batchframe._requests import CUSTOM_ID, LINE, refuse_duplicates
 from batchframe._store import RunFolder
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Collection
 
+    import openai
+    from typing_extensions import Unpack
+
+    from batchframe._arguments import (
+        ArrowStream,
+        Endpoint,
+        EndpointParameters,
+        Images,
+        Include,
+        Prompt,
+        ResponseFormat,
+    )
+    from batchframe._limits import Limits
+    from batchframe._providers import Provider
     from batchframe._run import Run
 
 
-def run(frame: Any, prompt: Any, **options: Any) -> pl.DataFrame | pl.LazyFrame:
+@overload
+def run(
+    frame: pl.LazyFrame,
+    prompt: Prompt,
+    *,
+    model: str,
+    system: str | pl.Expr | None = None,
+    images: Images | None = None,
+    image_detail: Literal["low", "high", "auto", "original"] | None = None,
+    endpoint: Endpoint | None = "/v1/chat/completions",
+    response_format: ResponseFormat | None = None,
+    custom_id: str | None = None,
+    client: openai.OpenAI | None = None,
+    provider: str | Provider | None = None,
+    limits: Limits | None = None,
+    max_attempts: int | None = 3,
+    pilot: int | None = None,
+    run_dir: str | os.PathLike[str] | None = None,
+    name: str | None = None,
+    dedupe: bool | None = False,
+    reuse: Run | str | os.PathLike[str] | None = None,
+    on_null: Literal["skip", "render", "raise"] | None = "skip",
+    include: Include | Collection[Include] | None = None,
+    prefix: str | None = None,
+    poll_seconds: float | None = None,
+    settle_seconds: float | None = 60.0,
+    timeout_seconds: float | None = None,
+    progress: bool | None = None,
+    cleanup: Literal["when_done", "never"] | None = "never",
+    metadata: dict[str, str] | None = None,
+    completion_window: str | None = None,
+    expires_after: int | None = None,
+    extra_body: dict[str, Any] | None = None,
+    **parameters: Unpack[EndpointParameters],
+) -> pl.LazyFrame: ...
+@overload
+def run(
+    frame: pl.DataFrame | ArrowStream,
+    prompt: Prompt,
+    *,
+    model: str,
+    system: str | pl.Expr | None = None,
+    images: Images | None = None,
+    image_detail: Literal["low", "high", "auto", "original"] | None = None,
+    endpoint: Endpoint | None = "/v1/chat/completions",
+    response_format: ResponseFormat | None = None,
+    custom_id: str | None = None,
+    client: openai.OpenAI | None = None,
+    provider: str | Provider | None = None,
+    limits: Limits | None = None,
+    max_attempts: int | None = 3,
+    pilot: int | None = None,
+    run_dir: str | os.PathLike[str] | None = None,
+    name: str | None = None,
+    dedupe: bool | None = False,
+    reuse: Run | str | os.PathLike[str] | None = None,
+    on_null: Literal["skip", "render", "raise"] | None = "skip",
+    include: Include | Collection[Include] | None = None,
+    prefix: str | None = None,
+    poll_seconds: float | None = None,
+    settle_seconds: float | None = 60.0,
+    timeout_seconds: float | None = None,
+    progress: bool | None = None,
+    cleanup: Literal["when_done", "never"] | None = "never",
+    metadata: dict[str, str] | None = None,
+    completion_window: str | None = None,
+    expires_after: int | None = None,
+    extra_body: dict[str, Any] | None = None,
+    **parameters: Unpack[EndpointParameters],
+) -> pl.DataFrame: ...
+def run(
+    frame: pl.DataFrame | pl.LazyFrame | ArrowStream,
+    prompt: Prompt,
+    *,
+    model: str,
+    system: str | pl.Expr | None = None,
+    images: Images | None = None,
+    image_detail: Literal["low", "high", "auto", "original"] | None = None,
+    endpoint: Endpoint | None = "/v1/chat/completions",
+    response_format: ResponseFormat | None = None,
+    custom_id: str | None = None,
+    client: openai.OpenAI | None = None,
+    provider: str | Provider | None = None,
+    limits: Limits | None = None,
+    max_attempts: int | None = 3,
+    pilot: int | None = None,
+    run_dir: str | os.PathLike[str] | None = None,
+    name: str | None = None,
+    dedupe: bool | None = False,
+    reuse: Run | str | os.PathLike[str] | None = None,
+    on_null: Literal["skip", "render", "raise"] | None = "skip",
+    include: Include | Collection[Include] | None = None,
+    prefix: str | None = None,
+    poll_seconds: float | None = None,
+    settle_seconds: float | None = 60.0,
+    timeout_seconds: float | None = None,
+    progress: bool | None = None,
+    cleanup: Literal["when_done", "never"] | None = "never",
+    metadata: dict[str, str] | None = None,
+    completion_window: str | None = None,
+    expires_after: int | None = None,
+    extra_body: dict[str, Any] | None = None,
+    **parameters: Unpack[EndpointParameters],
+) -> pl.DataFrame | pl.LazyFrame:
     """Ask a model about every row through the Batch API, wait, and return the frame with the answers.
 
     The same call resumes a run that was interrupted, or returns the finished one without a call to the service: a run
@@ -34,25 +152,85 @@ def run(frame: Any, prompt: Any, **options: Any) -> pl.DataFrame | pl.LazyFrame:
     ----------
     frame
         A Polars DataFrame or LazyFrame, or anything with the Arrow C stream (pyarrow, pandas, DuckDB), which gives a
-        Polars DataFrame; of pandas the index is left out. A LazyFrame is evaluated here, once.
+        Polars DataFrame; of pandas the index is left out. A LazyFrame is evaluated here, once. ``frame.batch`` has
+        this call as a method.
     prompt
         A template, ``"… {column} … {struct.field} … {{literal}}"``; an expression; a list of messages
         ``[{"role": …, "content": template or expression}, …]``, where a content may also be a list of the endpoint's
         parts; or an expression of dtype ``List(Struct{role, content})``, a conversation. Embeddings, completions
         and moderations take one text a row: a template or an expression.
-    **options
-        ``model`` is required. See the table of options in the README. Every other name is a request parameter of the
-        endpoint, a value or a per-row expression; a null leaves the parameter out for that row.
+    model
+        The model id, such as ``gpt-4o-mini``, or the Azure deployment name.
+    system
+        Template or expression of a system message, which is put first.
+    images
+        Column, expression, or a list of these: URLs (String) or bytes (Binary) of images; see Notes.
+    image_detail
+        How closely the model looks at the images; None for the service's own default.
+    endpoint
+        Or ``/v1/responses``, ``/v1/embeddings``, ``/v1/completions`` or ``/v1/moderations``.
+    response_format
+        A pydantic model, a JSON schema or a ``pl.Struct``: ``response`` becomes a Struct of that shape; see Notes.
+        The service's own form is sent as it is, and ``response`` stays text.
+    custom_id
+        Column with unique ids of the requests; None for ``row-<index>``.
+    client
+        An ``openai.OpenAI`` or ``openai.AzureOpenAI``; None makes one from the environment.
+    provider
+        The service: a name, such as ``"openai"`` or ``"azure"``, or a `Provider`. None recognises it by the client.
+    limits
+        How large input files may be and how much may be in flight; None is the provider's.
+    max_attempts
+        How often a row may be submitted that was not executed or came to nothing.
+    pilot
+        So many rows are submitted first, alone; when all of them fail, the run stops.
+    run_dir
+        The folder of the run; None for one in ``$BATCHFRAME_HOME``, or in ``.batchframe``.
+    name
+        Part of the run's id: another name asks for fresh answers.
+    dedupe
+        Whether equal requests are sent once, and each of their rows gets the answer.
+    reuse
+        A run, its folder, or ``"all"``: rows whose request succeeded there take that answer, and are not sent.
+    on_null
+        What becomes of a row with a null in the prompt: it is not sent, the null is rendered as empty text, or the
+        call raises.
+    include
+        One or more extra columns: ``model``, ``request_id``, ``batch_id``, ``logprobs``, ``tool_calls``,
+        ``content_filter``, ``reused``, ``raw``; see Notes. The same call with other ones sends nothing.
+    prefix
+        Put before the name of every added column.
+    poll_seconds
+        Seconds between two looks at the service; None is adaptive, 5 to 60.
+    settle_seconds
+        Seconds that a batch has to appear whose creation got no answer.
+    timeout_seconds
+        Stop waiting after so many seconds with `RunPendingError`; the batches go on. None waits to the end.
+    progress
+        Whether to show progress on stderr; None shows it in terminals and notebooks.
+    cleanup
+        Whether the run's files at the service are deleted once it is finished.
+    metadata
+        Metadata of yours, put on the batches.
+    completion_window
+        The window of the batches; None is the service's, nearly everywhere ``"24h"``.
+    expires_after
+        Seconds after which the service deletes input and output files.
+    extra_body
+        Request parameters that batchframe does not know, or whose names are options here; sent unchecked.
+    **parameters
+        Every other name is a request parameter of the endpoint, a value or a per-row expression; a null leaves the
+        parameter out for that row.
 
     Returns
     -------
     pl.DataFrame or pl.LazyFrame
         All rows in their order, with the added columns ``custom_id: String``, ``response: String`` (with
         ``response_format``: a Struct), ``finish_reason: String``, ``usage: Struct{input_tokens, output_tokens,
-        total_tokens, cached_tokens, reasoning_tokens: Int64}`` and ``error: Struct{code, message: String}``, which is
-        null exactly where the row succeeded. Lazy when ``frame`` is. With ``n`` above 1, ``response`` and
-        ``finish_reason`` are Lists. Of ``/v1/embeddings`` the response is ``Array(Float32, d)``, with d of
-        ``dimensions`` or of the model, or ``List(Float32)`` where neither tells it; of ``/v1/moderations``
+        total_tokens, cached_tokens, cache_write_tokens, reasoning_tokens: Int64}`` and ``error: Struct{code, message:
+        String}``, which is null exactly where the row succeeded. Lazy when ``frame`` is. With ``n`` above 1,
+        ``response`` and ``finish_reason`` are Lists. Of ``/v1/embeddings`` the response is ``Array(Float32, d)``, with
+        d of ``dimensions`` or of the model, or ``List(Float32)`` where neither tells it; of ``/v1/moderations``
         ``Struct{flagged: Boolean, categories: Struct, category_scores: Struct}``.
 
     Raises
@@ -125,22 +303,55 @@ def run(frame: Any, prompt: Any, **options: Any) -> pl.DataFrame | pl.LazyFrame:
     │ Broke after a week. ┆ negative  ┆ false      │
     └─────────────────────┴───────────┴────────────┘
     """
-    frame = to_polars(frame)
-    parsed = _options.parse(options)
-    begun = begin(frame, prompt, parsed)
+    parsed = parse(options_of(locals()))
+    polars_frame = to_polars(frame)
+    begun = begin(polars_frame, prompt, parsed)
     with showing(begun, progress=parsed.progress), closing(begun):
         begun.wait()
     begun.warn_of_failures()
-    return begun.scan() if isinstance(frame, pl.LazyFrame) else begun.added_to(frame)
+    return begun.scan() if isinstance(polars_frame, pl.LazyFrame) else begun.added_to(polars_frame)
 
 
-def submit(frame: Any, prompt: Any, **options: Any) -> Run:
+def submit(
+    frame: pl.DataFrame | pl.LazyFrame | ArrowStream,
+    prompt: Prompt,
+    *,
+    model: str,
+    system: str | pl.Expr | None = None,
+    images: Images | None = None,
+    image_detail: Literal["low", "high", "auto", "original"] | None = None,
+    endpoint: Endpoint | None = "/v1/chat/completions",
+    response_format: ResponseFormat | None = None,
+    custom_id: str | None = None,
+    client: openai.OpenAI | None = None,
+    provider: str | Provider | None = None,
+    limits: Limits | None = None,
+    max_attempts: int | None = 3,
+    pilot: int | None = None,
+    run_dir: str | os.PathLike[str] | None = None,
+    name: str | None = None,
+    dedupe: bool | None = False,
+    reuse: Run | str | os.PathLike[str] | None = None,
+    on_null: Literal["skip", "render", "raise"] | None = "skip",
+    include: Include | Collection[Include] | None = None,
+    prefix: str | None = None,
+    poll_seconds: float | None = None,
+    settle_seconds: float | None = 60.0,
+    timeout_seconds: float | None = None,
+    progress: bool | None = None,
+    cleanup: Literal["when_done", "never"] | None = "never",
+    metadata: dict[str, str] | None = None,
+    completion_window: str | None = None,
+    expires_after: int | None = None,
+    extra_body: dict[str, Any] | None = None,
+    **parameters: Unpack[EndpointParameters],
+) -> Run:
     """Begin a run, and return once its first batches are created.
 
     Parameters
     ----------
-    frame, prompt, **options
-        As for `run`.
+    frame, prompt, model, **parameters
+        As for `run`, and so are all other options.
 
     Returns
     -------
@@ -174,92 +385,11 @@ def submit(frame: Any, prompt: Any, **options: Any) -> Run:
     │ Broke after a week. ┆ negative │
     └─────────────────────┴──────────┘
     """
-    parsed = _options.parse(options)
+    parsed = parse(options_of(locals()))
     begun = begin(to_polars(frame), prompt, parsed)
     with showing(begun, progress=parsed.progress):
         begun.start()
     return begun
-
-
-def requests(frame: Any, prompt: Any, **options: Any) -> pl.DataFrame:
-    r"""Return the exact request lines that a run would send; nothing is sent, and no key is needed.
-
-    Parameters
-    ----------
-    frame, prompt, **options
-        As for `run`.
-
-    Returns
-    -------
-    pl.DataFrame
-        A row a row of the frame: ``custom_id: String`` and ``request: String``, the JSON line without its newline,
-        null where the row would not be sent, or where ``dedupe`` has an earlier row ask for it. What ``reuse`` would
-        find is not looked up: those lines are here too.
-
-    Raises
-    ------
-    TemplateError, OptionError, InputError
-        As for `run`.
-
-    Examples
-    --------
-    >>> bf.requests(pl.DataFrame({"text": ["Hi", None]}), "{text}!", model="gpt-4o-mini", temperature=0)
-    shape: (2, 2)
-    ┌───────────┬─────────────────────────────────┐
-    │ custom_id ┆ request                         │
-    │ ---       ┆ ---                             │
-    │ str       ┆ str                             │
-    ╞═══════════╪═════════════════════════════════╡
-    │ row-0     ┆ {"custom_id":"row-0","method":… │
-    │ row-1     ┆ null                            │
-    └───────────┴─────────────────────────────────┘
-    """
-    parsed = _options.parse(options)
-    rendering, repeats = renderer(to_polars(frame), prompt, parsed), Repeats()
-    slices = []
-    for rows in rendering.slices():
-        is_own = repeats.requests(rows).is_null() if parsed.dedupe else pl.lit(value=True)
-        slices.append(rows.select(CUSTOM_ID, pl.when(is_own).then(pl.col(LINE)).alias(LINE)))
-    shown = pl.concat(slices)
-    if rendering.custom_id is not None:
-        refuse_duplicates(shown.lazy(), rendering.custom_id)
-    return shown.select(pl.col(CUSTOM_ID).alias("custom_id"), pl.col(LINE).str.strip_suffix("\n").alias("request"))
-
-
-def result_schema(frame: Any, prompt: Any, **options: Any) -> pl.Schema:
-    """Return the schema of the frame that `run` would return; nothing is sent, and no key is needed.
-
-    Parameters
-    ----------
-    frame, prompt, **options
-        As for `run`.
-
-    Returns
-    -------
-    pl.Schema
-        The frame's columns, then the added ones.
-
-    Raises
-    ------
-    TemplateError, OptionError, InputError
-        As for `run`.
-
-    Examples
-    --------
-    >>> schema = bf.result_schema(pl.DataFrame({"text": ["Hi"]}), "{text}", model="gpt-4o-mini")
-    >>> schema.to_frame()
-    shape: (0, 6)
-    ┌──────┬───────────┬──────────┬───────────────┬───────────┬───────────┐
-    │ text ┆ custom_id ┆ response ┆ finish_reason ┆ usage     ┆ error     │
-    │ ---  ┆ ---       ┆ ---      ┆ ---           ┆ ---       ┆ ---       │
-    │ str  ┆ str       ┆ str      ┆ str           ┆ struct[5] ┆ struct[2] │
-    ╞══════╪═══════════╪══════════╪═══════════════╪═══════════╪═══════════╡
-    └──────┴───────────┴──────────┴───────────────┴───────────┴───────────┘
-    """
-    frame, parsed = to_polars(frame), _options.parse(options)
-    renderer(frame, prompt, parsed)
-    added = {parsed.prefix + name: dtype for name, dtype in added_schema(parsed.include, parsed.form).items()}
-    return pl.Schema(dict(frame.collect_schema()) | added)
 
 
 def open_run(run_dir: str | os.PathLike[str], *, client: Any = None) -> Run:

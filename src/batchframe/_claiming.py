@@ -192,15 +192,11 @@ def renamed(folder: RunFolder, theirs: Path, names: pl.DataFrame, part: PartReco
     return measured(folder, part, custom_ids)
 
 
-def without(folder: RunFolder, part: PartRecord, requests: pl.DataFrame) -> None:
-    """Take out of a part that is not submitted what is in other parts; where that is all, nothing is left to submit.
+def without(folder: RunFolder, part: PartRecord, taken: Collection[str]) -> None:
+    """Take some requests out of a part that is not submitted; where these are all, nothing is left to submit.
 
     The file comes before the record, and what was done before a crash is done again.
     """
-    ids = ids_of(folder, part).to_frame("ours")
-    taken = set(requests.filter(pl.col("attempt") > 0).join(ids, on="ours", how="semi")["ours"])
-    if not taken:
-        return
     custom_ids = []
     source = folder.input_path(part.number)
     with source.open("rb") as lines, folder.receiving(source) as handle:

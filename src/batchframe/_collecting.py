@@ -24,7 +24,9 @@ from batchframe._exceptions import (
 )
 from batchframe._limits import tells_of_no_room
 from batchframe._rejection import rejected_lines, split_off, summary
+from batchframe._types import TERMINAL
 from batchframe._visibility import ensure_visible, lose_sight
+from batchframe._watch import is_behind, is_moved, note_told
 
 if TYPE_CHECKING:
     from batchframe._desk import Desk
@@ -123,20 +125,26 @@ class Collector:
     def _poll(self, part: PartRecord, submission: SubmissionRecord) -> None:
         assert submission.batch_id is not None
         batch = self._desk.listed.get(submission.batch_id)
-        if batch is None or batch.is_terminal:  # the end is asked for itself: a list may tell less of it
+        if submission.batch_id in self._desk.to_ask:
+            note_told(submission, self._desk.clock.now())
+            self._desk.write(part, submission)  # before the call: where it fails, it is another's turn all the same
+            batch = None
+        # The end is asked for itself: a list may tell less of it.
+        if batch is None or batch.is_terminal or submission.status in TERMINAL:
             try:
                 batch = self._client.retrieve(submission.batch_id)
             except NotVisibleError as error:
                 lose_sight(self._desk, part, submission, error)
-        self._desk.accepted_calls += 1
+        elif is_behind(batch, submission):
+            return
         self._desk.shown.add(batch.id)
         if submission.times.pop("hidden_at", None) is not None:
             self._desk.write(part, submission)
-        before = submission.batch or {}
-        changed = [batch.raw.get(name) != before.get(name) for name in ("status", "request_counts")]
+        has_moved = is_moved(batch, submission)
         submission.status, submission.batch = batch.status, batch.raw
         if not batch.is_terminal:
-            if any(changed):
+            if has_moved:
+                note_told(submission, self._desk.clock.now())
                 self._desk.write(part, submission)
             return
         if self._output_is_late(batch, submission):
@@ -238,7 +246,6 @@ class Collector:
             try:
                 with self._folder.receiving(path) as handle:
                     self._client.download(file_id, handle)
-                self._desk.accepted_calls += 1
             except NotVisibleError as error:
                 if kind == "output":  # an error file that is not there has nothing to tell
                     self._miss(part, submission, file_id, error)

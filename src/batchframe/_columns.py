@@ -10,13 +10,13 @@ from batchframe._exceptions import InputError
 from batchframe._frames import OURS
 from batchframe._included import INCLUDED, included_dtype
 from batchframe._requests import CODE, CUSTOM_ID, MESSAGE
+from batchframe._usage import TOKENS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from batchframe._forms import Form
 
-TOKENS = ("input_tokens", "output_tokens", "total_tokens", "cached_tokens", "reasoning_tokens")
 USAGE = pl.Struct(dict.fromkeys(TOKENS, pl.Int64()))
 ERROR = pl.Struct({"code": pl.String(), "message": pl.String()})
 

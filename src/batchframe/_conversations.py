@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from batchframe import _encode
-from batchframe._endpoints import RESPONSES
 from batchframe._exceptions import TemplateError
-from batchframe._messages import ITEMS
 
 if TYPE_CHECKING:
     from batchframe._scope import Scope
@@ -56,7 +54,7 @@ def conversation(scope: Scope, called: str, images: list[pl.Expr]) -> pl.Expr:
     said = "images belong to the last message of a conversation, and it is not the user's"
     scope.invalid[said] = (has_image & last.role.ne_missing("user")).fill_null(value=False)
     before = value.list.slice(0, value.list.len() - 1).list.eval(message.json()).list.join(",")
-    parts = pl.concat_str(last.parts(scope.endpoint.path), *images, separator=",", ignore_nulls=True)
+    parts = pl.concat_str(last.parts(scope.endpoint.text_part), *images, separator=",", ignore_nulls=True)
     ending = pl.when(has_image).then(last.json(pl.concat_str(pl.lit("["), parts, pl.lit("]")))).otherwise(last.json())
     return pl.concat_str(pl.when(value.list.len() > 1).then(before), ending, separator=",", ignore_nulls=True)
 
@@ -78,14 +76,14 @@ class _Message:
         self._dtypes = {found.name: found.dtype for found in dtype.fields}
         self._fields = {name: _encode.struct_field(value, dtype, name) for name in self._dtypes}
         self.role = self._fields["role"].cast(pl.String)
-        self._has_items = scope.endpoint.path == RESPONSES and "type" in self._fields
+        self._item_types = scope.endpoint.item_types if "type" in self._fields else ()
 
     @property
     def is_item(self) -> pl.Expr:
         """Whether it is no message but an item of responses, such as what came of a call."""
-        if not self._has_items:
+        if not self._item_types:
             return pl.lit(value=False)
-        return self.role.is_null() & self._fields["type"].cast(pl.String).is_in(ITEMS).fill_null(value=False)
+        return self.role.is_null() & self._fields["type"].cast(pl.String).is_in(self._item_types).fill_null(value=False)
 
     @property
     def is_empty(self) -> pl.Expr:
@@ -101,7 +99,7 @@ class _Message:
         # A field is the same in all messages of a column, and the service takes no null for a name that is not there.
         others = self._members(*(name for name in self._dtypes if name not in {"role", "content"}))
         message = _encode.json_object([*members, *others])
-        if not self._has_items:
+        if not self._item_types:
             return message
         return pl.when(self.is_item).then(_encode.json_object(self._members(*self._dtypes))).otherwise(message)
 
@@ -111,14 +109,13 @@ class _Message:
             for name in names
         ]
 
-    def parts(self, path: str) -> pl.Expr:
-        """Return its content as parts, joined by commas; null where there are none."""
+    def parts(self, text_part: str) -> pl.Expr:
+        """Return its content as parts, joined by commas; null where there are none. A text is a part of that type."""
         given, dtype = self._fields["content"], self._dtypes["content"]
         if dtype.is_nested():
             inner = self._content().str.strip_prefix("[").str.strip_suffix("]")
             return pl.when(given.is_not_null() & (inner != "")).then(inner)
-        kind = "input_text" if path == RESPONSES else "text"
-        return pl.concat_str(pl.lit(f'{{"type":"{kind}","text":'), self._content(), pl.lit("}"))
+        return pl.concat_str(pl.lit(f'{{"type":"{text_part}","text":'), self._content(), pl.lit("}"))
 
     def _content(self) -> pl.Expr:
         given, dtype = self._fields["content"], self._dtypes["content"]

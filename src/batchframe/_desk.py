@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
+import logging
 import random
 import time
 from collections import Counter
@@ -18,6 +19,7 @@ from batchframe._events import Event, Listener, logger
 from batchframe._exceptions import InvalidCallError, NotVisibleError
 from batchframe._lenient import integer, mapping
 from batchframe._limits import Limits
+from batchframe._watch import FEW, to_ask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,8 +31,6 @@ if TYPE_CHECKING:
 
 UNVALIDATED = frozenset({None, "validating"})
 _NOTE = "queue.json"
-# Up to so many batches are asked for one by one.
-_FEW = 3
 # The pages of a list are read as far back as batches may be running, and no further than this many batches.
 _WINDOW, _MARGIN, _MAX_LISTED = dt.timedelta(hours=25), dt.timedelta(minutes=5), 2_000
 
@@ -56,6 +56,8 @@ class LoopSettings:
     metadata: dict[str, str] = field(default_factory=dict)
     expires_after: int | None = None
     settle_seconds: float = 60.0
+    # For how long a list must show a batch unchanged until that is asked for by id.
+    unmoved_seconds: float = 300.0
     max_attempts: int = 3
     has_pilot: bool = False
     limits: Limits = field(default_factory=Limits)
@@ -91,10 +93,13 @@ class Desk:
     is_stale: bool = False
     # Whether nothing is submitted in this pass, since it is not known what runs already.
     is_held: bool = False
-    accepted_calls: int = 0
     # The ids of what the service showed to this client of what the run has there, or took from it.
     shown: set[str] = field(default_factory=set)
     listed: dict[str, RemoteBatch] = field(default_factory=dict)
+    # The ids of the listed batches that are asked for by id all the same.
+    to_ask: set[str] = field(default_factory=set)
+    # What asking by id showed of batches that are not ours yet, where the list is late.
+    asked: dict[str, RemoteBatch] = field(default_factory=dict)
     others: Load = field(default_factory=Load)
     _noted: dict[dt.datetime, float] = field(default_factory=dict)
     admission: Admission = field(init=False)
@@ -120,12 +125,15 @@ class Desk:
         self.submissions = {part.number: self.folder.submissions(part.number) for part in self.parts}
 
     def look(self) -> None:
-        """Ask for the account's batches at once where that spares asking for one after the other."""
+        """Ask for the account's batches at once where that spares asking for one after the other.
+
+        What the list shows unchanged for long is asked for by id now and then: see `_watch.py`.
+        """
         self.admission.begin_pass()
         own = [found for found in map(self.last, self.parts) if found is not None and found.stage == "submitted"]
-        self.listed, self.others = {}, Load()
+        self.listed, self.to_ask, self.others = {}, set(), Load()
         is_tight = self.admission.is_tight and any(self._is_to_be_admitted(part) for part in self.parts)
-        if len(own) <= _FEW and not is_tight:
+        if len(own) <= FEW and not is_tight:
             return
         oldest = min((at for found in own if (at := found.created_at) is not None), default=self.clock.now())
         oldest = min(oldest, self.clock.now() - _WINDOW) if is_tight else oldest
@@ -134,6 +142,7 @@ class Desk:
                 break
             self.listed[batch.id] = batch
             self.others += self._load_of_other_run(batch)
+        self.to_ask = to_ask(own, self.listed, self.clock.now(), self.settings.unmoved_seconds)
 
     def _listing(self) -> Iterator[RemoteBatch]:
         try:
@@ -224,7 +233,7 @@ class Desk:
         """Whether what was first seen then may still change by itself."""
         return 0 <= self.seconds_since(at) < self.settings.settle_seconds
 
-    def notice(self, message: str) -> None:
+    def notice(self, message: str, level: int = logging.INFO) -> None:
         """Say something worth showing."""
-        logger.info(message)
+        logger.log(level, message)
         self.listen(Event("notice", message))

@@ -15,6 +15,7 @@
     │  │  └─ NoRoomError                  the queue of enqueued tokens is full: wait for a batch to end (transient)
     │  ├─ FileNotReadyError               the service has not looked at the input file yet (transient)
     │  ├─ ServiceError                    5xx, 408, 409: the service's trouble (transient)
+    │  │  └─ UnreadableReplyError         2xx, and the body is not what the call returns (transient, up to a point)
     │  └─ ConnectionFailedError           no answer, or half of one (transient)
     └─ RunError                           about one run; it stays resumable
        ├─ RunNotFoundError(FileNotFoundError)
@@ -69,9 +70,9 @@ class MissingExtraError(BatchframeError, ImportError):
     """An optional dependency is not installed."""
 
     @classmethod
-    def from_extra(cls, what: str, extra: str) -> MissingExtraError:
-        """Name what needs the extra, and the line that installs it."""
-        return cls(f'{what} needs an optional dependency: pip install "batchframe[{extra}]"')
+    def from_extra(cls, what: str, extra: str, error: ImportError) -> MissingExtraError:
+        """Name what needs the extra, the line that installs it, and what is missing."""
+        return cls(f'{what} needs its extra: pip install "batchframe[{extra}]" ({error})')
 
 
 class APICallError(BatchframeError):
@@ -159,6 +160,21 @@ class ServiceError(APICallError):
     def is_in_doubt(self) -> bool:
         """Whether the service may have acted: always possible here."""
         return True
+
+
+class UnreadableReplyError(ServiceError):
+    """2xx, and the body is not what the call returns; whether the service acted is not known.
+
+    Attributes
+    ----------
+    is_json
+        Whether the body is JSON of another shape: no waiting mends that for long. What is not JSON is often the page
+        of a proxy, which goes away.
+    """
+
+    def __init__(self, message: str, *, call: str = "", status_code: int | None = None, is_json: bool = False) -> None:
+        super().__init__(message, call=call, status_code=status_code)
+        self.is_json = is_json
 
 
 class ConnectionFailedError(APICallError):

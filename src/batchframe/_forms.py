@@ -11,26 +11,11 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from batchframe._endpoints import CATEGORIES, CHAT, EMBEDDINGS, ENDPOINTS, MODERATIONS, RESPONSES
-from batchframe._exceptions import OptionError
+from batchframe._endpoints.registry import DEFAULT, ENDPOINTS
 
 if TYPE_CHECKING:
     from batchframe._schema import AnswerType
 
-# Where a model writes texts that can be made to follow a schema.
-TYPED = (CHAT, RESPONSES)
-# Source: OpenAI's embeddings guide. Of other models, or a deployment, nothing is known before they answer.
-_DIMENSIONS = {"text-embedding-3-small": 1_536, "text-embedding-3-large": 3_072, "text-embedding-ada-002": 1_536}
-_SHORTENED = ("text-embedding-3-small", "text-embedding-3-large")
-_FLOAT_BYTES = 4
-_BLOCK_BYTES = 16_000_000
-_MODERATION = pl.Struct(
-    {
-        "flagged": pl.Boolean(),
-        "categories": pl.Struct(dict.fromkeys(CATEGORIES, pl.Boolean())),
-        "category_scores": pl.Struct(dict.fromkeys(CATEGORIES, pl.Float64())),
-    }
-)
 # Why a model stopped in the middle of an answer, by finish_reason.
 _CUT = {
     "length": "the answer was cut by the token limit (finish_reason length), so raise max_completion_tokens: ",
@@ -38,22 +23,6 @@ _CUT = {
     "content_filter": "the answer was cut by the content filter (finish_reason content_filter): ",
 }
 _PROBLEM = "batchframe:problem"
-
-
-def dimensions_of(model: str, asked: int | None) -> int | None:
-    """Return the size of a model's embeddings; None where it is not known.
-
-    Raises
-    ------
-    OptionError
-        The model cannot make embeddings of the size that was asked for.
-    """
-    known = _DIMENSIONS.get(model)
-    if asked is not None and known is not None and (asked > known or model not in _SHORTENED):
-        most = f"of at most {known}" if model in _SHORTENED else f"of {known}, and no others"
-        msg = f"dimensions is {asked}, and {model} makes embeddings {most}"
-        raise OptionError(msg)
-    return asked or known
 
 
 @dataclass(frozen=True)
@@ -72,7 +41,7 @@ class Form:
         What ``response_format`` says that a text must be, None where it stays text.
     """
 
-    endpoint: str = CHAT
+    endpoint: str = DEFAULT.path
     choices: int = 1
     dimensions: int | None = None
     answer_type: AnswerType | None = None
@@ -85,10 +54,9 @@ class Form:
     @cached_property
     def response(self) -> pl.DataType:
         """The dtype of the column ``response``."""
-        if self.endpoint == EMBEDDINGS:
-            return pl.List(pl.Float32()) if self.dimensions is None else pl.Array(pl.Float32(), self.dimensions)
-        if self.endpoint == MODERATIONS:
-            return _MODERATION
+        dtype = ENDPOINTS[self.endpoint].dtype
+        if dtype is not None:
+            return dtype(self.dimensions)
         one = pl.String() if self.answer_type is None else self.answer_type.decoder.dtype
         return pl.List(one) if self.is_many else one
 
@@ -100,9 +68,8 @@ class Form:
     @property
     def max_rows(self) -> int | None:
         """How many rows can be held together, where answers are large; None where they are texts."""
-        if self.endpoint != EMBEDDINGS:
-            return None
-        return max(1, _BLOCK_BYTES // (_FLOAT_BYTES * (self.dimensions or max(_DIMENSIONS.values()))))
+        max_rows = ENDPOINTS[self.endpoint].max_rows
+        return None if max_rows is None else max_rows(self.dimensions)
 
     def decoded(self, answers: pl.DataFrame) -> pl.DataFrame:
         """Return answers with what their texts say in the place of the texts.
@@ -117,6 +84,8 @@ class Form:
             return answers
         texts = answers.select(pl.when(pl.col("code").is_null()).then(pl.col("response"))).to_series()
         values, problems = self._values(texts)
+        if self.answer_type is not None and not self.is_many:
+            values, problems = _of_one_message(values, problems, answers["pieces"], self.answer_type)
         cut = pl.lit("")
         if self.is_many:
             answers = answers.with_columns(pl.col("finish_reason").str.json_decode(pl.List(pl.String())))
@@ -134,10 +103,9 @@ class Form:
 
     def _values(self, texts: pl.Series) -> tuple[pl.Series, pl.Series]:
         """Return what some texts say, and what is wrong with each, null where nothing is."""
-        if self.endpoint == EMBEDDINGS:
-            return _vectors(texts, self.dimensions)
-        if self.endpoint == MODERATIONS:
-            return texts.str.json_decode(_MODERATION), _nothing_wrong(texts)
+        decode = ENDPOINTS[self.endpoint].decode
+        if decode is not None:
+            return decode(texts, self.dimensions)
         if not self.is_many:
             assert self.answer_type is not None
             return self.answer_type.decoder.decode(texts)
@@ -167,33 +135,26 @@ def _typed(choices: pl.Series, answer_type: AnswerType) -> tuple[pl.Series, pl.S
     return found["value"], found["problem"]
 
 
-def _vectors(texts: pl.Series, dimensions: int | None) -> tuple[pl.Series, pl.Series]:
-    """Return the vectors of texts that hold floats in base64."""
-    packed = texts.str.decode("base64", strict=False).alias("packed")
-    size = packed.bin.size()
-    fits = (size % _FLOAT_BYTES == 0) & (size > 0) if dimensions is None else size == _FLOAT_BYTES * dimensions
-    said = pl.format(
-        "the embedding has {} bytes, and {} were expected",
-        size,
-        pl.lit("4 for each dimension" if dimensions is None else f"4 for each of {dimensions} dimensions"),
-    )
-    problems = pl.select(
-        pl.when(texts.is_not_null() & packed.is_null())
-        .then(pl.lit("the embedding is not base64"))
-        .when(~fits)
-        .then(said)
-    ).to_series()
-    if not fits.all():
-        packed = packed.zip_with(fits.fill_null(value=False), _absent(packed))
-    if dimensions is not None:
-        return packed.bin.reinterpret(dtype=pl.Array(pl.Float32, dimensions), endianness="little"), problems
-    values = pl.repeat(None, len(packed), dtype=pl.List(pl.Float32), eager=True)
-    for found in size.filter(packed.is_not_null()).unique():
-        of_size = packed.zip_with(size == found, _absent(packed))
-        vectors = of_size.bin.reinterpret(dtype=pl.Array(pl.Float32, found // _FLOAT_BYTES), endianness="little")
-        values = vectors.arr.to_list().zip_with(of_size.is_not_null(), values)
-    return values, problems
+def _of_one_message(
+    values: pl.Series, problems: pl.Series, pieces: pl.Series, answer_type: AnswerType
+) -> tuple[pl.Series, pl.Series]:
+    """Return values and problems after a second look at answers of several messages that do not fit as a whole.
 
-
-def _absent(values: pl.Series) -> pl.Series:
-    return pl.repeat(None, len(values), dtype=values.dtype, eager=True)
+    Where one of the messages fits, or all that do say the same, that is the answer: a model may have begun anew.
+    """
+    rows = (problems.is_not_null() & pieces.is_not_null()).arg_true()
+    if not len(rows):
+        return values, problems
+    texts = pieces.gather(rows).str.json_decode(pl.List(pl.String()))
+    found, misfits = answer_type.decoder.decode(texts.explode())
+    fitting: dict[int, set[str]] = {}
+    chosen: dict[int, int] = {}
+    owners = [row for row, count in zip(rows, texts.list.len(), strict=True) for _ in range(count)]
+    for place, (row, value, misfit) in enumerate(zip(owners, found, misfits, strict=True)):
+        if misfit is None:
+            fitting.setdefault(row, set()).add(repr(value))
+            chosen[row] = place
+    agreed = {row: place for row, place in chosen.items() if len(fitting[row]) == 1}
+    places = pl.Series([agreed.get(row) for row in range(len(values))], dtype=pl.UInt32)
+    is_agreed = places.is_not_null()
+    return found.gather(places).zip_with(is_agreed, values), problems.zip_with(~is_agreed, _nothing_wrong(problems))

@@ -1,19 +1,41 @@
-"""``frame.batch``: the calls of this package as methods of Polars frames."""
+"""``frame.batch``: the calls of this package as methods of Polars frames.
+
+The options in the signatures are written by ``scripts/generate_signatures.py``.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import polars as pl
 
-from batchframe import _calls
+from batchframe import _calls, _previews
+from batchframe._options import options_of
 
 if TYPE_CHECKING:
+    import os
+    from collections.abc import Collection
+
+    import openai
+    from typing_extensions import Unpack
+
+    from batchframe._arguments import (
+        Endpoint,
+        EndpointParameters,
+        Images,
+        Include,
+        Prompt,
+        ResponseFormat,
+    )
+    from batchframe._limits import Limits
+    from batchframe._providers import Provider
     from batchframe._run import Run
+
+Frame = TypeVar("Frame", pl.DataFrame, pl.LazyFrame)
 
 
 # Polars caches the namespace on the frame, which makes a reference cycle: so it holds the frame and nothing else.
-class BatchNamespace:
+class BatchNamespace(Generic[Frame]):
     """``frame.batch``: run a prompt over the rows of this frame.
 
     Parameters
@@ -22,20 +44,128 @@ class BatchNamespace:
         The frame.
     """
 
-    def __init__(self, frame: pl.DataFrame | pl.LazyFrame) -> None:
-        self._frame = frame
+    def __init__(self, frame: Frame) -> None:
+        self._frame: Frame = frame
 
-    def run(self, prompt: Any, **options: Any) -> pl.DataFrame | pl.LazyFrame:
+    def run(
+        self,
+        prompt: Prompt,
+        *,
+        model: str,
+        system: str | pl.Expr | None = None,
+        images: Images | None = None,
+        image_detail: Literal["low", "high", "auto", "original"] | None = None,
+        endpoint: Endpoint | None = "/v1/chat/completions",
+        response_format: ResponseFormat | None = None,
+        custom_id: str | None = None,
+        client: openai.OpenAI | None = None,
+        provider: str | Provider | None = None,
+        limits: Limits | None = None,
+        max_attempts: int | None = 3,
+        pilot: int | None = None,
+        run_dir: str | os.PathLike[str] | None = None,
+        name: str | None = None,
+        dedupe: bool | None = False,
+        reuse: Run | str | os.PathLike[str] | None = None,
+        on_null: Literal["skip", "render", "raise"] | None = "skip",
+        include: Include | Collection[Include] | None = None,
+        prefix: str | None = None,
+        poll_seconds: float | None = None,
+        settle_seconds: float | None = 60.0,
+        timeout_seconds: float | None = None,
+        progress: bool | None = None,
+        cleanup: Literal["when_done", "never"] | None = "never",
+        metadata: dict[str, str] | None = None,
+        completion_window: str | None = None,
+        expires_after: int | None = None,
+        extra_body: dict[str, Any] | None = None,
+        **parameters: Unpack[EndpointParameters],
+    ) -> Frame:
         """Ask a model about every row, wait, and return the frame with the answers: `batchframe.run`."""
-        return _calls.run(self._frame, prompt, **options)
+        return _calls.run(self._frame, prompt, **options_of(locals()))
 
-    def submit(self, prompt: Any, **options: Any) -> Run:
+    def submit(
+        self,
+        prompt: Prompt,
+        *,
+        model: str,
+        system: str | pl.Expr | None = None,
+        images: Images | None = None,
+        image_detail: Literal["low", "high", "auto", "original"] | None = None,
+        endpoint: Endpoint | None = "/v1/chat/completions",
+        response_format: ResponseFormat | None = None,
+        custom_id: str | None = None,
+        client: openai.OpenAI | None = None,
+        provider: str | Provider | None = None,
+        limits: Limits | None = None,
+        max_attempts: int | None = 3,
+        pilot: int | None = None,
+        run_dir: str | os.PathLike[str] | None = None,
+        name: str | None = None,
+        dedupe: bool | None = False,
+        reuse: Run | str | os.PathLike[str] | None = None,
+        on_null: Literal["skip", "render", "raise"] | None = "skip",
+        include: Include | Collection[Include] | None = None,
+        prefix: str | None = None,
+        poll_seconds: float | None = None,
+        settle_seconds: float | None = 60.0,
+        timeout_seconds: float | None = None,
+        progress: bool | None = None,
+        cleanup: Literal["when_done", "never"] | None = "never",
+        metadata: dict[str, str] | None = None,
+        completion_window: str | None = None,
+        expires_after: int | None = None,
+        extra_body: dict[str, Any] | None = None,
+        **parameters: Unpack[EndpointParameters],
+    ) -> Run:
         """Begin a run and return its handle: `batchframe.submit`."""
-        return _calls.submit(self._frame, prompt, **options)
+        return _calls.submit(self._frame, prompt, **options_of(locals()))
 
-    def requests(self, prompt: Any, **options: Any) -> pl.DataFrame:
+    def requests(
+        self,
+        prompt: Prompt,
+        *,
+        model: str,
+        system: str | pl.Expr | None = None,
+        images: Images | None = None,
+        image_detail: Literal["low", "high", "auto", "original"] | None = None,
+        endpoint: Endpoint | None = "/v1/chat/completions",
+        response_format: ResponseFormat | None = None,
+        custom_id: str | None = None,
+        client: openai.OpenAI | None = None,
+        provider: str | Provider | None = None,
+        limits: Limits | None = None,
+        max_attempts: int | None = 3,
+        pilot: int | None = None,
+        run_dir: str | os.PathLike[str] | None = None,
+        name: str | None = None,
+        dedupe: bool | None = False,
+        reuse: Run | str | os.PathLike[str] | None = None,
+        on_null: Literal["skip", "render", "raise"] | None = "skip",
+        include: Include | Collection[Include] | None = None,
+        prefix: str | None = None,
+        poll_seconds: float | None = None,
+        settle_seconds: float | None = 60.0,
+        timeout_seconds: float | None = None,
+        progress: bool | None = None,
+        cleanup: Literal["when_done", "never"] | None = "never",
+        metadata: dict[str, str] | None = None,
+        completion_window: str | None = None,
+        expires_after: int | None = None,
+        extra_body: dict[str, Any] | None = None,
+        **parameters: Unpack[EndpointParameters],
+    ) -> pl.DataFrame:
         """Return the exact request lines, and send nothing: `batchframe.requests`."""
-        return _calls.requests(self._frame, prompt, **options)
+        return _previews.requests(self._frame, prompt, **options_of(locals()))
+
+
+# As text in this file they would stand there twice, and differ one day.
+for _method, _call in (
+    (BatchNamespace.run, _calls.run),
+    (BatchNamespace.submit, _calls.submit),
+    (BatchNamespace.requests, _previews.requests),
+):
+    _method.__doc__ = _call.__doc__
 
 
 def register() -> None:

@@ -9,22 +9,10 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from batchframe import _encode, _media, _template
-from batchframe._endpoints import CHAT, MODERATIONS, RESPONSES
 from batchframe._exceptions import TemplateError
 
 if TYPE_CHECKING:
     from batchframe._scope import Scope
-
-# How many images a request may hold. Sources: OpenAI's guide, developers.openai.com/api/docs/guides/images-vision (in
-# 2026; 500 until April); what the moderation endpoint says to two: "Number of images (2) exceeds maximum of 1". Azure's
-# pages say 10, for the chat models of 2024: a refusal may still come from there.
-MAX_IMAGES = {CHAT: 1_500, RESPONSES: 1_500, MODERATIONS: 1}
-# Around the JSON text of a URL.
-_PARTS = {
-    CHAT: ('{"type":"image_url","image_url":{"url":', "}}"),
-    RESPONSES: ('{"type":"input_image","image_url":', "}"),
-    MODERATIONS: ('{"type":"image_url","image_url":{"url":', "}}"),
-}
 
 
 def expressions(images: tuple[Any, ...]) -> dict[str, pl.Expr]:
@@ -75,7 +63,7 @@ def parts(scope: Scope, images: tuple[Any, ...], detail: str | None) -> list[pl.
         scope.problems.append(problem)
         counts.append(count)
     if counts:
-        scope.problems.append(_too_many(functools.reduce(operator.add, counts), MAX_IMAGES[scope.endpoint.path]))
+        scope.problems.append(_too_many(functools.reduce(operator.add, counts), scope.endpoint.max_images))
     return found
 
 
@@ -99,5 +87,6 @@ def _column(scope: Scope, asked: Any, name: str) -> tuple[str, pl.Expr, Any]:
 
 
 def _part(scope: Scope, url: pl.Expr, detail: str | None) -> pl.Expr:
-    before, after = _PARTS[scope.endpoint.path]
+    assert scope.endpoint.image_part is not None
+    before, after = scope.endpoint.image_part
     return pl.concat_str(pl.lit(before), url, pl.lit((f',"detail":"{detail}"' if detail else "") + after))

@@ -6,17 +6,18 @@ without a Python object for each token.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import polars as pl
 
-from batchframe._endpoints import CHAT, COMPLETIONS, RESPONSES, choices_of, messages_of
-from batchframe._lenient import integer, mapping, number
+from batchframe._endpoints.logprobs import has_not_finite
+from batchframe._endpoints.registry import ENDPOINTS
+from batchframe._lenient import mapping
 from batchframe._results import SUCCESS, body_of_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from batchframe._forms import Form
 
@@ -40,9 +41,6 @@ INCLUDED: dict[str, pl.DataType] = {
 }
 # Of which each choice has its own.
 _OF_CHOICES = ("logprobs", "tool_calls")
-_BYTE = range(256)
-# How a body of the responses endpoint is asked for them.
-RESPONSE_LOGPROBS = "message.output_text.logprobs"
 
 
 def included_dtype(name: str, form: Form) -> pl.DataType:
@@ -64,7 +62,8 @@ def included_columns(lines: Sequence[bytes | None], names: Iterable[str], form: 
     """
     wanted = [name for name in names if name != "raw"]
     texts: dict[str, list[str | None]] = {name: [] for name in wanted}
-    for line in lines if wanted else ():
+    not_finite: dict[str, dict[int, Any]] = {name: {} for name in wanted}
+    for row, line in enumerate(lines if wanted else ()):
         body, is_answer = (None, False) if line is None else _opened_line(line)
         for name, found in texts.items():
             value: Any = None
@@ -72,13 +71,26 @@ def included_columns(lines: Sequence[bytes | None], names: Iterable[str], form: 
                 value = _content_filter(body)
             elif body is not None and is_answer:
                 value = _of_pieces(name, body, form)
+                if name == "logprobs" and has_not_finite(value):
+                    not_finite[name][row] = value
             found.append(None if value is None else msgspec.json.encode(value).decode())
     made = []
     for name in names:
         told = list(map(_shown, lines)) if name == "raw" else texts[name]
         column, dtype = pl.Series(values=told, dtype=pl.String), included_dtype(name, form)
-        made.append((column if isinstance(dtype, pl.String) else column.str.json_decode(dtype)).alias(name))
+        column = column if isinstance(dtype, pl.String) else column.str.json_decode(dtype)
+        made.append(_replaced(column, not_finite.get(name, {})).alias(name))
     return made
+
+
+def _replaced(column: pl.Series, values: dict[int, Any]) -> pl.Series:
+    """Return a column with other values in some rows."""
+    if not values:
+        return column
+    places = list(range(len(column)))
+    for place, row in enumerate(values, len(column)):
+        places[row] = place
+    return pl.concat([column, pl.Series(column.name, list(values.values()), column.dtype)]).gather(places)
 
 
 def _shown(line: bytes | None) -> str | None:
@@ -87,28 +99,15 @@ def _shown(line: bytes | None) -> str | None:
 
 def _of_pieces(name: str, body: dict[str, Any], form: Form) -> list[Any] | None:
     """Return what each choice of an answer has, or the only one."""
-    readers = _READERS[form.endpoint]
-    read = readers.logprobs if name == "logprobs" else readers.calls
-    pieces = readers.pieces(body)
+    endpoint = ENDPOINTS[form.endpoint]
+    read = endpoint.logprobs if name == "logprobs" else endpoint.tool_calls
+    pieces = endpoint.choices(body) if endpoint.choices is not None else []
     if read is None or not pieces:
         return None
     return [read(piece) for piece in pieces] if form.is_many else read(pieces[0])
 
 
-# Tokens are most of a line that has them: these are read into structs, a third of the time that objects of any shape
-# take. So they are left as they are until then, wherever they stand in a body.
-
-
-class _Alternative(msgspec.Struct, gc=False):
-    token: str
-    logprob: float
-
-
-class _Token(msgspec.Struct, gc=False):
-    token: str
-    logprob: float
-    bytes: list[Annotated[int, msgspec.Meta(ge=0, le=255)]] | None = None
-    top_logprobs: list[_Alternative] = []
+# Logprobs are most of a line that has them: they are left as they are until they are read, wherever in a body.
 
 
 class _Response(msgspec.Struct):
@@ -122,8 +121,6 @@ class _Line(msgspec.Struct):
 
 _decode_line = msgspec.json.Decoder(_Line).decode
 _decode_objects = msgspec.json.Decoder(list[dict[str, msgspec.Raw]]).decode
-_decode_tokens = msgspec.json.Decoder(list[_Token]).decode
-_decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _AROUND_TOKENS = ("choices", "output", "content")
 
 
@@ -158,124 +155,3 @@ def _content_filter(body: dict[str, Any]) -> dict[str, Any] | None:
         "response": first.get("content_filter_results"),
     }
     return {name: value for name, value in said.items() if value} or None
-
-
-def _chat_calls(choice: dict[str, Any]) -> list[dict[str, Any]] | None:
-    message = choice.get("message")
-    if not isinstance(message, dict):
-        return None
-    made = [_chat_call(call) for call in _objects(message.get("tool_calls"))]
-    legacy = message.get("function_call")
-    return [*made, _call(None, legacy)] if isinstance(legacy, dict) and not made else made
-
-
-def _chat_call(call: dict[str, Any]) -> dict[str, Any]:
-    return _call(call.get("id"), mapping(call.get("function") or call.get("custom")))
-
-
-def _response_calls(body: dict[str, Any]) -> list[dict[str, Any]]:
-    return [
-        _call(item.get("call_id"), item)
-        for item in _objects(body["output"])
-        if item.get("type") in ("function_call", "custom_tool_call")
-    ]
-
-
-def _call(call_id: Any, called: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "id": _text(call_id),
-        "name": _text(called.get("name")),
-        "arguments": _text(called.get("arguments", called.get("input"))),
-    }
-
-
-def _chat_logprobs(choice: dict[str, Any]) -> list[Any] | None:
-    told = choice.get("logprobs")
-    if isinstance(told, msgspec.Raw):
-        try:
-            told = _decode_members(told)
-        except msgspec.ValidationError:
-            return None
-    return _tokens(mapping(told).get("content"))
-
-
-def _response_logprobs(body: dict[str, Any]) -> list[Any] | None:
-    """Return the tokens of all texts of a response, as its text joins them."""
-    found = [_tokens(part.get("logprobs")) for part in messages_of(body["output"]) if isinstance(part.get("text"), str)]
-    told = [tokens for tokens in found if tokens]
-    return [token for tokens in told for token in tokens] if told else None
-
-
-def _completion_logprobs(choice: dict[str, Any]) -> list[dict[str, Any]] | None:
-    told = choice.get("logprobs")
-    told = mapping(msgspec.json.decode(told) if isinstance(told, msgspec.Raw) else told)
-    names, likely, others = (told.get(name) for name in ("tokens", "token_logprobs", "top_logprobs"))
-    if not isinstance(names, list):
-        return None
-    likely, others = (column if isinstance(column, list) else [] for column in (likely, others))
-    return [
-        {
-            "token": _text(name),
-            "logprob": number(likely[index]) if index < len(likely) else None,
-            "top_logprobs": [
-                {"token": token, "logprob": number(found)}
-                for token, found in mapping(others[index] if index < len(others) else None).items()
-            ],
-        }
-        for index, name in enumerate(names)
-    ]
-
-
-def _tokens(told: Any) -> list[Any] | None:
-    """Return the tokens of chat and responses, in one shape."""
-    if isinstance(told, msgspec.Raw):
-        try:
-            return _decode_tokens(told)
-        except msgspec.ValidationError:
-            told = msgspec.json.decode(told)
-    if not isinstance(told, list):
-        return None
-    return [
-        {
-            "token": _text(token.get("token")),
-            "logprob": number(token.get("logprob")),
-            "bytes": _bytes(token.get("bytes")),
-            "top_logprobs": [
-                {"token": _text(other.get("token")), "logprob": number(other.get("logprob"))}
-                for other in _objects(token.get("top_logprobs"))
-            ],
-        }
-        for token in _objects(told)
-    ]
-
-
-def _objects(told: Any) -> list[dict[str, Any]]:
-    return [found for found in told if isinstance(found, dict)] if isinstance(told, list) else []
-
-
-def _bytes(told: Any) -> list[int] | None:
-    return told if isinstance(told, list) and all(integer(byte) in _BYTE for byte in told) else None
-
-
-def _text(value: Any) -> str | None:
-    """Return a text; what should be one and is something else, as its JSON."""
-    return value if value is None or isinstance(value, str) else msgspec.json.encode(value).decode()
-
-
-class _Readers(NamedTuple):
-    """How the bodies of one endpoint are looked at."""
-
-    pieces: Callable[[dict[str, Any]], list[dict[str, Any]]]
-    """Its choices; where there are none, it is the only one itself."""
-    calls: Callable[[dict[str, Any]], list[dict[str, Any]] | None] | None
-    logprobs: Callable[[dict[str, Any]], list[Any] | None]
-
-
-_READERS = {
-    CHAT: _Readers(choices_of, _chat_calls, _chat_logprobs),
-    RESPONSES: _Readers(lambda body: [body] if isinstance(body.get("output"), list) else [], _response_calls,
-                        _response_logprobs),
-    COMPLETIONS: _Readers(choices_of, None, _completion_logprobs),
-}  # fmt: skip
-WITH_CALLS = tuple(path for path, readers in _READERS.items() if readers.calls is not None)
-WITH_LOGPROBS = tuple(_READERS)

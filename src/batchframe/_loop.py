@@ -2,19 +2,42 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import logging
+from typing import TYPE_CHECKING, Any, cast
 
-from batchframe._adoption import adopt, is_new
+import msgspec
+
+from batchframe._adoption import adopt, is_new, waiting_parts
 from batchframe._assembly import part_states
 from batchframe._blocks import forget_results
+from batchframe._claiming import without
 from batchframe._collecting import Collector
 from batchframe._desk import Clock, Desk, LoopSettings, Pass
 from batchframe._events import Event, Listener, ignore, trigger
-from batchframe._exceptions import APICallError, AuthenticationError, LeaseLostError, NotVisibleError, RunError
-from batchframe._retry import NOT_TOLD, Round, due, generation_of, prepare_retries, settle, settled_round, unsettled
+from batchframe._exceptions import (
+    APICallError,
+    AuthenticationError,
+    LeaseLostError,
+    NotVisibleError,
+    RunError,
+    UnreadableReplyError,
+)
+from batchframe._results import READER
+from batchframe._retry import (
+    NOT_TOLD,
+    Round,
+    answered_after_all,
+    due,
+    generation_of,
+    prepare_retries,
+    settle,
+    settled_round,
+    unsettled,
+)
 from batchframe._stop import Outcome, is_covered, outcome_of, read_stop, stop_after_pilot, stop_for, write_stop
 from batchframe._store import naming
 from batchframe._submitting import Submitter
+from batchframe._trouble import CountingClient, forget_trouble, keep_trouble, read_trouble
 from batchframe._visibility import ensure_visible
 
 if TYPE_CHECKING:
@@ -25,7 +48,7 @@ if TYPE_CHECKING:
 
     from batchframe._client import BatchClient
     from batchframe._store import RunFolder
-    from batchframe._types import PartRecord, StopRecord
+    from batchframe._types import PartRecord, StopRecord, TroubleRecord
 
 
 class Loop:
@@ -51,18 +74,21 @@ class Loop:
         clock: Clock | None = None,
     ) -> None:
         self._folder = folder
-        self._client = client
+        clock = clock or Clock()
+        self._counting = CountingClient(client, clock)
+        self._client = cast("BatchClient", self._counting)
         self._settings = settings
-        self._desk = Desk(folder, client, settings, listen, clock or Clock())
+        self._desk = Desk(folder, self._client, settings, listen, clock)
         self._collector = Collector(self._desk)
         self._submitter = Submitter(self._desk)
         self._outcomes: dict[int, Outcome] = {}
         self._has_warned = False
+        self._warned = ""
 
     @property
     def was_ever_accepted(self) -> bool:
         """Whether the service took a call of this run, now or in an earlier process."""
-        return bool(self._desk.accepted_calls) or any(
+        return bool(self._counting.answers) or any(
             submission.input_file_id for submissions in self._desk.submissions.values() for submission in submissions
         )
 
@@ -94,6 +120,8 @@ class Loop:
     def _pass(self, *, submit: bool) -> Pass:
         desk, seen = self._desk, Pass()
         fatal: list[Exception] = []
+        known, answers = read_trouble(self._folder), self._counting.answers
+        self._counting.unread = {} if known is None else dict(known.unread)
         desk.open()
         desk.is_held = False
         stop = read_stop(self._folder)
@@ -107,6 +135,8 @@ class Loop:
         for part in desk.parts:
             is_cancelled = stop is not None and stop.reason == "cancelled" and is_covered(part, stop)
             self._guarded(seen, fatal, self._collector.collect, part, is_cancelled=is_cancelled)
+        if submit:
+            self._guarded(seen, fatal, self._leave_out_answered)
         if desk.is_stale:
             desk.open()
         if submit:
@@ -118,9 +148,24 @@ class Loop:
                 desk.open()
                 self._submit_all(seen, fatal, stop)
         self._tell(seen)
+        is_answered = self._counting.answers > answers
+        self._keep_trouble(fatal[0] if fatal else seen.trouble, known, is_answered=is_answered, submit=submit)
         if fatal:
             raise fatal[0]
         return seen
+
+    def _keep_trouble(
+        self, error: Exception | None, known: TroubleRecord | None, *, is_answered: bool, submit: bool
+    ) -> None:
+        """Bring the error of a pass to the disk, or forget the last one where it is over."""
+        unread, now = self._counting.unread, self._desk.clock.now()
+        if error is not None and not isinstance(error, LeaseLostError):
+            keep_trouble(self._folder, error, unread, known, now)
+        if error is not None or known is None:
+            return
+        # What no waiting mends is over where everything was submitted all the same.
+        if (known.is_transient and is_answered) or (submit and not self._collector.refused):
+            forget_trouble(self._folder, unread, known, now)
 
     def look(self, waiting_for: str) -> Pass:
         """See what another process has on disk by now; nothing is asked for or written."""
@@ -149,11 +194,17 @@ class Loop:
         except APICallError as error:
             if error.is_transient:
                 seen.trouble = error
-                self._desk.notice(f"{error}. Trying again later")
+                self._notice(error)
             else:
                 fatal.append(error)
         except RunError as error:
             fatal.append(error)
+
+    def _notice(self, error: APICallError) -> None:
+        """Say what is tried again; what is no reply of the service is a warning, once."""
+        is_odd = isinstance(error, UnreadableReplyError) and str(error) != self._warned
+        self._warned = str(error) if is_odd else self._warned
+        self._desk.notice(f"{error}. Trying again later", logging.WARNING if is_odd else logging.INFO)
 
     # -- whether to go on
 
@@ -202,6 +253,18 @@ class Loop:
         return self._desk.is_downloaded(part) or (is_covered(part, stop) and not is_alive)
 
     # -- another attempt
+
+    def _leave_out_answered(self) -> None:
+        """Leave out of an attempt that an earlier version prepared what that version could not read."""
+        for part in waiting_parts(self._desk):
+            if part.attempt > 1 and part.reader != READER:
+                fresh = msgspec.structs.replace(part, reader=READER)
+                answered = answered_after_all(self._folder, part)
+                if answered:
+                    without(self._folder, fresh, answered)
+                else:
+                    self._folder.write_part(fresh)
+                self._desk.is_stale = True
 
     def _ask_again(self, seen: Pass, stop: StopRecord | None) -> None:
         """Prepare another attempt for the rows that are worth one, and what `Run.retry` chose."""

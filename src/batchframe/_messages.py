@@ -7,36 +7,14 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from batchframe import _encode, _media, _template
-from batchframe._endpoints import CHAT, RESPONSES
 from batchframe._exceptions import OptionError, suggestion
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from batchframe._endpoints import Endpoint
+    from batchframe._endpoints.base import Endpoint
     from batchframe._scope import Pieces, Scope, Text
 
-# What a message may have beside role and content, and the types of the parts of its content. Sources (3.54.0): the
-# modules of openai.types.chat that end in message_param; easy_input_message_param, response_input_content_param and
-# response_output_message_param of openai.types.responses.
-_KEYS = {
-    CHAT: ("name", "tool_call_id", "tool_calls", "function_call", "refusal", "audio"),
-    RESPONSES: ("type", "id", "status", "phase"),
-}
-_PARTS = {
-    CHAT: ("text", "image_url", "input_audio", "file", "refusal"),
-    RESPONSES: ("input_text", "input_image", "input_file", "input_audio", "output_text", "refusal"),
-}
-# What stands between the messages of responses: calls, what came of them, reasoning. Source (3.54.0):
-# openai.types.responses.response_input_item.
-ITEMS = (
-    "additional_tools", "apply_patch_call", "apply_patch_call_output", "code_interpreter_call", "compaction",
-    "compaction_trigger", "computer_call", "computer_call_output", "configuration_update", "custom_tool_call",
-    "custom_tool_call_output", "file_search_call", "function_call", "function_call_output", "image_generation_call",
-    "item_reference", "local_shell_call", "local_shell_call_output", "mcp_approval_request", "mcp_approval_response",
-    "mcp_call", "mcp_list_tools", "program", "program_output", "reasoning", "shell_call", "shell_call_output",
-    "tool_search_call", "tool_search_output", "web_search_call",
-)  # fmt: skip
 _CALLS = ("tool_calls", "function_call", "audio")  # with these an assistant needs no content
 _TEXTS = {"text", "input_text", "output_text"}
 _IMAGES = {"image_url": "url", "input_image": "image_url"}  # where the URL of such a part stands
@@ -56,18 +34,18 @@ def check(prompt: Any, endpoint: Endpoint) -> None:
         raise OptionError(msg)
     for index, message in enumerate(prompt):
         called = f"message {index}"
-        if endpoint.path == RESPONSES and _is_item(message):
+        if _is_item(message, endpoint):
             continue
         content = message.get("content") if isinstance(message, dict) else None
         calls = [name for name in _CALLS if isinstance(message, dict) and message.get(name) is not None]
         if not isinstance(message, dict) or "role" not in message or not ("content" in message or calls):
-            item = ', or an item {"type": "function_call_output", …}' if endpoint.path == RESPONSES else ""
+            item = ', or an item {"type": "function_call_output", …}' if endpoint.item_types else ""
             msg = f'{called} must be {{"role": …, "content": …}}{item}, got {message!r}'
             raise OptionError(msg)
         if not isinstance(message["role"], str) or message["role"] not in endpoint.roles:
             msg = f"{called} has role {message['role']!r}: it must be one of {', '.join(endpoint.roles)}"
             raise OptionError(msg)
-        known = ("role", "content", *_KEYS[endpoint.path])
+        known = ("role", "content", *endpoint.message_keys)
         unknown = [key for key in message if key not in known]
         if unknown:
             near = suggestion(str(unknown[0]), known)
@@ -81,12 +59,12 @@ def check(prompt: Any, endpoint: Endpoint) -> None:
             raise OptionError(msg)
 
 
-def _is_item(message: Any) -> bool:
-    return isinstance(message, dict) and "role" not in message and message.get("type") in ITEMS
+def _is_item(message: Any, endpoint: Endpoint) -> bool:
+    return isinstance(message, dict) and "role" not in message and message.get("type") in endpoint.item_types
 
 
 def _check_parts(called: str, content: Any, endpoint: Endpoint) -> None:
-    known = _PARTS[endpoint.path]
+    known = endpoint.part_types
     if not content:
         msg = f"{called} has no parts: its content is an empty list"
         raise OptionError(msg)
@@ -161,8 +139,7 @@ def content(scope: Scope, text: Text, images: list[pl.Expr]) -> Pieces:
 
 def text_part(scope: Scope, text: Text) -> str | pl.Expr:
     """Return the part that holds a text of the user's."""
-    kind = "input_text" if scope.endpoint.path == RESPONSES else "text"
-    encoded, before = text.json(scope.on_null), f'{{"type":"{kind}","text":'
+    encoded, before = text.json(scope.on_null), f'{{"type":"{scope.endpoint.text_part}","text":'
     return f"{before}{encoded}}}" if isinstance(encoded, str) else pl.concat_str(pl.lit(before), encoded, pl.lit("}"))
 
 
@@ -190,7 +167,11 @@ def message_list(scope: Scope, prompt: Any, images: list[pl.Expr]) -> Pieces:
     for index, message in enumerate(prompt):
         its_images = images if images and index == users[-1] else []
         pieces += [","] * bool(index)
-        pieces += _item(scope, index, message) if _is_item(message) else _message(scope, index, message, its_images)
+        pieces += (
+            _item(scope, index, message)
+            if _is_item(message, scope.endpoint)
+            else _message(scope, index, message, its_images)
+        )
     return pieces
 
 

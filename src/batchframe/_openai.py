@@ -7,7 +7,7 @@ import email.utils
 import importlib
 import math
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -15,6 +15,7 @@ import msgspec
 import openai
 
 from batchframe import _azure, _lenient
+from batchframe._connect import profile
 from batchframe._exceptions import (
     APICallError,
     AuthenticationError,
@@ -26,17 +27,20 @@ from batchframe._exceptions import (
     OptionError,
     RateLimitError,
     ServiceError,
+    UnreadableReplyError,
 )
-from batchframe._lenient import mapping, text
+from batchframe._lenient import mapping, read_json, text
 from batchframe._limits import tells_of_no_room
-from batchframe._providers import Provider, provider_named, provider_of
 from batchframe._types import Account, RemoteBatch, RemoteFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from batchframe._providers import Provider
+
 
 _PAGE = 100  # the most that one page of the list may hold: OpenAI's API specification
+_SHOWN = 200
 # httpx2 is the transport of today's SDK, httpx that of older ones.
 _TRANSPORTS = tuple(
     importlib.import_module(name) for name in ("httpx2", "httpx") if importlib.util.find_spec(name) is not None
@@ -108,6 +112,7 @@ class OpenAIClient:
         self.provider = profile(provider, client)
         self._client = client
         self._once = client.with_options(max_retries=0)
+        self._header = self.provider.idempotency_header
         self.account = Account(
             provider=self.provider.name,
             base_url=self._address(str(client.base_url)),
@@ -155,7 +160,7 @@ class OpenAIClient:
         while True:
             with self._mapped("list_files"):
                 page = _object(self._client.files.with_raw_response.list(purpose="batch", **more))
-            data = [_remote_file(found) for found in page.get("data") or [] if isinstance(found, dict)]
+                data = [_remote_file(found) for found in _items(page)]
             yield from data
             if not (page.get("has_more") and data):
                 return
@@ -165,7 +170,9 @@ class OpenAIClient:
         """Delete a file; one that is gone already is deleted."""
         try:
             with self._mapped("delete_file"):
-                self._client.files.with_raw_response.delete(file_id)
+                reply = self._client.files.with_raw_response.delete(file_id)
+                if reply.http_response.content.strip():
+                    _object(reply)  # a proxy's page deleted nothing
         except NotVisibleError:
             pass
 
@@ -177,19 +184,25 @@ class OpenAIClient:
         metadata: dict[str, str],
         expires_after: int | None,
     ) -> RemoteBatch:
-        """Create a batch, without any retry: this is the call that spends money."""
+        """Create a batch, without any retry: this is the call that spends money.
+
+        A service that knows a repeated create by its key is asked as often as the user's client is set to. Each upload
+        serves one create, so that the id of its file is the key.
+        """
         more: dict[str, Any] = dict(self.provider.batch_parameters)
         if expires_after is not None:
             more["output_expires_after"] = {"anchor": "created_at", "seconds": expires_after}
         window: Any = completion_window
         path: Any = endpoint
+        client = self._once if self._header is None else self._client
         with self._mapped("create_batch"):
-            reply = self._once.batches.with_raw_response.create(
+            reply = client.batches.with_raw_response.create(
                 input_file_id=input_file_id,
                 endpoint=path,
                 completion_window=window,
                 metadata=metadata,
                 extra_body=more or None,
+                extra_headers=None if self._header is None else {self._header: input_file_id},
             )
             return _remote_batch(_object(reply))
 
@@ -212,7 +225,7 @@ class OpenAIClient:
             matching = self._listed({"$filter": " and ".join(terms), "$orderby": "created_at desc"})
         try:
             first = next(matching, None)
-        except (InvalidCallError, NotVisibleError):  # an API version that cannot
+        except (InvalidCallError, NotVisibleError, UnreadableReplyError):  # an API version that cannot
             first = None
         if first is None:  # nothing, or a filter that is understood differently: the whole list decides
             yield from self.list()
@@ -226,8 +239,7 @@ class OpenAIClient:
             with self._mapped("list_batches"):
                 reply = self._client.batches.with_raw_response.list(limit=_PAGE, extra_query=query | more)
                 page = _object(reply)
-            listed = page.get("data") or page.get("value") or []
-            data = [_remote_batch(found) for found in listed if isinstance(found, dict) and text(found.get("id"))]
+                data = [_remote_batch(found) for found in _items(page)]
             yield from data
             cursor = text(mapping(page.get("paging")).get("next_cursor"))  # Groq
             if cursor:
@@ -245,33 +257,19 @@ class OpenAIClient:
     def download(self, file_id: str, handle: IO[bytes]) -> None:
         """Write a file's bytes to ``handle`` as they come; an error in their middle is the transport's."""
         with self._mapped("download"), self._client.files.with_streaming_response.content(file_id) as reply:
+            # Kept as it came, whatever it is; but a proxy's page is not the file, which can still be fetched.
+            is_page = "html" in reply.headers.get("content-type", "").casefold()
             for chunk in reply.iter_bytes():
+                if is_page and chunk.lstrip().startswith(b"<"):
+                    raise _no_reply(chunk, "file of JSON lines", reply.http_response)
                 handle.write(chunk)
 
     @contextmanager
     def _mapped(self, call: str) -> Iterator[None]:
         try:
             yield
-        except (openai.OpenAIError, *_TRANSPORT_ERRORS, msgspec.DecodeError) as error:
+        except (openai.OpenAIError, *_TRANSPORT_ERRORS, _NoReplyError) as error:
             raise map_error(error, call, _azure.secrets_of(self._client), is_azure=self.is_azure) from error
-
-
-def profile(provider: Any, client: Any = None) -> Provider:
-    """Return the profile that a ``provider`` option means; None: the client's, or that of the environment."""
-    if isinstance(provider, str):
-        return provider_named(provider)
-    if isinstance(provider, Provider):
-        return provider
-    if provider is not None:
-        msg = f'provider must be a name such as "openai" or a bf.Provider(...), got {provider!r}'
-        raise OptionError(msg)
-    if isinstance(client, openai.AzureOpenAI):
-        return provider_named("azure")
-    if isinstance(client, openai.OpenAI):
-        return provider_of(str(client.base_url))
-    if os.environ.get("AZURE_OPENAI_ENDPOINT") and not os.environ.get("OPENAI_API_KEY"):
-        return provider_named("azure")
-    return provider_of(os.environ.get("OPENAI_BASE_URL") or "")
 
 
 def map_error(error: Exception, call: str, secrets: Iterable[str] = (), *, is_azure: bool = False) -> APICallError:
@@ -302,8 +300,12 @@ def map_error(error: Exception, call: str, secrets: Iterable[str] = (), *, is_az
             msg = f"{call}: the service cannot be reached: {told}. Check the base URL and the network"
             return ConnectionFailedError(msg, call=call, was_sent=False)
         return ConnectionFailedError(f"{call}: the connection broke: {told}", call=call)
-    if isinstance(error, (msgspec.DecodeError, openai.APIResponseValidationError)):
-        return ServiceError(f"{call}: the service answered with something that is no JSON object: {text}", call=call)
+    if isinstance(error, (_NoReplyError, openai.APIResponseValidationError)):
+        is_ours = isinstance(error, _NoReplyError)
+        told = f"{call}: the service answered with something that {'is no' if is_ours else 'cannot be read:'} {text}"
+        step = "Check the base URL: a proxy may have answered, or a service that does not speak this API"
+        is_json = getattr(error, "is_json", True)
+        return UnreadableReplyError(f"{told.rstrip('.')}. {step}", call=call, status_code=200, is_json=is_json)
     return APICallError(f"{call}: {type(error).__name__}: {text}", call=call, was_sent=False)
 
 
@@ -367,9 +369,46 @@ def _retry_after(headers: Any) -> float | None:
     return seconds if 0 < seconds < 86_400 else None  # noqa: PLR2004
 
 
+class _NoReplyError(Exception):
+    """A 2xx whose body is not what the call returns: what was expected, and what came."""
+
+    def __init__(self, message: str, *, is_json: bool) -> None:
+        super().__init__(message)
+        self.is_json = is_json
+
+
+def _no_reply(content: bytes, expected: str, response: Any = None) -> _NoReplyError:
+    is_json = False
+    with suppress(msgspec.DecodeError):
+        read_json(content)
+        is_json = True
+    beginning = " ".join(content[:_SHOWN].decode("utf-8", "replace").split())
+    came = f"{beginning}…" if len(content) > _SHOWN else beginning or "an empty body"
+    kind = "" if response is None else f"{response.status_code} {response.headers.get('content-type', '')}".strip()
+    return _NoReplyError(f"{expected}: {kind}{': ' if kind else ''}{came}", is_json=is_json)
+
+
 def _object(reply: Any) -> dict[str, Any]:
     """Return a reply's JSON object as it came: the SDK's models drop what they do not know."""
-    return msgspec.json.decode(reply.http_response.content, type=dict[str, Any])
+    content = reply.http_response.content
+    with suppress(msgspec.DecodeError):
+        found = read_json(content)  # a reply may hold half of a surrogate pair as well as a result line
+        if isinstance(found, dict):
+            return found
+    raise _no_reply(content, "JSON object", reply.http_response)
+
+
+def _items(page: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what a page of a list holds; single items without an id are left out.
+
+    An object that is no list at all must not pass for an empty one: what it does not show would be paid for again.
+    """
+    listed = page.get("data") or page.get("value") or []
+    items = listed if isinstance(listed, list) else []
+    found = [item for item in items if isinstance(item, dict) and text(item.get("id"))]
+    if not {"data", "value"} & page.keys() or (listed and not found):
+        raise _no_reply(msgspec.json.encode(page), "JSON object with a list of objects with ids")
+    return found
 
 
 def _remote_file(found: dict[str, Any]) -> RemoteFile:
@@ -384,10 +423,10 @@ def _remote_file(found: dict[str, Any]) -> RemoteFile:
 
 
 def _remote_batch(found: dict[str, Any]) -> RemoteBatch:
-    status, counts = found.get("status"), _lenient.mapping(found.get("request_counts"))
+    counts = _lenient.request_counts(found)
     return RemoteBatch(
         id=_id(found),
-        status=_status(status),
+        status=_status(found.get("status")),
         input_file_id=_lenient.text(found.get("input_file_id")),
         output_file_id=_lenient.text(found.get("output_file_id")),
         error_file_id=_lenient.text(found.get("error_file_id")),
@@ -399,8 +438,14 @@ def _remote_batch(found: dict[str, Any]) -> RemoteBatch:
     )
 
 
-# Other spellings that services and their documentation use.
-_ALIASES = {"canceled": "cancelled", "canceling": "cancelling", "complete": "completed", "succeeded": "completed"}
+# Other spellings that services and their documentation use; "progress" is Novita's.
+_ALIASES = {
+    "canceled": "cancelled",
+    "canceling": "cancelling",
+    "complete": "completed",
+    "progress": "in_progress",
+    "succeeded": "completed",
+}
 
 
 def _status(status: Any) -> str:
@@ -411,8 +456,7 @@ def _status(status: Any) -> str:
 
 def _id(found: dict[str, Any]) -> str:
     if not isinstance(found.get("id"), str) or not found["id"]:
-        msg = f"no id in {str(found)[:200]}"
-        raise msgspec.ValidationError(msg)
+        raise _no_reply(msgspec.json.encode(found), "JSON object with an id")
     return str(found["id"])
 
 

@@ -1,25 +1,29 @@
-"""The options of a run: one table of names and defaults, and the parameters that go into the body instead."""
+"""The options of a call, checked, and the request parameters that go into the body instead."""
 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import polars as pl
 
 from batchframe import _encode, _parameter_types
-from batchframe._endpoints import CHAT, COMPLETIONS, EMBEDDINGS, ENDPOINTS, MODERATIONS, RESPONSES
+from batchframe._endpoints.embeddings import EMBEDDINGS, dimensions_of
+from batchframe._endpoints.registry import DEFAULT, ENDPOINTS
 from batchframe._exceptions import OptionError, suggestion
-from batchframe._forms import TYPED, Form, dimensions_of
-from batchframe._included import RESPONSE_LOGPROBS, WITH_CALLS, WITH_LOGPROBS
+from batchframe._forms import Form
 from batchframe._limits import Limits
+from batchframe._option_table import OPTIONS, Options
 from batchframe._parameters import PARAMETERS
 from batchframe._schema import AnswerType, type_asked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+
+    from batchframe._endpoints.base import Endpoint
+
+__all__ = ["INCLUDES", "NAMES", "Options", "include_columns", "options_of", "parse"]
 
 INCLUDES = ("model", "request_id", "batch_id", "logprobs", "tool_calls", "content_filter", "reused", "raw")
 
@@ -34,7 +38,7 @@ _NOT_YET = frozenset(
     }
 )
 _NOT_YET_INCLUDED = frozenset({"cost", "attempts"})
-_FROM_PROMPT = frozenset(endpoint.member for endpoint in ENDPOINTS.values())
+_FROM_PROMPT = frozenset(endpoint.prompt_member for endpoint in ENDPOINTS.values())
 # What a batch cannot do, whatever the endpoint: streaming has no reader, and a batch is the background already.
 _NEVER = frozenset({"stream", "stream_options", "background"})
 # What is said to a client when it is made. A hint to send it in the body would write keys to disk.
@@ -44,65 +48,33 @@ _OF_AZURE = frozenset({"azure_endpoint", "api_version", "azure_ad_token", "azure
 _MIN_EXPIRES_AFTER, _MAX_EXPIRES_AFTER = 3_600, 2_592_000
 # openai.types.responses.ImageDetail, and what chat completions take (3.54.0).
 _DETAILS = ("low", "high", "auto", "original")
-_WITH_ROLES = tuple(path for path, endpoint in ENDPOINTS.items() if endpoint.roles)
-# Which endpoints have a use for an option; all have for the others.
-_ABLE = {
-    "system": _WITH_ROLES,
-    "response_format": TYPED,
-    "images": (*_WITH_ROLES, MODERATIONS),
-    "image_detail": _WITH_ROLES,
+# Whether an endpoint has a use for an option, for those that not all have.
+_USES: dict[str, Callable[[Endpoint], bool]] = {
+    "system": lambda endpoint: bool(endpoint.roles),
+    "response_format": lambda endpoint: endpoint.format_parameter is not None,
+    "images": lambda endpoint: endpoint.max_images > 0,
+    "image_detail": lambda endpoint: endpoint.has_image_detail,
 }
-# How the names of models begin that one endpoint alone has.
-_MODELS = {"text-embedding-": EMBEDDINGS, "omni-moderation-": MODERATIONS, "text-moderation-": MODERATIONS}
+# And for a column of ``include``.
+_TELLS: dict[str, Callable[[Endpoint], bool]] = {
+    "tool_calls": lambda endpoint: endpoint.tool_calls is not None,
+    "logprobs": lambda endpoint: endpoint.logprobs is not None,
+}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """Everything a call may say beside frame and prompt; `parse` makes one of the keyword arguments.
+NAMES = frozenset(option.name for option in OPTIONS) | _NOT_YET
 
-    ``body`` holds the request parameters by name, each a value or a per-row expression; ``form`` says what the
-    answers will be.
+
+def options_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options and the request parameters among the arguments of a call.
+
+    Parameters
+    ----------
+    arguments
+        The ``locals()`` of the call before it does anything: every option by its name, and the request parameters in
+        ``parameters``.
     """
-
-    model: str
-    system: Any = None
-    images: tuple[str | pl.Expr, ...] = ()
-    image_detail: str | None = None
-    endpoint: str = CHAT
-    response_format: Any = None
-    custom_id: str | None = None
-    client: Any = None
-    provider: Any = None
-    limits: Limits = field(default_factory=Limits)
-    max_attempts: int = 3
-    pilot: int | None = None
-    run_dir: Any = None
-    name: str | None = None
-    dedupe: bool = False
-    reuse: Path | Literal["all"] | None = None
-    on_null: Literal["skip", "render", "raise"] = "skip"
-    include: tuple[str, ...] = ()
-    prefix: str = ""
-    poll_seconds: float | None = None
-    settle_seconds: float = 60.0
-    timeout_seconds: float | None = None
-    progress: bool | None = None
-    cleanup: Literal["when_done", "never"] = "never"
-    metadata: dict[str, str] = field(default_factory=dict)
-    completion_window: str = "24h"
-    expires_after: int | None = None
-    extra_body: dict[str, Any] = field(default_factory=dict)
-    body: dict[str, Any] = field(default_factory=dict)
-    form: Form = field(default_factory=Form)
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """The part of the body that is checked: what is in ``extra_body`` passes."""
-        return {name: value for name, value in self.body.items() if name not in self.extra_body}
-
-
-_MADE = {"body", "form"}
-NAMES = frozenset(option.name for option in dataclasses.fields(Options)) - _MADE | _NOT_YET
+    return {option.name: arguments[option.name] for option in OPTIONS} | dict(arguments["parameters"])
 
 
 def parse(given: dict[str, Any]) -> Options:
@@ -113,12 +85,9 @@ def parse(given: dict[str, Any]) -> Options:
     OptionError
         A name that is neither (with the nearest right one), or a value that cannot be.
     """
-    if "model" not in given:
-        msg = 'model is required: the model id, such as model="gpt-4o-mini", or the Azure deployment name'
-        raise OptionError(msg)
     ours = {name: value for name, value in given.items() if name in NAMES}
     body = {name: value for name, value in given.items() if name not in NAMES}
-    _check_names(ours, body, ours.get("endpoint") or CHAT)
+    _check_names(ours, body, ours.get("endpoint") or DEFAULT.path)
     checked = _checked(ours)
     _check_fit(checked)
     typed = type_asked(checked.get("response_format"))
@@ -217,20 +186,27 @@ def _run_dir(name: str, value: Any) -> Any:
     return value
 
 
-def _include(name: str, value: Any) -> tuple[str, ...]:
+def include_columns(name: str, value: Any, known: tuple[str, ...] = INCLUDES) -> tuple[str, ...]:
+    """Return the extra columns that are asked for, in the order in which they are added.
+
+    Raises
+    ------
+    OptionError
+        A name is none of those known.
+    """
     if not isinstance(value, (str, list, tuple, set, frozenset)):
         msg = f'{name} must be a list of names, such as ["model", "raw"], got {value!r}'
         raise OptionError(msg)
     names = [value] if isinstance(value, str) else list(value)
     for column in names:
-        if column not in INCLUDES:
-            known = f"Available: {', '.join(INCLUDES)}"
+        if column not in known:
+            available = f"Available: {', '.join(known)}"
             if isinstance(column, str) and column in _NOT_YET_INCLUDED:
-                msg = f"{name}={column!r} is not available in this version of batchframe. {known}"
+                msg = f"{name}={column!r} is not available in this version of batchframe. {available}"
             else:
-                msg = f"{name} has no column {column!r}.{suggestion(str(column), INCLUDES)} {known}"
+                msg = f"{name} has no column {column!r}.{suggestion(str(column), known)} {available}"
             raise OptionError(msg)
-    return tuple(column for column in INCLUDES if column in names)
+    return tuple(column for column in known if column in names)
 
 
 def _metadata(name: str, value: Any) -> dict[str, str]:
@@ -326,7 +302,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "poll_seconds": _seconds,
     "settle_seconds": _seconds,
     "timeout_seconds": _seconds,
-    "include": _include,
+    "include": include_columns,
     "metadata": _metadata,
     "extra_body": _extra_body,
     "expires_after": _expires_after,
@@ -336,22 +312,29 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
 
 def _check_fit(ours: dict[str, Any]) -> None:
     """Refuse a model that is another endpoint's, and options that the endpoint has no use for."""
-    endpoint = ours.get("endpoint", CHAT)
-    for start, own in _MODELS.items():
-        if ours["model"].startswith(start) and endpoint != own:
-            msg = f'model {ours["model"]!r} is for {own}, and the endpoint is {endpoint}: pass endpoint="{own}"'
+    path = ours.get("endpoint", DEFAULT.path)
+    endpoint = ENDPOINTS[path]
+    for other in ENDPOINTS.values():
+        if other is not endpoint and ours["model"].startswith(other.own_models):
+            msg = (
+                f'model {ours["model"]!r} is for {other.path}, and the endpoint is {path}: pass endpoint="{other.path}"'
+            )
             raise OptionError(msg)
-    for name, able in _ABLE.items():
-        if name in ours and endpoint not in able:
-            msg = f"{name} is for {' and '.join(able)}, and {endpoint} takes none: leave it out"
+    for name, has_use in _USES.items():
+        if name in ours and not has_use(endpoint):
+            msg = f"{name} is for {' and '.join(_paths(has_use))}, and {path} takes none: leave it out"
             raise OptionError(msg)
     if "image_detail" in ours and "images" not in ours:
         msg = "image_detail says how closely images are looked at, and there are none: pass images too"
         raise OptionError(msg)
-    for column, able in (("tool_calls", WITH_CALLS), ("logprobs", WITH_LOGPROBS)):
-        if column in ours.get("include", ()) and endpoint not in able:
-            msg = f"include={column!r} is for {', '.join(able)}, and answers of {endpoint} have none: leave it out"
+    for column, tells in _TELLS.items():
+        if column in ours.get("include", ()) and not tells(endpoint):
+            msg = f"include={column!r} is for {', '.join(_paths(tells))}, and answers of {path} have none: leave it out"
             raise OptionError(msg)
+
+
+def _paths(fits: Callable[[Endpoint], bool]) -> list[str]:
+    return [path for path, endpoint in ENDPOINTS.items() if fits(endpoint)]
 
 
 def _body(body: dict[str, Any], ours: dict[str, Any], typed: AnswerType | None) -> dict[str, Any]:
@@ -362,7 +345,8 @@ def _body(body: dict[str, Any], ours: dict[str, Any], typed: AnswerType | None) 
     form = typed.response_format() if typed is not None else ours.get("response_format")
     if form is not None:
         form = _encode.plain(form, "response_format")
-        if ours.get("endpoint", CHAT) == RESPONSES:
+        parameter = ENDPOINTS[ours.get("endpoint", DEFAULT.path)].format_parameter
+        if parameter == "text":
             given["text"] = _text_with(form, given.get("text"))
         elif "response_format" in given:
             msg = "response_format is passed by itself and in extra_body: leave one of them out"
@@ -391,7 +375,7 @@ def _nested(form: dict[str, Any]) -> dict[str, Any]:
 
 def _form(options: Options, typed: AnswerType | None) -> Form:
     dimensions = None
-    if options.endpoint == EMBEDDINGS:
+    if options.endpoint == EMBEDDINGS.path:
         dimensions = dimensions_of(options.model, options.body.get("dimensions"))
     return Form(options.endpoint, options.body.get("n") or 1, dimensions, typed)
 
@@ -407,7 +391,7 @@ def _check_body(options: Options) -> None:
     if never:
         msg = f"extra_body holds {never[0]}, which a batch cannot do: leave it out"
         raise OptionError(msg)
-    for name, source in (("model", "model"), (ENDPOINTS[options.endpoint].member, "prompt")):
+    for name, source in (("model", "model"), (ENDPOINTS[options.endpoint].prompt_member, "prompt")):
         if name in options.body:
             msg = f"extra_body holds {name}, which comes from the {source} argument: leave it out there"
             raise OptionError(msg)
@@ -415,14 +399,12 @@ def _check_body(options: Options) -> None:
 
 def _check_logprobs(options: Options) -> None:
     """Refuse a column of what the service is not asked for: it would be null in every row that is paid for."""
-    name, line = "logprobs", "logprobs=True, and top_logprobs=5 for the alternatives"
-    if options.endpoint == RESPONSES:
-        name, line = "include", f'extra_body={{"include": ["{RESPONSE_LOGPROBS}"]}}'
-    elif options.endpoint == COMPLETIONS:
-        line = "logprobs=1, or more for the alternatives"
+    request = ENDPOINTS[options.endpoint].logprobs_request
+    assert request is not None
+    name, wanted, line = request
     asked = options.body.get(name)
     # Completions take a number, of which 0 asks for no alternatives.
-    asks = RESPONSE_LOGPROBS in asked if isinstance(asked, list) else asked is not None and asked is not False
+    asks = wanted in asked if isinstance(asked, list) else asked is not None and asked is not False
     if not asks:
         msg = f'include="logprobs" shows what the service was asked for, and this call does not ask: add {line}'
         raise OptionError(msg)

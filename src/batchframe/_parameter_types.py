@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from batchframe._endpoints.registry import ENDPOINTS
 from batchframe._exceptions import OptionError, suggestion
 from batchframe._frames import MAP, holds
 from batchframe._parameters import PARAMETERS
@@ -46,29 +47,6 @@ _CASTS = {
     ("integer", "text"): ".cast(pl.String)",
     ("text", "list"): ".str.json_decode(dtype)",
     ("text", "object"): ".str.json_decode(dtype)",
-}
-# What has another name, or another form, than on the other endpoints.
-_CALLED = {
-    "/v1/chat/completions": {
-        "instructions": "system",
-        "max_output_tokens": "max_completion_tokens",
-        "reasoning": 'reasoning_effort="…"',
-        "text": 'verbosity="…" or response_format',
-    },
-    "/v1/completions": {
-        "max_completion_tokens": "max_tokens",
-        "max_output_tokens": "max_tokens",
-    },
-    "/v1/responses": {
-        "function_call": "tool_choice",
-        "functions": "tools",
-        "logprobs": 'extra_body={"include": ["message.output_text.logprobs"]}',
-        "max_completion_tokens": "max_output_tokens",
-        "max_tokens": "max_output_tokens",
-        "reasoning_effort": 'reasoning={"effort": "…"}',
-        "verbosity": 'text={"verbosity": "…"}',
-        "web_search_options": 'tools=[{"type": "web_search"}]',
-    },
 }
 
 
@@ -122,7 +100,7 @@ def elsewhere(endpoint: str, name: str) -> str:
 
     It is empty where no endpoint has such a parameter.
     """
-    called = _CALLED.get(endpoint, {}).get(name)
+    called = ENDPOINTS[endpoint].renamed_parameters.get(name)
     if called is not None:
         return f" It is {called} there."
     having = [other for other, names in PARAMETERS.items() if name in names]

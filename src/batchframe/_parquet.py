@@ -1,4 +1,7 @@
-"""Parquet in, Parquet out: the same run over files, in bounded memory."""
+"""Parquet in, Parquet out: the same run over files, in bounded memory.
+
+The options in the signature are written by ``scripts/generate_signatures.py``.
+"""
 
 from __future__ import annotations
 
@@ -6,25 +9,70 @@ import os
 import secrets
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
 
-from batchframe import _options
 from batchframe._begin import begin
 from batchframe._exceptions import InputError
 from batchframe._frames import first_paragraph, to_polars
+from batchframe._options import options_of, parse
 from batchframe._progress import showing
 from batchframe._store import naming
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
+    import openai
+    from typing_extensions import Unpack
+
+    from batchframe._arguments import (
+        Endpoint,
+        EndpointParameters,
+        Images,
+        Include,
+        Prompt,
+        ResponseFormat,
+    )
+    from batchframe._limits import Limits
+    from batchframe._providers import Provider
     from batchframe._run import Run
 
 
 def run_parquet(
-    source: str | os.PathLike[str], destination: str | os.PathLike[str], prompt: Any, **options: Any
+    source: str | os.PathLike[str],
+    destination: str | os.PathLike[str],
+    prompt: Prompt,
+    *,
+    model: str,
+    system: str | pl.Expr | None = None,
+    images: Images | None = None,
+    image_detail: Literal["low", "high", "auto", "original"] | None = None,
+    endpoint: Endpoint | None = "/v1/chat/completions",
+    response_format: ResponseFormat | None = None,
+    custom_id: str | None = None,
+    client: openai.OpenAI | None = None,
+    provider: str | Provider | None = None,
+    limits: Limits | None = None,
+    max_attempts: int | None = 3,
+    pilot: int | None = None,
+    run_dir: str | os.PathLike[str] | None = None,
+    name: str | None = None,
+    dedupe: bool | None = False,
+    reuse: Run | str | os.PathLike[str] | None = None,
+    on_null: Literal["skip", "render", "raise"] | None = "skip",
+    include: Include | Collection[Include] | None = None,
+    prefix: str | None = None,
+    poll_seconds: float | None = None,
+    settle_seconds: float | None = 60.0,
+    timeout_seconds: float | None = None,
+    progress: bool | None = None,
+    cleanup: Literal["when_done", "never"] | None = "never",
+    metadata: dict[str, str] | None = None,
+    completion_window: str | None = None,
+    expires_after: int | None = None,
+    extra_body: dict[str, Any] | None = None,
+    **parameters: Unpack[EndpointParameters],
 ) -> Run:
     """Ask a model about every row of a Parquet file, wait, and write a Parquet file with the answers.
 
@@ -35,8 +83,8 @@ def run_parquet(
     destination
         The file to write: all rows and columns of ``source`` in their order, and the added columns of `run`. It takes
         its name only when it is whole; one that is there is replaced.
-    prompt, **options
-        As for `run`.
+    prompt, model, **parameters
+        As for `run`, and so are all other options.
 
     Returns
     -------
@@ -72,7 +120,7 @@ def run_parquet(
     │ Broke after a week. ┆ negative │
     └─────────────────────┴──────────┘
     """
-    parsed = _options.parse(options)
+    parsed = parse(options_of(locals()))
     target = _checked_destination(Path(source), Path(destination))
     frame = scan(source)
     temporary = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")

@@ -53,11 +53,11 @@ class PartFiles:
         self._handle: IO[bytes] | None = None
         self._writing: Path | None = None
 
-    def add(self, source: int, custom_id: str, line: bytes) -> None:
-        """Append a line that comes from the part ``source``."""
+    def add(self, custom_id: str, line: bytes) -> None:
+        """Append the line of a request."""
         ((number, _, _),) = self._splitter.cuts((0, len(line)))
         if not self._records or self._records[-1].number != number:
-            self._begin(number, None if self._model.split_from is not None else source)
+            self._begin(number)
         record = self._records[-1]
         assert self._handle is not None
         assert record.custom_ids is not None
@@ -77,13 +77,13 @@ class PartFiles:
             trigger("after_part_record")
         return len(self._records)
 
-    def _begin(self, number: int, retry_of: int | None) -> None:
+    def _begin(self, number: int) -> None:
         self._close()
         # Under another name at first: a process that lost its lease must not cut off a file of the same number.
         self._writing = self._folder.input_path(number).with_name(f".input.jsonl.{os.getpid()}.tmp")
         self._folder.make_parent(self._writing)
         self._handle = self._writing.open("wb")
-        self._records.append(msgspec.structs.replace(self._model, number=number, custom_ids=[], retry_of=retry_of))
+        self._records.append(msgspec.structs.replace(self._model, number=number, custom_ids=[]))
 
     def _close(self) -> None:
         if self._handle is not None and self._writing is not None:
@@ -102,7 +102,7 @@ def split_up(folder: RunFolder, part: PartRecord, pieces: int) -> None:
     model = msgspec.structs.replace(part, requests=0, bytes=0, tokens=0, ranges=None, split_from=part.number)
     files = PartFiles(folder, limits, model)
     for custom_id, line in lines_of(folder, part.number):
-        files.add(part.number, custom_id, line)
+        files.add(custom_id, line)
     files.finish()
 
 

@@ -8,7 +8,7 @@ import polars as pl
 
 from batchframe import _encode, _images, _messages, _template
 from batchframe._conversations import conversation
-from batchframe._endpoints import EMBEDDINGS, ENDPOINTS
+from batchframe._endpoints.registry import ENDPOINTS
 from batchframe._exceptions import OptionError, TemplateError, warn
 from batchframe._frames import OURS, Source, first_paragraph
 from batchframe._scope import BODY
@@ -79,7 +79,7 @@ def _of_one_text(scope: Scope, prompt: Any, images: list[pl.Expr]) -> Pieces:
         return _messages.content(scope, text, images)
     if text.constant is not None:
         _check_one_prompt(scope, prompt)
-    elif path == EMBEDDINGS:  # it refuses an empty text
+    elif scope.endpoint.refuses_empty_text:
         empty = text.expression(scope.on_null) == ""
         scope.invalid["the text is empty, which has no embedding"] = empty.fill_null(value=False)
     return [text.json(scope.on_null)]

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from batchframe._columns import ABSENT, CORE, MISSING, PENDING, added_columns
 from batchframe._exceptions import InputError, OptionError, suggestion, warn
 from batchframe._frames import OURS, to_polars
+from batchframe._options import include_columns
 from batchframe._requests import CODE, CUSTOM_ID, MESSAGE
 from batchframe._sources import Found, read_sources
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _KEY = OURS + "key"
 
 
-def read_batch(source: Any, frame: Any = None, *, custom_id: str | None = None, client: Any = None) -> pl.DataFrame:
+# What can be told of an answer without the run that it belongs to.
+INCLUDES = ("model", "request_id", "logprobs", "tool_calls", "content_filter", "raw")
+
+
+def read_batch(
+    source: Any,
+    frame: Any = None,
+    *,
+    custom_id: str | None = None,
+    include: str | Iterable[str] = (),
+    client: Any = None,
+) -> pl.DataFrame:
     r"""Read the answers of a batch, made here or elsewhere, into the columns that `run` adds.
 
     Parameters
@@ -30,6 +45,9 @@ def read_batch(source: Any, frame: Any = None, *, custom_id: str | None = None, 
     custom_id
         The frame's String or integer column with the ids of the requests; None takes its column ``custom_id``, or
         where there is none ``row-0``, ``row-1``, … in the order of the rows, as `run` numbers them.
+    include
+        Extra columns, as those of `run`: ``"model"``, ``"request_id"``, ``"logprobs"``, ``"tool_calls"``,
+        ``"content_filter"``, and ``"raw"``, the result line as it came.
     client
         An `openai.OpenAI` or `openai.AzureOpenAI`, where ``source`` names a batch; None for the one of the environment.
 
@@ -38,11 +56,14 @@ def read_batch(source: Any, frame: Any = None, *, custom_id: str | None = None, 
     pl.DataFrame
         With a frame: all its rows in their order, with ``custom_id: String`` (unless it has that column),
         ``response: String``, ``finish_reason: String``, ``usage: Struct{input_tokens, output_tokens, total_tokens,
-        cached_tokens, reasoning_tokens: Int64}`` and ``error: Struct{code, message: String}``, which is null exactly
-        where the row succeeded, ``missing`` where no line answers it, and ``pending`` where a batch may still do so.
+        cached_tokens, cache_write_tokens, reasoning_tokens: Int64}`` and ``error: Struct{code, message: String}``,
+        which is null exactly where the row succeeded, ``missing`` where no line answers it, and ``pending`` where a
+        batch may still do so.
         Without one: these columns, a row an id, in the order in which the ids first occur. Where an id occurs more
         than once the first success counts, else the last failure. Of several choices the first is read. The lines tell
         their endpoint: of embeddings the response is a ``List(Float32)``, of moderations the Struct that `run` gives.
+        Answers of an endpoint that is none of `run`'s (images, audio, rankings) have the code ``invalid_response``,
+        which says what they look like; ``include="raw"`` gives their lines.
 
     Raises
     ------
@@ -78,19 +99,20 @@ def read_batch(source: Any, frame: Any = None, *, custom_id: str | None = None, 
     │ b   ┆ 3 + 4 ┆ null     ┆ {"missing","the service wrote … │
     └─────┴───────┴──────────┴─────────────────────────────────┘
     """
+    extra = include_columns("include", include, INCLUDES)
     if frame is None:
         if custom_id is not None:
             msg = f"custom_id={custom_id!r} names a column of the frame, and there is no frame: pass one"
             raise OptionError(msg)
-        found = read_sources(source, client, may_be_pending=False)
+        found = read_sources(source, client, extra, may_be_pending=False)
         return _added(found.answers["custom_id"].unique(maintain_order=True), found)
     rows = to_polars(frame)
     eager: pl.DataFrame = rows.collect() if isinstance(rows, pl.LazyFrame) else rows
     key = _key_column(eager, custom_id)
-    _check_clashes(eager, key)
+    _check_clashes(eager, key, extra)
     numbers = pl.int_range(eager.height, eager=True)
     ids = "row-" + numbers.cast(pl.String) if key is None else eager[key].cast(pl.String)
-    found = read_sources(source, client, may_be_pending=True)
+    found = read_sources(source, client, extra, may_be_pending=True)
     _warn_of_strangers(ids, found.answers["custom_id"], key)
     added = _added(ids, found)
     return eager.hstack(added.drop(name for name in added.columns if name == key))
@@ -117,9 +139,9 @@ def _key_column(frame: pl.DataFrame, custom_id: Any) -> str | None:
     return custom_id
 
 
-def _check_clashes(frame: pl.DataFrame, key: str | None) -> None:
+def _check_clashes(frame: pl.DataFrame, key: str | None, extra: tuple[str, ...]) -> None:
     """Refuse added columns that would take the place of the user's; the column with the ids stays as it is."""
-    for name in CORE:
+    for name in (*CORE, *extra):
         if name in frame.columns and name != key:
             msg = f"the frame has a column {name!r} already, and the answers bring one of that name: rename or drop it"
             raise InputError(msg)
@@ -153,4 +175,5 @@ def _added(ids: pl.Series, found: Found) -> pl.DataFrame:
         .alias(PENDING),
         pl.struct(pl.lit(code).alias("code"), pl.lit(message).alias("message")).alias(ABSENT),
     )
-    return added_columns(rows, answers.with_columns(pl.lit(0, pl.UInt16).alias("generation")), (), found.form)
+    generation = pl.lit(0, pl.UInt16).alias("generation")
+    return added_columns(rows, answers.with_columns(generation), found.extra, found.form)

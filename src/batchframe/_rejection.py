@@ -87,7 +87,7 @@ def split_off(folder: RunFolder, part: PartRecord, lines: dict[int, tuple[str, s
     files = PartFiles(folder, limits, model)
     for number, (custom_id, line) in enumerate(lines_of(folder, part.number), start=1):
         if number not in lines:
-            files.add(part.number, custom_id, line)
+            files.add(custom_id, line)
     files.finish()
     return True
 

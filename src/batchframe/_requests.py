@@ -12,7 +12,7 @@ import polars as pl
 import polars_hash as plh
 
 from batchframe import _encode, _parameter_types, _template
-from batchframe._endpoints import ENDPOINTS
+from batchframe._endpoints.registry import ENDPOINTS
 from batchframe._exceptions import InputError, OptionError, TemplateError
 from batchframe._frames import OURS, Source
 from batchframe._prompts import compiled, join, members, stage
@@ -86,7 +86,7 @@ class Renderer:
         too_large = pl.col(LINE).str.len_bytes() > self.max_line_bytes
         if out.select(too_large.any()).item():
             said = pl.format(
-                "the request line has {} bytes, and an input file may have {}",
+                "the request line has {} bytes, and at most {} are allowed",
                 pl.col(LINE).str.len_bytes(),
                 pl.lit(self.max_line_bytes),
             )
@@ -197,8 +197,8 @@ def compile_prompt(
         if isinstance(value, str):
             _template.refuse_fields(value, scope.schema, name)
     asked = compiled(scope, prompt, options)
-    parameters = members(scope, dict(sorted({**dict(endpoint.defaults), **options.body}.items())))
-    opening = f'{{"model":{_encode.constant(options.model, "model")},"{endpoint.member}":'
+    parameters = members(scope, dict(sorted({**endpoint.default_parameters, **options.body}.items())))
+    opening = f'{{"model":{_encode.constant(options.model, "model")},"{endpoint.prompt_member}":'
     body = join([opening, *asked, *parameters, "}"])
     return Renderer(
         source=source,

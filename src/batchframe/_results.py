@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
 import polars as pl
 
-from batchframe._endpoints import CHAT, ENDPOINTS, Answer, ChatLine, Endpoint, endpoint_of
-from batchframe._lenient import mapping
+from batchframe._endpoints.base import Answer
+from batchframe._endpoints.foreign import foreign_endpoint
+from batchframe._endpoints.registry import DEFAULT, endpoint_of, is_answer
+from batchframe._lenient import integer, mapping, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from batchframe._endpoints.base import Endpoint
 
 SLICE_BYTES = 8_000_000
 # What is read at once: so little that its memory is used again and again, since fresh memory costs more than reading.
@@ -26,27 +31,30 @@ ANSWER_SCHEMA = {
     "output_tokens": pl.Int64(),
     "total_tokens": pl.Int64(),
     "cached_tokens": pl.Int64(),
+    "cache_write_tokens": pl.Int64(),
     "reasoning_tokens": pl.Int64(),
     "code": pl.String(),
     "message": pl.String(),
     "again": pl.Boolean(),
     "model": pl.String(),
     "request_id": pl.String(),
+    "pieces": pl.String(),
 }
+# The version of what is read here: whatever was made of result lines by another is made of them anew.
+READER = 1
+
 # Where in its file the line is: what is made of whole lines is made of few at a time, and only when it is asked for.
 PLACES = {"line_at": pl.Int64(), "line_bytes": pl.Int64()}
-_CODE, _MESSAGE, _AGAIN = (list(ANSWER_SCHEMA).index(name) for name in ("code", "message", "again"))
 # Worth another attempt: the request was not executed, or what came of it is nothing.
 _AGAIN_STATUS = frozenset({0, 408, 409, 429})
 _AGAIN_CODES = frozenset({"batch_expired"})
 
 _CUSTOM_ID = re.compile(rb'"custom_id"\s*:\s*("(?:[^"\\]|\\.)*")')
-_decode_chat = msgspec.json.Decoder(ChatLine).decode
 SUCCESS = range(200, 300)
 
 
 def read_answers(
-    handle: IO[bytes], endpoint: Endpoint = ENDPOINTS[CHAT], *, many: bool = False, places: bool = False
+    handle: IO[bytes], endpoint: Endpoint = DEFAULT, *, many: bool = False, places: bool = False
 ) -> Iterator[pl.DataFrame]:
     """Yield what the lines of an output or error file say, in the order of the file.
 
@@ -74,8 +82,8 @@ def read_answers(
     # Only ``\\n`` ends a line of a binary file: U+2028 and its like may stand inside a JSON string.
     while lines := handle.readlines(min(READ_BYTES, SLICE_BYTES)):
         kept: list[bytes] | None = [] if places else None
-        if endpoint.path == CHAT and not many:
-            _read_chat(lines, answers, kept)
+        if endpoint.read_lines is not None and not many:
+            endpoint.read_lines(lines, answers, kept, partial(read_any, endpoint=endpoint))
         else:
             _read_each(lines, answers, kept, endpoint, many=many)
         size = sum(map(len, lines))
@@ -117,10 +125,10 @@ def _read_each(
     lines: list[bytes], columns: list[list[Any]], kept: list[bytes] | None, endpoint: Endpoint, *, many: bool
 ) -> None:
     """Append what each line says."""
-    glance = None if many else endpoint.glance
+    read_line = None if many else endpoint.read_line
     rows: list[tuple[Any, ...]] = []
     for line in lines:
-        seen = None if glance is None else glance(line)
+        seen = None if read_line is None else read_line(line)
         if seen is None and line.isspace():
             continue
         found, answer = seen or read_any(line, endpoint, many=many)
@@ -133,68 +141,11 @@ def _read_each(
         column.extend(values)
 
 
-def _read_chat(lines: list[bytes], columns: list[list[Any]], kept: list[bytes] | None) -> None:
-    """Append what each line of the chat endpoint says.
-
-    The loop runs once a row, and most rows are good: it binds its names, makes no object that it can spare, and leaves
-    whatever is not simply good to `read_any`.
-    """
-    (add_id, add_response, add_finish, add_input, add_output, add_total, add_cached, add_reasoning, _, _, _,
-     add_model, add_request_id) = (column.append for column in columns)  # fmt: skip
-    failures: list[tuple[int, str, str | None, bool | None]] = []
-    for line in lines:
-        try:
-            good = _decode_chat(line)
-            response, custom_id = good.response, good.custom_id
-            body = response.body
-            choice, usage = body.choices[0], body.usage
-            cached, reasoning = usage.prompt_tokens_details, usage.completion_tokens_details
-            content = choice.message.content
-            # An empty text may be one that was cut before it began.
-            is_good = bool(content) and 200 <= response.status_code < 300  # noqa: PLR2004
-        except (msgspec.DecodeError, UnicodeDecodeError, IndexError):
-            is_good = False
-        if is_good:
-            add_id(custom_id)
-            add_response(content)
-            add_finish(choice.finish_reason)
-            add_input(usage.prompt_tokens)
-            add_output(usage.completion_tokens)
-            add_total(usage.total_tokens)
-            add_cached(None if cached is None else cached.cached_tokens)
-            add_reasoning(None if reasoning is None else reasoning.reasoning_tokens)
-            add_model(body.model)
-            add_request_id(response.request_id)
-        else:
-            found, answer = (None, None) if line.isspace() else read_any(line)
-            if found is None or answer is None:
-                continue
-            if answer.code is not None:
-                failures.append((len(columns[0]), answer.code, answer.message, answer.again))
-            add_id(found)
-            add_response(answer.response)
-            add_finish(answer.finish_reason)
-            add_input(answer.input_tokens)
-            add_output(answer.output_tokens)
-            add_total(answer.total_tokens)
-            add_cached(answer.cached_tokens)
-            add_reasoning(answer.reasoning_tokens)
-            add_model(answer.model)
-            add_request_id(answer.request_id)
-        if kept is not None:
-            kept.append(line)
-    codes, messages, again = columns[_CODE], columns[_MESSAGE], columns[_AGAIN]
-    for values in (codes, messages, again):
-        values.extend([None] * (len(columns[0]) - len(values)))
-    for index, code, message, may_pass in failures:
-        codes[index], messages[index], again[index] = code, message, may_pass
-
-
-def read_any(line: bytes, endpoint: Endpoint = ENDPOINTS[CHAT], *, many: bool = False) -> tuple[str | None, Answer]:
+def read_any(line: bytes, endpoint: Endpoint = DEFAULT, *, many: bool = False) -> tuple[str | None, Answer]:
     """Return the custom_id and the answer of a line of any shape; nothing that a service writes raises here."""
     try:
-        found = msgspec.json.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        found = read_json(line)
+    except msgspec.DecodeError as error:
         return _id_in(line), Answer(code="malformed_line", message=f"the result line is not JSON: {error}", again=True)
     if not isinstance(found, dict) or not isinstance(found.get("custom_id"), str):
         return None, Answer()
@@ -204,17 +155,16 @@ def read_any(line: bytes, endpoint: Endpoint = ENDPOINTS[CHAT], *, many: bool = 
 def endpoint_of_line(line: bytes) -> Endpoint | None:
     """Return the endpoint that a result line comes from; None where it holds no answer that would tell."""
     body, may_answer = body_of_line(line)
-    return endpoint_of(body) if body and may_answer else None
+    return endpoint_of(body) if body and may_answer and foreign_endpoint(body) is None else None
 
 
 def body_of_line(line: bytes) -> tuple[dict[str, Any] | None, bool]:
     """Return the body of a line of any shape, None where it has none, and whether that may be an answer."""
     try:
-        response = mapping(mapping(msgspec.json.decode(line)).get("response"))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        status, body = _reply(mapping(mapping(read_json(line)).get("response")))
+    except msgspec.DecodeError:
         return None, False
-    body = _body(response.get("body"))
-    return (body, response.get("status_code") in SUCCESS) if isinstance(body, dict) else (None, False)
+    return (body, status in SUCCESS) if isinstance(body, dict) else (None, False)
 
 
 def _read_object(line: dict[str, Any], endpoint: Endpoint, *, many: bool) -> Answer:
@@ -225,9 +175,12 @@ def _read_object(line: dict[str, Any], endpoint: Endpoint, *, many: bool) -> Ans
         return Answer(code="empty_response", message="the line has neither a response nor an error", again=True)
     request_id = response.get("request_id")
     request_id = request_id if isinstance(request_id, str) else None
-    status, body = response.get("status_code"), _body(response.get("body"))
-    if not isinstance(status, int) or isinstance(status, bool):
-        answer = Answer(code="invalid_response", message=f"the line has no status_code, got {status!r}")
+    status, body = _reply(response)
+    if status is None and response.get("error"):
+        answer = _failure(response["error"], None)
+    elif status is None:
+        got = response.get("status_code")
+        answer = Answer(code="invalid_response", message=f"the line has no status_code, got {got!r}")
     elif status not in SUCCESS:
         told = body.get("error", body) if isinstance(body, dict) else body
         answer = _failure(told or error, status)
@@ -235,19 +188,26 @@ def _read_object(line: dict[str, Any], endpoint: Endpoint, *, many: bool) -> Ans
         answer = Answer(code="empty_response", message=f"status {status} without a body", again=True)
     elif not isinstance(body, dict):
         answer = Answer(code="invalid_response", message=f"the body is {type(body).__name__}, not an object")
-    elif body.get("error") and endpoint.marks not in body:
+    elif body.get("error") and endpoint.answer_member not in body:
         answer = _failure(body["error"], status)
     else:
         answer = endpoint.answer(body, many=many)
     return answer._replace(request_id=request_id)
 
 
+def _reply(response: dict[str, Any]) -> tuple[int | None, Any]:
+    """Return the status and the body of a line's ``response``; some services write the body of a 200 in its place."""
+    if not {"status_code", "body"} & response.keys() and is_answer(response):
+        return 200, response
+    return integer(response.get("status_code")), _body(response.get("body"))
+
+
 def _body(body: Any) -> Any:
     """Return a body; one that is a JSON text holding an object, or null, is read as that."""
     if isinstance(body, str):
         try:
-            found = msgspec.json.decode(body)
-        except (msgspec.DecodeError, RecursionError):
+            found = read_json(body)
+        except msgspec.DecodeError:
             return body
         return found if found is None or isinstance(found, dict) else body
     return body

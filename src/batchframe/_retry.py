@@ -15,6 +15,7 @@ import polars as pl
 from batchframe._answers import answers_of_part, best_of_part
 from batchframe._assembly import ids_of
 from batchframe._part_files import PartFiles, lines_of
+from batchframe._results import READER
 from batchframe._types import PartRecord
 
 if TYPE_CHECKING:
@@ -151,14 +152,29 @@ def prepare_retries(folder: RunFolder, found: Round, wanted: pl.DataFrame, limit
         The limits of an input file, both set.
     """
     changes = _changes(folder, found)
-    model = PartRecord(number=0, requests=0, bytes=0, tokens=0, attempt=found.attempt + 1, generation=found.generation)
+    attempt, generation = found.attempt + 1, found.generation
+    model = PartRecord(number=0, requests=0, bytes=0, tokens=0, attempt=attempt, generation=generation, reader=READER)
     files = PartFiles(folder, limits, model)
     for (part,), rows in wanted.group_by("part", maintain_order=True):
         ids = set(rows["custom_id"])
         for custom_id, line in lines_of(folder, int(part)):
             if custom_id in ids:
-                files.add(int(part), custom_id, changed_line(line, changes[custom_id]) if changes else line)
+                files.add(custom_id, changed_line(line, changes[custom_id]) if changes else line)
     return files.finish()
+
+
+def answered_after_all(folder: RunFolder, part: PartRecord) -> set[str]:
+    """Return which requests of another attempt have an answer in an earlier one, as it is read now.
+
+    There are some where the attempt was prepared by an earlier version, which could not read their result lines.
+    """
+    earlier = [
+        answers_of_part(folder, other)
+        for other in folder.parts()
+        if other.generation == part.generation and 0 < other.attempt < part.attempt
+    ]
+    told = {custom_id for answers in earlier for custom_id in answers.filter(pl.col("code").is_null())["custom_id"]}
+    return told.intersection(part.custom_ids or ())
 
 
 def _changes(folder: RunFolder, found: Round) -> dict[str, str]:

@@ -5,6 +5,7 @@ The copies make the new run whole in itself: what they come from may be deleted.
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
@@ -13,8 +14,9 @@ import polars as pl
 from batchframe._blocks import own_successes
 from batchframe._exceptions import OptionError, ResultsError, RunNotFoundError
 from batchframe._frames import OURS
+from batchframe._lenient import read_json
 from batchframe._requests import CUSTOM_ID, DIGEST, LINE, digest_number
-from batchframe._results import READ_BYTES
+from batchframe._results import READ_BYTES, read_any
 from batchframe._store import RunFolder
 from batchframe._types import PartRecord, SubmissionRecord
 
@@ -244,28 +246,37 @@ _decode_id = msgspec.json.Decoder(_Id).decode
 _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
+def _id_of(line: bytes) -> str | None:
+    try:
+        return _decode_id(line).custom_id
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return read_any(line)[0]
+
+
+def _called(line: bytes, custom_id: str) -> bytes:
+    """Return a result line under another id; all else in it says the same."""
+    try:
+        return msgspec.json.encode(_decode_members(line) | {"custom_id": custom_id}) + b"\n"
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return json.dumps(read_json(line) | {"custom_id": custom_id}).encode() + b"\n"  # it may hold a NaN
+
+
 def _renamed(path: Path, ids: Mapping[str, str], missing: set[str]) -> Iterator[list[bytes]]:
     """Yield the result lines of some requests, under their new ids, and take what was found from ``missing``.
 
-    All else in a line stays as it came. What a file says of one request several times stays so too: whoever reads the
+    All else in a line says the same. What a file says of one request several times stays so too: whoever reads the
     copy finds the success among it.
     """
     with path.open("rb") as handle:
         while lines := handle.readlines(READ_BYTES):
             kept = []
             for line in lines:
-                try:
-                    custom_id = _decode_id(line).custom_id
-                except (msgspec.DecodeError, UnicodeDecodeError):
-                    continue
-                new = ids.get(custom_id)
-                if new is None:
+                custom_id = _id_of(line)
+                new = None if custom_id is None else ids.get(custom_id)
+                if custom_id is None or new is None:
                     continue
                 missing.discard(custom_id)
-                if new == custom_id:
-                    kept.append(line if line.endswith(b"\n") else line + b"\n")
-                else:
-                    members = _decode_members(line)
-                    members["custom_id"] = msgspec.Raw(msgspec.json.encode(new))
-                    kept.append(msgspec.json.encode(members) + b"\n")
+                kept.append(line if new == custom_id else _called(line, new))
+                if not kept[-1].endswith(b"\n"):
+                    kept[-1] += b"\n"
             yield kept

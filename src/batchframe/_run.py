@@ -27,6 +27,7 @@ from batchframe._retry import generation_of
 from batchframe._run_results import RunResults, RunStatus
 from batchframe._stop import write_stop
 from batchframe._store import RunFolder
+from batchframe._trouble import read_trouble
 from batchframe._types import RetryRecord, StopRecord
 
 if TYPE_CHECKING:
@@ -40,13 +41,16 @@ if TYPE_CHECKING:
 
 _UNREACHABLE_SECONDS = 60.0
 _CANCEL_SECONDS = 600.0
+# A list that shows a batch unchanged for as long as so many polls take may not be what the batch is.
+_UNMOVED_POLLS = 5
 _BRIEF_SECONDS, _MIN_POLL_SECONDS, _MAX_POLL_SECONDS = 1.0, 5.0, 60.0
 
 
 class Run(RunResults):
     """One run: many parts, resumable, its state in a folder.
 
-    Made by `submit`, `open_run` and `run_parquet`. Reading what was downloaded needs neither key nor service.
+    Made by `submit`, `open_run` and `run_parquet`. Reading what was downloaded needs neither key nor service. A copy
+    or a pickle is another handle of the same folder: where it asks the service, its client is that of the environment.
     """
 
     def __init__(
@@ -73,6 +77,13 @@ class Run(RunResults):
         self._loop: Loop | None = None
         self._begun = 0.0
         self.listen: Listener = ignore
+
+    def __reduce__(self) -> tuple[Callable[..., Run], tuple[object, ...]]:
+        """Make copies, and pickles for other processes, by the folder: they have the client of the environment."""
+        from batchframe._begin import reopen, saved_options  # noqa: PLC0415  (it imports this module)
+
+        view = None if self._view is None else self._view.path.name
+        return reopen, (self.path, view, saved_options(self._options))
 
     # -- going on
 
@@ -174,8 +185,8 @@ class Run(RunResults):
         Returns
         -------
         RunStatus
-            Its ``state`` is ``"cancelled"``; still ``"running"`` where the service did not end its batches in time:
-            the same call, or `wait`, goes on.
+            Its ``state`` is ``"stopped"``; still ``"running"`` where the service did not end its batches in time: the
+            same call, or `wait`, goes on.
 
         Raises
         ------
@@ -337,9 +348,7 @@ class Run(RunResults):
 
     def _alive(self) -> list[str | None]:
         """Return the ids of the batches that may still be running, as far as is known here."""
-        parts = [part.number for part in self._folder.parts() if part.reused_from is None]
-        found = [submission for number in parts for submission in self._folder.submissions(number)]
-        return [submission.batch_id for submission in found if submission.is_in_flight]
+        return [submission.batch_id for submission in self._submissions() if submission.is_in_flight]
 
     def _told_of_batches(self) -> str:
         count = len(self._alive())
@@ -348,13 +357,17 @@ class Run(RunResults):
         return f"its {count} batches that are running go on" if count > 1 else "its batch that is running goes on"
 
     def _passes(self, is_enough: Callable[[Pass], bool], timeout: float | None) -> Pass:
-        begun = self._clock.monotonic()
+        begun, begun_at = self._clock.monotonic(), self._clock.now()
         if self._news:
             self._say(self._news)
             self._news = ""
 
         def left() -> float:
-            return float("inf") if timeout is None else timeout - (self._clock.monotonic() - begun)
+            if timeout is None:
+                return float("inf")
+            # On a machine that slept, the first may have stood still.
+            passed = (self._clock.monotonic() - begun, (self._clock.now() - begun_at).total_seconds())
+            return timeout - max(passed)
 
         polling = tenacity.Retrying(
             retry=tenacity.retry_if_result(lambda seen: not is_enough(seen)),
@@ -369,6 +382,9 @@ class Run(RunResults):
             goes_on = self._told_of_batches() if holder is None else f"so far it is {holder}"
             if holder is None and waiting_for:
                 goes_on += f", and it waits for {waiting_for[0]}"
+            trouble = read_trouble(self._folder)
+            if trouble is not None:
+                goes_on += f". Its last trouble: {trouble.message.rstrip('.')}"
             msg = f"the run was not finished after {timeout:g} seconds; {goes_on}. {self._how_to_go_on()}"
             raise RunPendingError(msg, self) from None
         except KeyboardInterrupt as error:
@@ -381,7 +397,8 @@ class Run(RunResults):
             return Pass(done=True)
         loop = self._connected()
         seen = self._leased(loop.advance)
-        # Before the first accepted call an unreachable service is a mistake in the set-up; after it, bad weather.
+        # Before the first accepted call a service that is not reached, or gives no reply that can be read, is a mistake
+        # in the set-up; after it, bad weather.
         if (
             seen.trouble is not None
             and not loop.was_ever_accepted
@@ -432,7 +449,7 @@ class Run(RunResults):
             differs = differences(self._record.identity.account, client.account)
             msg = f"the run in {self.path} belongs to another account: {differs}. Pass the client it was begun with"
             raise RunMismatchError(msg)
-        endpoint = self._record.identity.endpoint
+        endpoint, poll_seconds = self._record.identity.endpoint, self._options.poll_seconds
         settings = LoopSettings(
             run_id=self.id,
             endpoint=self._batch_endpoint,
@@ -440,6 +457,7 @@ class Run(RunResults):
             metadata=self._options.metadata,
             expires_after=self._options.expires_after,
             settle_seconds=self._options.settle_seconds,
+            unmoved_seconds=_UNMOVED_POLLS * (_MAX_POLL_SECONDS if poll_seconds is None else poll_seconds),
             model=self._options.model,
             max_attempts=self._options.max_attempts,
             has_pilot=self._record.options.get("pilot") is not None,
@@ -475,6 +493,8 @@ class Run(RunResults):
             least = self._connected().min_poll_seconds
             grown = max(least, min(_MAX_POLL_SECONDS, _MIN_POLL_SECONDS * 1.3 ** (state.attempt_number - 2)))
             seconds = grown * (1 + 0.2 * self._clock.chance())
+        if trouble is not None and not self._connected().was_ever_accepted:  # so that it is given up in time
+            seconds = min(seconds, max(0.0, self._begun + _UNREACHABLE_SECONDS - self._clock.monotonic()))
         return max(seconds, 0.0 if trouble is None else trouble.retry_after_seconds or 0.0)
 
     def _how_to_go_on(self) -> str:

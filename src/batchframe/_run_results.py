@@ -11,15 +11,17 @@ import polars as pl
 
 from batchframe._assembly import part_states
 from batchframe._blocks import OUTCOMES, FinalBlocks, blocks_so_far, final_blocks, shown, tally, view_blocks
-from batchframe._columns import CORE, TOKENS
+from batchframe._columns import CORE
+from batchframe._endpoints.registry import ENDPOINTS
 from batchframe._exceptions import OptionError, RowsFailedError, warn
 from batchframe._explaining import Explanation, explain
-from batchframe._forms import TYPED
 from batchframe._frames import OURS
 from batchframe._included import INCLUDED
 from batchframe._retry import generation_of, is_settled, settled_round
 from batchframe._schema import type_asked
 from batchframe._stop import read_stop
+from batchframe._trouble import read_trouble
+from batchframe._usage import TOKENS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from batchframe._lease import Lease
     from batchframe._options import Options
     from batchframe._store import RunFolder
-    from batchframe._types import RunRecord, StopRecord
+    from batchframe._types import RunRecord, StopRecord, SubmissionRecord
 
 _TIME = pl.Datetime("us", "UTC")
 _BATCHES = {
@@ -57,8 +59,10 @@ class RunStatus:
     Parameters
     ----------
     state
-        ``"running"``, or every row has its outcome: ``"finished"``; ``"cancelled"``; ``"stopped"``, where the pilot or
-        all of the first batches failed with one error, and the rest was not submitted.
+        ``"running"``; or every row has its outcome: ``"finished"``, or ``"stopped"`` by `Run.cancel`, or since the
+        pilot or all of the first batches failed with one error, and the rest was not submitted. Not done either, and
+        nobody works on it: ``"not_submitted"``, no batch of it is or was at the service; ``"blocked"``, no batch of it
+        is running, and waiting does not mend the last error.
     rows, succeeded, failed, not_sent, pending
         Rows by outcome.
     batches
@@ -69,6 +73,8 @@ class RunStatus:
         None: prices are not known in this version.
     waiting_for
         What the run waits for, in words; empty where it is finished.
+    trouble
+        The last error of the run, as it is on disk, or why it was stopped; empty where the last pass went well.
     done
         Whether every row has its outcome.
     """
@@ -83,6 +89,7 @@ class RunStatus:
     usage: dict[str, int]
     cost: float | None
     waiting_for: str
+    trouble: str
     done: bool
 
 
@@ -234,7 +241,7 @@ class RunResults:
             There is no such type.
         """
         form = self._options.form
-        if form.endpoint not in TYPED:
+        if ENDPOINTS[form.endpoint].format_parameter is None:
             msg = f"the answers of {form.endpoint} are no texts that could be read as another type"
             raise OptionError(msg)
         self._options = replace(self._options, form=replace(form, answer_type=type_asked(response_format)))
@@ -307,10 +314,27 @@ class RunResults:
         return stop if stop is not None and stop.generation == generation_of(self._folder) else None
 
     @property
-    def _end(self) -> str:
-        """How a finished run ended."""
+    def _end(self) -> tuple[str, str]:
+        """The state of a finished run, and why it was stopped."""
         stop = self._stop
-        return "finished" if stop is None else "cancelled" if stop.reason == "cancelled" else "stopped"
+        return ("finished", "") if stop is None else ("stopped", stop.message)
+
+    @property
+    def _course(self) -> tuple[str, str]:
+        """The state of a run that is not finished, and its last error."""
+        submissions, trouble = self._submissions(), read_trouble(self._folder)
+        state = "running"
+        if self._lease.holder() is None and not any(found.is_in_flight for found in submissions):
+            is_there = any(found.input_file_id or found.batch_id for found in submissions)
+            if is_there and trouble is not None and not trouble.is_transient:
+                state = "blocked"
+            elif not any(found.batch_id for found in submissions):
+                state = "not_submitted"
+        return state, "" if trouble is None else trouble.message
+
+    def _submissions(self) -> list[SubmissionRecord]:
+        parts = [part.number for part in self._folder.parts() if part.reused_from is None]
+        return [submission for number in parts for submission in self._folder.submissions(number)]
 
     def _status(self, seen: Pass) -> RunStatus:
         found = self._final_blocks()
@@ -323,17 +347,23 @@ class RunResults:
                     tally(piece, counts, usage)
         statuses = self.batches()["status"].drop_nulls()
         is_done = found is not None
+        state, trouble = self._end if is_done else self._course
         return RunStatus(
-            state=self._end if is_done else "running",
+            state=state,
             rows=self._rows,
             **counts,
             batches=dict(statuses.value_counts(sort=True).rows()),
             usage=usage,
             cost=None,
             waiting_for="" if is_done else "; ".join(seen.waiting_for) or self._awaited(),
+            trouble=trouble,
             done=is_done,
         )
 
     def _awaited(self) -> str:
         holder = self._lease.holder()
-        return "its batches to end" if holder is None else str(holder)
+        if holder is not None:
+            return str(holder)
+        if any(found.is_in_flight for found in self._submissions()):
+            return "its batches to end"
+        return "someone to resume it: none of its batches is running"

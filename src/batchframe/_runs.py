@@ -22,6 +22,7 @@ _SCHEMA = {
     "failed": pl.Int64(),
     "not_sent": pl.Int64(),
     "pending": pl.Int64(),
+    "trouble": pl.String(),
     "model": pl.String(),
     "endpoint": pl.String(),
     "name": pl.String(),
@@ -42,8 +43,9 @@ def list_runs(root: str | os.PathLike[str] | None = None) -> pl.DataFrame:
     -------
     pl.DataFrame
         A row a run: ``run_id, path: String``, ``created_at: Datetime`` (UTC), ``state: String`` and the counts of
-        `RunStatus` (``rows, succeeded, failed, not_sent, pending: Int64``), ``model, endpoint, name, provider,
-        base_url: String``. Empty where there is no such folder.
+        `RunStatus` (``rows, succeeded, failed, not_sent, pending: Int64``), ``trouble: String``, its last error or why
+        it was stopped, null where there is none, ``model, endpoint, name, provider, base_url: String``. Empty where
+        there is no such folder.
 
     Examples
     --------
@@ -84,6 +86,7 @@ def _row(folder: RunFolder) -> dict[str, Any]:
         "path": os.fspath(folder.path),
         "created_at": record.created_at,
         **{name: getattr(status, name) for name in ("state", "rows", "succeeded", "failed", "not_sent", "pending")},
+        "trouble": status.trouble or None,
         "model": record.options.get("model"),
         "endpoint": identity.endpoint,
         "name": identity.name,

@@ -14,7 +14,7 @@ from batchframe._frames import OURS
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from batchframe._endpoints import Endpoint
+    from batchframe._endpoints.base import Endpoint
 
 BODY = "body:"  # before the name of a parameter that is staged: another column of ours may have that name
 # A column has one dtype: in the tools of one row, the properties of another row's tools are null.

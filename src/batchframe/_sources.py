@@ -16,7 +16,9 @@ import msgspec
 import polars as pl
 import tenacity
 
-from batchframe._endpoints import CHAT, ENDPOINTS
+from batchframe._connect import connect
+from batchframe._endpoints.foreign import LOOKS_LIKE
+from batchframe._endpoints.registry import DEFAULT
 from batchframe._exceptions import (
     APICallError,
     InputError,
@@ -28,10 +30,10 @@ from batchframe._exceptions import (
     warn,
 )
 from batchframe._forms import Form
-from batchframe._lenient import integer, mapping, text
+from batchframe._included import INCLUDED, included_columns, included_dtype
+from batchframe._lenient import integer, mapping, read_json, text
 from batchframe._limits import azure_quota_note
-from batchframe._openai import OpenAIClient
-from batchframe._results import ANSWER_SCHEMA, endpoint_of_line, read_answers, read_any
+from batchframe._results import ANSWER_SCHEMA, PLACES, endpoint_of_line, read_answers, read_any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,6 +61,7 @@ class Read(NamedTuple):
 class Found:
     """The answers of some sources, in their order, and whether more may come."""
 
+    extra: tuple[str, ...] = ()
     frames: list[pl.DataFrame] = field(default_factory=list)
     is_pending: bool = False
     _endpoint: str | None = None
@@ -66,7 +69,7 @@ class Found:
     @property
     def form(self) -> Form:
         """What the answers are, as far as they tell."""
-        return Form(self._endpoint or CHAT)
+        return Form(self._endpoint or DEFAULT.path)
 
     def add(self, read: Read, name: str) -> None:
         """Take in what a result file says."""
@@ -82,10 +85,11 @@ class Found:
     @property
     def answers(self) -> pl.DataFrame:
         """All of them."""
-        return pl.concat([pl.DataFrame(schema=ANSWER_SCHEMA), *self.frames])
+        made = {name: included_dtype(name, self.form) for name in self.extra if name in INCLUDED}
+        return pl.concat([pl.DataFrame(schema=ANSWER_SCHEMA | made), *self.frames])
 
 
-def read_sources(source: Any, client: Any, *, may_be_pending: bool) -> Found:
+def read_sources(source: Any, client: Any, extra: tuple[str, ...], *, may_be_pending: bool) -> Found:
     """Return the answers that a source, or a list of sources, holds.
 
     Parameters
@@ -94,6 +98,8 @@ def read_sources(source: Any, client: Any, *, may_be_pending: bool) -> Found:
         The id of a batch, a path of a result file, its bytes, or a list of these.
     client
         The user's client, for batches; none is needed for files.
+    extra
+        The extra columns that the answers are wanted with.
     may_be_pending
         Whether a batch that has not ended is told in the answer, rather than raised.
 
@@ -102,18 +108,18 @@ def read_sources(source: Any, client: Any, *, may_be_pending: bool) -> Found:
     OptionError, InputError, APICallError, InputFileRejectedError, RunPendingError, ResultsError
         As for `read_batch`.
     """
-    found = Found()
+    found = Found(extra)
     with ExitStack() as stack:
-        service: OpenAIClient | None = None
+        service: BatchClient | None = None
         for one in source if isinstance(source, (list, tuple)) else [source]:
             if isinstance(one, (bytes, bytearray, memoryview)):
-                found.add(_read_handle(io.BytesIO(one), "the bytes"), "the bytes")
+                found.add(_read_handle(io.BytesIO(one), "the bytes", extra), "the bytes")
             elif isinstance(one, str) and not _is_path(one):
                 if service is None:
-                    service = stack.enter_context(closing(OpenAIClient(client)))
+                    service = stack.enter_context(closing(connect(client)))
                 _read_remote(service, one, found, may_be_pending=may_be_pending)
             elif isinstance(one, (str, os.PathLike)):
-                found.add(_read_file(Path(one)), repr(os.fspath(one)))
+                found.add(_read_file(Path(one), extra), repr(os.fspath(one)))
             else:
                 msg = (
                     "source must be the id of a batch, a path of an output or error file, its bytes, or a list of "
@@ -130,17 +136,17 @@ def _is_path(source: str) -> bool:
     return bool(_PATH_LIKE.search(source)) or (not source.startswith("batch") and Path(source).is_file())
 
 
-def _read_file(path: Path) -> Read:
+def _read_file(path: Path, extra: tuple[str, ...]) -> Read:
     name = os.fspath(path)
     try:
         with path.expanduser().open("rb") as handle:
-            return _read_handle(handle, repr(name))
+            return _read_handle(handle, repr(name), extra)
     except OSError as error:
         msg = f"the result file {name!r} cannot be read: {error.strerror or error}"
         raise InputError(msg) from error
 
 
-def _read_handle(handle: IO[bytes], name: str, *, is_ours: bool = False) -> Read:
+def _read_handle(handle: IO[bytes], name: str, extra: tuple[str, ...], *, is_ours: bool = False) -> Read:
     """Return what the lines of a result file say.
 
     Parameters
@@ -149,6 +155,8 @@ def _read_handle(handle: IO[bytes], name: str, *, is_ours: bool = False) -> Read
         The file.
     name
         How to call it in a message.
+    extra
+        The extra columns.
     is_ours
         Whether it was downloaded here: then it is a result file, whatever is in it.
     """
@@ -160,13 +168,18 @@ def _read_handle(handle: IO[bytes], name: str, *, is_ours: bool = False) -> Read
     handle.seek(start)
     endpoint = next(filter(None, (endpoint_of_line(line) for line in handle)), None)
     handle.seek(start)
-    frames = list(read_answers(handle, endpoint or ENDPOINTS[CHAT]))
+    made = tuple(name for name in extra if name in INCLUDED)
+    frames = list(read_answers(handle, endpoint or DEFAULT, places=bool(made)))
+    if made:
+        form = Form((endpoint or DEFAULT).path)
+        frames = [_with_lines(frame, handle, start, made, form) for frame in frames]
     handle.seek(start)
     lines = sum(1 for _ in _lines(handle))
     answered = sum(frame.height for frame in frames)
     if not is_ours and lines and all(frame["code"].eq_missing("malformed_line").all() for frame in frames):
         msg = f"{name}, line {number}: {_what_is_wrong(first)}. Expected an output or error file of a batch (JSONL)"
         raise InputError(msg)
+    _warn_of_foreign(frames, name)
     if answered < lines:
         handle.seek(start)
         nobody = next(number for number, line in _lines(handle) if read_any(line)[0] is None)
@@ -177,6 +190,26 @@ def _read_handle(handle: IO[bytes], name: str, *, is_ours: bool = False) -> Read
     return Read(frames, None if endpoint is None else endpoint.path)
 
 
+def _warn_of_foreign(frames: list[pl.DataFrame], name: str) -> None:
+    """Warn of answers of an endpoint that is none of ours: there are no columns for them."""
+    said = pl.concat([pl.Series(dtype=pl.String), *(frame["message"] for frame in frames)])
+    found = said.str.extract(LOOKS_LIKE + r"(\S+)$").drop_nulls()
+    if found.len():
+        warn(
+            f"{found.len()} of {said.len()} answers in {name} look like answers of {found[0]}, which have no columns "
+            'here: include="raw" gives their lines as they came'
+        )
+
+
+def _with_lines(frame: pl.DataFrame, handle: IO[bytes], start: int, names: tuple[str, ...], form: Form) -> pl.DataFrame:
+    """Return answers with columns that are made of their lines, in the place of where these are."""
+    lines: list[bytes | None] = []
+    for at, size in frame.select(*PLACES).iter_rows():
+        handle.seek(start + at)
+        lines.append(handle.read(size))
+    return frame.drop(*PLACES).hstack(included_columns(lines, names, form))
+
+
 def _lines(handle: IO[bytes]) -> Iterator[tuple[int, bytes]]:
     """Yield the lines that are not blank, with their numbers from 1."""
     return ((number, line) for number, line in enumerate(handle, 1) if not line.isspace())
@@ -185,8 +218,8 @@ def _lines(handle: IO[bytes]) -> Iterator[tuple[int, bytes]]:
 def _refuse_requests(line: bytes, name: str, number: int) -> None:
     """Refuse an input file: each of its lines would look like an answer without a response."""
     try:
-        found = mapping(msgspec.json.decode(line))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        found = mapping(read_json(line))
+    except msgspec.DecodeError:
         return
     if "body" in found and "url" in found and not {"response", "error"} & found.keys():
         msg = f"{name}, line {number} is a request: this is an input file. Pass the output or error file of the batch"
@@ -195,8 +228,8 @@ def _refuse_requests(line: bytes, name: str, number: int) -> None:
 
 def _what_is_wrong(line: bytes) -> str:
     try:
-        found = msgspec.json.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        found = read_json(line)
+    except msgspec.DecodeError as error:
         return f"not JSON ({error})"
     if not isinstance(found, dict):
         return f"a JSON {type(found).__name__}, not an object"
@@ -245,7 +278,7 @@ def _read_remote(client: BatchClient, batch_id: str, found: Found, *, may_be_pen
                 )
                 raise ResultsError(msg) from error
             handle.seek(0)
-            read = _read_handle(handle, f"the {kind} file {file_id}", is_ours=True)
+            read = _read_handle(handle, f"the {kind} file {file_id}", found.extra, is_ours=True)
             found.add(read, f"the {kind} file {file_id}")
             told += sum(frame.height for frame in read.frames)
     # Answers may stand in the error file; only where they stand nowhere is there a file still to come.

@@ -127,7 +127,6 @@ class Submitter:
         filename = f"batchframe-{self._desk.settings.run_id[:12]}-{part.number:04d}.jsonl"
         with path.open("rb") as handle:
             file = self._client.upload(handle, filename, self._desk.settings.expires_after)
-        self._desk.accepted_calls += 1
         trigger("after_upload_call")
         if file.bytes is not None and file.bytes != part.bytes:
             self._client.delete_file(file.id)
@@ -229,7 +228,6 @@ class Submitter:
                 submission.reason = str(error)
                 self._desk.move(part, submission, "ended")
             raise
-        self._desk.accepted_calls += 1
         trigger("after_create_call")
         submission.batch_id, submission.status, submission.batch = batch.id, batch.status, batch.raw
         self._desk.move(part, submission, "submitted")

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from batchframe._endpoints.registry import ENDPOINTS
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -17,7 +19,7 @@ _BYTES = 4
 # Three tokens a message, three for the start of the reply (OpenAI cookbook). An image of low and of high detail, about:
 # models differ, and the larger ones count 85 and 765 for 1,024 pixels square (OpenAI's images guide). A file: a page.
 _PER_MESSAGE, _PER_REQUEST, _PER_LOW_IMAGE, _PER_IMAGE, _PER_FILE = 3, 3, 85, 765, 1_000
-_PROMPTS = ("messages", "input", "prompt", "instructions")
+_PROMPTS = (*dict.fromkeys(endpoint.prompt_member for endpoint in ENDPOINTS.values()), "instructions")
 _AS_JSON = ("tools", "functions", "response_format", "text")
 
 

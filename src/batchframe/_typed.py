@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from batchframe._atoms import LEAVES, Atom, MisfitError, Node, cut, shown
 from batchframe._dtypes import MARK, marked_dtype
+from batchframe._lenient import read_json
 from batchframe._strict import definition
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class Decoder:
 
     def _second_look(self, text: str) -> Any:
         try:
-            return self._root.read(msgspec.json.decode(text), "$")
+            return self._root.read(read_json(text, whole=True), "$")
         except msgspec.DecodeError as error:
             said = f"not JSON ({str(error).removeprefix('JSON is malformed: ').split(' - at ')[0]}), got {shown(text)}"
             raise MisfitError("$", said) from None
@@ -129,7 +130,9 @@ class _Nullable(Node):
         self.says = f"{inner.says} or null"
 
     def read(self, value: Any, path: str) -> Any:
-        return None if value is None else self._inner.read(value, path)
+        if value is None or (isinstance(value, float) and not math.isfinite(value) and not self._inner.fits(value)):
+            return None  # NaN and the infinities are null where no float can be
+        return self._inner.read(value, path)
 
 
 class _Text(Node):

@@ -105,6 +105,8 @@ class PartRecord(msgspec.Struct):
     again by itself since. ``adopted``: made of a batch that was found in the account, under ids of its own;
     ``renamed.parquet`` beside it says which of them are whose.
 
+    ``reader`` is the version of what read the answers that another attempt was prepared by; 0 for batchframe 0.1.0.
+
     A part with ``reused_from`` has no input file: its answers are copies of those that one batch of that run gave.
     Its attempt is 0, it is downloaded from the beginning, and its requests are some of those within its ranges.
     """
@@ -119,11 +121,11 @@ class PartRecord(msgspec.Struct):
     custom_ids: list[str] | None = None
     split_from: int | None = None
     pieces: int = 1
-    retry_of: int | None = None
     generation: int = 0
     rejected: list[RejectedRequest] = []
     reused_from: str | None = None
     adopted: bool = False
+    reader: int = 0
 
 
 class RetryRecord(msgspec.Struct):
@@ -148,6 +150,27 @@ class StopRecord(msgspec.Struct):
     reason: Literal["cancelled", "stop_loss", "pilot"]
     message: str
     at: datetime
+
+
+class UnreadReply(msgspec.Struct, frozen=True):
+    """How often one call was answered with JSON of the wrong shape, and nothing else, since when."""
+
+    first_at: datetime
+    last_at: datetime
+    times: int = 1
+
+
+class TroubleRecord(msgspec.Struct):
+    """``trouble.json``: the last error of the run; there is none once a pass went well.
+
+    ``at`` is when it was first met. ``is_transient``: whether waiting may mend it. ``unread``: replies that cannot be
+    read, by call.
+    """
+
+    message: str
+    at: datetime
+    is_transient: bool
+    unread: dict[str, UnreadReply] = {}
 
 
 class SubmissionRecord(msgspec.Struct):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
 
+from batchframe._exceptions import MissingExtraError
 from batchframe.emulator._batch_faults import BatchFault, BatchKind
 from batchframe.emulator._faults import Fault
 from batchframe.emulator._file_faults import FileFault, FileKind
@@ -67,6 +68,9 @@ class Emulator:
         """
         import openai  # noqa: PLC0415 - half a second that only users of clients pay
 
+        if not {"base_url", "http_client"} & options.keys():
+            # The service speaks plain HTTP: to read the machine's certificates would be most of a client's cost.
+            options = {"http_client": openai.DefaultHttpxClient(verify=False), **options}
         if self._server.dialect.needs_api_version:
             options = {"api_key": "sk-emulator", "api_version": "2024-10-21", **options}
             return self._clients.enter_context(openai.AzureOpenAI(azure_endpoint=self.endpoint, **options))
@@ -145,7 +149,7 @@ class Emulator:
         **options
             Which rows: `custom_ids`, `containing` (a text of the request), `share` (of the rows, chosen by their
             bodies), `every` (n-th of a file); all of them when none is given. How often: `attempts` (1; None: always).
-            What: `status`, `code`, `message`, `type`, `body`, `at`, `copy`.
+            What: `status`, `code`, `message`, `type`, `body`, `at`, `copy`, `old`, `new`.
         """
         fault = _converted({"kind": kind, **options}, RowFault)
 
@@ -225,14 +229,20 @@ def emulator(dialect: DialectName = "openai", **settings: Any) -> Iterator[Emula
         The service to speak like: ``"openai"``; ``"azure"`` with dated versions of its interface, as
         :class:`openai.AzureOpenAI` speaks; ``"azure-v1"`` under ``/openai/v1``, for :class:`openai.OpenAI`.
     **settings
-        Fields of :class:`batchframe.emulator.Settings`, and the `upstream`, `upstream_key`, `concurrency` and
-        `state_dir` of :func:`batchframe.emulator.serve`. By default a small batch ends within a second.
+        Fields of :class:`batchframe.emulator.Settings`, and the `upstream`, `upstream_key`, `concurrency`,
+        `state_dir` and `allowed_hosts` of :func:`batchframe.emulator.serve`. By default a small batch ends within a
+        second.
         ``service="groq"`` speaks like another service with OpenAI's batch API: with its paths, limits and oddities.
 
     Yields
     ------
     Emulator
         With ``base_url``, ``client()`` and what steers the service.
+
+    Raises
+    ------
+    MissingExtraError
+        The extra ``emulator`` is not installed.
 
     Examples
     --------
@@ -241,7 +251,10 @@ def emulator(dialect: DialectName = "openai", **settings: Any) -> Iterator[Emula
     ...     print(len(service.client().batches.list().data))
     0
     """
-    server = thread_server({"dialect": dialect, **settings})
+    try:
+        server = thread_server({"dialect": dialect, **settings})
+    except ImportError as error:
+        raise MissingExtraError(str(error)) from error  # the emulator, which knows nothing of us, has named the extra
     server.start()
     try:
         with contextlib.ExitStack() as clients:

@@ -180,6 +180,23 @@ def test_a_list_that_shows_a_batch_late(client, service):
     assert [batch.id for batch in client.batches.list().data] == [by_time, by_calls]
 
 
+def test_a_list_that_does_not_move(client, service):
+    service.configure(progression="stepped")
+    service.batch_fault("list_still")
+    service.batch_fault("list_still", polls=0, skip=1)
+    file = upload(client, jsonl(*ROWS))
+    still, frozen = (create(client, file).id for _ in range(2))
+
+    def listed():
+        return {batch.id: batch.status for batch in client.batches.list().data}
+
+    service.step()
+    assert listed() == {still: "validating", frozen: "validating"}
+    asked = [client.batches.retrieve(batch).status for batch in (still, frozen)]
+    assert asked == ["in_progress", "in_progress"]
+    assert listed() == {still: "in_progress", frozen: "validating"}
+
+
 # ----------------------------------------------------------------------------------------------------------- oddities
 
 FAILED = [request("a"), request("a")]
@@ -193,6 +210,7 @@ SEEN = [
     ("completed_at_of_failed", FAILED, lambda b: b["failed_at"] is None and b["completed_at"] is not None),
     ("unplaced_errors", FAILED, lambda b: set(b["errors"]["data"][0]) == {"code", "message"}),
     ("bare_errors", FAILED, lambda b: isinstance(b["errors"], list) and b["errors"][0]["line"] == 2),
+    ("text_errors", FAILED, lambda b: str(b["errors"]).startswith("line 2: duplicate_custom_id: The custom_id 'a'")),
     ("no_metadata", ROWS, lambda b: b["metadata"] is None),
     ("no_counts", ROWS, lambda b: b["request_counts"] is None),
     (
@@ -200,13 +218,15 @@ SEEN = [
         [*ROWS, request("x", body(foo=1))],
         lambda b: b["request_counts"] == {"total": 21, "completed": 21, "failed": 0},
     ),
+    ("top_counts", ROWS, lambda b: (b["request_counts"], b.get("total"), b.get("completed")) == (None, 20, 20)),
+    ("upper_status", ROWS, lambda b: b["status"] == "COMPLETED"),
     ("null_expires_at", ROWS, lambda b: b["expires_at"] is None),
     ("omit_nulls", ROWS, lambda b: "error_file_id" not in b and "id" in b),
 ]
 
 
 def test_the_table_of_oddities_is_whole():
-    assert {name for name, _, _ in SEEN} | {"canceled"} == BATCH_ODDITIES
+    assert {name for name, _, _ in SEEN} | {"canceled", "progress_status"} == BATCH_ODDITIES
 
 
 @pytest.mark.parametrize("by", ["fault", "setting"])
@@ -232,6 +252,13 @@ def test_canceled_with_one_l(client, service):
     service.batch_fault("cancel")
     batch = create(client, upload(client, jsonl(*ROWS)))
     assert wait(client, batch.id, lambda batch: batch.status == "canceled").cancelled_at is not None
+
+
+def test_in_progress_by_another_word(client, service):
+    service.batch_fault("progress_status")
+    service.batch_fault("stuck", phase="in_progress", at=0)
+    batch = create(client, upload(client, jsonl(*ROWS)))
+    assert wait(client, batch.id, lambda batch: batch.status == "progress").in_progress_at is not None
 
 
 def test_the_list_under_another_key(client, service):

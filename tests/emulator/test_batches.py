@@ -161,7 +161,15 @@ def test_the_largest_metadata_passes(client):
     assert create(client, "file-x", metadata=metadata).metadata == metadata
 
 
-@pytest.mark.parametrize("endpoint", ["/v1/images/generations", "/v1/images/edits", "/v1/videos"])
+def test_videos_are_no_more_at_openai_and_are_listed_at_azure():
+    asked = {"input_file_id": "file-x", "endpoint": "/v1/videos", "completion_window": "24h"}
+    for dialect, refusal in (("openai", openai.BadRequestError), ("azure-v1", openai.InternalServerError)):
+        with emulator(dialect) as service, pytest.raises(refusal) as refused:
+            service.client(max_retries=0).batches.create(**asked)
+        assert refused.value.status_code == (400 if dialect == "openai" else 501)
+
+
+@pytest.mark.parametrize("endpoint", ["/v1/images/generations", "/v1/images/edits"])
 def test_endpoints_that_are_not_executed_say_so(client, endpoint):
     with pytest.raises(openai.InternalServerError) as refused:
         client.batches.create(input_file_id="file-x", endpoint=endpoint, completion_window="24h")

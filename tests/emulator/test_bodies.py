@@ -268,6 +268,9 @@ GOOD = [
     body("Answer in JSON.", response_format={"type": "json_object"}),
     body(tools=[TOOL], tool_choice="required"),
     reasoning(max_completion_tokens=100, reasoning_effort="low", temperature=1),
+    # Those that reason on demand sample where they do not.
+    body(model="gpt-5.1", temperature=0, top_p=0.5, logprobs=True),
+    body(model="gpt-5.4-2026-03-05", temperature=0, reasoning_effort="none"),
     messages({"role": "developer", "content": "x"}, {"role": "assistant", "content": None, "tool_calls": [{}]}, USER),
     messages(
         {

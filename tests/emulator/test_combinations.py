@@ -89,7 +89,7 @@ def test_every_oddity_at_once(spoken, end):
     spoken.batch_fault(end, at=0.5)
     spoken.configure(oddities=["null_file_status"])
     batch, lines = run(spoken)
-    assert batch.status == ("Expired" if end == "expire" else "Canceled")
+    assert batch.status == ("EXPIRED" if end == "expire" else "CANCELED")
     assert (batch.endpoint, batch.metadata, batch.request_counts) == (None, None, None)
     ids = {json.loads(line)["custom_id"] for line in lines if line}
     assert len(ids) == len(ROWS)

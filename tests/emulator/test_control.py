@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -20,6 +21,7 @@ import openai
 import pytest
 from starlette.testclient import TestClient
 
+import batchframe as bf
 import batchframe.emulator
 from batchframe.emulator import Settings, _server, body_digest, create_app
 from batchframe.testing import emulator
@@ -219,6 +221,75 @@ def test_the_context_manager_leaves_nothing(tmp_path, monkeypatch):
         openai.OpenAI(api_key="x", base_url=service.base_url, max_retries=0).batches.list()
 
 
+def test_the_end_waits_for_no_tick(monkeypatch):
+    """It would take longer than a test may."""
+    monkeypatch.setattr(_server, "_TICK_SECONDS", 1000.0)
+    with emulator() as service:
+        service.client().batches.list()
+
+
+def test_the_end_waits_for_a_call_that_is_under_way():
+    replies = []
+    with emulator() as service:
+        service.fault("list_batches", "delay", seconds=0.3)
+        service.fault("list_files", "slow", bytes_per_second=500.0)
+        client = openai.OpenAI(api_key="x", base_url=service.base_url, max_retries=0)
+        calls = [lambda: client.batches.list().data, lambda: client.files.list().data]
+        threads = [threading.Thread(target=lambda call=call: replies.append(call())) for call in calls]
+        for thread in threads:
+            thread.start()
+        while sum(service.calls().values()) < len(calls):
+            pass
+    for thread in threads:
+        thread.join()
+    client.close()
+    assert replies == [[], []]
+
+
+def test_a_call_that_never_ends_holds_nobody_up(monkeypatch):
+    monkeypatch.setattr(_server, "_GRACE_SECONDS", 0.1)
+    with emulator() as service:
+        service.fault("list_batches", "delay", seconds=1000.0)
+        with openai.OpenAI(api_key="x", base_url=service.base_url, max_retries=0) as client:
+            failures = []
+
+            def call():
+                with pytest.raises(openai.APIError) as failed:
+                    client.batches.list()
+                failures.append(failed.value)
+
+            thread = threading.Thread(target=call)
+            thread.start()
+            while not service.calls():
+                pass
+            # The end of the outer block, while the inner one waits for the thread.
+            service._server.stop()
+            thread.join()
+    assert len(failures) == 1
+
+
+def test_a_client_of_the_emulator_reads_no_certificates(monkeypatch):
+    """It speaks plain HTTP, and reading them takes longer than all else."""
+    with emulator() as service, emulator("azure") as azure:
+        monkeypatch.setattr(ssl, "create_default_context", lambda *_, **__: pytest.fail("certificates are read"))
+        for each in (service, azure):
+            client = each.client(timeout=7.0, max_retries=0)
+            assert (client.timeout, client.with_options(timeout=3).timeout) == (7.0, 3)
+            assert client.with_options(timeout=3).batches.list().data == []
+            assert each.client().timeout == openai.DEFAULT_TIMEOUT
+    assert client.is_closed()
+
+
+def test_a_client_of_another_service_does_read_them(service, monkeypatch):
+    """A URL of one's own may be one of the world's: its certificate is looked at."""
+    read, make = [], ssl.create_default_context
+    monkeypatch.setattr(ssl, "create_default_context", lambda *given, **more: read.append(1) or make(*given, **more))
+    service.client(base_url="https://127.0.0.1:1/v1")
+    assert read
+    with openai.DefaultHttpxClient() as own:
+        assert service.client(http_client=own)._client is own
+
+
 def test_what_is_not_there_at_all():
     with pytest.raises(TypeError, match="klingon"), emulator("klingon"):
         pass
@@ -230,8 +301,12 @@ def test_what_is_not_there_at_all():
 
 def test_a_missing_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    for start in (batchframe.emulator.serve, create_app, lambda: emulator().__enter__()):
-        with pytest.raises(ImportError, match=r'pip install "batchframe\[emulator\]"'):
+    for start, kind in (
+        (batchframe.emulator.serve, ImportError),
+        (create_app, ImportError),
+        (lambda: emulator().__enter__(), bf.MissingExtraError),
+    ):
+        with pytest.raises(kind, match=r'pip install "batchframe\[emulator\]" .*uvicorn'):
             start()
 
 

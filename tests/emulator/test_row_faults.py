@@ -143,6 +143,16 @@ def test_a_malformed_line_was_executed_and_billed(client, service):
     assert billed(service) == (1, 1)
 
 
+def test_a_rewritten_line(client, service):
+    service.row_fault("rewritten", custom_ids=["row-3"], old='"content":"', new='"content":"\\ud83d')
+    batch = ended(client, *ROWS[:10])
+    odd = [line for line in raw(client, batch.output_file_id).split(b"\n") if rb"\ud83d" in line]
+    assert [json.loads(line)["custom_id"] for line in odd] == ["row-3"]
+    assert billed(service) == (1, 1)
+    with pytest.raises(TypeError, match="'rewritten' takes 'old'"):
+        service.row_fault("rewritten", new="x")
+
+
 def test_a_duplicate_line(client, service):
     [one, two], error = hit(client, service, "duplicate")
     assert (one, error) == (two, [])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from io import BytesIO
 from pathlib import Path
 from threading import Event
@@ -21,7 +22,7 @@ from .conftest import CHAT, body, create, jsonl, read, request, upload, wait
 
 PAGE = Path(__file__).parents[2] / "docs" / "emulator.md"
 ROWS = [request(f"row-{i}", body(f"Text number {i}")) for i in range(6)]
-PREFIXES = ("/v1", "/openai/v1", "/openai", "/compatible-mode/v1", "/api/paas/v4")
+PREFIXES = ("/v1", "/openai/v1", "/v1/openai", "/openai", "/compatible-mode/v1", "/api/paas/v4")
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +40,10 @@ def service(any_service):
 def like(service, name, **settings):
     service.configure(service=name, **settings)
     return service.client(max_retries=0)
+
+
+def seconds(moment):
+    return moment if isinstance(moment, int) else datetime.fromisoformat(moment.replace(".0000000", "")).timestamp()
 
 
 def errors_of(client, batch):
@@ -92,15 +97,17 @@ def test_the_command_line(monkeypatch, capsys):
 
 
 LIMITS = {
-    "groq": (50_000, 200),
-    "together": (50_000, 100),
-    "dashscope": (50_000, 100),
+    "groq": (50_000, 100),
+    "dashscope": (50_000, 500),
     "siliconflow": (5_000, 1 << 10),
     "moonshot": (50_000, 100),
     "zhipu": (50_000, 100),
     "nebius": (5_000_000, 10 << 10),
     "doubleword": (50_000, 200),
-    "parasail": (50_000, 200),
+    "parasail": (50_000, 500),
+    "perplexity": (50_000, 200),
+    "deepinfra": (50_000, 200),
+    "novita": (50_000, 200),
 }
 
 
@@ -109,28 +116,30 @@ def test_limits(name):
     settings = Settings(service=name)
     assert (settings.most_requests, settings.most_file_bytes) == (LIMITS[name][0], LIMITS[name][1] << 20)
     assert Settings(service=name, max_requests=3, max_file_bytes=5).most_requests == 3
-    assert settings.token_limit("m") == (30_000_000_000 if name == "together" else None)
+    assert settings.token_limit("m") is None
     assert Settings(service=name, enqueued_token_limits={"m": 5}).token_limit("m") == 5
 
 
 @pytest.mark.parametrize("name", SERVICES)
-@pytest.mark.parametrize("window", ["24h", "7d", "1h", "12h", "336h", "337h", "24", ""])
+@pytest.mark.parametrize("window", ["24h", "48h", "7d", "1h", "12h", "336h", "337h", "24", ""])
 def test_windows(service, name, window):
     known = {
         "groq": {"24h", "7d"},
-        "siliconflow": {"24h", "336h"},
+        "siliconflow": {"24h", "48h", "336h"},
         "moonshot": {"24h", "12h", "7d"},
         "doubleword": {"24h", "1h"},
+        "novita": {"48h"},
     }
     client = like(service, name, models=["m"])
-    endpoint = "/v4/chat/completions" if name == "zhipu" else CHAT
+    endpoint = next(iter(SERVICES[name].endpoints))
     asked = {"input_file_id": "file-x", "endpoint": endpoint, "completion_window": window}
     if window in known.get(name, {"24h"}):
         made = client.batches.create(**asked)
+        created, expires = map(seconds, (made.created_at, made.expires_at))
         hours = {"d": 24, "h": 1}[window[-1]] * int(window[:-1])
-        assert made.expires_at - made.created_at == pytest.approx(hours * 3_600, abs=1)
+        assert expires - created == pytest.approx(hours * 3_600, abs=1)
     else:
-        with pytest.raises(openai.BadRequestError, match=r"Supported values are: '.*24h'") as refused:
+        with pytest.raises(openai.BadRequestError, match=r"Supported values are: '.*(24h|48h)'") as refused:
             client.batches.create(**asked)
         assert refused.value.param == "completion_window"
 
@@ -290,3 +299,91 @@ def test_an_upstream_is_asked_for_what_a_line_means(service):
     found = validate(BytesIO(jsonl(zhipu(0))), "/v4/chat/completions", Settings(service="zhipu"), Event())
     assert not found.errors
     assert SERVICES["zhipu"].endpoints[zhipu(0)["url"]] == CHAT
+
+
+def responses(number, **more):
+    return {**request(f"row-{number}", {"model": "gpt-4o-mini", "input": "x"}), "url": "/v1/responses", **more}
+
+
+def test_perplexity_looks_at_each_line_when_a_file_is_uploaded(service):
+    client = like(service, "perplexity")
+    for bad, says in (
+        ([responses(0), b"{"], "Line 2: This line is not parseable"),
+        ([responses(0), responses(0)], "Line 2: The custom_id 'row-0'"),
+        ([responses(0, url=CHAT)], "Line 1: The URL provided"),
+    ):
+        with pytest.raises(openai.BadRequestError, match=says):
+            upload(client, jsonl(*bad))
+    assert client.files.list().data == []
+    batch = ended(client, responses(0), responses(1), endpoint="/v1/responses", metadata={"a": "b"})
+    assert (batch.status, batch.request_counts.completed, batch.metadata) == ("completed", 2, {"a": "b"})
+    with pytest.raises(openai.BadRequestError, match="Supported values are: '/v1/responses'"):
+        client.batches.create(input_file_id="f", endpoint=CHAT, completion_window="24h")
+
+
+def test_perplexity_keeps_files_as_long_as_it_does(service):
+    client = like(service, "perplexity")
+    expiry = {"anchor": "created_at", "seconds": 90_000}
+    with pytest.raises(openai.BadRequestError, match="Unsupported parameter: 'expires_after'") as refused:
+        client.files.create(file=("a.jsonl", jsonl(responses(0))), purpose="batch", expires_after=expiry)
+    assert refused.value.param == "expires_after"
+    with pytest.raises(openai.BadRequestError, match="Unsupported parameter: 'output_expires_after'"):
+        client.batches.create(
+            input_file_id="f", endpoint="/v1/responses", completion_window="24h", output_expires_after=expiry
+        )
+
+
+def test_perplexity_knows_a_create_by_its_key(service):
+    asked = {"endpoint": "/v1/responses", "completion_window": "24h"}
+
+    def made(client, key, number=0):
+        file_id = upload(client, jsonl(responses(number)))
+        return client.batches.create(**asked, input_file_id=file_id, extra_headers={"Idempotency-Key": key}).id
+
+    service.configure(isolate="key")
+    client, other = like(service, "perplexity"), service.client(api_key="other")
+    first = made(client, "a")
+    assert made(client, "a", 1) == first
+    assert len({first, made(client, "b"), made(other, "a")}) == 3
+    service.reset()
+    assert made(like(service, "perplexity"), "a") != first
+    plain = like(service, "deepinfra")
+    chat = {"endpoint": CHAT, "completion_window": "24h", "input_file_id": upload(plain, jsonl(ROWS[0]))}
+    assert len({plain.batches.create(**chat, extra_headers={"Idempotency-Key": "a"}).id for _ in range(2)}) == 2
+
+
+def test_deepinfra_has_three_endpoints(service):
+    client = like(service, "deepinfra")
+    assert service.base_url.endswith("/v1/openai")
+    embed = {**request("a", {"model": "text-embedding-3-small", "input": "x"}), "url": "/v1/embeddings"}
+    assert ended(client, embed, endpoint="/v1/embeddings").request_counts.completed == 1
+    with pytest.raises(
+        openai.BadRequestError, match=r"Supported values are: '/v1/chat/completions', '/v1/completions', a"
+    ):
+        client.batches.create(input_file_id="f", endpoint="/v1/responses", completion_window="24h")
+
+
+def test_novita_spells_its_batches_in_its_own_way(service):
+    client = like(service, "novita")
+    file_id = upload(client, jsonl(*ROWS))
+    assert client.files.retrieve(file_id).expires_at == client.files.retrieve(file_id).created_at + 15 * 86_400
+    made = client.batches.create(
+        input_file_id=file_id, endpoint=CHAT, completion_window="48h", metadata={"dropped": "here"}
+    )
+    assert (made.status, made.output_file_id, made.metadata) == ("VALIDATING", "", None)
+    wait(client, made.id, lambda batch: batch.status == "COMPLETED")
+    shown = client.batches.with_raw_response.retrieve(made.id).http_response.json()
+    assert {name: shown[name] for name in ("total", "completed", "failed", "request_counts")} == {
+        "total": 6, "completed": 6, "failed": 0, "request_counts": None
+    }  # fmt: skip
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT.*\+00:00", shown["created_at"])
+    bad = client.batches.create(
+        input_file_id=upload(client, jsonl(ROWS[0], ROWS[0])), endpoint=CHAT, completion_window="48h"
+    )
+    wait(client, bad.id, lambda batch: batch.status == "FAILED")
+    assert errors_of(client, bad).startswith("line 2: duplicate_custom_id: ")
+
+
+def test_a_line_of_dashscope_has_at_most_6_mb(service):
+    batch = ended(like(service, "dashscope"), ROWS[0], request("long", body("x" * (6 << 20))))
+    assert [(error.code, error.line) for error in batch.errors.data] == [("invalid_request", 2)]

@@ -12,8 +12,10 @@ import urllib.error
 import urllib.request
 
 import openai
+import polars as pl
 import pytest
 
+import batchframe as bf
 import batchframe.emulator._upstream as upstream_module
 from batchframe.emulator import create_app
 from batchframe.emulator._backing import Backing
@@ -21,7 +23,7 @@ from batchframe.emulator._execution import Execution
 from batchframe.testing import emulator
 
 from .conftest import body, create, ended, jsonl, read, request, upload, wait
-from .upstream_server import UpstreamServer
+from .upstream_server import UNREADABLE, UpstreamServer
 
 KEY = "sk-very-secret-upstream"
 
@@ -98,18 +100,44 @@ def test_busy_is_tried_again_as_late_as_asked(client, upstream, fronted):
 
 
 def test_errors_become_error_lines(client, upstream, fronted):
-    prompts = {"bad": 400, "broken": 500, "page": 502}
+    prompts = {"bad": 400, "broken": 500, "down": 503}
     batch = ended(client, request("ok"), *(request(prompt, body(prompt)) for prompt in prompts))
     assert (batch.status, batch.request_counts.completed, batch.request_counts.failed) == ("completed", 1, 3)
     got = lines(client, batch.error_file_id)
     assert {name: line["response"]["status_code"] for name, line in got.items()} == prompts
     assert all(line["error"] is None for line in got.values())
     assert got["bad"]["response"]["body"]["error"]["message"] == "no such thing"
-    assert got["page"]["response"]["body"]["error"]["message"] == "<html>hello</html>"
-    assert upstream.seen == {"ok": 1, "bad": 1, "broken": 4, "page": 4}
+    # A proxy's page, say.
+    assert got["down"]["response"]["body"]["error"]["message"] == "<html>down</html>"
+    assert upstream.seen == {"ok": 1, "bad": 1, "broken": 4, "down": 4}
     # As with the service: what was refused for good was executed, what failed was not.
     assert fronted.ledger()["by_custom_id"] == {"ok": 1, "bad": 1}
     assert fronted.ledger()["billed"] == 1
+
+
+def test_an_answer_that_cannot_be_read_is_not_generated_again(client, upstream, fronted):
+    """Each was paid for: its text is kept, in the place of the body."""
+    batch = ended(client, *(request(what, body(what)) for what in UNREADABLE))
+    assert (batch.status, batch.request_counts.completed, batch.error_file_id) == ("completed", len(UNREADABLE), None)
+    assert upstream.seen == dict.fromkeys(UNREADABLE, 1)
+    got = lines(client, batch.output_file_id)
+    assert {line["response"]["status_code"] for line in got.values()} == {200}
+    bodies = {what: line["response"]["body"] for what, line in got.items()}
+    assert "could not be read" in bodies.pop("no-gzip")
+    assert "empty" in bodies.pop("nothing")
+    assert bodies.pop("latin-1") == '{"content": "\N{REPLACEMENT CHARACTER}"}'
+    assert bodies == {what: UNREADABLE[what][0].decode() for what in bodies}
+    ledger = fronted.ledger()
+    assert ledger["by_custom_id"] == dict.fromkeys(UNREADABLE, 1)
+    assert ledger["billed"] == len(UNREADABLE)
+
+
+def test_batchframe_does_not_ask_again_either(client, upstream):
+    frame = pl.DataFrame({"what": list(UNREADABLE)})
+    with pytest.warns(bf.BatchframeWarning, match="invalid_response"):
+        out = bf.run(frame, "{what}", model="local", client=client, poll_seconds=0.02)
+    assert upstream.seen == dict.fromkeys(UNREADABLE, 1)
+    assert set(out["error"].struct.field("code")) == {"invalid_response"}
 
 
 def test_no_server_at_all():

@@ -11,8 +11,21 @@ from collections import Counter
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+
+# Replies with status 200 that no client can read as JSON: the bytes, and headers besides.
+UNREADABLE = {
+    "page": (b"<html>hello</html>", {}),
+    # Python's own JSON writes this for a logprob that is none; vLLM's does.
+    "nan": (b'{"object": "chat.completion", "choices": [], "logprob": NaN}', {}),
+    "deep": (b"[" * 100_000 + b"]" * 100_000, {}),
+    "half-a-pair": (rb'{"content": "\ud83d"}', {}),
+    "latin-1": (b'{"content": "\xe4"}', {}),
+    "cut": (b'{"object": "chat.comp', {"Content-Length": "1000"}),
+    "no-gzip": (b"{}", {"Content-Encoding": "gzip"}),
+    "nothing": (b"", {}),
+}
 
 
 def error(status, message, headers=None):
@@ -60,10 +73,13 @@ class UpstreamServer:
             return error(429, "later", {"Retry-After": "0.3"})
         if what == "broken":
             return error(500, "always")
+        if what == "down":
+            return Response("<html>down</html>", 503)
         if what == "bad":
             return error(400, "no such thing")
-        if what == "page":
-            return PlainTextResponse("<html>hello</html>")
+        if what in UNREADABLE:
+            content, headers = UNREADABLE[what]
+            return Response(content, headers=headers)
         if what == "hold":
             while not self.release.is_set():  # noqa: ASYNC110 - set from another thread
                 await asyncio.sleep(0.01)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from batchframe._exceptions import MissingExtraError
+
 __all__ = ["main"]
 
 
@@ -17,8 +19,8 @@ def main(args: list[str] | None = None) -> int:
     """
     try:
         import click  # noqa: F401, PLC0415  (only with the extra)
-    except ImportError:
-        sys.stderr.write('the command batchframe needs its extra: pip install "batchframe[cli]"\n')
+    except ImportError as error:
+        sys.stderr.write(f"error: {MissingExtraError.from_extra('the command batchframe', 'cli', error)}\n")
         return 1
     from batchframe.cli._commands import group  # noqa: PLC0415  (needs click)
     from batchframe.cli._guard import guarded  # noqa: PLC0415

@@ -12,13 +12,17 @@ import polars as pl
 
 import batchframe as bf
 from batchframe import _parameter_types, _parquet
-from batchframe._endpoints import CHAT
+from batchframe._endpoints.registry import DEFAULT
 from batchframe._options import INCLUDES
+from batchframe._reading import INCLUDES as READ_INCLUDES
 from batchframe.cli import _show
 from batchframe.cli._guard import Detached, Exit, tell
 
 # The emulator's; its extra may be missing.
-SERVICES = ["groq", "together", "dashscope", "siliconflow", "moonshot", "zhipu", "nebius", "doubleword", "parasail"]
+SERVICES = [
+    "groq", "dashscope", "siliconflow", "moonshot", "zhipu", "nebius", "doubleword", "parasail", "perplexity",
+    "deepinfra", "novita",
+]  # fmt: skip
 _LIMITS = ("max_requests", "max_bytes", "max_in_flight", "max_enqueued_tokens")
 _PROGRESS = click.option("--progress/--no-progress", default=None, help="Show progress; by default on terminals.")
 
@@ -127,7 +131,7 @@ def run(
     if twice:
         msg = f"{twice[0]!r} is an option of its own: --{twice[0].replace('_', '-')}"
         raise click.BadParameter(msg, param_hint="--param")
-    endpoint = given.get("endpoint", CHAT)
+    endpoint = given.get("endpoint", DEFAULT.path)
     body = {name: _parameter_types.from_text(endpoint, name, text) for name, text in params.items()}
     limits = bf.Limits(**{name: given.pop(name) for name in _LIMITS if name in given})
     try:
@@ -144,10 +148,15 @@ def run(
 @group.command()
 @click.argument("run_dir")
 @click.option("--refresh", is_flag=True, help="Ask the service first; nothing is submitted.")
-def status(run_dir: str, *, refresh: bool) -> None:
-    """Show where the run in the folder RUN_DIR stands, from what is on disk."""
+def status(run_dir: str, *, refresh: bool) -> Exit:
+    """Show where the run in the folder RUN_DIR stands, from what is on disk.
+
+    Exits with 1 where nothing of it is at the service, or no batch is running and waiting does not mend the last error.
+    """
     opened = bf.open_run(run_dir)
-    _show.show_status(opened, opened.status(refresh=refresh))
+    found = opened.status(refresh=refresh)
+    _show.show_status(opened, found)
+    return Exit.CANNOT_GO_ON if found.state in {"not_submitted", "blocked"} else Exit.DONE
 
 
 @group.command()
@@ -196,10 +205,12 @@ def delete(run_dir: str) -> None:
 @group.command()
 @click.option("--root", help="Folder of runs.  [default: $BATCHFRAME_HOME or .batchframe]")
 def runs(root: str | None) -> None:
-    """Show the runs on this machine, the newest first."""
+    """Show the runs on this machine, the newest first, and the last error of each that has one."""
     found = bf.list_runs(root)
     when = pl.col("created_at").dt.strftime("%Y-%m-%d %H:%M")
     _show.show_frame(found.select("path", when, "state", "rows", "pending", "model", "name"), whole=True)
+    for path, trouble in found.select("path", "trouble").drop_nulls().iter_rows():
+        click.echo(f"{path}: {trouble}")
 
 
 @group.command()
@@ -224,8 +235,16 @@ def batches(since: str | None, status: tuple[str, ...], limit: int | None, *, as
 @click.option(
     "--custom-id", help="Its column with the ids of the requests.  [default: custom_id, else row-0, row-1, …]"
 )
+@click.option("--include", multiple=True, help=f"Extra column: {', '.join(READ_INCLUDES)}. May be repeated.")
 @click.option("--allow-failed", is_flag=True, help="Exit with 0 though rows did not succeed.")
-def read(sources: tuple[str, ...], frame_path: str | None, custom_id: str | None, *, allow_failed: bool) -> Exit:
+def read(
+    sources: tuple[str, ...],
+    frame_path: str | None,
+    custom_id: str | None,
+    include: tuple[str, ...],
+    *,
+    allow_failed: bool,
+) -> Exit:
     """Read answers that exist already: of a batch by its id, or from output and error files (JSONL) made anywhere.
 
     The answers are printed, or written to DST.parquet; with --frame they are joined to its rows.
@@ -235,7 +254,8 @@ def read(sources: tuple[str, ...], frame_path: str | None, custom_id: str | None
     if destination is not None and not destination.absolute().parent.is_dir():
         msg = f"the folder of {sources[-1]!r} is not there: make it first"
         raise click.BadParameter(msg)
-    out = bf.read_batch(given, None if frame_path is None else _frame(frame_path), custom_id=custom_id)
+    frame = None if frame_path is None else _frame(frame_path)
+    out = bf.read_batch(given, frame, custom_id=custom_id, include=include)
     if destination is None:
         _show.show_frame(out)
     else:
@@ -307,6 +327,13 @@ def demo(rows: int | None, base_url: str | None, *, progress: bool) -> None:
     type=click.Path(file_okay=False),
     help="Keep files, batches and results here, and go on with them at the next start.",
 )
+@click.option(
+    "--allowed-host",
+    "allowed_hosts",
+    multiple=True,
+    metavar="NAME",
+    help="A name, besides localhost and --host, under which it may be called. May be repeated.",
+)
 def emulator(
     port: int, host: str, dialect: Literal["openai", "azure", "azure-v1"], service: Any, **backing: Any
 ) -> None:
@@ -318,5 +345,7 @@ def emulator(
 
     try:
         serve(host, port, Settings(dialect=dialect, service=service), **backing)
-    except (ValueError, RuntimeError) as error:
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    except RuntimeError as error:
         raise click.ClickException(str(error)) from error

@@ -74,7 +74,7 @@ def _outcome(error: Exception) -> tuple[Exit, str]:
         return Exit.USER_MISTAKE, f"error: {error.format_message()}{hint}"
     if isinstance(error, _USER_MISTAKES):
         return Exit.USER_MISTAKE, f"error: {error}"
-    if isinstance(error, (bf.BatchframeError, ImportError, OSError)):
+    if isinstance(error, (bf.BatchframeError, click.ClickException, ImportError, OSError)):
         return Exit.CANNOT_GO_ON, f"error: {error}"
     said = " ".join(str(error).split())
     return Exit.CANNOT_GO_ON, f"error: {type(error).__name__}: {said} (BATCHFRAME_DEBUG=1 shows where it comes from)"

@@ -31,6 +31,7 @@ def show_status(run: Run, status: RunStatus) -> None:
         "batches": ", ".join(f"{count:,} {name}" for name, count in status.batches.items()) or "none",
         "usage": ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in status.usage.items()),
         "waits for": status.waiting_for,
+        "trouble": status.trouble,
         "run": os.fspath(run.path),
     }
     for name, text in lines.items():

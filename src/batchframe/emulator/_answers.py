@@ -28,7 +28,7 @@ def respond(body: dict[str, Any], digest: bytes, prompt_tokens: int, created: in
     """Answer a body whose digest and number of tokens are known already."""
     number = int.from_bytes(digest[:6], "big")
     cap = body.get("max_completion_tokens") or body.get("max_tokens") or model.output_tokens
-    reasoning = min(cap, reasoning_tokens(body, number)) if model.is_reasoning else 0
+    reasoning = min(cap, reasoning_tokens(body, number, model))
     say = speaker(body, number)
     written = 0
     choices = []
@@ -111,9 +111,9 @@ def _called_tool(body: dict[str, Any], number: int) -> dict[str, Any] | None:
     return None
 
 
-def reasoning_tokens(body: dict[str, Any], number: int) -> int:
-    """Say how long a reasoning model thinks."""
-    if body.get("reasoning_effort") in {"none", "minimal"}:
+def reasoning_tokens(body: dict[str, Any], number: int, model: Model) -> int:
+    """Say how long a model thinks."""
+    if not model.is_reasoning or (body.get("reasoning_effort") or model.usual_effort) in {"none", "minimal"}:
         return 0
     return _REASONING_TOKENS * (1 + number % 4)
 

@@ -6,8 +6,11 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 
+from batchframe.emulator._backing import Backing
 from batchframe.emulator._errors import ApiError
+from batchframe.emulator._guard import Guard
 from batchframe.emulator._replying import on_error
 from batchframe.emulator._routes import routes
 from batchframe.emulator._service import Service
@@ -15,12 +18,12 @@ from batchframe.emulator._service import Service
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from batchframe.emulator._backing import Backing
     from batchframe.emulator._settings import Settings
 
 
 def build_app(settings: Settings, backing: Backing | None = None) -> Starlette:
     """Build the application; its service lives from its startup to its shutdown."""
+    backing = backing or Backing()
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -31,4 +34,9 @@ def build_app(settings: Settings, backing: Backing | None = None) -> Starlette:
         finally:
             await service.close()
 
-    return Starlette(routes=routes(), lifespan=lifespan, exception_handlers={ApiError: on_error, Exception: on_error})
+    return Starlette(
+        routes=routes(),
+        lifespan=lifespan,
+        middleware=[Middleware(Guard, allowed_hosts=backing.allowed_hosts)],
+        exception_handlers={ApiError: on_error, Exception: on_error},
+    )

@@ -20,6 +20,7 @@ _Kind = Literal[
     "absent_id",
     "unknown_status",
     "list_late",
+    "list_still",
     "gone",
 ]
 BatchKind = Literal[_Kind, BatchOddity]
@@ -34,9 +35,9 @@ class BatchFault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     for `seconds`, in `phase` (of in_progress: after the fraction `at`). ``late_output`` shows no output id for `polls`
     retrieves after the end. ``outputs_expired`` deletes both files at the end and makes the batch 30 days older, the
     life of result files. ``absent_id`` spells the id of a file without lines as `spelling`. ``unknown_status`` shows
-    `status` for `polls` retrieves. ``list_late`` hides it from
-    the list for `seconds` or for `polls` calls. ``gone`` answers its first `polls` retrieves with 404. The names of
-    the oddities are kinds too, and last.
+    `status` for `polls` retrieves. ``list_late`` hides it from the list for `seconds` or for `polls` calls.
+    ``list_still`` lists it as it was when it was created, or at the last of its first `polls` retrieves (None: of all).
+    ``gone`` answers its first `polls` retrieves with 404. The names of the oddities are kinds too, and last.
     """
 
     kind: BatchKind

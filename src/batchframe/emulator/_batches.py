@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from batchframe.emulator import _errors as errors
-from batchframe.emulator._dialects import ENDPOINTS
+from batchframe.emulator._dialects import AZURE_ENDPOINTS, ENDPOINTS
 
 if TYPE_CHECKING:
     from batchframe.emulator._dialects import Dialect
@@ -88,7 +88,7 @@ def check_create(body: Any, dialect: Dialect, *, executes_all: bool = False) -> 
             raise errors.wrong_type(name, "a string", body[name])
     endpoint = dialect.endpoints.get(body["endpoint"])
     if endpoint is None:
-        supported = ENDPOINTS if dialect.is_azure else dialect.endpoints
+        supported = AZURE_ENDPOINTS if dialect.is_azure else dialect.endpoints
         raise errors.wrong_value("endpoint", body["endpoint"], supported)
     if body["completion_window"] not in dialect.windows and not dialect.is_azure:
         raise errors.wrong_value("completion_window", body["completion_window"], dialect.windows)
@@ -124,6 +124,8 @@ def check_metadata(metadata: Any) -> None:
 
 def check_expires_after(param: str, anchor: Any, seconds: Any, dialect: Dialect) -> int:
     """Check the two halves of an expiry and return its seconds."""
+    if not dialect.takes_expiry:
+        raise errors.unsupported(param)
     if anchor is None:
         raise errors.missing(f"{param}.anchor")
     if anchor != "created_at":

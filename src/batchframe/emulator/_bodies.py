@@ -113,6 +113,8 @@ _NOT_NULL = {
 }
 # What reasoning models take at no other value than this one.
 _FIXED = {"temperature": 1, "top_p": 1, "presence_penalty": 0, "frequency_penalty": 0}
+# What some of them take as long as they do not reason.
+_SAMPLING = frozenset({"temperature", "top_p", "logprobs", "top_logprobs"})
 
 
 def check_body(body: dict[str, Any], model: Model | None = None) -> int:
@@ -120,7 +122,7 @@ def check_body(body: dict[str, Any], model: Model | None = None) -> int:
     kinds.parameters(body, _PARAMETERS, required=("messages", "model"), not_null=_NOT_NULL)
     model = model or described(body["model"])
     if model.is_reasoning:
-        _check_reasoning(body)
+        _check_reasoning(body, model)
     elif body.get("reasoning_effort") is not None:
         message = "Unrecognized request argument supplied: reasoning_effort"
         raise errors.ApiError(message)
@@ -135,22 +137,23 @@ def check_body(body: dict[str, Any], model: Model | None = None) -> int:
     return prompt_tokens
 
 
-def _check_reasoning(body: dict[str, Any]) -> None:
+def _check_reasoning(body: dict[str, Any], model: Model) -> None:
     if body.get("max_tokens") is not None:
         message = (
             "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
         )
         raise errors.ApiError(message, param="max_tokens", code="unsupported_parameter")
+    allowed = _SAMPLING if model.samples(body.get("reasoning_effort")) else frozenset()
     for name, default in _FIXED.items():
         value = body.get(name)
-        if value is not None and value != default:
+        if value is not None and value != default and name not in allowed:
             message = (
                 f"Unsupported value: '{name}' does not support {value} with this model. "
                 f"Only the default ({default}) value is supported."
             )
             raise errors.ApiError(message, param=name, code="unsupported_value")
     for name in ("logprobs", "top_logprobs", "logit_bias"):
-        if body.get(name):
+        if body.get(name) and name not in allowed:
             message = f"Unsupported parameter: '{name}' is not supported with this model."
             raise errors.ApiError(message, param=name, code="unsupported_parameter")
 

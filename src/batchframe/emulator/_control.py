@@ -1,4 +1,4 @@
-"""The control plane under ``/_emulator/``: what tests see and steer. No key is asked for."""
+"""The control plane under ``/_emulator/``: what tests see and steer. No key is asked for, but no web page gets here."""
 
 from __future__ import annotations
 
@@ -117,7 +117,10 @@ async def step(request: Request) -> Response:
 
 async def expire(request: Request) -> Response:
     """End the window of all batches, or of ``{"batch_id": …}``, now."""
-    return reply({"expired": service_of(request).expire((await _object(request)).get("batch_id"))})
+    batch_id = (await _object(request)).get("batch_id")
+    if batch_id is not None and not isinstance(batch_id, str):
+        raise errors.wrong_type("batch_id", "a string", batch_id)
+    return reply({"expired": service_of(request).expire(batch_id)})
 
 
 async def _object(request: Request) -> dict[str, Any]:

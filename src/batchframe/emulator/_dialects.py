@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from batchframe.emulator._oddities import Oddity
 
 DialectName = Literal["openai", "azure", "azure-v1"]
-# Source: the `endpoint` of openai.types.batch_create_params (3.54.0).
+# Source: the `endpoint` of openai.types.batch_create_params (3.57.0), without "/v1/videos": that API was shut down on
+# 24 September 2026, says the page of sora-2, and the guide to batches no longer lists it (read 2026-11-28).
 ENDPOINTS = (
     "/v1/responses",
     "/v1/chat/completions",
@@ -19,8 +20,9 @@ ENDPOINTS = (
     "/v1/moderations",
     "/v1/images/generations",
     "/v1/images/edits",
-    "/v1/videos",
 )
+# Azure's v1 reference still lists it (read 2026-11-28).
+AZURE_ENDPOINTS = (*ENDPOINTS, "/v1/videos")
 _AS_THEY_ARE = {path: path for path in ENDPOINTS}
 DAY_SECONDS = 86_400
 _THIRTY_DAYS = 30 * DAY_SECONDS
@@ -55,14 +57,16 @@ class Dialect(NamedTuple):
     max_requests: int = 50_000
     # "200 MB" in the service's words; read as 200 MiB, the larger meaning, so that nothing is refused too early.
     max_file_bytes: int = 200 << 20
-    enqueued_tokens: int | None = None
-    """Tokens of one model that may be enqueued; None: any number."""
+    max_line_bytes: int | None = None
+    """How long a line may be; None: as long as the file."""
     enqueued_requests: int | None = None
     """Requests for embeddings of one model that may be enqueued; None: any number."""
     life_seconds: int | None = _THIRTY_DAYS
     """How long a batch file is kept when nothing was said; None: for ever."""
     shortest_life_seconds: int = 3_600
     longest_life_seconds: int = _THIRTY_DAYS
+    takes_expiry: bool = True
+    """Whether an upload or a create may say how long files are kept."""
     expires: bool = True
     """Whether a batch ends with its window; Azure's go on until they are done or cancelled."""
     created_status: int = 200
@@ -86,6 +90,10 @@ class Dialect(NamedTuple):
     """Whether the last message of each request must be the user's."""
     deletes_input: bool = False
     """Whether the input file goes with the end of its batch, unless the create says otherwise."""
+    validates_uploads: bool = False
+    """Whether a file is validated, and perhaps refused, when it is uploaded."""
+    takes_idempotency_key: bool = False
+    """Whether a create with the ``Idempotency-Key`` of an earlier one returns that one's batch."""
     pages_by_cursor: bool = False
     """Whether the list of batches is paged by ``cursor`` and ``paging.next_cursor``, and takes ``id``."""
 
@@ -95,7 +103,7 @@ _AZURE = Dialect(
     "/openai/v1",
     is_azure=True,
     # Both spellings are in the documents: with and without the version.
-    endpoints={spelt: path for path in ENDPOINTS for spelt in (path, path.removeprefix("/v1"))},
+    endpoints={spelt: path for path in AZURE_ENDPOINTS for spelt in (path, path.removeprefix("/v1"))},
     max_requests=100_000,
     life_seconds=None,
     shortest_life_seconds=1_209_600,

@@ -92,6 +92,11 @@ def unknown(param: str) -> ApiError:
     return ApiError(f"Unknown parameter: '{param}'.", param=param, code="unknown_parameter")
 
 
+def unsupported(param: str) -> ApiError:
+    """Refuse a parameter of OpenAI's that the service does not take; its own words are not known."""
+    return ApiError(f"Unsupported parameter: '{param}'.", param=param, code="unsupported_parameter")
+
+
 def wrong_type(param: str, expected: str, value: object) -> ApiError:
     """Refuse a value of another JSON type."""
     message = f"Invalid type for '{param}': expected {expected}, but got {named(value)} instead."
@@ -146,7 +151,29 @@ def too_many_keys(param: str, count: int, most: int) -> ApiError:
     return ApiError(message, param=param, code="object_above_max_properties")
 
 
+def endless_schema() -> ApiError:
+    """Refuse a schema that requires itself, so that no answer to it has an end. The service's words are not known."""
+    message = "Invalid schema: a value that requires another one of its own kind has no end."
+    return ApiError(message, code="invalid_value")
+
+
 # ------------------------------------------------------------------------------------------------- about the call
+
+
+def foreign_host(name: str) -> ApiError:
+    """Refuse a call under a host name that is not the service's."""
+    message = (
+        f"The emulator does not answer to the host name {name!r}, so that no web page can reach it under a name of its "
+        "own. It answers to localhost, to the address it listens on, and to the names it was started with. If this one "
+        f"is yours, start it with --allowed-host {name}, or with allowed_hosts=[{name!r}]."
+    )
+    return ApiError(message, status=403, kind="emulator_error", code="foreign_host")
+
+
+def foreign_page(origin: str) -> ApiError:
+    """Refuse a call that a web page makes; `origin` is what the browser says of the page."""
+    message = f"The emulator takes no calls from web pages, and this one comes from a page (origin: {origin!r})."
+    return ApiError(message, status=403, kind="emulator_error", code="foreign_page")
 
 
 def unauthorized() -> ApiError:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 import msgspec
 
 from batchframe.emulator import _azure_lines as azure_lines
+from batchframe.emulator import _errors as errors
 from batchframe.emulator import _resuming as resuming
 from batchframe.emulator import _row_effects as effects
 from batchframe.emulator._completions import Response, ResultLine
@@ -177,15 +178,10 @@ class Execution:
         answer = None
         if refusal is None:
             try:
-                prompt_tokens = endpoint.admit(body, self._model, is_azure=self._is_azure)
+                answer = self._answer(endpoint, body, digest, now)
             except ApiError as exc:
                 refusal = exc.status, exc.body()
             else:
-                model = self._model
-                if self._is_azure and endpoint.operation == "responses":
-                    # Azure names the deployment there, and the model elsewhere.
-                    model = model._replace(snapshot=body["model"])
-                answer = endpoint.respond(body, digest, prompt_tokens, now, model)
                 self._account(endpoint, answer, hits)
         # One draw for both ids of the line.
         ids = f"{self._random.getrandbits(256):064x}"
@@ -200,6 +196,17 @@ class Execution:
             self._write(result, in_output=not is_failed)
         packed = record(digest, custom_id, billed=answer is not None) if is_executed else None
         return _Row(packed, is_failed, answer is not None)
+
+    def _answer(self, endpoint: Endpoint, body: dict[str, Any], digest: bytes, now: int) -> Any:
+        prompt_tokens = endpoint.admit(body, self._model, is_azure=self._is_azure)
+        model = self._model
+        if self._is_azure and endpoint.operation == "responses":
+            # Azure names the deployment there, and the model elsewhere.
+            model = model._replace(snapshot=body["model"])
+        try:
+            return endpoint.respond(body, digest, prompt_tokens, now, model)
+        except RecursionError as exc:
+            raise errors.endless_schema() from exc
 
     def _account(self, endpoint: Endpoint, answer: Any, hits: list[RowFault]) -> None:
         if hits:

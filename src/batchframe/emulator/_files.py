@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from batchframe.emulator import _errors as errors
+from batchframe.emulator._json import UnreadableError, decode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -161,7 +162,7 @@ def check_batch_file(path: Path, filename: str) -> None:
     with path.open("rb") as file:
         first = file.readline().removeprefix(_BOM).strip()
     try:
-        if first and not isinstance(msgspec.json.decode(first), dict):
+        if first and not isinstance(decode(first), dict):
             raise errors.wrong_format()
-    except msgspec.DecodeError as exc:
+    except UnreadableError as exc:
         raise errors.wrong_format() from exc

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from batchframe.emulator._batches import Batch
 
 _AND = re.compile(r"\s+and\s+")
-_CREATED = re.compile(r"created_at\s+(gt|ge|lt|le|eq)\s+(\d+)")
+_CREATED = re.compile(r"created_at\s+(gt|ge|lt|le|eq)\s+([0-9]{1,18})")
 _STATUS = re.compile(r"status\s+(eq|ne)\s+'(\w+)'")
 _ORDER = re.compile(r"created_at(\s+(asc|desc))?")
 _COMPARE: dict[str, Callable[[int, int], bool]] = {

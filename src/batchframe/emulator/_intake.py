@@ -77,6 +77,20 @@ def _check_quota(service: Service, *, have_expiry: bool) -> None:
         raise errors.too_many_files(most, have_expiry=have_expiry)
 
 
+async def check_upload(service: Service, path: Path) -> None:
+    """Refuse a file for what is wrong with its lines; the words of services that do so are not known."""
+    settings = service.settings
+    endpoint = next(iter(settings.speaks.endpoints))
+    with path.open("rb") as source:
+        is_forwarded = service.upstream is not None
+        work = functools.partial(validate, source, endpoint, settings, service.abort, is_forwarded=is_forwarded)
+        found = (await service.in_thread(work)).errors
+    if found:
+        where = "" if found[0].line is None else f"Line {found[0].line}: "
+        message = f"{where}{found[0].message} ({len(found)} errors in the file)"
+        raise errors.ApiError(message, param=found[0].param, code=found[0].code)
+
+
 async def check_input(service: Service, file_id: str, endpoint: str, owner: str) -> Validation | None:
     """Look at a file before a batch is created of it, as far as the dialect and the settings ask for that.
 

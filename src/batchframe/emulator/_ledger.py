@@ -49,6 +49,7 @@ class Ledger:
         if path.exists():
             self._take_up()
         self._file = path.open("ab")
+        path.chmod(0o600)
 
     def add(self, records: bytes, *, executions: int, billed: int) -> None:
         """Append packed records, and what they sum to."""

@@ -15,9 +15,19 @@ class Model(NamedTuple):
     snapshot: str
     context_tokens: int
     output_tokens: int
-    is_reasoning: bool
     kind: Kind | None = "chat"
     """What it can be asked for: ``responses`` is a model of that endpoint alone; None: whatever is asked."""
+    usual_effort: str | None = None
+    """How much it reasons where nothing is said; None: it does not reason."""
+
+    @property
+    def is_reasoning(self) -> bool:
+        """Whether it can reason."""
+        return self.usual_effort is not None
+
+    def samples(self, effort: str | None) -> bool:
+        """Say whether temperature, top_p and logprobs are taken at an effort; None: where nothing is said."""
+        return self.usual_effort is None or (self.usual_effort == "none" and (effort or "none") == "none")
 
 
 # Undated names answer as their dated snapshot. Source: the deprecations and models pages as listed in the SDK's
@@ -74,11 +84,17 @@ _OTHERS: tuple[tuple[str, int, int, Kind], ...] = (
     (r"(ft:)?(davinci|babbage)-002(:.+)?", 16_384, 16_384, "completion"),
     (r"gpt-3\.5-turbo-instruct(-.+)?", 4_096, 4_096, "completion"),
 )
-# Source: the SDK's ResponsesModel type (3.54.0), as far as the table has the numbers of their families.
+# Source: the SDK's ResponsesModel type (3.57.0), as far as the table has the numbers of their families; gpt-5.4-pro:
+# litellm 1.109.1.
 _RESPONSES_ONLY = re.compile(
-    r"(o1-pro|o3-pro|o3-deep-research|o4-mini-deep-research|gpt-5-pro|gpt-5\.5-pro)(-.+)?"
+    r"(o1-pro|o3-pro|o3-deep-research|o4-mini-deep-research|gpt-5-pro|gpt-5\.[45]-pro)(-.+)?"
     r"|gpt-5-codex|gpt-5\.1-codex-max|gpt-5\.6-cyber|gpt-6-cyber"
 )
+
+
+# Those that reason only where they are asked to, and sample where they do not. Source: developers.openai.com, guides to
+# gpt-5.1, gpt-5.2 and gpt-5.4, "parameter compatibility" and "reasoning effort" (read 2026-11-28).
+_ON_DEMAND = re.compile(r"gpt-5\.[124](-\d{4}-\d\d-\d\d)?")
 
 
 @functools.lru_cache(maxsize=256)
@@ -87,14 +103,15 @@ def known(name: str) -> Model | None:
     snapshot = SNAPSHOTS.get(name, name)
     for pattern, context_tokens, output_tokens, kind in _OTHERS:
         if re.fullmatch(pattern, name):
-            return Model(snapshot, context_tokens, output_tokens, is_reasoning=False, kind=kind)
+            return Model(snapshot, context_tokens, output_tokens, kind)
     for pattern, context_tokens, output_tokens, is_reasoning in _FAMILIES:
         if re.fullmatch(pattern, name):
             kind = "responses" if _RESPONSES_ONLY.fullmatch(name) else "chat"
-            return Model(snapshot, context_tokens, output_tokens, is_reasoning, kind)
+            effort = "none" if _ON_DEMAND.fullmatch(name) else "medium" if is_reasoning else None
+            return Model(snapshot, context_tokens, output_tokens, kind, effort)
     return None
 
 
 def described(name: str) -> Model:
     """Look `name` up, and take a middle-sized model for names that only the settings know."""
-    return known(name) or Model(name, 128_000, 16_384, is_reasoning=False, kind=None)
+    return known(name) or Model(name, 128_000, 16_384, kind=None)

@@ -25,7 +25,17 @@ _AzureOddity = Literal[
 ]
 # Those of compatible servers, and of other times.
 _OtherOddity = Literal[
-    "canceled", "bare_errors", "no_metadata", "no_counts", "wrong_counts", "null_expires_at", "omit_nulls"
+    "canceled",
+    "bare_errors",
+    "text_errors",
+    "no_metadata",
+    "no_counts",
+    "wrong_counts",
+    "top_counts",
+    "null_expires_at",
+    "omit_nulls",
+    "progress_status",
+    "upper_status",
 ]
 BatchOddity = Literal[_AzureOddity, _OtherOddity]
 Oddity = Literal[BatchOddity, "value_list", "null_file_status"]
@@ -48,15 +58,22 @@ def shown(batch: Batch, oddities: Collection[str]) -> dict[str, Any]:
     if view["errors"] is not None:
         _respell_errors(view, oddities)
     _miscount(view["request_counts"], view, oddities)
-    if "canceled" in oddities and view["status"] == "cancelled":
-        view["status"] = "canceled"
-    if "capital_status" in oddities:
-        view["status"] = view["status"].capitalize()
+    view["status"] = _status(view["status"], oddities)
     if "iso_timestamps" in oddities:
         view.update((name, _iso(value)) for name, value in view.items() if name.endswith("_at") and value is not None)
     if "omit_nulls" in oddities:
         view = {name: value for name, value in view.items() if value is not None}
     return view
+
+
+def _status(status: str, oddities: Collection[str]) -> str:
+    if "canceled" in oddities and status == "cancelled":
+        status = "canceled"
+    if "progress_status" in oddities and status == "in_progress":
+        status = "progress"
+    if "upper_status" in oddities:
+        return status.upper()
+    return status.capitalize() if "capital_status" in oddities else status
 
 
 def _iso(seconds: int) -> str:
@@ -68,6 +85,9 @@ def _respell_errors(view: dict[str, Any], oddities: Collection[str]) -> None:
         view["errors"]["data"] = [{key: error[key] for key in ("code", "message")} for error in view["errors"]["data"]]
     if "bare_errors" in oddities:
         view["errors"] = view["errors"]["data"]
+    elif "text_errors" in oddities:
+        told = [(f"line {error['line']}: " if error.get("line") else "", error) for error in view["errors"]["data"]]
+        view["errors"] = "; ".join(f"{where}{error['code']}: {error['message']}" for where, error in told)
 
 
 def _miscount(counts: dict[str, int], view: dict[str, Any], oddities: Collection[str]) -> None:
@@ -75,5 +95,7 @@ def _miscount(counts: dict[str, int], view: dict[str, Any], oddities: Collection
         counts.update(completed=counts["total"], failed=0)
     if "null_counts" in oddities:
         view["request_counts"] = dict.fromkeys(counts)
-    if "no_counts" in oddities:
+    if "top_counts" in oddities:
+        view.update(view["request_counts"])
+    if {"no_counts", "top_counts"} & {*oddities}:
         view["request_counts"] = None

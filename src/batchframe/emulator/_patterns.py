@@ -23,13 +23,13 @@ def matching_text(pattern: str, number: int) -> str:
     try:
         tree = sre_parser.parse(pattern)
         expression = re.compile(pattern)
-    except (re.error, OverflowError):
-        return ""
-    for attempt in range(_TRIES):
-        draw = random.Random(number + attempt)  # noqa: S311 - an example, not a secret
-        text = _Writer(draw).write(tree)
-        if expression.search(text):
-            return text
+        for attempt in range(_TRIES):
+            draw = random.Random(number + attempt)  # noqa: S311 - an example, not a secret
+            text = _Writer(draw).write(tree)
+            if expression.search(text):
+                return text
+    except (re.error, OverflowError, RecursionError):
+        pass
     return ""
 
 

@@ -11,6 +11,7 @@ from batchframe.emulator._settings import Settings, changed
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Sequence
 
     from starlette.applications import Starlette
 
@@ -24,6 +25,7 @@ def create_app(
     upstream_key: str | None = None,
     concurrency: int = DEFAULT_CONCURRENCY,
     state_dir: str | os.PathLike[str] | None = None,
+    allowed_hosts: Sequence[str] = (),
 ) -> Starlette:
     """Build the emulator as an ASGI application, for a server of your own.
 
@@ -31,7 +33,7 @@ def create_app(
     ----------
     settings
         None takes the defaults.
-    upstream, upstream_key, concurrency, state_dir
+    upstream, upstream_key, concurrency, state_dir, allowed_hosts
         As for :func:`serve`.
 
     Notes
@@ -42,7 +44,13 @@ def create_app(
     _need_extra()
     from batchframe.emulator._app import build_app  # noqa: PLC0415 - only with the extra
 
-    backing = Backing(upstream=upstream, upstream_key=upstream_key, concurrency=concurrency, state_dir=state_dir)
+    backing = Backing(
+        upstream=upstream,
+        upstream_key=upstream_key,
+        concurrency=concurrency,
+        state_dir=state_dir,
+        allowed_hosts=allowed_hosts,
+    )
     return build_app(settings or Settings(), backing)
 
 
@@ -55,6 +63,7 @@ def serve(
     upstream_key: str | None = None,
     concurrency: int = DEFAULT_CONCURRENCY,
     state_dir: str | os.PathLike[str] | None = None,
+    allowed_hosts: Sequence[str] = (),
 ) -> None:
     """Run the emulator until it is interrupted; one line on stderr says its base URL when it is ready.
 
@@ -75,11 +84,21 @@ def serve(
     state_dir
         A folder for files, batches, results and the ledger, with which the next process goes on where this one ended,
         however it ended. At most the requests that were under way then are executed twice. None: nothing is kept.
+        Only you can read what is in it.
+    allowed_hosts
+        Names, without a port, under which the service may be called besides ``localhost`` and the address it listens
+        on; ``["batches.example"]``. Calls under other names are refused, and so are those of web pages.
     """
     _need_extra()
     from batchframe.emulator._server import run  # noqa: PLC0415 - only with the extra
 
-    backing = Backing(upstream=upstream, upstream_key=upstream_key, concurrency=concurrency, state_dir=state_dir)
+    backing = Backing(
+        upstream=upstream,
+        upstream_key=upstream_key,
+        concurrency=concurrency,
+        state_dir=state_dir,
+        allowed_hosts=allowed_hosts,
+    )
     run(host, port, settings or Settings(), backing)
 
 

@@ -46,7 +46,8 @@ OPENAI = {
     # That it must be so is documented; code and sentence are not.
     "last_message": Wording("invalid_request", "The last message must be the user's.", "body.messages"),
     "too_large": Wording("invalid_request", "The input file has more than {value} bytes."),
-    # Code and sentence are unverified; the limit is documented.
+    # Code and sentence of these are unverified; the limits are documented.
+    "long_line": Wording("invalid_request", "The line has more than {value} bytes."),
     "too_many_inputs": Wording(
         "batch_input_limit_exceeded",
         "The batch has more embedding inputs than allowed. Each batch may have at most {value:,} over all its "

@@ -10,6 +10,7 @@ import msgspec
 from starlette.responses import Response
 
 from batchframe.emulator import _errors as errors
+from batchframe.emulator._json import UnreadableError, decode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -64,8 +65,8 @@ async def on_error(request: Request, exc: Exception) -> Response:
 async def json_body(request: Request) -> Any:
     """Read a JSON body."""
     try:
-        return msgspec.json.decode(await request.body())
-    except msgspec.DecodeError as exc:
+        return decode(await request.body())
+    except UnreadableError as exc:
         raise errors.unreadable_body() from exc
 
 

@@ -170,12 +170,13 @@ def _check_stored(body: dict[str, Any]) -> None:
 
 
 def _check_model(body: dict[str, Any], model: Model) -> None:
+    effort = (body.get("reasoning") or {}).get("effort")
     if model.is_reasoning:
-        for name in ("temperature", "top_p"):
+        for name in () if model.samples(effort) else ("temperature", "top_p"):
             if body.get(name) not in (None, 1):
                 message = f"Unsupported parameter: '{name}' is not supported with this model."
                 raise errors.ApiError(message, param=name)
-    elif (body.get("reasoning") or {}).get("effort") is not None:
+    elif effort is not None:
         message = "Unsupported parameter: 'reasoning.effort' is not supported with this model."
         raise errors.ApiError(message, param="reasoning.effort", code="unsupported_parameter")
 

@@ -39,7 +39,7 @@ def respond(body: dict[str, Any], digest: bytes, prompt_tokens: int, created: in
     number, name = int.from_bytes(digest[:6], "big"), digest.hex()
     chat = _as_chat(body)
     cap = body.get("max_output_tokens") or model.output_tokens
-    reasoning = min(cap, reasoning_tokens(chat, number)) if model.is_reasoning else 0
+    reasoning = min(cap, reasoning_tokens(chat, number, model))
     said = speaker(chat, number)(0)
     output: list[dict[str, Any]] = []
     if reasoning:
@@ -136,7 +136,7 @@ def _summary(body: dict[str, Any], reasoning: int) -> list[dict[str, str]]:
 def _reasoning(body: dict[str, Any], model: Model) -> dict[str, Any]:
     asked = body.get("reasoning") or {}
     return {
-        "effort": asked.get("effort") or ("medium" if model.is_reasoning else None),
+        "effort": asked.get("effort") or model.usual_effort,
         "summary": asked.get("summary"),
     }
 

@@ -35,7 +35,7 @@ def read(lines: Iterable[bytes]) -> Iterator[Line]:
     for raw in lines:
         try:
             line = _decode(raw)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             continue
         if isinstance(line, dict) and isinstance(line.get("custom_id"), str):
             response, error = line.get("response") or {}, line.get("error") or {}

@@ -23,7 +23,7 @@ SEPARATORS = "one\u2028two\u2029three\u0085four "
 _NOT_EXECUTED = frozenset({"status", "rate_limited", "server_error"})
 _ALTERING = frozenset({"content_filter", "refusal", "length", "separators"})
 # In this order, whatever the order they were asked for in: what is missing is so twice, what is cut is cut at last.
-_OF_LINES = ("duplicate", "unknown_id", "missing", "malformed")
+_OF_LINES = ("duplicate", "unknown_id", "missing", "rewritten", "malformed")
 _BETWEEN_WORDS = re.compile(r"(?<=\w) (?=\w)")
 _REFUSAL = "I'm sorry, I can't assist with that."
 _FILTERED = (
@@ -104,6 +104,11 @@ def lines(
             made.append((msgspec.structs.replace(line, custom_id=f"unknown-{line.custom_id}"), in_output))
         elif fault.kind == "missing":
             made = [(each, where) for each, where in made if each is not line]
+        elif fault.kind == "rewritten":
+            old, new = fault.old.encode(), fault.new.encode()
+            made = [
+                ((each if isinstance(each, bytes) else encode(each)).replace(old, new), where) for each, where in made
+            ]
         else:
             made = [(_cut(each if isinstance(each, bytes) else encode(each), fault.at), where) for each, where in made]
     return made

@@ -22,6 +22,7 @@ RowKind = Literal[
     "malformed",
     "duplicate",
     "unknown_id",
+    "rewritten",
     "no_body",
     "body_as_text",
     "in_output_file",
@@ -41,9 +42,10 @@ class RowFault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     A row is hit when every selector that is given selects it. Rows that were not executed: ``status`` (any, 0
     included), ``rate_limited``, ``server_error``. Other answers: ``content_filter``, ``refusal``, ``length``,
     ``separators`` (U+2028, U+2029, U+0085 unescaped). Other lines: ``missing``, ``malformed`` (cut after the fraction
-    `at`), ``duplicate``, ``unknown_id`` (one line more), ``no_body``, ``body_as_text``, ``in_output_file`` (a failed
-    line, counted as completed), ``in_error_file`` (an answer). Whole files, which take no selectors: ``crlf``,
-    ``blank_lines``, ``no_final_newline``, ``truncated_last_line``.
+    `at`), ``duplicate``, ``unknown_id`` (one line more), ``rewritten`` (`new` in the place of `old`, wherever that is
+    in the JSON of the line), ``no_body``, ``body_as_text``, ``in_output_file`` (a failed line, counted as completed),
+    ``in_error_file`` (an answer). Whole files, which take no selectors: ``crlf``, ``blank_lines``,
+    ``no_final_newline``, ``truncated_last_line``.
     """
 
     kind: RowKind
@@ -68,6 +70,9 @@ class RowFault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     at: float = 0.5
     copy: Literal["same", "error"] = "same"
     """What the second line of a ``duplicate`` is: the same, or a failure in the error file."""
+    old: str = ""
+    new: str = ""
+    """What is ``rewritten``, and into what: the bytes that a service with a fault of its own would write."""
 
     def __post_init__(self) -> None:
         """Refuse what could not be carried out."""
@@ -78,6 +83,8 @@ class RowFault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
             raise ValueError(f"'share' is a fraction of the rows: expected 0 < share <= 1, got {self.share}")
         if self.every is not None and self.every < 1:
             raise ValueError(f"'every' counts rows: expected at least 1, got {self.every}")
+        if self.kind == "rewritten" and not self.old:
+            raise ValueError("'rewritten' takes 'old', the text of a result line that 'new' takes the place of")
         if not 0 <= self.at < 1:
             raise ValueError(f"'at' is the fraction of a line that is written: expected 0 <= at < 1, got {self.at}")
         if self.status is not None and self.status != 0 and not 400 <= self.status <= 599:  # noqa: PLR2004

@@ -7,13 +7,15 @@ import contextlib
 import socket
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import msgspec
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from batchframe.emulator._app import build_app
-from batchframe.emulator._state import check_free
+from batchframe.emulator._state import check_usable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _READY_SECONDS = 30.0
+_TICK_SECONDS = 0.1
+# How long calls that are under way may take when the server stops, and how often they are looked at.
+_GRACE_SECONDS, _PAUSE_SECONDS = 3.0, 0.001
 
 
 class _Protocol(H11Protocol):
@@ -36,7 +41,11 @@ class _Protocol(H11Protocol):
 
 
 class _Server(uvicorn.Server):
-    """A server that says when it listens, and stops without waiting for the next tick."""
+    """A server that says when it listens, and stops as soon as it is told to.
+
+    uvicorn looks ten times a second whether it should stop, and then pauses for a tenth of a second: most of the time
+    that a test with an emulator of its own takes.
+    """
 
     def __init__(self, app: Any, on_ready: Callable[[], None]) -> None:
         # Keep-alive longer than the pauses of a polling client, so that none of its calls meets a closing connection.
@@ -48,14 +57,45 @@ class _Server(uvicorn.Server):
             log_config=None,
             access_log=False,
             timeout_keep_alive=120,
-            timeout_graceful_shutdown=3,
         )
         super().__init__(config)
         self._on_ready = on_ready
+        self._told_to_stop = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._on_ready()
+
+    def stop(self) -> None:
+        """End the main loop; to be called on the event loop's thread."""
+        self.should_exit = True
+        self._told_to_stop.set()
+
+    async def main_loop(self) -> None:
+        """Tick as uvicorn does, until told to stop; a signal is noticed at the next tick."""
+        ticks = 0
+        while not await self.on_tick(ticks):
+            ticks += 1
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._told_to_stop.wait(), _TICK_SECONDS)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close everything as uvicorn does, but wait for what is under way and no longer."""
+        for server in self.servers:
+            server.close()
+        for sock in sockets or ():
+            sock.close()
+        state = self.server_state
+        for connection in list(state.connections):
+            connection.shutdown()
+        end = time.monotonic() + _GRACE_SECONDS
+        # uvicorn keeps sets of them, and tells nobody when they are empty.
+        while (state.connections or state.tasks) and not self.force_exit and time.monotonic() < end:  # noqa: ASYNC110
+            await asyncio.sleep(_PAUSE_SECONDS)
+        for task in list(state.tasks):
+            task.cancel()
+        if not self.force_exit:
+            await self.lifespan.shutdown()
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -81,7 +121,9 @@ def endpoint(sock: socket.socket) -> str:
 
 def run(host: str, port: int, settings: Settings, backing: Backing) -> None:
     """Serve until interrupted."""
-    check_free(backing.state_dir)
+    # What was asked for and is announced must work, a name or "every address" too.
+    backing = msgspec.structs.replace(backing, allowed_hosts=(*backing.allowed_hosts, host))
+    check_usable(backing.state_dir)
     sock = listen(host, port)
     url = endpoint(sock) + settings.speaks.prefix
 
@@ -98,7 +140,7 @@ class ThreadServer:
     """A server in a thread of its own, and the way to its event loop."""
 
     def __init__(self, settings: Settings, backing: Backing) -> None:
-        check_free(backing.state_dir)
+        check_usable(backing.state_dir)
         self._app = build_app(settings, backing)
         self._ready = threading.Event()
         self._server = _Server(self._app, self._on_ready)
@@ -115,7 +157,10 @@ class ThreadServer:
 
     def stop(self) -> None:
         """Stop, and return once everything is cleaned up."""
-        self._server.should_exit = True
+        if self._loop is not None:
+            # It may have ended by itself.
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._server.stop)
         self._thread.join()
 
     @property

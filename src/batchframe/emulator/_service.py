@@ -86,6 +86,7 @@ class Service:
         self._reads = ThreadPoolExecutor(2, "batchframe-emulator-read")
         self._drivers: set[asyncio.Task[None]] = set()
         self._created: deque[float] = deque()
+        self._by_key: dict[tuple[str, str], Job] = {}
         for record in self.state.batches():
             self._take_up(record)
 
@@ -157,11 +158,16 @@ class Service:
 
     # ------------------------------------------------------------------------------------------------------ batches
 
-    async def create_batch(self, body: Any, owner: str) -> Job:
-        """Create a batch; that its input file exists is found out later, as with the service."""
+    async def create_batch(self, body: Any, owner: str, key: str | None = None) -> Job:
+        """Create a batch; that its input file exists is found out later, as with the service.
+
+        Where `key` is that of an earlier create, its batch is returned.
+        """
         dialect = self.settings.speaks
         check_create(body, dialect, executes_all=self.upstream is not None)
         validation = await check_input(self, body["input_file_id"], body["endpoint"], owner)
+        if key is not None and (owner, key) in self._by_key:
+            return self._by_key[owner, key]
         enqueued = None
         if validation is not None and self.settings.over_limit_at == "create":
             refused = self.quota.enter(owner, validation.load, self.settings)
@@ -195,6 +201,8 @@ class Service:
             deletes_input=body.get("auto_delete_input_file", dialect.deletes_input),
         )
         job.enqueued = enqueued
+        if key is not None:
+            self._by_key[owner, key] = job
         self._run(job)
         self.state.keep(job)
         return job
@@ -263,6 +271,10 @@ class Service:
             return {name: view[name] for name in sorted(view) if name not in {"model", "usage"}}
         return view
 
+    def show_listed(self, job: Job) -> dict[str, Any]:
+        """Return a batch object as the list shows it."""
+        return job.troubles.listed(self.show(job))
+
     def cancel_batch(self, batch_id: str, owner: str) -> Job:
         """Ask a batch to stop."""
         job = self.job(batch_id, owner)
@@ -292,6 +304,8 @@ class Service:
             raise errors.ApiError(f"steps need progression 'stepped', but it is '{self.settings.progression}'")
         for _ in range(steps):
             alive = [job for job in self.jobs.values() if job.batch.status not in TERMINAL]
+            if not alive:
+                return
             for job in alive:
                 job.grant_step()
             for job in alive:

@@ -1,7 +1,7 @@
 """Other services with OpenAI's batch API: what is known of each, and no more; all else is as OpenAI has it.
 
-Source: section 9 of the project's notes on the API, and the page of the service that is named. D: its documentation,
-W: seen on the wire. Numbers of bytes are read as the larger of their meanings, so that nothing is refused too early.
+Source: the page or package of the service that is named, read on 2026-11-28. D: its documentation, S: its SDK, T: a
+third party, W: seen on the wire. A MB is read as the larger of its meanings, so that nothing is refused too early.
 """
 
 from __future__ import annotations
@@ -11,20 +11,35 @@ from typing import Literal
 from batchframe.emulator._dialects import DAY_SECONDS, DIALECTS, Dialect, Trial
 
 ServiceName = Literal[
-    "groq", "together", "dashscope", "siliconflow", "moonshot", "zhipu", "nebius", "doubleword", "parasail"
+    "groq",
+    "dashscope",
+    "siliconflow",
+    "moonshot",
+    "zhipu",
+    "nebius",
+    "doubleword",
+    "parasail",
+    "perplexity",
+    "deepinfra",
+    "novita",
 ]
 _MB, _GB = 1 << 20, 1 << 30
-_CHAT = "/v1/chat/completions"
+_CHAT, _RESPONSES, _EMBEDDINGS, _COMPLETIONS = (
+    f"/v1/{path}" for path in ("chat/completions", "responses", "embeddings", "completions")
+)
 _TRIAL = Trial("/v1/chat/ds-test", "batch-test-model", 100, _MB)
 _OPENAI = DIALECTS["openai"]
 
 SERVICES: dict[ServiceName, Dialect] = {
     # console.groq.com/docs/batch (D): windows from 24h to 7d, of which only the ends are named; a batch completes
-    # although lines of it failed validation; lists are paged by cursor. https://api.groq.com/openai/v1
+    # although lines of it failed validation; lists are paged by cursor. https://api.groq.com/openai/v1. Only chat, and
+    # 100 MB: groq 1.7.0 (S), where the guide says 200 MB.
     "groq": _OPENAI._replace(
         name="groq",
         prefix="/openai/v1",
+        endpoints={_CHAT: _CHAT},
         windows={"24h": DAY_SECONDS, "7d": 7 * DAY_SECONDS},
+        max_file_bytes=100 * _MB,
         file_id="file_01j{base32}",
         output_id="file_01j{base32}",
         batch_id="batch_01j{base32}",
@@ -33,16 +48,16 @@ SERVICES: dict[ServiceName, Dialect] = {
         skips_bad_lines=True,
         pages_by_cursor=True,
     ),
-    # docs.together.ai/docs/inference/batch/overview (D). Its own way to upload is not emulated.
-    "together": _OPENAI._replace(name="together", max_file_bytes=100 * _MB, enqueued_tokens=30_000_000_000),
-    # help.aliyun.com, "OpenAI-compatible: Batch" (D), with an endpoint for trials; failed requests in the output file
-    # and counts.failed 0 (W). https://dashscope.aliyuncs.com/compatible-mode/v1
+    # alibabacloud.com/help/en/model-studio/batch-inference of 2025-12-04 (D): 500 MB, 6 MB a line, an endpoint for
+    # trials; failed requests in the output file and counts.failed 0 (W).
+    # https://dashscope.aliyuncs.com/compatible-mode/v1
     "dashscope": _OPENAI._replace(
         name="dashscope",
         prefix="/compatible-mode/v1",
         endpoints={**_OPENAI.endpoints, _TRIAL.endpoint: _CHAT},
         trial=_TRIAL,
-        max_file_bytes=100 * _MB,
+        max_file_bytes=500 * _MB,
+        max_line_bytes=6 * _MB,
         file_id="file-batch-{base62}",
         output_id="file-batch-{base62}",
         batch_id="batch_{uuid}",
@@ -77,8 +92,42 @@ SERVICES: dict[ServiceName, Dialect] = {
     ),
     # docs.tokenfactory.nebius.com/ai-models-inference/batch-inference (D).
     "nebius": _OPENAI._replace(name="nebius", max_requests=5_000_000, max_file_bytes=10 * _GB),
-    # docs.doubleword.ai (D).
+    # docs.doubleword.ai (D); whether there still is a window of 1h is not certain (T).
     "doubleword": _OPENAI._replace(name="doubleword", windows={"24h": DAY_SECONDS, "1h": 3_600}),
-    # pypi.org/project/openai-batch (D): nothing that is not OpenAI's is known.
-    "parasail": _OPENAI._replace(name="parasail"),
+    # openai-batch 0.3.4, providers.py (S).
+    "parasail": _OPENAI._replace(name="parasail", max_file_bytes=500 * _MB),
+    # docs.perplexity.ai, files-create-post and batches-create-post (D): every line is validated at the upload, nothing
+    # may say how long files are kept, a create may have an Idempotency-Key. Only responses: perplexityai 0.46.1 (S).
+    "perplexity": _OPENAI._replace(
+        name="perplexity",
+        endpoints={_RESPONSES: _RESPONSES},
+        takes_expiry=False,
+        validates_uploads=True,
+        takes_idempotency_key=True,
+    ),
+    # docs.deepinfra.com, batch/introduction and batch-endpoints (D). https://api.deepinfra.com/v1/openai
+    "deepinfra": _OPENAI._replace(
+        name="deepinfra",
+        prefix="/v1/openai",
+        endpoints={path: path for path in (_CHAT, _COMPLETIONS, _EMBEDDINGS)},
+    ),
+    # novita.ai/docs, guides/llm-batch-api and model-apis-llm-retrieve-batch (D): 48h that cannot be changed; words such
+    # as PROGRESS; `errors` and `created_at` are texts; counts stand on the batch. Metadata is shown, and no create is
+    # documented to take it: it is dropped here. https://api.novita.ai/openai/v1
+    "novita": _OPENAI._replace(
+        name="novita",
+        prefix="/openai/v1",
+        endpoints={path: path for path in (_CHAT, _COMPLETIONS)},
+        windows={"48h": 2 * DAY_SECONDS},
+        life_seconds=15 * DAY_SECONDS,
+        oddities=(
+            "upper_status",
+            "progress_status",
+            "text_errors",
+            "iso_timestamps",
+            "top_counts",
+            "empty_ids",
+            "no_metadata",
+        ),
+    ),
 }

@@ -73,8 +73,7 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
     storage_bytes: int | None = None
     """The room for files; None: no end of it."""
     enqueued_token_limit: int | None = None
-    """Tokens of one model that may be enqueued, counted as in the usage of the answers; None: as many as the service
-    takes, which for most is any number."""
+    """Tokens of one model that may be enqueued, counted as in the usage of the answers; None: any number."""
     enqueued_token_limits: dict[str, int] = {}
     """The same for models, or deployments, by name."""
     enqueued_request_limit: int | None = None
@@ -122,8 +121,7 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
 
     def token_limit(self, model: str = "") -> int | None:
         """Return how many tokens of a model may be enqueued."""
-        limit = self.enqueued_token_limit
-        return self.enqueued_token_limits.get(model, self.speaks.enqueued_tokens if limit is None else limit)
+        return self.enqueued_token_limits.get(model, self.enqueued_token_limit)
 
     @property
     def chosen_oddities(self) -> tuple[Oddity, ...]:

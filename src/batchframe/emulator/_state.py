@@ -2,6 +2,7 @@
 
 A kept folder holds, besides the bytes of files, partial results and the ledger, a small record of each file and of each
 batch, replaced as a whole whenever its state changes: the records are what counts, bytes without one are left-overs.
+Prompts and answers are in it, so nobody else may read it.
 """
 
 from __future__ import annotations
@@ -55,15 +56,13 @@ class State:
         self.root = Path(tempfile.mkdtemp(prefix="batchframe-emulator-")) if kept is None else Path(kept)
         self._locked = contextlib.ExitStack()
         if self.is_kept:
-            self.root.mkdir(parents=True, exist_ok=True)
             self._locked.enter_context(_locked(self.root))
         self.scratch = self.root / "scratch"
         # Uploads that were under way when the process died.
         shutil.rmtree(self.scratch, ignore_errors=True)
         for name in ("scratch", "files", "work"):
-            (self.root / name).mkdir(exist_ok=True)
-        self._files = _Records(self.root / "file-records", FileRecord)
-        self._batches = _Records(self.root / "batch-records", BatchRecord)
+            _make_private(self.root / name)
+        self._files, self._batches = _records(self.root)
 
     def files(self) -> Files:
         """Open the files."""
@@ -72,7 +71,7 @@ class State:
     def work_folder(self, batch_id: str) -> Path:
         """Return the folder for the work on a batch."""
         folder = self.root / "work" / batch_id
-        folder.mkdir(exist_ok=True)
+        _make_private(folder)
         return folder
 
     def batches(self) -> Iterator[BatchRecord]:
@@ -129,10 +128,17 @@ class _Records:
 
     def read(self) -> list[Any]:
         """Read all, in the order of their creation."""
-        found = {path.stem: self._decoder.decode(path.read_bytes()) for path in self._folder.glob("*.json")}
+        found = {path.stem: self._read(path) for path in self._folder.glob("*.json")}
         self._numbers = {name: record.number for name, record in found.items()}
         self._next = itertools.count(max(self._numbers.values(), default=-1) + 1)
         return sorted(found.values(), key=lambda record: record.number)
+
+    def _read(self, path: Path) -> Any:
+        try:
+            return self._decoder.decode(path.read_bytes())
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+            msg = f"the record {path} is damaged: {exc}. Move it away to start without what it is of"
+            raise RuntimeError(msg) from exc
 
     def number(self, name: str) -> int:
         """Return the place of a record in that order."""
@@ -142,7 +148,7 @@ class _Records:
 
     def write(self, name: str, record: Any) -> None:
         """Write a record whole or not at all, so that it survives the machine too."""
-        self._folder.mkdir(exist_ok=True)
+        _make_private(self._folder)
         path = self._folder / f"{name}.json"
         new = path.with_suffix(".new")
         with new.open("wb") as file:
@@ -192,12 +198,23 @@ def drop_results(files: Files, batch: Batch, owner: str) -> None:
             files.delete(file.id, owner)
 
 
-def check_free(folder: str | os.PathLike[str] | None) -> None:
-    """Refuse, before a server starts, a folder that another emulator has."""
+def check_usable(folder: str | os.PathLike[str] | None) -> None:
+    """Refuse, before a server starts, a folder that another emulator has, or in which a record is damaged."""
     if folder is not None:
-        Path(folder).mkdir(parents=True, exist_ok=True)
         with _locked(Path(folder)):
-            pass
+            for records in _records(Path(folder)):
+                records.read()
+
+
+def _records(root: Path) -> tuple[_Records, _Records]:
+    """Return the records of files and those of batches."""
+    return _Records(root / "file-records", FileRecord), _Records(root / "batch-records", BatchRecord)
+
+
+def _make_private(folder: Path) -> None:
+    """Make a folder that only its owner can enter; one that an earlier version made becomes so."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    folder.chmod(0o700)
 
 
 def _link(path: Path, other: Path) -> None:
@@ -227,7 +244,9 @@ def _locked(folder: Path) -> contextlib.AbstractContextManager[Any]:
         import filelock  # noqa: PLC0415 - only who keeps state needs it
     except ImportError as exc:
         raise ImportError(f'state_dir needs the extra: pip install "batchframe[emulator]" ({exc})') from exc
-    lock = filelock.FileLock(folder / "lock")
+    # A folder that was there stays as open as it is: it is the user's. What is put into it is private.
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = filelock.FileLock(folder / "lock", mode=0o600)
     try:
         return lock.acquire(timeout=0)
     except filelock.Timeout as exc:

@@ -33,6 +33,7 @@ class Troubles:
         self._oddities = [kind for kind in self._by_kind if kind in BATCH_ODDITIES]
         self._created = time.monotonic()
         self._polls = self._polls_after_end = self._lists = 0
+        self._listed: dict[str, Any] = {}
 
     def of(self, kind: str) -> BatchFault | None:
         """Return the fault of a kind."""
@@ -76,6 +77,17 @@ class Troubles:
         if fault.seconds is not None:
             return time.monotonic() - self._created >= fault.seconds
         return not self._is_on("list_late", self._lists)
+
+    def listed(self, view: dict[str, Any]) -> dict[str, Any]:
+        """Return the batch object as the list shows it."""
+        return view if self.of("list_still") is None else self._listed
+
+    def asked(self, view: dict[str, Any]) -> dict[str, Any]:
+        """Take note of what a call about this batch alone shows, and return it."""
+        fault = self.of("list_still")
+        if fault is not None and (fault.polls is None or self._polls <= fault.polls):
+            self._listed = view
+        return view
 
     def show(self, batch: Batch, oddities: Collection[str]) -> dict[str, Any]:
         """Return the batch object as a client sees it."""

@@ -9,8 +9,9 @@ import importlib.util
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import msgspec
 import tenacity
+
+from batchframe.emulator._json import UnreadableError, decode
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -24,7 +25,7 @@ _ATTEMPTS = 8
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 60.0
 # A local model may think for long; that nobody listens is known soon.
 _TIMEOUT_SECONDS, _CONNECT_SECONDS = 600.0, 10.0
-_REQUEST_TIMEOUT, _TOO_MANY, _SERVER_ERROR, _BAD_GATEWAY = 408, 429, 500, 502
+_REQUEST_TIMEOUT, _TOO_MANY, _SERVER_ERROR = 408, 429, 500
 _ANSWERED = range(200, 300)
 
 
@@ -93,19 +94,41 @@ class Upstream:
         # The base URL ends with the version, with which the endpoint of a line begins (Azure's: may begin).
         url = self._base_url + endpoint.removeprefix("/v1")
         try:
-            response = await self._client.post(url, content=body)
+            async with self._client.stream("POST", url, content=body) as response:
+                answered = await _body(response)
         except _transport.RequestError as exc:
-            return Reply(0, None, f"{type(exc).__name__}: {exc}".rstrip(": "))
-        status, request_id = response.status_code, response.headers.get("x-request-id")
-        try:
-            answered: Any = msgspec.json.decode(response.content)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            # A proxy's page, say, and then no answer whatever its status. In the shape of an error, so that clients
-            # find the text.
-            status = _BAD_GATEWAY if status in _ANSWERED else status
-            error = {"message": response.text[:1000], "type": "upstream_error", "param": None}
-            answered = {"error": {**error, "code": "upstream_not_json"}}
-        return Reply(status, request_id, answered, _seconds(response.headers.get("retry-after")))
+            return Reply(0, None, _described(exc))
+        headers = response.headers
+        return Reply(response.status_code, headers.get("x-request-id"), answered, _seconds(headers.get("retry-after")))
+
+
+async def _body(response: Any) -> Any:
+    """Read a reply as JSON. What cannot be read is text: of an answer the whole, of any other reply the beginning.
+
+    An answer was generated, and would be again if it were asked for again; it stays an answer, however it arrives.
+    """
+    is_answer = response.status_code in _ANSWERED
+    content, problem = bytearray(), "was empty"
+    try:
+        async for piece in response.aiter_bytes():
+            content += piece
+    except _transport.RequestError as exc:
+        if not is_answer:
+            raise
+        problem = f"could not be read: {_described(exc)}"
+    try:
+        return decode(content)
+    except UnreadableError:
+        text = content.decode(errors="replace")
+    if is_answer:
+        return text or f"the upstream's reply {problem}"
+    # A proxy's page, say. In the shape of an error, so that clients find the text.
+    error = {"message": text[:1000], "type": "upstream_error", "param": None, "code": "upstream_not_json"}
+    return {"error": error}
+
+
+def _described(exc: Exception) -> str:
+    return f"{type(exc).__name__}: {exc}".rstrip(": ")
 
 
 _backoff = tenacity.wait_random_exponential(multiplier=_FIRST_WAIT, max=_LONGEST_WAIT)

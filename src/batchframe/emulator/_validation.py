@@ -9,6 +9,7 @@ import msgspec
 
 from batchframe.emulator import _tokens as tokens
 from batchframe.emulator._endpoints import ENDPOINTS
+from batchframe.emulator._json import UnreadableError, decode
 from batchframe.emulator._model_table import known
 from batchframe.emulator._quota import Load
 from batchframe.emulator._refusals import refusal
@@ -24,7 +25,6 @@ _REQUIRED = ("custom_id", "method", "url", "body")
 # Azure reads from the file which of these is meant, whatever the batch says.
 _INTERCHANGEABLE = ("/v1/chat/completions", "/v1/responses")
 _BOM = b"\xef\xbb\xbf"
-_decode = msgspec.json.Decoder().decode
 
 
 class Validation(NamedTuple):
@@ -127,9 +127,12 @@ class _Checks:
 
     def check(self, line: bytes) -> tuple[str, object] | None:
         """Say what is wrong with a line, and the value that is."""
+        most = self._settings.speaks.max_line_bytes
+        if most is not None and len(line) > most:
+            return "long_line", most
         try:
-            request = _decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            request = decode(line)
+        except UnreadableError:
             request = None
         if not isinstance(request, dict):
             return "json", None
@@ -215,5 +218,5 @@ def _enqueued(body: dict[str, Any], endpoint: Endpoint) -> int:
     """Count a body's tokens, whatever is wrong with it: that is found out when it is executed."""
     try:
         return endpoint.count(body)
-    except (AttributeError, KeyError, TypeError):
+    except (AttributeError, LookupError, TypeError):
         return 0

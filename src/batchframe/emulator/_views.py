@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gzip
+import re
 import shutil
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from batchframe.emulator import _filters as filters
 from batchframe.emulator._batches import check_expires_after
 from batchframe.emulator._disturbance import take_effect
 from batchframe.emulator._files import PURPOSES, check_batch_file
-from batchframe.emulator._intake import add_upload, show_file
+from batchframe.emulator._intake import add_upload, check_upload, show_file
 from batchframe.emulator._replying import FileReply, json_body, owner_of, page, reply, service_of
 from batchframe.emulator._uploads import receive
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 _FILES_PER_PAGE = 10_000
 _BATCHES_PER_PAGE, _MOST_BATCHES_PER_PAGE = 20, 100
 _MOST_IDS = 200
+# No longer than any number that is meant: Python refuses to read thousands of digits.
+_INTEGER = re.compile(r"-?[0-9]{1,18}")
 
 
 async def create_file(request: Request) -> Response:
@@ -48,6 +51,8 @@ async def create_file(request: Request) -> Response:
             raise errors.file_too_large(limit_bytes)
         if purpose == "batch":
             await service.reading(functools.partial(check_batch_file, path, upload.filename))
+            if service.settings.speaks.validates_uploads:
+                await check_upload(service, path)
         await take_effect(request)
         file = add_upload(service, path, upload.filename, purpose, life_seconds=life_seconds, owner=owner_of(request))
     status = service.settings.speaks.created_status
@@ -62,7 +67,7 @@ def _life_seconds(fields: dict[str, str], dialect: Dialect) -> int | None:
         anchor, text = fields.get("expires_after.anchor", anchor), fields.get("expires_after.seconds", text)
     if anchor is None and text is None:
         return None
-    seconds = int(text) if text is not None and text.lstrip("-").isdecimal() else text
+    seconds = int(text) if text is not None and _INTEGER.fullmatch(text) else text
     return check_expires_after("expires_after", anchor, seconds, dialect)
 
 
@@ -124,7 +129,9 @@ async def create_batch(request: Request) -> Response:
     body = await json_body(request)
     await take_effect(request)
     service = service_of(request)
-    return reply(service.show(await service.create_batch(body, owner_of(request))))
+    key = request.headers.get("idempotency-key") if service.settings.speaks.takes_idempotency_key else None
+    job = await service.create_batch(body, owner_of(request), key)
+    return reply(job.troubles.asked(service.show(job)))
 
 
 async def list_batches(request: Request) -> Response:
@@ -148,7 +155,7 @@ async def list_batches(request: Request) -> Response:
         default=_BATCHES_PER_PAGE,
         most=_MOST_BATCHES_PER_PAGE,
         absent=errors.no_such_batch,
-        show=service.show,
+        show=service.show_listed,
         key="value" if "value_list" in service.settings.chosen_oddities else "data",
         is_by_cursor=is_by_cursor,
     )
@@ -159,7 +166,7 @@ async def retrieve_batch(request: Request) -> Response:
     service = service_of(request)
     job = service.job(request.path_params["id"], owner_of(request))
     job.troubles.retrieved(job.batch)
-    return reply(service.show(job))
+    return reply(job.troubles.asked(service.show(job)))
 
 
 async def cancel_batch(request: Request) -> Response:

@@ -1,0 +1,112 @@
+"""Write the options into the signatures and docstrings of the public calls, and the types of request parameters.
+
+The sources are the table of options (``_option_table.py``) and that of request parameters (``_parameters.py``, which
+``generate_parameters.py`` writes: run this script after it). ``--check`` writes nothing, and fails where something
+would be written.
+"""
+# ruff: noqa: INP001  (a script, not a package)
+
+from __future__ import annotations
+
+import re
+import sys
+import textwrap
+from dataclasses import MISSING
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from batchframe._option_table import OPTIONS
+from batchframe._options import _FROM_PROMPT, _NEVER, NAMES
+from batchframe._parameters import PARAMETERS
+
+ROOT = Path(__file__).parents[1] / "src" / "batchframe"
+MODULES = ("_arguments.py", "_calls.py", "_frame.py", "_parquet.py", "_previews.py")
+_WIDTH = 120
+# From the bare star to the request parameters, both included; and from the first option of a docstring to the last.
+_SIGNATURE = re.compile(
+    r"^(?P<indent> +)\*,\n(?:(?!^ +\*,$).)*?^(?P=indent)\*\*parameters: Unpack\[EndpointParameters\],$",
+    re.MULTILINE | re.DOTALL,
+)
+_DOCSTRING = re.compile(r"^    model\n        (?:(?!^$).)*?^    \*\*parameters\n", re.MULTILINE | re.DOTALL)
+_FIELDS = re.compile(
+    r'(?<=^class EndpointParameters\(TypedDict, total=False\):\n)(    """.*?"""\n).*', re.MULTILINE | re.DOTALL
+)
+_TYPES = {"text": "str", "integer": "int", "number": "float", "boolean": "bool", "object": "Mapping[Any, object]"}
+# They make the type of the response, so they are the same for all rows.
+_NOT_PER_ROW = {"n", "dimensions"}
+
+
+def written(name: str) -> str:
+    """Return a module's source with what is generated in it."""
+    source = (ROOT / name).read_text(encoding="utf-8")
+    source = _SIGNATURE.sub(lambda found: _signature(found["indent"]), source)
+    source = _DOCSTRING.sub(lambda _: _docstring(), source)
+    return _FIELDS.sub(lambda found: f"{found[1]}\n{_fields()}", source)
+
+
+def stale() -> list[Path]:
+    """Return the modules that another source would be written of."""
+    return [ROOT / name for name in MODULES if written(name) != (ROOT / name).read_text(encoding="utf-8")]
+
+
+def _signature(indent: str) -> str:
+    lines = ["*,", *map(_parameter, OPTIONS), "**parameters: Unpack[EndpointParameters],"]
+    return "\n".join(indent + line for line in lines)
+
+
+def _parameter(option: Any) -> str:
+    accepts = option.metadata["accepts"]
+    if option.default is MISSING and option.default_factory is MISSING:
+        return f"{option.name}: {accepts},"
+    # What is empty is left out by None too, and reads better so.
+    default = option.default if option.default_factory is MISSING else None
+    default = None if default in ("", ()) else default
+    return f"{option.name}: {accepts} | None = {default!r},".replace("'", '"')
+
+
+def _docstring() -> str:
+    lines = []
+    for option in OPTIONS:
+        lines += [
+            option.name,
+            *textwrap.wrap(option.metadata["meaning"], _WIDTH - 8, initial_indent="    ", subsequent_indent="    "),
+        ]
+    return textwrap.indent("\n".join([*lines, "**parameters"]), "    ") + "\n"
+
+
+def _fields() -> str:
+    """Return a line for each parameter that a call takes by its name, at whatever endpoint."""
+    names = sorted({name for known in PARAMETERS.values() for name in known} - NAMES - _FROM_PROMPT - _NEVER)
+    return "".join(f"    {name}: {_type_of(name)}\n" for name in names)
+
+
+def _type_of(name: str) -> str:
+    found = [kind for known in PARAMETERS.values() for kind in known.get(name, {}).items()]
+    types = [_type(kind, inside) for kind, inside in found if kind != "text"]
+    texts = [inside for kind, inside in found if kind == "text"]
+    if texts:
+        types.insert(0, _type("text", None if None in texts else tuple(dict.fromkeys(chain.from_iterable(texts)))))
+    return " | ".join(dict.fromkeys([*types, *([] if name in _NOT_PER_ROW else ["pl.Expr"]), "None"]))
+
+
+def _type(kind: str, inside: Any) -> str:
+    if kind == "list":
+        return f"Sequence[{' | '.join(_type(*item) for item in inside.items()) if inside else 'Any'}]"
+    if kind == "text" and inside is not None:
+        return f"Literal{list(inside)!r}".replace("'", '"')
+    return _TYPES[kind]
+
+
+def main(arguments: list[str]) -> int:
+    """Write the modules, or with ``--check`` say which would be; return the exit code."""
+    for path in stale():
+        if "--check" in arguments:
+            sys.stderr.write(f"{path} is stale: run scripts/generate_signatures.py\n")
+            return 1
+        path.write_text(written(path.name), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

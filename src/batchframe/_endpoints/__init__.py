@@ -1,0 +1,1 @@
+"""One file for each endpoint: what a prompt becomes in its bodies, and how its answers are read."""

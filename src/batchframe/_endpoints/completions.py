@@ -1,0 +1,55 @@
+"""``/v1/completions``, the older endpoint of one text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from batchframe._endpoints.base import Answer, Endpoint, as_text, choices_of, nothing, text_of, unreadable
+from batchframe._lenient import mapping, number, read_json
+
+
+def _read(body: dict[str, Any]) -> Answer:
+    choices = choices_of(body)
+    return _read_choice(choices[0]) if choices else unreadable("no choices")
+
+
+def _read_choice(choice: dict[str, Any]) -> Answer:
+    answer = Answer(finish_reason=text_of(choice.get("finish_reason")))
+    text = choice.get("text")
+    return answer._replace(response=text) if isinstance(text, str) else nothing(answer, "no text")
+
+
+def _logprobs(choice: dict[str, Any]) -> list[dict[str, Any]] | None:
+    told = choice.get("logprobs")
+    told = mapping(read_json(told) if isinstance(told, msgspec.Raw) else told)
+    names, likely, others = (told.get(name) for name in ("tokens", "token_logprobs", "top_logprobs"))
+    if not isinstance(names, list):
+        return None
+    likely, others = (column if isinstance(column, list) else [] for column in (likely, others))
+    return [
+        {
+            "token": as_text(name),
+            "logprob": number(likely[index]) if index < len(likely) else None,
+            "top_logprobs": [
+                {"token": token, "logprob": number(found)}
+                for token, found in mapping(others[index] if index < len(others) else None).items()
+            ],
+        }
+        for index, name in enumerate(names)
+    ]
+
+
+COMPLETIONS = Endpoint(
+    path="/v1/completions",
+    prompt_member="prompt",
+    answer_member="choices",
+    object_name="text_completion",
+    read=_read,
+    read_choice=_read_choice,
+    renamed_parameters={"max_completion_tokens": "max_tokens", "max_output_tokens": "max_tokens"},
+    logprobs_request=("logprobs", None, "logprobs=1, or more for the alternatives"),
+    choices=choices_of,
+    logprobs=_logprobs,
+)

@@ -1,0 +1,32 @@
+"""The endpoints that there are, and which of them a body comes from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from batchframe._endpoints.chat import CHAT
+from batchframe._endpoints.completions import COMPLETIONS
+from batchframe._endpoints.embeddings import EMBEDDINGS
+from batchframe._endpoints.foreign import foreign_endpoint
+from batchframe._endpoints.moderations import MODERATIONS
+from batchframe._endpoints.responses import RESPONSES
+
+if TYPE_CHECKING:
+    from batchframe._endpoints.base import Endpoint
+
+DEFAULT = CHAT
+# By path, the default first.
+ENDPOINTS = {endpoint.path: endpoint for endpoint in (CHAT, RESPONSES, EMBEDDINGS, COMPLETIONS, MODERATIONS)}
+
+
+def is_answer(body: dict[str, Any]) -> bool:
+    """Whether an object looks like the body of an answer."""
+    return any(endpoint.answer_member in body for endpoint in ENDPOINTS.values()) or foreign_endpoint(body) is not None
+
+
+def endpoint_of(body: dict[str, Any]) -> Endpoint:
+    """Return the endpoint that a body comes from, as far as it tells."""
+    name = body.get("object")
+    named = (endpoint for endpoint in ENDPOINTS.values() if endpoint.object_name == name is not None)
+    marked = (endpoint for endpoint in ENDPOINTS.values() if endpoint.answer_member in body)
+    return next(named, None) or next(marked, DEFAULT)

@@ -1,0 +1,244 @@
+"""Who may call: not a web page that is open in the browser of this machine, whichever way it takes."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import stat
+from urllib.parse import urlsplit
+
+import pytest
+from starlette.testclient import TestClient
+
+from batchframe.cli import main
+from batchframe.emulator import create_app
+from batchframe.emulator._backing import Backing
+from batchframe.emulator._hosts import Hosts
+from batchframe.emulator._server import endpoint, listen
+from batchframe.testing import emulator
+
+from .conftest import body, create, ended, jsonl, request, upload, wait
+
+LEDGER = "/_emulator/ledger"
+
+
+def address(service):
+    return urlsplit(service.endpoint).netloc
+
+
+def asked(service, method, path, *, host=None, data=None, **headers):
+    """Call the service under a name, as a browser does that has resolved it to this machine; return status and JSON."""
+    connection = http.client.HTTPConnection(address(service))
+    try:
+        sent = {"Host": host or address(service), **{name.replace("_", "-"): value for name, value in headers.items()}}
+        connection.request(method, path, data, sent)
+        reply = connection.getresponse()
+        return reply.status, json.loads(reply.read())
+    finally:
+        connection.close()
+
+
+def refusal(answer):
+    status, reply = answer
+    assert status == 403, reply
+    return reply["error"]["message"]
+
+
+# ----------------------------------------------------------------------------------------------- a page's simple calls
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://localhost:3000", "http://127.0.0.1"])
+def test_a_page_cannot_steer_the_emulator(client, service, origin):
+    """A POST whose body is text needs no preflight: the browser sends it, and only hides the reply from the page."""
+    service.fault("list_batches", "status", times=None, skip=1000)
+    ended(client, request("a"))
+    simple = {"Origin": origin, "Content_Type": "text/plain"}
+    for path, data in [
+        ("/_emulator/reset", None),
+        ("/_emulator/step", None),
+        ("/_emulator/expire", "{}"),
+        ("/_emulator/faults", '{"call": "create_batch", "kind": "status"}'),
+        ("/v1/files", "nothing"),
+        ("/v1/batches", "{}"),
+        ("/nowhere", "{}"),
+    ]:
+        assert origin in refusal(asked(service, "POST", path, data=data, **simple))
+    assert service.ledger()["executions"] == 1
+    assert [fault["call"] for fault in asked(service, "GET", "/_emulator/faults")[1]] == ["list_batches"]
+    assert service.calls()["create_batch"] == 1
+
+
+def test_a_preflight_is_refused(service):
+    """So that no call with a key, and no PATCH or DELETE, comes after it."""
+    asks = {"Access_Control_Request_Method": "PATCH", "Access_Control_Request_Headers": "authorization"}
+    assert "evil.example" in refusal(asked(service, "OPTIONS", LEDGER, Origin="https://evil.example", **asks))
+
+
+def test_a_page_cannot_use_up_a_fault_by_an_image(service):
+    """Images and scripts are fetched without an Origin; the browser says in another header whose page they are of."""
+    service.fault("list_batches", "status")
+    image = {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "no-cors", "Sec_Fetch_Dest": "image"}
+    refusal(asked(service, "GET", "/v1/batches", **image))
+    assert service.calls() == {}
+    assert len(asked(service, "GET", "/_emulator/faults")[1]) == 1
+
+
+def test_who_types_the_address_sees_the_ledger(service):
+    assert asked(service, "GET", LEDGER, Sec_Fetch_Site="none", Sec_Fetch_Mode="navigate")[0] == 200
+
+
+def test_a_refused_upload_is_read_to_its_end(service):
+    """So that the caller meets the refusal, and no broken connection."""
+    data = b"x" * 3_000_000
+    assert "evil.example" in refusal(asked(service, "POST", "/v1/files", data=data, Origin="https://evil.example"))
+
+
+# ------------------------------------------------------------------------------------------------------ a rebound name
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example", "evil.example:8080", "localhost.evil.example", "127.0.0.1.evil.example", "evil@localhost",
+        "192.168.1.5", "0.0.0.0", "[2001:db8::1]", "127.0.0.1,evil.example", "[::1", "",
+    ],
+)  # fmt: skip
+def test_a_rebound_name_is_refused(service, host):
+    """The page is of the same origin then, and could read every prompt; the name is what it cannot hide."""
+    own = {"host": host or " ", "Origin": f"http://{host}", "Sec_Fetch_Site": "same-origin"}
+    assert refusal(asked(service, "GET", LEDGER, **own))
+    assert refusal(asked(service, "POST", "/_emulator/reset", **own))
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1", "localhost.", "127.0.0.1", "127.8.9.10:80", "[::1]:8080"])
+def test_names_of_this_machine(service, host):
+    assert asked(service, "GET", LEDGER, host=host)[0] == 200
+
+
+def test_the_refusal_says_what_to_do(service):
+    message = refusal(asked(service, "GET", "/v1/batches", host="batches.example:8080"))
+    assert "'batches.example'" in message
+    assert "--allowed-host batches.example" in message
+
+
+def test_azure_refuses_in_its_own_envelope():
+    with emulator("azure") as service:
+        status, reply = asked(service, "GET", "/openai/batches", host="evil.example")
+        assert (status, set(reply["error"])) == (403, {"code", "message"})
+
+
+def test_names_that_were_allowed():
+    with emulator(allowed_hosts=["Batches.example", "192.168.1.5", "2001:DB8:0::1"]) as service:
+        for host in ("batches.example", "BATCHES.example.:99", "192.168.1.5:1", "[2001:db8::1]:1"):
+            assert asked(service, "GET", LEDGER, host=host)[0] == 200
+        assert asked(service, "GET", LEDGER, host="a.batches.example")[0] == 403
+        # A page of that name is still a page, unless it is the service's own.
+        assert asked(service, "GET", LEDGER, host="batches.example", Origin="http://other.batches.example")[0] == 403
+        assert asked(service, "GET", LEDGER, host="batches.example:1", Origin="http://batches.example:1")[0] == 200
+
+
+@pytest.mark.parametrize("wrong", ["http://batches.example", "batches.example:8080", "*", "", "a b"])
+def test_what_is_no_name_of_a_host(wrong):
+    with pytest.raises(ValueError, match="allowed_hosts: expected"):
+        Backing(allowed_hosts=[wrong])
+
+
+def test_one_name_is_no_list():
+    with pytest.raises(ValueError, match=r"allowed_hosts: expected a list .* got 'batches\.example'"):
+        Backing(allowed_hosts="batches.example")
+
+
+@pytest.mark.parametrize("option", [["--allowed-host", "http://x"], ["--upstream", "x"]])
+def test_the_command_says_what_is_wrong(option, capsys):
+    assert main(["emulator", "--port", "0", *option]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(("error: allowed_hosts: expected", "error: upstream: expected"))
+    assert said.count("\n") == 1
+
+
+def test_the_command_allows_names(monkeypatch):
+    """What it hands on is what serve() is called with; that this allows the names, other tests see."""
+    calls = []
+    monkeypatch.setattr("batchframe.emulator.serve", lambda *_, **options: calls.append(options))
+    assert main(["emulator", "--allowed-host", "a.example", "--allowed-host", "b.example"]) == 0
+    assert calls[0]["allowed_hosts"] == ("a.example", "b.example")
+
+
+def test_the_command_says_who_has_the_folder(tmp_path, capsys):
+    with emulator(state_dir=tmp_path):
+        assert main(["emulator", "--port", "0", "--state-dir", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == f"error: another emulator works in {tmp_path}\n"
+
+
+def test_the_control_plane_allows_no_further_name(service):
+    assert asked(service, "PATCH", "/_emulator/settings", data='{"allowed_hosts": ["evil.example"]}')[0] == 400
+
+
+@pytest.mark.parametrize(
+    ("header", "local", "is_ours"),
+    [
+        ("192.168.1.5:8080", "192.168.1.5", True),
+        ("192.168.1.5:8080", "::ffff:192.168.1.5", True),
+        ("192.168.1.6:8080", "192.168.1.5", False),
+        ("[fe80:0::1]", "fe80::1", True),
+        ("[::ffff:127.0.0.1]", "::ffff:192.168.1.5", True),
+        ("emulator", "emulator", True),
+        ("emulator", None, False),
+    ],
+)
+def test_the_address_that_was_reached_is_ours(header, local, is_ours):
+    """Who listens on all addresses is called by any of them, and no name can be made one of them."""
+    assert Hosts().are_called(header, local) is is_ours
+
+
+def test_the_address_that_was_bound_is_ours():
+    """Its line at the start names it, so that it must work."""
+    with listen("0.0.0.0", 0) as sock:
+        host = urlsplit(endpoint(sock)).netloc
+    assert Hosts(["0.0.0.0"]).are_called(host, "127.0.0.1")
+
+
+def test_an_application_of_ones_own_server():
+    with TestClient(create_app(allowed_hosts=["batches.example"]), base_url="http://127.0.0.1:1") as own:
+        assert own.get(LEDGER).status_code == own.get(LEDGER, headers={"Host": "batches.example"}).status_code == 200
+        assert own.get(LEDGER, headers={"Host": "evil.example"}).status_code == 403
+        assert own.get(LEDGER, headers={"Origin": "http://evil.example"}).status_code == 403
+
+
+def test_a_call_without_a_host(service):
+    """Of HTTP/1.0, as a probe makes it and no browser."""
+    connection = http.client.HTTPConnection(address(service))
+    connection._http_vsn, connection._http_vsn_str = 10, "HTTP/1.0"
+    connection.putrequest("GET", "/_emulator/health", skip_host=True)
+    connection.endheaders()
+    assert connection.getresponse().status == 200
+    connection.close()
+
+
+# --------------------------------------------------------------------------------------------------- others on the disk
+
+
+@pytest.mark.skipif(os.name == "nt", reason="modes of files")
+@pytest.mark.parametrize("is_there", [False, True], ids=["new", "left by an earlier version"])
+def test_nobody_else_reads_the_state(tmp_path, is_there):
+    root = tmp_path / "below" / "state"
+    if is_there:
+        for name in ("files", "work", "scratch", "file-records", "batch-records"):
+            (root / name).mkdir(parents=True, exist_ok=True)
+            (root / name).chmod(0o755)
+    old = os.umask(0o022)
+    try:
+        with emulator(state_dir=root, seconds={"in_progress": 60.0}) as service:
+            client = service.client()
+            batch = create(client, upload(client, jsonl(request("a", body("a secret")))))
+            wait(client, batch.id, lambda now: now.status == "in_progress")
+            found = {path: stat.S_IMODE(path.stat().st_mode) for path in root.rglob("*")}
+    finally:
+        os.umask(old)
+    folders = {path.relative_to(root).as_posix(): mode for path, mode in found.items() if path.is_dir()}
+    assert {"files", "work", "scratch", "file-records", "batch-records", f"work/{batch.id}"} <= folders.keys()
+    assert set(folders.values()) == {0o700}
+    # What lies in the folder itself is private even where the folder is the user's and open to others.
+    assert {mode & 0o077 for path, mode in found.items() if path.parent == root} == {0}
+    assert is_there or stat.S_IMODE(root.stat().st_mode) == 0o700

@@ -1,0 +1,34 @@
+"""A time that tests make: hours pass in it without waiting."""
+
+from __future__ import annotations
+
+import datetime as dt
+import random
+
+from batchframe._desk import Clock
+from batchframe._run import Run
+
+
+class Time:
+    """A time in which sleeping is free; it begins now."""
+
+    def __init__(self) -> None:
+        start = dt.datetime.now(dt.timezone.utc)
+        self.passed = 0.0
+        self.slept: list[float] = []
+        chance = random.Random(1)
+        self.clock = Clock(
+            now=lambda: start + dt.timedelta(seconds=self.passed),
+            monotonic=lambda: self.passed,
+            sleep=self.sleep,
+            chance=chance.random,
+        )
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.passed += seconds
+
+    def run(self, begun: Run, **options) -> Run:
+        """Return a run as a process of this time opens it, perhaps with other options."""
+        options = begun._options.__class__(**vars(begun._options) | options)
+        return Run(begun._folder, begun._record, options, begun._connect, clock=self.clock)

@@ -1,0 +1,438 @@
+"""Replies that can never be read, the last error on disk, and runs that are dead and must not look alive."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import shutil
+from pathlib import Path
+
+import openai
+import polars as pl
+import pytest
+
+import batchframe as bf
+from batchframe import _run
+from batchframe._desk import Clock
+from batchframe._trouble import forget_trouble, keep_trouble, read_trouble
+from batchframe._types import UnreadReply
+from batchframe.cli import main
+from made_up_time import Time
+from odd_replies import PAGE, OddReplies
+
+N = 6
+FRAME = pl.DataFrame({"n": range(N)})
+ARGUMENTS = {"model": "gpt-4o-mini", "poll_seconds": 0.02, "settle_seconds": 0.3}
+PROMPT = "Repeat {n}"
+WRONG = [
+    pytest.param([], "JSON object.*: 200 application/json: \\[\\]", id="array"),
+    pytest.param({"job": {"id": "b"}}, 'with an id: .*{"job":{"id":"b"}}', id="wrapped"),
+    pytest.param({}, "with an id: .*{}", id="empty"),
+]
+CHECK = "Check the base URL"
+
+
+@pytest.fixture
+def odd():
+    return OddReplies()
+
+
+@pytest.fixture
+def begun(emu, odd, tmp_path):
+    """A run whose batch is at the service, in a time of its own."""
+    emu.configure(progression="stepped")
+    client = odd.client(emu)
+    run = bf.submit(FRAME, PROMPT, client=client, run_dir=tmp_path / "run", **ARGUMENTS)
+    emu.configure(progression="instant")
+    time = Time()
+    return time.run(run, poll_seconds=None), time
+
+
+@pytest.fixture
+def unsent(odd, emu, tmp_path, monkeypatch):
+    """A run of which nothing is at the service, in a time of its own, and the client of its service."""
+    odd.answer("list", PAGE)
+    with monkeypatch.context() as patch:
+        patch.setattr(_run, "_UNREACHABLE_SECONDS", 0.0)
+        with pytest.raises(bf.ServiceError):
+            bf.run(FRAME, PROMPT, client=odd.client(emu), run_dir=tmp_path / "run", **ARGUMENTS)
+    odd.stop()
+    time = Time()
+    return time.run(bf.open_run(tmp_path / "run", client=odd.client(emu)), poll_seconds=None), time
+
+
+def once_each(emu):
+    return emu.ledger()["by_custom_id"] == {f"row-{n}": 1 for n in range(N)}
+
+
+# -- before the first accepted call
+
+
+@pytest.mark.parametrize(
+    ("reply", "came"),
+    [
+        ([], r"no JSON object: 200 application/json: \[\]"),
+        ({"job": {}}, r'no JSON object with a list of objects with ids: {"job":{}}'),
+        ({"data": [{"job": {"id": "b"}}]}, r'list of objects with ids: {"data":\[{"job"'),
+        (PAGE, "no JSON object: 200 text/html: <html><title>Sign in"),
+    ],
+    ids=["array", "object", "wrapped", "page"],
+)
+def test_at_the_beginning_it_is_an_error_within_a_minute(unsent, odd, reply, came):
+    run, time = unsent
+    odd.answer("list", reply)
+    with pytest.raises(bf.ServiceError, match=f"list_batches: .*{came}.*{CHECK}"):
+        run.wait()
+    assert time.passed <= 60
+    assert odd.answered > 3
+    status = run.status(refresh=False)
+    assert (status.state, status.done, status.pending) == ("not_submitted", False, N)
+    assert came.split("no ")[-1].split(":")[0] in status.trouble
+    odd.stop()
+    status = run.wait()
+    assert (status.state, status.trouble, status.succeeded) == ("finished", "", N)
+
+
+def test_how_long_the_service_asks_to_wait_is_waited_also_at_the_beginning(unsent, emu):
+    run, time = unsent
+    emu.fault("list_batches", "status", status=429, retry_after=50, times=1)
+    assert run.wait().succeeded == N
+    assert time.slept[0] == 50
+
+
+# -- after it
+
+
+@pytest.mark.parametrize(("reply", "came"), WRONG)
+def test_json_of_the_wrong_shape_is_an_error_after_five_minutes(begun, odd, emu, reply, came):
+    run, time = begun
+    odd.answer("retrieve", reply)
+    told = f"retrieve_batch: .*{came}.*{CHECK}.* was answered so [0-9]+ times in [56] minutes"
+    with pytest.raises(bf.ServiceError, match=told):
+        run.wait()
+    assert 300 <= time.passed < 400
+    assert "retrieve_batch" in run.status(refresh=False).trouble
+    # The same call goes on, and says it at once as long as nothing changed.
+    with pytest.raises(bf.ServiceError, match=told):
+        run.wait()
+    assert time.passed < 400
+    odd.stop()
+    assert run.wait().succeeded == N
+    assert read_trouble(run._folder) is None
+    assert once_each(emu)
+
+
+def test_three_times_are_needed_however_long_that_takes(begun, odd):
+    run, time = begun
+    odd.answer("retrieve", [])
+    with pytest.raises(bf.ServiceError, match=r"3 times in 20 minutes"):
+        time.run(run, poll_seconds=600).wait()
+    assert odd.answered == 3
+
+
+def test_processes_of_one_pass_each_come_to_it_too(begun, odd):
+    run, time = begun
+    odd.answer("retrieve", [])
+    for _ in range(2):
+        assert "retrieve_batch" in time.run(run).advance().trouble
+        time.sleep(600)
+    with pytest.raises(bf.ServiceError, match="3 times in 20 minutes"):
+        time.run(run).advance()
+
+
+def test_a_reply_that_can_be_read_begins_it_anew(begun, odd, emu):
+    run, time = begun
+    emu.configure(progression="stepped")
+    for _ in range(4):
+        odd.answer("retrieve", [], times=2)
+        for _ in range(3):
+            run.advance()
+            time.sleep(200)
+    assert run.status(refresh=False).trouble == ""
+
+
+def test_what_was_answered_is_forgotten_while_another_call_has_yet_to_be_made_again(begun):
+    folder, now = begun[0]._leased_folder, dt.datetime.now(dt.timezone.utc)
+    unread = {name: UnreadReply(now, now, 2) for name in ("retrieve a", "retrieve b")}
+    error = bf.ServiceError("sorry")
+    with begun[0]._lease:
+        begun[0]._lease.take()
+        keep_trouble(folder, error, unread, None, now)
+        del unread["retrieve a"]
+        forget_trouble(folder, unread, read_trouble(folder), now)
+        assert read_trouble(folder).unread == unread
+        forget_trouble(folder, unread, read_trouble(folder), now + dt.timedelta(hours=2))
+    assert read_trouble(folder) is None
+
+
+def test_another_call_of_the_kind_does_not_hide_it(emu, odd):
+    """Of two batches one can never be read; the other is."""
+    emu.configure(progression="stepped")
+    run = bf.submit(FRAME, PROMPT, client=odd.client(emu), limits=bf.Limits(max_requests=5), **ARGUMENTS)
+    time = Time()
+    odd.answer("retrieve", [], containing=run.batches()["batch_id"][1])
+    with pytest.raises(bf.ServiceError, match="was answered so"):
+        time.run(run, poll_seconds=None).wait()
+    assert 300 <= time.passed < 400
+
+
+def test_one_that_is_asked_for_now_and_then_comes_to_it_too(emu, odd):
+    emu.batch_fault("list_still", times=None, polls=0)
+    run = bf.submit(FRAME, PROMPT, client=odd.client(emu), limits=bf.Limits(max_requests=1), **ARGUMENTS)
+    odd.answer("retrieve", [], containing=run.batches()["batch_id"][0])
+    time = Time()
+    with pytest.raises(bf.ServiceError, match=r"was answered so \d times"):
+        time.run(run, poll_seconds=None).wait(7_200)
+
+
+def test_a_page_is_waited_out_with_a_warning(begun, odd, emu, caplog):
+    run, _ = begun
+    odd.answer("retrieve", PAGE)
+    with caplog.at_level(logging.INFO, logger="batchframe"), pytest.raises(bf.RunPendingError) as raised:
+        run.wait(4 * 3600)
+    warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert [record.getMessage().split(":")[0] for record in warnings] == ["retrieve_batch"]
+    assert "Its last trouble: retrieve_batch: the service answered with something that is no JSON" in str(raised.value)
+    assert odd.answered > 100
+    status = bf.open_run(run.path).status(refresh=False)
+    assert (status.state, status.waiting_for) == ("running", "its batches to end")
+    assert "Sign in" in status.trouble
+    odd.stop()
+    assert run.wait().trouble == ""
+    assert not (run.path / "trouble.json").exists()
+    assert once_each(emu)
+
+
+@pytest.mark.parametrize("reply", [PAGE, {"job": {"id": "x"}}], ids=["page", "wrapped"])
+@pytest.mark.parametrize("acts", [True, False], ids=["acts", "does not act"])
+def test_an_unreadable_reply_to_a_create_is_a_lost_one(emu, odd, reply, acts):
+    odd.answer("create", reply, acts=acts, times=1)
+    out = bf.run(FRAME, PROMPT, client=odd.client(emu), **ARGUMENTS)
+    assert out["error"].null_count() == N
+    assert emu.calls()["create_batch"] == 1
+    assert once_each(emu)
+
+
+def test_a_create_is_never_given_up(emu, odd, unsent):
+    run, _ = unsent
+    odd.answer("create", {"job": {}})
+    with pytest.raises(bf.RunPendingError, match=r"create_batch: .*no JSON object with an id"):
+        run.wait(3600)
+    odd.stop()
+    assert run.wait().succeeded == N
+    assert once_each(emu)
+
+
+def test_an_upload_that_can_never_be_read_is_given_up(emu, odd, unsent):
+    run, time = unsent
+    odd.answer("upload", {"file": {"id": "x"}})
+    with pytest.raises(bf.ServiceError, match=r"upload: .*with an id.*was answered so"):
+        run.wait()
+    assert 300 <= time.passed < 400
+    assert run.status(refresh=False).state == "not_submitted"
+
+
+def test_a_page_deleted_no_input_file(emu, odd):
+    """A create that got no answer may come late as long as its file is there."""
+    emu.fault("create_batch", "late", seconds=1.0)
+    odd.answer("delete", PAGE)
+    out = bf.run(FRAME, PROMPT, client=odd.client(emu), **ARGUMENTS)
+    assert out["error"].null_count() == N
+    assert emu.calls()["create_batch"] == 1
+    assert once_each(emu)
+
+
+def test_a_page_is_no_result_file(begun, odd, emu):
+    run, _ = begun
+    odd.answer("download", PAGE)
+    with pytest.raises(bf.RunPendingError, match=r"download: .*no file of JSON lines: 200 text/html: <html>"):
+        run.wait(1800)
+    odd.stop()
+    assert run.wait().succeeded == N
+    assert once_each(emu)
+
+
+def test_an_object_without_a_list_is_no_empty_account(emu, odd, batchframe_home, monkeypatch):
+    client = odd.client(emu)
+    bf.run(FRAME, PROMPT, client=client, **ARGUMENTS)
+    shutil.rmtree(batchframe_home)
+    odd.answer("list", {"object": "error", "message": "sorry"})
+    with monkeypatch.context() as patch:
+        patch.setattr(_run, "_UNREACHABLE_SECONDS", 0.1)
+        with pytest.raises(bf.ServiceError, match="sorry"):
+            bf.run(FRAME, PROMPT, client=client, **ARGUMENTS)
+    with pytest.raises(bf.ServiceError, match="sorry"):
+        bf.batches(client)
+    odd.stop()
+    assert bf.run(FRAME, PROMPT, client=client, **ARGUMENTS)["error"].null_count() == N
+    assert once_each(emu)
+
+
+# -- runs that are dead
+
+
+def refused(emu, tmp_path):
+    """A run whose only batch failed its validation."""
+    with pytest.raises(bf.InputFileRejectedError):
+        bf.run(FRAME, PROMPT, client=emu.client(), run_dir=tmp_path / "root" / "run", **ARGUMENTS | {"model": "gpt-no"})
+    return tmp_path / "root" / "run"
+
+
+def test_a_refused_run_is_blocked(emu, tmp_path):
+    path = refused(emu, tmp_path)
+    status = bf.open_run(path).status(refresh=False)
+    assert (status.state, status.done, status.pending) == ("blocked", False, N)
+    assert "the service refused the input file of part 0" in status.trouble
+    assert status.waiting_for == "someone to resume it: none of its batches is running"
+    (row,) = bf.list_runs(tmp_path / "root").select("state", "trouble").rows()
+    assert row == ("blocked", status.trouble)
+    # To ask the service changes nothing of it; to go on does.
+    assert bf.open_run(path, client=emu.client()).status() == status
+    emu.configure(models=["gpt-no"])
+    status = bf.open_run(path, client=emu.client()).wait()
+    assert (status.state, status.trouble) == ("finished", "")
+    assert bf.list_runs(tmp_path / "root")["trouble"].to_list() == [None]
+
+
+def test_further_passes_of_the_same_process_do_not_forget_it(emu, tmp_path):
+    run = bf.open_run(refused(emu, tmp_path), client=emu.client())
+    with pytest.raises(bf.InputFileRejectedError):
+        run.wait()
+    for _ in range(3):
+        assert run.advance().state == "blocked"
+
+
+def test_a_create_that_was_refused_for_good_blocks(emu, tmp_path):
+    emu.fault("create_batch", "status", status=400, times=None)
+    with pytest.raises(bf.InvalidCallError):
+        bf.run(FRAME, PROMPT, client=emu.client(), run_dir=tmp_path / "run", **ARGUMENTS)
+    status = bf.open_run(tmp_path / "run").status(refresh=False)
+    assert status.state == "blocked"
+    assert "create_batch" in status.trouble
+
+
+def test_a_create_that_was_refused_for_now_has_nothing_at_the_service(emu, tmp_path):
+    emu.fault("create_batch", "status", status=429, times=None)
+    with pytest.raises(bf.RunPendingError, match="Its last trouble: create_batch: the service answered 429"):
+        bf.run(FRAME, PROMPT, client=emu.client(), run_dir=tmp_path / "run", timeout_seconds=0.1, **ARGUMENTS)
+    status = bf.open_run(tmp_path / "run").status(refresh=False)
+    assert (status.state, "429" in status.trouble) == ("not_submitted", True)
+
+
+def test_a_wrong_key_submits_nothing(emu, tmp_path):
+    emu.configure(api_keys=["sk-right"])
+    with pytest.raises(bf.AuthenticationError):
+        bf.run(FRAME, PROMPT, client=emu.client(api_key="sk-wrong"), run_dir=tmp_path / "run", **ARGUMENTS)
+    status = bf.open_run(tmp_path / "run").status(refresh=False)
+    assert (status.state, "401" in status.trouble) == ("not_submitted", True)
+    assert "sk-wrong" not in (tmp_path / "run" / "trouble.json").read_text()
+
+
+def test_what_is_in_flight_runs_whatever_the_error(begun, emu):
+    run, _ = begun
+    emu.fault("retrieve_batch", "status", status=403)
+    with pytest.raises(bf.AuthenticationError):
+        run.wait()
+    status = run.status(refresh=False)
+    assert (status.state, status.waiting_for, "403" in status.trouble) == ("running", "its batches to end", True)
+
+
+def test_a_part_that_is_refused_beside_others_is_told_while_they_run(emu, tmp_path):
+    emu.configure(progression="stepped")
+    emu.batch_fault("fail", code="invalid_request", message="Something is wrong with it.")
+    call = {"frame": FRAME, "prompt": PROMPT, "client": emu.client(), "limits": bf.Limits(max_requests=2), **ARGUMENTS}
+    run = bf.submit(**call)
+    run.advance()
+    emu.step()
+    with pytest.raises(bf.InputFileRejectedError):
+        run.wait()
+    status = bf.open_run(run.path, client=emu.client()).status()
+    assert (status.state, "Something is wrong with it" in status.trouble) == ("running", True)
+
+
+def test_a_run_that_another_process_works_on_is_running(unsent, emu):
+    run, _ = unsent
+    with run._lease:
+        run._lease.take()
+        other = bf.open_run(run.path).status(refresh=False)
+        assert (other.state, other.waiting_for[:8]) == ("running", "process ")
+    assert bf.open_run(run.path).status(refresh=False).state == "not_submitted"
+
+
+def test_why_a_run_was_stopped(emu):
+    emu.configure(progression="stepped")
+    run = bf.submit(FRAME, PROMPT, client=emu.client(), **ARGUMENTS)
+    emu.configure(progression="instant")
+    status = run.cancel()
+    assert (status.state, status.done) == ("stopped", True)
+    assert status.trouble.startswith("the run was cancelled on ")
+
+
+@pytest.mark.parametrize(
+    ("name", "state"), [("half-done", "running"), ("before-retry", "running"), ("finished", "finished")]
+)
+def test_runs_of_0_1_0_read_as_before(tmp_path, name, state):
+    folder = shutil.copytree(Path(__file__).parent / "data" / "runs-of-0.1.0" / name, tmp_path / name)
+    status = bf.open_run(folder).status(refresh=False)
+    assert (status.state, status.trouble) == (state, "")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"message": 5}'])
+def test_a_note_that_cannot_be_read_is_none(begun, content):
+    run, _ = begun
+    (run.path / "trouble.json").write_text(content)
+    assert run.status(refresh=False).trouble == ""
+    assert run.wait().succeeded == N
+
+
+def test_the_command_says_it(emu, tmp_path, capsys, monkeypatch):
+    path = refused(emu, tmp_path)
+    assert main(["status", str(path)]) == 1
+    out = capsys.readouterr().out
+    assert "state      blocked\n" in out
+    assert "trouble    the service refused the input file of part 0" in out
+    assert main(["runs", "--root", str(tmp_path / "root")]) == 0
+    out = capsys.readouterr().out
+    assert "blocked" in out
+    assert f"{path}: the service refused the input file of part 0" in out
+
+    monkeypatch.setattr(_run, "_UNREACHABLE_SECONDS", 0.0)
+    with openai.OpenAI(api_key="k", base_url="http://127.0.0.1:1/v1", max_retries=0) as client:
+        with pytest.raises(bf.ConnectionFailedError):
+            bf.run(FRAME, PROMPT, client=client, run_dir=tmp_path / "far", **ARGUMENTS)
+    assert main(["status", str(tmp_path / "far")]) == 1
+    out = capsys.readouterr().out
+    assert "state      not_submitted\n" in out
+    assert "cannot be reached" in out
+
+
+# -- time
+
+
+def test_time_that_passed_while_the_machine_slept_counts(begun, emu):
+    run, time = begun
+    emu.configure(progression="stepped")
+    nap = {"seconds": 0.0}
+
+    def sleep(seconds):
+        time.passed += seconds
+        nap["seconds"] += 3_600  # which the monotonic clock did not see
+
+    now = time.clock.now
+    clock = Clock(now=lambda: now() + dt.timedelta(seconds=nap["seconds"]), monotonic=time.clock.monotonic, sleep=sleep)
+    time.clock = clock
+    with pytest.raises(bf.RunPendingError, match="not finished after 7200 seconds"):
+        time.run(run).wait(7_200)
+    assert nap["seconds"] == 7_200
+    assert time.passed < 60
+
+
+def test_a_clock_that_is_set_back_makes_no_wait_longer(begun, emu):
+    run, time = begun
+    emu.configure(progression="stepped")
+    now = time.clock.now
+    time.clock = Clock(now=lambda: now() - dt.timedelta(seconds=100 * time.passed), monotonic=time.clock.monotonic,
+                       sleep=time.sleep)  # fmt: skip
+    with pytest.raises(bf.RunPendingError):
+        time.run(run).wait(600)
+    assert 600 <= time.passed < 601

@@ -1,0 +1,198 @@
+"""The fast path, where a line is simply good, reads the same as the careful path, which reads a line of any shape."""
+
+# ruff: noqa: E501  (a table reads best a case a line)
+
+from __future__ import annotations
+
+import io
+import json
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batchframe import _included
+from batchframe._endpoints.registry import ENDPOINTS
+from batchframe._forms import Form
+from batchframe._included import included_columns
+from batchframe._results import body_of_line, read_answers, read_any
+from batchframe._usage import SPELLINGS, tokens_of
+
+CHAT, COMPLETIONS, EMBEDDINGS, MODERATIONS, RESPONSES = (
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/embeddings",
+    "/v1/moderations",
+    "/v1/responses",
+)
+NAMES = sorted({name for spellings in SPELLINGS.values() for path in spellings for name in path})
+COUNTS = st.sampled_from([0, 7, 3.0, 3.5, -1, 2**70, -(2**63), None, "5", True, {}, [], float("nan")])
+ODD = st.sampled_from([None, 0, 1.5, True, "", "text", "\ud83d", [], {}, [1], {"a": 1}, float("inf")])
+DETAILS = st.dictionaries(st.sampled_from(NAMES), COUNTS, max_size=4)
+USAGES = (
+    st.dictionaries(st.sampled_from(NAMES), COUNTS | DETAILS, max_size=8)
+    | st.fixed_dictionaries({"prompt_tokens": COUNTS, "prompt_tokens_details": DETAILS, "completion_tokens": COUNTS})
+    | st.fixed_dictionaries({"input_tokens": COUNTS, "input_tokens_details": DETAILS, "output_tokens": COUNTS})
+    | ODD
+)
+TEXTS = st.sampled_from(["hi", "", "caf\u00e9 \u2028", "\ud83d", '{"a": NaN}', "a\tb\\u0041"])
+
+
+def some(**members):
+    """Return objects with any of these members, in any order, and members that nobody reads."""
+    known = st.fixed_dictionaries({}, optional=members)
+    both = st.tuples(known, st.dictionaries(st.sampled_from(["x", "index2", "Text"]), ODD, max_size=2))
+    return both.map(lambda pair: pair[1] | pair[0]).flatmap(
+        lambda found: st.permutations(list(found.items())).map(dict)
+    )
+
+
+def often(usual, odd=ODD):
+    return st.one_of(usual, usual, usual, odd)
+
+
+PARTS = some(
+    type=often(st.sampled_from(["text", "output_text", "thinking", "refusal"])), text=often(TEXTS), refusal=TEXTS
+)
+CONTENTS = often(TEXTS, st.lists(PARTS | ODD, max_size=3) | ODD)
+MESSAGES = some(role=st.just("assistant"), content=CONTENTS, refusal=TEXTS | ODD, tool_calls=ODD)
+CHOICES = some(index=st.sampled_from([0, 1, -1, 1.0, "0", None]), message=often(MESSAGES), text=often(TEXTS),
+               finish_reason=often(st.sampled_from(["stop", "length"])), logprobs=ODD)  # fmt: skip
+ITEMS = some(type=often(st.sampled_from(["message", "reasoning", "function_call"])), content=often(st.lists(PARTS, max_size=3), CONTENTS),
+             phase=st.sampled_from(["commentary", "final_answer", None]), status=ODD)  # fmt: skip
+VECTORS = often(st.lists(st.floats(width=32), max_size=3) | st.just("AACAPw=="))
+SCORES = st.dictionaries(st.sampled_from(["hate", "violence"]), st.floats() | ODD, max_size=2)
+BODIES = {
+    CHAT: some(choices=often(st.lists(CHOICES | ODD, max_size=3)), usage=USAGES, model=often(TEXTS), error=ODD),
+    RESPONSES: some(output=often(st.lists(ITEMS | ODD, max_size=3)), usage=USAGES, model=often(TEXTS), error=st.none() | ODD,
+                    status=often(st.just("completed"), st.sampled_from(["incomplete", "failed", None])),
+                    incomplete_details=st.none() | some(reason=st.just("max_output_tokens"))),
+    EMBEDDINGS: some(data=often(st.lists(some(embedding=VECTORS), max_size=2)), usage=USAGES),
+    COMPLETIONS: some(choices=often(st.lists(CHOICES | ODD, max_size=3)), usage=USAGES, model=TEXTS),
+    MODERATIONS: some(results=often(st.lists(some(flagged=often(st.booleans()), category_scores=SCORES), max_size=2))),
+}  # fmt: skip
+
+
+def lines(endpoint):
+    status = st.sampled_from([200, 200, 200, 201, 200.0, 0, 429, True, "200", None])
+    responses = some(status_code=status, request_id=often(TEXTS), body=often(BODIES[endpoint]))
+    written = some(custom_id=st.just("x"), response=often(responses), error=ODD)
+    return st.tuples(written, st.sampled_from(["", "twice", "deep", "spaced"])).map(lambda pair: encoded(*pair))
+
+
+def encoded(line, twist):
+    text = json.dumps({"custom_id": "x"} | line, separators=(", ", " : ") if twist == "spaced" else None)
+    if twist == "deep":
+        text = text[:-1] + ', "deep": ' + "[" * 2_000 + "]" * 2_000 + "}"
+    if twist == "twice":  # of a member that occurs twice the last one counts
+        text = '{"response": {"status_code": 500}, ' + text[1:]
+    return text.encode()
+
+
+GOOD = {
+    CHAT: {"choices": [{"index": 0, "message": {"content": "hi"}, "finish_reason": "stop"}], "usage": {"prompt_tokens": 1}},
+    RESPONSES: {"status": "completed", "usage": {"input_tokens": 1},
+                "output": [{"type": "message", "content": [{"type": "output_text", "text": "hi"}]}]},
+}  # fmt: skip
+
+
+def test_good_lines_take_the_fast_path(monkeypatch):
+    def never(*_, **__):
+        pytest.fail("a good line was looked at twice")
+
+    monkeypatch.setattr("batchframe._results.read_any", never)
+    for path, body in GOOD.items():
+        data = json.dumps({"custom_id": "x", "response": {"status_code": 200, "body": body}}).encode()
+        (found,) = read_answers(io.BytesIO(data), ENDPOINTS[path])
+        assert (found["response"].item(), found["input_tokens"].item()) == ("hi", 1)
+
+
+@pytest.mark.parametrize("path", BODIES)
+def test_both_paths_read_the_same(path):
+    @settings(max_examples=400)
+    @given(lines(path))
+    def check(line):
+        custom_id, answer = read_any(line, ENDPOINTS[path])
+        (found,) = read_answers(io.BytesIO(line), ENDPOINTS[path])
+        assert found.row(0) == (custom_id, *answer)
+
+    check()
+
+
+@pytest.mark.parametrize("path", [CHAT, RESPONSES])
+def test_extra_columns_are_the_same_by_both_paths(path, monkeypatch):
+    names = ["logprobs", "tool_calls", "content_filter", "raw"]
+
+    @settings(max_examples=100)
+    @given(lines(path))
+    def check(line):
+        fast = included_columns([line], names, Form(path))
+        with monkeypatch.context() as patched:
+            patched.setattr(_included, "_opened_line", body_of_line)
+            careful = included_columns([line], names, Form(path))
+        for one, other in zip(fast, careful, strict=True):
+            assert one.equals(other, null_equal=True)
+
+    check()
+
+
+BODY = {"choices": [{"index": 1, "message": {"content": "one"}}, {"index": 0, "message": {"content": "zero"}}]}
+
+
+@pytest.mark.parametrize(
+    "member",
+    ['"x": 1e999', '"x": "\xff"', '"index": 1.0', '"x": NaN', '"x": "\t"', '"x": ' + "[" * 2_000 + "]" * 2_000],
+)
+def test_a_field_that_nobody_reads_changes_nothing(member):
+    line = b'{"custom_id": "x", "response": {"status_code": 200, "body": {"choices": [{"message": {"content": "hi"}, %s}]}}}'
+    line %= member.encode("latin-1")
+    assert read_any(line)[1].response == "hi"
+    (found,) = read_answers(io.BytesIO(line))
+    assert found["response"].item() == "hi"
+
+
+def test_choices_in_another_order():
+    line = json.dumps({"custom_id": "x", "response": {"status_code": 200, "body": BODY}}).encode()
+    (found,) = read_answers(io.BytesIO(line))
+    assert found["response"].item() == read_any(line)[1].response == "zero"
+
+
+USAGE = {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}
+SPELLED = {
+    "floats": ({"prompt_tokens": 5.0, "completion_tokens": 7.0, "total_tokens": 12.0}, (5, 7, 12, None, None, None)),
+    "openai": (
+        USAGE | {"prompt_tokens_details": {"cached_tokens": 3, "cache_write_tokens": 1}, "completion_tokens_details": {"reasoning_tokens": 2}},
+        (5, 7, 12, 3, 1, 2),
+    ),
+    "responses": (
+        {"input_tokens": 5, "output_tokens": 7, "total_tokens": 12, "input_tokens_details": {"cached_tokens": 3, "cache_write_tokens": 1},
+         "output_tokens_details": {"reasoning_tokens": 2}},
+        (5, 7, 12, 3, 1, 2),
+    ),
+    "deepseek": (USAGE | {"prompt_cache_hit_tokens": 3, "prompt_cache_miss_tokens": 2}, (5, 7, 12, 3, None, None)),
+    "moonshot": (USAGE | {"cached_tokens": 3}, (5, 7, 12, 3, None, None)),
+    "anthropic": (
+        {"input_tokens": 5, "output_tokens": 7, "cache_read_input_tokens": 3, "cache_creation_input_tokens": 1},
+        (5, 7, None, 3, 1, None),
+    ),
+    "gateway": (USAGE | {"prompt_tokens_details": {"cached_tokens": 3}, "cache_creation_input_tokens": 1}, (5, 7, 12, 3, 1, None)),
+    "camel case": ({"promptTokens": 5, "completionTokens": 7, "totalTokens": 12}, (5, 7, 12, None, None, None)),
+    "both": (USAGE | {"prompt_tokens_details": {"cached_tokens": 3}, "prompt_cache_hit_tokens": 9}, (5, 7, 12, 3, None, None)),
+    "none": (None, (None,) * 6),
+    "text": ("many", (None,) * 6),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", [CHAT, RESPONSES])
+@pytest.mark.parametrize("case", SPELLED)
+def test_usage_in_other_spellings(case, path):
+    usage, counts = SPELLED[case]
+    assert tuple(tokens_of(usage).values()) == counts
+    line = json.dumps(
+        {"custom_id": "x", "response": {"status_code": 200, "body": GOOD[path] | {"usage": usage}}}
+    ).encode()
+    (found,) = read_answers(io.BytesIO(line), ENDPOINTS[path])
+    assert found.select(*SPELLINGS).row(0) == counts
+    assert found["response"].item() == "hi"
+    assert found.schema["cache_write_tokens"] == pl.Int64
