@@ -383,8 +383,37 @@ def test_the_cast_of_a_parquet_file_helps(tmp_path):
     read, cast = str(caught.value).split("cast it first, ", 1)[1].split("; ")[:2]
     scope = {"pyarrow": pa}
     exec(read.removeprefix("such as "), scope)
-    exec(cast.removesuffix(". Pass table to bf.run"), scope)
+    exec(cast.partition(". Pass table to bf.run, or ")[0], scope)
     assert texts(scope["table"]) == ["1.50"]
+
+
+@pytest.mark.parametrize("name", ["v", "v.w"])
+@pytest.mark.parametrize("value", ["INTERVAL 1 DAY", "[INTERVAL 1 DAY]", "{'a': INTERVAL 1 DAY}"])
+def test_intervals_that_duckdb_wrote_are_refused_by_name(con, tmp_path, name, value):
+    path = tmp_path / "in.parquet"
+    con.sql(f"""SELECT 'a' AS id, {value} AS "{name}" """).write_parquet(str(path))
+    with pytest.raises(bf.InputError) as caught:
+        _parquet.scan(path)
+    said = f"column '{name}' has the Parquet type INTERVAL, which Polars cannot hold: cast it first, where the file is "
+    assert str(caught.value).startswith(said)
+    read = str(caught.value).split("leave it out, by ", 1)[1].partition(". Pass table to bf.run, or ")[0]
+    scope = {"pyarrow": pa}
+    exec(read, scope)
+    assert texts(scope["table"], "{id}") == ["a"]
+
+
+def test_other_columns_that_duckdb_wrote_come_through(con, tmp_path):
+    path = tmp_path / "in.parquet"
+    query = "SELECT 'a' AS id, '00112233-4455-6677-8899-aabbccddeeff'::UUID AS v, 5::HUGEINT AS h, '[1]'::JSON AS j"
+    con.sql(query).write_parquet(str(path))
+    frame = _parquet.scan(path)
+    assert frame.collect()["v"].to_list() == [bytes.fromhex("00112233445566778899aabbccddeeff")]
+    assert texts(frame, "{id}") == ["a"]
+    with pytest.raises(
+        bf.TemplateError, match=r"column 'j' has dtype Binary, .* or \.cast\(pl\.String\) where it is UTF-8"
+    ):
+        texts(frame, "{j}")  # Polars reads JSON of Parquet so
+    assert texts(frame.with_columns(pl.col("j").cast(pl.String)), "{id} {j}") == ["a [1]"]
 
 
 # -- a LazyFrame

@@ -53,7 +53,7 @@ def to_frame(frame: Any) -> pl.DataFrame:
         raise InputError(msg) from error
 
 
-def refuse_stored_types(schema: Any, path: str) -> None:
+def refuse_stored_types(schema: Any, path: str, intervals: list[str]) -> None:
     """Refuse a column of a Parquet file that Polars would misread, or panic at.
 
     Parameters
@@ -62,20 +62,26 @@ def refuse_stored_types(schema: Any, path: str) -> None:
         The Arrow schema of the file.
     path
         Where it is, for the cast that helps.
+    intervals
+        The paths of what is an INTERVAL there, columns and fields joined by dots.
 
     Raises
     ------
     InputError
         Names the column, its type and the cast.
     """
+    use = "Pass table to bf.run, or write it with pyarrow.parquet.write_table"
 
     def cast(name: str, target: str | None) -> str:
         read = f"table = pyarrow.parquet.read_table({path!r})"
         if target is None:
-            return f"where the file is written; or leave it out, by {read}.drop_columns({name!r}). Pass table to bf.run"
-        return f"such as {read}; {_set_column(name, target)}. Pass table to bf.run"
+            return f"where the file is written; or leave it out, by {read}.drop_columns({name!r}). {use}"
+        return f"such as {read}; {_set_column(name, target)}. {use}"
 
     _refuse_types(schema, cast, is_stored=True)
+    for name in schema.names:
+        if any(found == name or found.startswith(f"{name}.") for found in intervals):
+            raise _refusal(name, "Parquet type INTERVAL", _unheld(), cast(name, None))
 
 
 def _is_a(frame: Any, module: str, name: str) -> bool:

@@ -152,8 +152,8 @@ def run(
     ----------
     frame
         A Polars DataFrame or LazyFrame, or anything with the Arrow C stream (pyarrow, pandas, DuckDB), which gives a
-        Polars DataFrame; of pandas the index is left out. A LazyFrame is evaluated here, once. ``frame.batch`` has this
-        call as a method.
+        Polars DataFrame; of pandas the index is left out. A LazyFrame is evaluated here, once. ``frame.batch`` has
+        this call as a method.
     prompt
         A template, ``"… {column} … {struct.field} … {{literal}}"``; an expression; a list of messages
         ``[{"role": …, "content": template or expression}, …]``, where a content may also be a list of the endpoint's

@@ -296,5 +296,5 @@ def _refuse_unencodable(dtype: Any, name: str) -> None:
     if holds(dtype, *_UNENCODABLE):
         msg = f"{name} has dtype {dtype}, which has no text: turn it into String first, such as .bin.encode('base64')"
         if holds(dtype, pl.Binary):
-            msg += "; images are sent by images="
+            msg += ", or .cast(pl.String) where it is UTF-8; images are sent by images="
         raise TemplateError(msg)
