@@ -182,7 +182,13 @@ def test_an_upstream_gets_what_is_not_too_deep():
 
 @pytest.mark.parametrize("seconds", ["9" * 5000, "--5", "\N{SUPERSCRIPT TWO}", "1e3", ""])
 def test_an_expiry_that_is_no_number(client, seconds):
-    with pytest.raises(Exception, match=r"expected an integer") as refused:
+    # Older SDKs leave an empty field out.
+    said = (
+        "expected an integer"
+        if seconds
+        else r"expected an integer|Missing required parameter: 'expires_after\.seconds'"
+    )
+    with pytest.raises(Exception, match=said) as refused:
         client.files.create(
             file=("a.jsonl", jsonl(request("a"))),
             purpose="batch",
