@@ -22,7 +22,6 @@ RowKind = Literal[
     "malformed",
     "duplicate",
     "unknown_id",
-    "rewritten",
     "no_body",
     "body_as_text",
     "in_output_file",
@@ -31,6 +30,7 @@ RowKind = Literal[
     "crlf",
     "blank_lines",
     "no_final_newline",
+    "rewritten",
 ]
 FILE_KINDS = frozenset({"truncated_last_line", "crlf", "blank_lines", "no_final_newline"})
 _DEFAULT_STATUS = {"status": 500, "rate_limited": 429, "server_error": 500}
