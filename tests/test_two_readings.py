@@ -110,7 +110,7 @@ def test_good_lines_take_the_fast_path(monkeypatch):
 
 @pytest.mark.parametrize("path", BODIES)
 def test_both_paths_read_the_same(path):
-    @settings(max_examples=400)
+    @settings(max_examples=200)
     @given(lines(path))
     def check(line):
         custom_id, answer = read_any(line, ENDPOINTS[path])
@@ -124,7 +124,7 @@ def test_both_paths_read_the_same(path):
 def test_extra_columns_are_the_same_by_both_paths(path, monkeypatch):
     names = ["logprobs", "tool_calls", "content_filter", "raw"]
 
-    @settings(max_examples=100)
+    @settings(max_examples=60)
     @given(lines(path))
     def check(line):
         fast = included_columns([line], names, Form(path))
