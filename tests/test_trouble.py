@@ -38,14 +38,20 @@ def odd():
 
 
 @pytest.fixture
-def begun(emu, odd, tmp_path):
-    """A run whose batch is at the service, in a time of its own."""
+def queued(emu, odd, tmp_path):
+    """A run whose batch waits at the service, which takes a step when it is asked for it, in a time of its own."""
     emu.configure(progression="stepped")
     client = odd.client(emu)
     run = bf.submit(FRAME, PROMPT, client=client, run_dir=tmp_path / "run", **ARGUMENTS)
-    emu.configure(progression="instant")
     time = Time()
     return time.run(run, poll_seconds=None), time
+
+
+@pytest.fixture
+def begun(emu, queued):
+    """A run whose batch is at the service, which finishes it at once, in a time of its own."""
+    emu.configure(progression="instant")
+    return queued
 
 
 @pytest.fixture
@@ -409,9 +415,8 @@ def test_the_command_says_it(emu, tmp_path, capsys, monkeypatch):
 # -- time
 
 
-def test_time_that_passed_while_the_machine_slept_counts(begun, emu):
-    run, time = begun
-    emu.configure(progression="stepped")
+def test_time_that_passed_while_the_machine_slept_counts(queued):
+    run, time = queued
     nap = {"seconds": 0.0}
 
     def sleep(seconds):
@@ -427,9 +432,8 @@ def test_time_that_passed_while_the_machine_slept_counts(begun, emu):
     assert time.passed < 60
 
 
-def test_a_clock_that_is_set_back_makes_no_wait_longer(begun, emu):
-    run, time = begun
-    emu.configure(progression="stepped")
+def test_a_clock_that_is_set_back_makes_no_wait_longer(queued):
+    run, time = queued
     now = time.clock.now
     time.clock = Clock(now=lambda: now() - dt.timedelta(seconds=100 * time.passed), monotonic=time.clock.monotonic,
                        sleep=time.sleep)  # fmt: skip
