@@ -1,8 +1,8 @@
 """Write the options into the signatures and docstrings of the public calls, and the types of request parameters.
 
-The sources are the table of options (``_option_table.py``) and that of request parameters (``_parameters.py``, which
-``generate_parameters.py`` writes: run this script after it). ``--check`` writes nothing, and fails where something
-would be written.
+The sources are the table of options (``_api/option_table.py``) and the table of request parameters
+(``_endpoints/parameter_table.py``, which ``generate_parameters.py`` writes: run this script after it). ``--check``
+writes nothing, and fails where something would be written.
 """
 # ruff: noqa: INP001  (a script, not a package)
 
@@ -16,12 +16,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from batchframe._option_table import OPTIONS
-from batchframe._options import _FROM_PROMPT, _NEVER, NAMES
-from batchframe._parameters import PARAMETERS
+from batchframe._api.option_table import OPTIONS
+from batchframe._api.options import _FROM_PROMPT, _NEVER, NAMES
+from batchframe._endpoints.parameter_table import PARAMETERS
 
 ROOT = Path(__file__).parents[1] / "src" / "batchframe"
-MODULES = ("_arguments.py", "_calls.py", "_frame.py", "_parquet.py", "_previews.py")
+MODULES = tuple(f"_api/{name}.py" for name in ("arguments", "calls", "namespace", "parquet", "previews"))
 _WIDTH = 120
 # From the bare star to the request parameters, both included; and from the first option of a docstring to the last.
 _SIGNATURE = re.compile(

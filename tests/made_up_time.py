@@ -5,8 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import random
 
-from batchframe._desk import Clock
-from batchframe._run import Run
+from batchframe._batches.pass_state import Clock
+from batchframe._runs.run import Run
 
 
 class Time:

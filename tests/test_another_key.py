@@ -8,9 +8,10 @@ import polars as pl
 import pytest
 
 import batchframe as bf
-from batchframe import _events, testing
-from batchframe._desk import Clock
-from batchframe._run import Run
+from batchframe import testing
+from batchframe._batches.pass_state import Clock
+from batchframe._core import events
+from batchframe._runs.run import Run
 
 N = 12
 FRAME = pl.DataFrame({"n": range(N)})
@@ -40,7 +41,7 @@ def dies(service, point, nth=1, **options):
             raise ZeroDivisionError
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(_events._triggers, point, die)
+        patch.setitem(events._triggers, point, die)
         with pytest.raises(ZeroDivisionError):
             ask(service, **options)
 

@@ -13,9 +13,11 @@ import pytest
 from polars.testing import assert_frame_equal
 
 import batchframe as bf
-from batchframe import _azure, _submitting, testing
-from batchframe._lenient import moment
-from batchframe._openai import OpenAIClient, _remote_batch, map_error
+from batchframe import testing
+from batchframe._batches import submit
+from batchframe._core.lenient import moment
+from batchframe._providers import azure as _azure
+from batchframe._providers.openai import OpenAIClient, _remote_batch, map_error
 
 transport = importlib.import_module("httpx2" if importlib.util.find_spec("httpx2") else "httpx")  # the SDK's own
 ARGUMENTS = {"model": "gpt-4o-mini", "poll_seconds": 0.05, "settle_seconds": 0.5}
@@ -286,7 +288,7 @@ def test_a_pending_file_is_waited_for_with_a_limit(monkeypatch, azure):
     azure.configure(pending_polls=3)
     assert ask(azure)["error"].null_count() == 40
     assert azure.calls()["create_batch"] == 1
-    monkeypatch.setattr(_submitting, "_LOOK_SECONDS", 0.3)
+    monkeypatch.setattr(submit, "_LOOK_SECONDS", 0.3)
     azure.configure(pending_polls=10_000)
     with pytest.raises(bf.RunError, match="had not looked at the input file after"):
         ask(azure, "Again: {text}")

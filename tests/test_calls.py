@@ -10,7 +10,8 @@ import polars as pl
 import pytest
 
 import batchframe as bf
-from batchframe import _assembly, testing
+from batchframe import testing
+from batchframe._results import assemble
 
 CHAT, RESPONSES, COMPLETIONS = "/v1/chat/completions", "/v1/responses", "/v1/completions"
 CALLS = pl.List(pl.Struct({"id": pl.String, "name": pl.String, "arguments": pl.String}))
@@ -138,7 +139,7 @@ def test_logprobs_of_some_rows(emu):
 @pytest.mark.filterwarnings("ignore::batchframe.BatchframeWarning")
 @pytest.mark.parametrize("piece_bytes", [32_000_000, 1])
 def test_columns_of_lines_that_are_asked_for_later_cost_no_request(emu, tmp_path, monkeypatch, piece_bytes):
-    monkeypatch.setattr(_assembly, "_PIECE_BYTES", piece_bytes)
+    monkeypatch.setattr(assemble, "_PIECE_BYTES", piece_bytes)
     plain = ask(emu, logprobs=True)
     before = emu.ledger()
     more = ask(emu, logprobs=True, include=["logprobs", "raw", "tool_calls"])

@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import batchframe as bf
+from batchframe._api.options import parse
 from batchframe._endpoints.moderations import _CATEGORIES as CATEGORIES
 from batchframe._endpoints.registry import ENDPOINTS, endpoint_of
-from batchframe._forms import Form
-from batchframe._results import ANSWER_SCHEMA, read_any
+from batchframe._results.answer_format import Form
+from batchframe._results.result_lines import ANSWER_SCHEMA, read_any
 from batchframe.emulator import answer
 from batchframe.testing import emulator
 
@@ -284,7 +285,7 @@ def test_a_choice_that_does_not_fit_fails_its_row():
         },
         schema_overrides={"code": pl.String, "message": pl.String},
     )
-    typed = bf._options.parse({"model": "m", "n": 2, "response_format": SHAPE}).form
+    typed = parse({"model": "m", "n": 2, "response_format": SHAPE}).form
     found = typed.decoded(answers)
     assert found["code"].to_list() == ["invalid_response", "odd"]
     assert found["message"][0].startswith("choice 1: $.label")

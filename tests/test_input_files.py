@@ -12,12 +12,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import batchframe as bf
-from batchframe import _frames, _options
-from batchframe._input_files import Cut, Splitter
-from batchframe._prepare import prepare
-from batchframe._requests import compile_prompt
-from batchframe._store import RunFolder
-from batchframe._tokens import estimated_tokens
+from batchframe._api import options as _options
+from batchframe._endpoints.token_estimate import estimated_tokens
+from batchframe._requests import frame_source
+from batchframe._requests.renderer import compile_prompt
+from batchframe._runs.render import prepare
+from batchframe._store.run_folder import RunFolder
+from batchframe._store.splitter import Cut, Splitter
 
 
 def dealt(slices, max_requests, max_bytes):
@@ -101,7 +102,7 @@ def rows_of(record, blocks):
 def test_files_hold_the_lines_of_the_preview(  # noqa: PLR0917
     tmp_path, monkeypatch, slice_rows, lazy, max_requests, max_bytes, parts
 ):
-    monkeypatch.setattr(_frames, "SLICE_ROWS", slice_rows)
+    monkeypatch.setattr(frame_source, "SLICE_ROWS", slice_rows)
     texts = [None if row in {5, 50} else "é" * (row % 13) + '"' for row in range(100)]
     frame = pl.DataFrame({"x": texts})
     wanted = bf.requests(frame, "{x}", model="m")["request"].drop_nulls().to_list()

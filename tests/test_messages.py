@@ -11,9 +11,9 @@ import pytest
 from openai.types.responses import response_input_item_param
 
 import batchframe as bf
-from batchframe import _options
+from batchframe._api import options as _options
 from batchframe._endpoints.registry import ENDPOINTS
-from batchframe._requests import compile_prompt
+from batchframe._requests.renderer import compile_prompt
 
 CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
 PDF = b"%PDF-1.7 \n"

@@ -12,8 +12,8 @@ import openai
 import pytest
 
 import batchframe as bf
-from batchframe import _openai
-from batchframe._openai import OpenAIClient, map_error
+from batchframe._providers import openai as _openai
+from batchframe._providers.openai import OpenAIClient, map_error
 
 transport = importlib.import_module("httpx2" if importlib.util.find_spec("httpx2") else "httpx")  # the SDK's own
 TRANSPORTS = [importlib.import_module(name) for name in ("httpx2", "httpx") if importlib.util.find_spec(name)]

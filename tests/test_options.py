@@ -16,10 +16,10 @@ import polars as pl
 import pytest
 
 import batchframe as bf
-from batchframe import _options
-from batchframe._columns import added_schema
-from batchframe._forms import Form
-from batchframe._parameters import PARAMETERS
+from batchframe._api import options as _options
+from batchframe._endpoints.parameter_table import PARAMETERS
+from batchframe._results.answer_format import Form
+from batchframe._results.columns import added_schema
 
 FRAME = pl.DataFrame({"x": ["a", "b"], "n": [1, None]})
 CHAT = "/v1/chat/completions"

@@ -11,9 +11,9 @@ from typing import Any, Literal
 import pytest
 
 import batchframe as bf
-from batchframe import _options
+from batchframe._api import options as _options
+from batchframe._endpoints.parameter_table import PARAMETERS
 from batchframe._endpoints.registry import ENDPOINTS
-from batchframe._parameters import PARAMETERS
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "generate_parameters.py"
 # The SDK that the table was generated with; at a newer one generate it again, and write its version here.

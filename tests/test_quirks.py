@@ -12,8 +12,9 @@ import polars as pl
 import pytest
 
 import batchframe as bf
-from batchframe import _sources, testing
-from batchframe._openai import OpenAIClient
+from batchframe import testing
+from batchframe._api import result_sources
+from batchframe._providers.openai import OpenAIClient
 from batchframe.emulator import _refusals
 from quirk_table import ROWS, SWITCHES
 
@@ -258,8 +259,8 @@ def service(speaking):
 
 @pytest.fixture(autouse=True)
 def in_no_time(monkeypatch):
-    monkeypatch.setattr(_sources, "_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(_sources, "_SETTLE_SECONDS", 0.1)
+    monkeypatch.setattr(result_sources, "_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(result_sources, "_SETTLE_SECONDS", 0.1)
 
 
 @pytest.mark.parametrize(("quirk", "spoken"), QUIRKS)

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchframe._endpoints.registry import ENDPOINTS
-from batchframe._forms import Form
-from batchframe._included import INCLUDED, included_columns, included_dtype
-from batchframe._results import read_answers
+from batchframe._results.answer_format import Form
+from batchframe._results.extra_columns import INCLUDED, included_columns, included_dtype
+from batchframe._results.result_lines import read_answers
 
 CHAT, COMPLETIONS, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/responses"
 

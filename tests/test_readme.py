@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
-from batchframe import _options
+from batchframe._api import options
 from batchframe.cli._commands import group
 from batchframe.cli._guard import Exit
 
@@ -43,7 +43,7 @@ def test_the_example_is_short():
 
 def test_the_options_are_those_there_are():
     listed = [codes(row[0])[0] for row in table("option")]
-    assert sorted(listed) == sorted(_options.NAMES - _options._NOT_YET)
+    assert sorted(listed) == sorted(options.NAMES - options._NOT_YET)
 
 
 def test_the_exit_codes_are_those_there_are():
@@ -56,4 +56,4 @@ def test_the_commands_are_those_there_are():
 
 def test_every_column_of_include_is_told():
     told = next(row[2] for row in table("option") if row[0] == "`include`")
-    assert codes(told) == [f'"{name}"' for name in _options.INCLUDES]
+    assert codes(told) == [f'"{name}"' for name in options.INCLUDES]

@@ -10,8 +10,9 @@ import polars.selectors as cs
 import pytest
 
 import batchframe as bf
-from batchframe import _frames, _options
-from batchframe._requests import compile_prompt, digest_sums
+from batchframe._api import options as _options
+from batchframe._requests import frame_source
+from batchframe._requests.renderer import compile_prompt, digest_sums
 
 FRAME = pl.DataFrame({"x": ["a", "b", "c"], "n": [1, 2, 3], "maybe": ["p", None, "q"]})
 USER = {"role": "user", "content": "{x}"}
@@ -48,7 +49,7 @@ def as_frame(request):
 
 @pytest.fixture(params=[65_536, 2], ids=["one slice", "slices"])
 def _slices(request, monkeypatch):
-    monkeypatch.setattr(_frames, "SLICE_ROWS", request.param)
+    monkeypatch.setattr(frame_source, "SLICE_ROWS", request.param)
 
 
 # -- the line

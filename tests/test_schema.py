@@ -23,12 +23,12 @@ from hypothesis import strategies as st
 from polars.testing import assert_series_equal
 from pydantic import BaseModel, Field
 
-from batchframe._exceptions import OptionError
-from batchframe._forms import Form
-from batchframe._frames import holds
-from batchframe._results import ANSWER_SCHEMA
-from batchframe._schema import AnswerType, answer_type
-from batchframe._typed import _as_lists
+from batchframe._core.exceptions import OptionError
+from batchframe._requests.frame_source import holds
+from batchframe._results.answer_format import Form
+from batchframe._results.result_lines import ANSWER_SCHEMA
+from batchframe._schemas.decoder import _as_lists
+from batchframe._schemas.response_format import AnswerType, answer_type
 from batchframe.emulator import answer
 from batchframe.emulator._schemas import check_strict
 

@@ -16,10 +16,12 @@ import polars as pl
 import pytest
 
 import batchframe as bf
-from batchframe import _arguments, _frame, _options, testing
+from batchframe import testing
+from batchframe._api import arguments, namespace
+from batchframe._api import options as _options
+from batchframe._api.option_table import OPTIONS
+from batchframe._endpoints.parameter_table import PARAMETERS
 from batchframe._endpoints.registry import ENDPOINTS
-from batchframe._option_table import OPTIONS
-from batchframe._parameters import PARAMETERS
 
 ROOT = Path(__file__).parents[1]
 USER_CODE = Path(__file__).parent / "typing"
@@ -52,9 +54,10 @@ def test_signatures_are_those_of_the_table(script, capsys):
 def test_stale_signatures_are_found_and_written(script, tmp_path, monkeypatch, capsys):
     for name in script.MODULES:
         source = (script.ROOT / name).read_text(encoding="utf-8")
+        tmp_path.joinpath(name).parent.mkdir(exist_ok=True)
         tmp_path.joinpath(name).write_text(source, encoding="utf-8")
     monkeypatch.setattr(script, "ROOT", tmp_path)
-    calls, types = tmp_path / "_calls.py", tmp_path / "_arguments.py"
+    calls, types = tmp_path / "_api" / "calls.py", tmp_path / "_api" / "arguments.py"
     whole = calls.read_text(encoding="utf-8"), types.read_text(encoding="utf-8")
     calls.write_text(re.sub("    pilot: .*\n|    pilot\n(        .*\n)+", "", whole[0]), encoding="utf-8")
     types.write_text(re.sub("    seed: .*\n", "", whole[1]), encoding="utf-8")
@@ -65,7 +68,7 @@ def test_stale_signatures_are_found_and_written(script, tmp_path, monkeypatch, c
     assert script.stale() == []
 
 
-@pytest.mark.parametrize("call", [*CALLS, *(getattr(_frame.BatchNamespace, name) for name in METHODS)])
+@pytest.mark.parametrize("call", [*CALLS, *(getattr(namespace.BatchNamespace, name) for name in METHODS)])
 def test_every_option_is_in_the_signature(call):
     assert [one.name for one in keyword_only(call)] == NAMES
     defaults = {one.name: one.default for one in keyword_only(call)}
@@ -85,8 +88,8 @@ def test_options_to_come_are_in_no_signature():
 
 
 def test_literals_are_what_is_accepted():
-    assert typing.get_args(_arguments.Include) == _options.INCLUDES
-    assert set(typing.get_args(_arguments.Endpoint)) == set(ENDPOINTS)
+    assert typing.get_args(arguments.Include) == _options.INCLUDES
+    assert set(typing.get_args(arguments.Endpoint)) == set(ENDPOINTS)
     meanings = {option.name: option.metadata["meaning"] for option in OPTIONS}
     assert all(f"``{name}``" in meanings["include"] for name in _options.INCLUDES)
     assert all(f"``{path}``" in meanings["endpoint"] for path in ENDPOINTS if path != "/v1/chat/completions")
@@ -99,7 +102,7 @@ def test_literals_are_what_is_accepted():
 def test_parameters_are_those_that_a_call_takes():
     known = {name for names in PARAMETERS.values() for name in names}
     taken = known - _options.NAMES - _options._FROM_PROMPT - _options._NEVER
-    assert _arguments.EndpointParameters.__annotations__.keys() == taken
+    assert arguments.EndpointParameters.__annotations__.keys() == taken
 
 
 def test_the_docstring_tells_every_option_once():
@@ -135,8 +138,8 @@ def test_every_call_passes_every_option_on(monkeypatch, tmp_path):
         seen.append(options)
         raise InterruptedError
 
-    for module in ("_calls", "_previews", "_parquet"):
-        monkeypatch.setattr(f"batchframe.{module}.parse", parse)
+    for module in ("calls", "previews", "parquet"):
+        monkeypatch.setattr(f"batchframe._api.{module}.parse", parse)
     calls = [lambda call=call: call(FRAME, "{x}", **given) for call in CALLS[:-1]]
     calls += [lambda name=name: getattr(FRAME.batch, name)("{x}", **given) for name in METHODS]
     calls.append(lambda: bf.run_parquet(tmp_path / "a", tmp_path / "b", "{x}", **given))

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from batchframe._core.lenient import integer
 from batchframe._endpoints.foreign import LOOKS_LIKE, foreign_endpoint
-from batchframe._lenient import integer
-from batchframe._usage import tokens_of
+from batchframe._endpoints.usage import tokens_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

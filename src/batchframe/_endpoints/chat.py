@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from batchframe._core.lenient import mapping, read_json
 from batchframe._endpoints.base import (
     MAX_IMAGES,
     Answer,
@@ -20,8 +21,7 @@ from batchframe._endpoints.base import (
     unreadable,
 )
 from batchframe._endpoints.logprobs import read_tokens
-from batchframe._lenient import mapping, read_json
-from batchframe._usage import NO_DETAILS, usage_struct
+from batchframe._endpoints.usage import NO_DETAILS, usage_struct
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
+from batchframe._core.lenient import mapping, number, read_json
 from batchframe._endpoints.base import Answer, Endpoint, as_text, choices_of, nothing, text_of, unreadable
-from batchframe._lenient import mapping, number, read_json
 
 
 def _read(body: dict[str, Any]) -> Answer:

@@ -8,8 +8,8 @@ from typing import Any
 
 import polars as pl
 
+from batchframe._core.exceptions import OptionError
 from batchframe._endpoints.base import Answer, Endpoint, unreadable
-from batchframe._exceptions import OptionError
 
 # Source: OpenAI's embeddings guide. Of other models, or a deployment, nothing is known before they answer.
 _DIMENSIONS = {"text-embedding-3-small": 1_536, "text-embedding-3-large": 3_072, "text-embedding-ada-002": 1_536}

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 import polars as pl
 
+from batchframe._core.lenient import mapping, number
 from batchframe._endpoints.base import Answer, Endpoint, unreadable
-from batchframe._lenient import mapping, number
 
 # Source: openai.types.moderation (3.54.0). Older models judge fewer of them.
 _CATEGORIES = (

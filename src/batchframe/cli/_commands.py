@@ -11,10 +11,11 @@ import msgspec
 import polars as pl
 
 import batchframe as bf
-from batchframe import _parameter_types, _parquet
+from batchframe._api import parquet
+from batchframe._api.options import INCLUDES
+from batchframe._api.read_batch import INCLUDES as READ_INCLUDES
+from batchframe._endpoints import parameter_checks
 from batchframe._endpoints.registry import DEFAULT
-from batchframe._options import INCLUDES
-from batchframe._reading import INCLUDES as READ_INCLUDES
 from batchframe.cli import _show
 from batchframe.cli._guard import Detached, Exit, tell
 
@@ -132,7 +133,7 @@ def run(
         msg = f"{twice[0]!r} is an option of its own: --{twice[0].replace('_', '-')}"
         raise click.BadParameter(msg, param_hint="--param")
     endpoint = given.get("endpoint", DEFAULT.path)
-    body = {name: _parameter_types.from_text(endpoint, name, text) for name, text in params.items()}
+    body = {name: parameter_checks.from_text(endpoint, name, text) for name, text in params.items()}
     limits = bf.Limits(**{name: given.pop(name) for name in _LIMITS if name in given})
     try:
         finished = bf.run_parquet(src, dst, limits=limits, **given, **body)
@@ -277,7 +278,7 @@ def read(
 
 def _frame(path: str) -> pl.DataFrame:
     try:
-        return _parquet.read(path)
+        return parquet.read(path)
     except bf.InputError as error:
         raise click.BadParameter(str(error), param_hint="--frame") from error
 
