@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import random
 
-from batchframe._batches.pass_state import Clock
+from batchframe._core.clock import Clock
 from batchframe._runs.run import Run
 
 

@@ -9,8 +9,8 @@ import pytest
 
 import batchframe as bf
 from batchframe import testing
-from batchframe._batches.pass_state import Clock
 from batchframe._core import events
+from batchframe._core.clock import Clock
 from batchframe._runs.run import Run
 
 N = 12

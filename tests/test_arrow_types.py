@@ -17,7 +17,7 @@ import pytest
 
 import batchframe as bf
 from batchframe._api import parquet
-from batchframe._requests.frame_source import to_polars
+from batchframe._api.frames import to_polars
 from batchframe.cli import main
 
 DAY = dt.date(2024, 7, 1)

@@ -10,8 +10,9 @@ import pytest
 
 import batchframe as bf
 from batchframe._api import options as _options
+from batchframe._api.frames import to_polars
 from batchframe._requests import frame_source
-from batchframe._requests.frame_source import Source, to_polars
+from batchframe._requests.frame_source import Source
 from batchframe._requests.renderer import compile_prompt
 
 FRAME = pl.DataFrame({"x": ["a", "b", "c"], "n": [1, 2, 3]})

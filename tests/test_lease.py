@@ -24,8 +24,8 @@ from hypothesis import strategies as st
 
 import batchframe as bf
 from batchframe._api import options as _options
-from batchframe._batches.pass_state import Clock
 from batchframe._core import events
+from batchframe._core.clock import Clock
 from batchframe._core.exceptions import LeaseLostError
 from batchframe._results import assemble, parsed_answers
 from batchframe._results.answer_format import Form

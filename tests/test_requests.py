@@ -11,8 +11,9 @@ import pytest
 
 import batchframe as bf
 from batchframe._api import options as _options
+from batchframe._core.digests import digest_sums
 from batchframe._requests import frame_source
-from batchframe._requests.renderer import compile_prompt, digest_sums
+from batchframe._requests.renderer import compile_prompt
 
 FRAME = pl.DataFrame({"x": ["a", "b", "c"], "n": [1, 2, 3], "maybe": ["p", None, "q"]})
 USER = {"role": "user", "content": "{x}"}

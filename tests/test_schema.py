@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 from polars.testing import assert_series_equal
 from pydantic import BaseModel, Field
 
+from batchframe._core.dtypes import holds
 from batchframe._core.exceptions import OptionError
-from batchframe._requests.frame_source import holds
 from batchframe._results.answer_format import Form
 from batchframe._results.result_lines import ANSWER_SCHEMA
 from batchframe._schemas.decoder import _as_lists

@@ -12,8 +12,8 @@ import polars as pl
 import pytest
 
 import batchframe as bf
-from batchframe._batches.pass_state import Clock
 from batchframe._batches.trouble import forget_trouble, keep_trouble, read_trouble
+from batchframe._core.clock import Clock
 from batchframe._runs import run as _run
 from batchframe._store.records import UnreadReply
 from batchframe.cli import main

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 import batchframe as bf
 from batchframe import testing
 from batchframe._batches.watch import FEW, is_behind, note_told, to_ask
-from batchframe._store.records import RemoteBatch, SubmissionRecord
+from batchframe._core.remote import RemoteBatch
+from batchframe._store.records import SubmissionRecord
 from made_up_time import Time
 
 N = 40

@@ -17,7 +17,7 @@ from batchframe._providers.connect import connect
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from batchframe._store.records import RemoteBatch
+    from batchframe._core.remote import RemoteBatch
 
 _TIME = pl.Datetime("us", "UTC")
 SCHEMA: dict[str, Any] = {

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 import polars as pl
 
+from batchframe._api.frames import to_polars
 from batchframe._api.options import options_of, parse
 from batchframe._api.progress import showing
-from batchframe._requests.frame_source import to_polars
 from batchframe._runs.create import begin, open_folder
 from batchframe._store.run_folder import RunFolder
 

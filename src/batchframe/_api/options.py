@@ -10,12 +10,12 @@ import polars as pl
 
 from batchframe._api.option_table import OPTIONS, Options
 from batchframe._core.exceptions import OptionError, suggestion
+from batchframe._core.json_values import json_value
 from batchframe._endpoints import parameter_checks
 from batchframe._endpoints.embeddings import EMBEDDINGS, dimensions_of
 from batchframe._endpoints.parameter_table import PARAMETERS
 from batchframe._endpoints.registry import DEFAULT, ENDPOINTS
 from batchframe._providers.limits import Limits
-from batchframe._requests import encode
 from batchframe._results.answer_format import Form
 from batchframe._schemas.response_format import AnswerType, type_asked
 
@@ -342,10 +342,10 @@ def _body(body: dict[str, Any], ours: dict[str, Any], typed: AnswerType | None) 
     """Return the parameters of the body, sorted, so that the order of keyword arguments does not make another run."""
     given = {name: value for name, value in body.items() if value is not None}
     given |= ours.get("extra_body") or {}
-    given = {name: value if isinstance(value, pl.Expr) else encode.plain(value, name) for name, value in given.items()}
+    given = {name: value if isinstance(value, pl.Expr) else json_value(value, name) for name, value in given.items()}
     form = typed.response_format() if typed is not None else ours.get("response_format")
     if form is not None:
-        form = encode.plain(form, "response_format")
+        form = json_value(form, "response_format")
         parameter = ENDPOINTS[ours.get("endpoint", DEFAULT.path)].format_parameter
         if parameter == "text":
             given["text"] = _text_with(form, given.get("text"))

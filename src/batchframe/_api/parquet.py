@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
 
+from batchframe._api.frames import to_polars
 from batchframe._api.options import options_of, parse
 from batchframe._api.progress import showing
-from batchframe._core.exceptions import InputError
-from batchframe._requests.frame_source import first_paragraph, to_polars
+from batchframe._core.exceptions import InputError, first_paragraph
 from batchframe._runs.create import begin
 from batchframe._store.run_folder import naming
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
 
+from batchframe._api.frames import to_polars
 from batchframe._api.options import options_of, parse
+from batchframe._core.column_names import CUSTOM_ID, LINE
 from batchframe._requests.dedupe import Repeats
-from batchframe._requests.frame_source import to_polars
-from batchframe._requests.renderer import CUSTOM_ID, LINE, refuse_duplicates
+from batchframe._requests.renderer import refuse_duplicates
 from batchframe._results.columns import added_schema
 from batchframe._runs.create import renderer
 

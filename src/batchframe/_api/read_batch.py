@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from batchframe._api.frames import to_polars
 from batchframe._api.options import include_columns
 from batchframe._api.result_sources import Found, read_sources
+from batchframe._core.column_names import CODE, CUSTOM_ID, MESSAGE, OURS
 from batchframe._core.exceptions import InputError, OptionError, suggestion, warn
-from batchframe._requests.frame_source import OURS, to_polars
-from batchframe._requests.renderer import CODE, CUSTOM_ID, MESSAGE
-from batchframe._results.columns import ABSENT, CORE, MISSING, PENDING, added_columns
+from batchframe._results.columns import ABSENT, CORE, PENDING, added_columns
+from batchframe._store.parts import MISSING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

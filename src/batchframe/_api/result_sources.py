@@ -38,8 +38,8 @@ from batchframe._results.result_lines import ANSWER_SCHEMA, PLACES, endpoint_of_
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from batchframe._core.remote import RemoteBatch
     from batchframe._providers.client import BatchClient
-    from batchframe._store.records import RemoteBatch
 
 _BOM = b"\xef\xbb\xbf"
 # Ids of batches have neither; names of result files have at least one.

@@ -24,16 +24,17 @@ from batchframe._batches.watch import FEW, is_behind
 from batchframe._core.events import trigger
 from batchframe._core.exceptions import NotVisibleError, RunError
 from batchframe._core.lenient import mapping, text
-from batchframe._results.assemble import ids_of
 from batchframe._store.input_files import hash_of
+from batchframe._store.parts import ids_of
 from batchframe._store.records import PartRecord, SubmissionRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from batchframe._batches.pass_state import Desk, Pass
-    from batchframe._store.records import RemoteBatch
+    from batchframe._batches.pass_report import PassReport
+    from batchframe._batches.pass_state import Desk
+    from batchframe._core.remote import RemoteBatch
 
 # The list is read back to the input file's own created_at, which is the service's clock and not ours; the margin is
 # for two clocks within the service.
@@ -78,7 +79,7 @@ def is_new(desk: Desk) -> bool:
     return not submitted and desk.folder.read_note(_NOTE) is None
 
 
-def adopt(desk: Desk, seen: Pass) -> None:
+def adopt(desk: Desk, seen: PassReport) -> None:
     """Take the account's batches of this run as the run's own, and let go of the hold on submitting.
 
     Raises

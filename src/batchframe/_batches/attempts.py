@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 import polars as pl
 
-from batchframe._results.assemble import ids_of
+from batchframe._providers.limits import file_limits
 from batchframe._results.parsed_answers import answers_of_part, best_of_part
 from batchframe._results.result_lines import READER
 from batchframe._store.input_files import PartFiles, lines_of
+from batchframe._store.parts import ids_of
 from batchframe._store.records import PartRecord
 
 if TYPE_CHECKING:
     from batchframe._providers.limits import Limits
-    from batchframe._results.assemble import PartState
+    from batchframe._store.parts import PartState
     from batchframe._store.run_folder import RunFolder
 
 _NOTE = "retries.json"
@@ -154,7 +155,7 @@ def prepare_retries(folder: RunFolder, found: Round, wanted: pl.DataFrame, limit
     changes = _changes(folder, found)
     attempt, generation = found.attempt + 1, found.generation
     model = PartRecord(number=0, requests=0, bytes=0, tokens=0, attempt=attempt, generation=generation, reader=READER)
-    files = PartFiles(folder, limits, model)
+    files = PartFiles(folder, *file_limits(limits), model)
     for (part,), rows in wanted.group_by("part", maintain_order=True):
         ids = set(rows["custom_id"])
         for custom_id, line in lines_of(folder, int(part)):

@@ -25,13 +25,14 @@ from batchframe._core.exceptions import (
     ServiceError,
     warn,
 )
+from batchframe._core.remote import TERMINAL
 from batchframe._providers.limits import tells_of_no_room
-from batchframe._store.records import TERMINAL
 
 if TYPE_CHECKING:
     from batchframe._batches.pass_state import Desk
     from batchframe._batches.rejected_lines import Errors
-    from batchframe._store.records import PartRecord, RemoteBatch, SubmissionRecord
+    from batchframe._core.remote import RemoteBatch
+    from batchframe._store.records import PartRecord, SubmissionRecord
 
 _NOT_FOUND, _SPURIOUS_TRIES = "Cannot find file", 3
 # What the services document when nothing else was asked for: result files live 30 days from the end of the batch.

@@ -22,18 +22,12 @@ from batchframe._batches.attempts import (
 )
 from batchframe._batches.collect import Collector
 from batchframe._batches.match_requests import without
-from batchframe._batches.pass_state import Clock, Desk, LoopSettings, Pass
-from batchframe._batches.stop_loss import (
-    Outcome,
-    is_covered,
-    outcome_of,
-    read_stop,
-    stop_after_pilot,
-    stop_for,
-    write_stop,
-)
+from batchframe._batches.pass_report import PassReport
+from batchframe._batches.pass_state import Desk, LoopSettings
+from batchframe._batches.stop_loss import Outcome, outcome_of, stop_after_pilot, stop_for
 from batchframe._batches.submit import Submitter
 from batchframe._batches.trouble import CountingClient, forget_trouble, keep_trouble, read_trouble
+from batchframe._core.clock import Clock
 from batchframe._core.events import Event, Listener, ignore, trigger
 from batchframe._core.exceptions import (
     APICallError,
@@ -43,10 +37,11 @@ from batchframe._core.exceptions import (
     RunError,
     UnreadableReplyError,
 )
-from batchframe._results.assemble import part_states
 from batchframe._results.result_blocks import forget_results
 from batchframe._results.result_lines import READER
+from batchframe._store.parts import part_states
 from batchframe._store.run_folder import naming
+from batchframe._store.stop_record import is_covered, read_stop, write_stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -109,11 +104,11 @@ class Loop:
         """Make sure that this client sees what the run has at the service; errors as for `advance`."""
         ensure_visible(self._desk)
 
-    def refresh(self) -> Pass:
+    def refresh(self) -> PassReport:
         """Collect what is finished, and submit nothing; errors as for `advance`."""
         return self._pass(submit=False)
 
-    def advance(self) -> Pass:
+    def advance(self) -> PassReport:
         """Do what can be done now.
 
         Raises
@@ -125,8 +120,8 @@ class Loop:
         """
         return self._pass(submit=True)
 
-    def _pass(self, *, submit: bool) -> Pass:
-        desk, seen = self._desk, Pass()
+    def _pass(self, *, submit: bool) -> PassReport:
+        desk, seen = self._desk, PassReport()
         fatal: list[Exception] = []
         known, answers = read_trouble(self._folder), self._counting.answers
         self._counting.unread = {} if known is None else dict(known.unread)
@@ -175,14 +170,14 @@ class Loop:
         if (known.is_transient and is_answered) or (submit and not self._collector.refused):
             forget_trouble(self._folder, unread, known, now)
 
-    def look(self, waiting_for: str) -> Pass:
+    def look(self, waiting_for: str) -> PassReport:
         """See what another process has on disk by now; nothing is asked for or written."""
-        seen = Pass(waiting_for=[waiting_for], is_brief=True)
+        seen = PassReport(waiting_for=[waiting_for], is_brief=True)
         self._desk.open()
         self._tell(seen)
         return seen
 
-    def _submit_all(self, seen: Pass, fatal: list[Exception], stop: StopRecord | None) -> None:
+    def _submit_all(self, seen: PassReport, fatal: list[Exception], stop: StopRecord | None) -> None:
         for part in self._desk.parts:
             if not fatal and not self._desk.is_held and self._may_submit(part, stop, seen):
                 self._guarded(seen, fatal, self._submitter.submit, part, seen)
@@ -191,7 +186,7 @@ class Loop:
             self._submit_all(seen, fatal, stop)
 
     def _guarded(
-        self, seen: Pass, fatal: list[Exception], step: Callable[..., None], *arguments: Any, **more: Any
+        self, seen: PassReport, fatal: list[Exception], step: Callable[..., None], *arguments: Any, **more: Any
     ) -> None:
         """Take one step for one part: its trouble never touches another part."""
         if any(isinstance(error, (AuthenticationError, LeaseLostError)) for error in fatal):
@@ -245,7 +240,7 @@ class Loop:
         self._desk.notice(fresh.message)
         return fresh
 
-    def _may_submit(self, part: PartRecord, stop: StopRecord | None, seen: Pass) -> bool:
+    def _may_submit(self, part: PartRecord, stop: StopRecord | None, seen: PassReport) -> bool:
         if part.number in self._collector.refused or is_covered(part, stop):
             return False
         pilot = self._desk.pilot
@@ -274,7 +269,7 @@ class Loop:
                     self._folder.write_part(fresh)
                 self._desk.is_stale = True
 
-    def _ask_again(self, seen: Pass, stop: StopRecord | None) -> None:
+    def _ask_again(self, seen: PassReport, stop: StopRecord | None) -> None:
         """Prepare another attempt for the rows that are worth one, and what `Run.retry` chose."""
         settled = settled_round(self._folder)
         states = part_states(self._folder)
@@ -321,13 +316,13 @@ class Loop:
 
     # -- what is told
 
-    def _tell(self, seen: Pass) -> None:
+    def _tell(self, seen: PassReport) -> None:
         desk = self._desk
         for part in desk.parts:
             self._count(seen, part)
         desk.listen(Event("status", _sentence(seen), seen.done_requests, sum(part.requests for part in desk.parts)))
 
-    def _count(self, seen: Pass, part: PartRecord) -> None:
+    def _count(self, seen: PassReport, part: PartRecord) -> None:
         submissions = self._desk.submissions[part.number]
         for submission in submissions:
             if submission.batch_id is not None:
@@ -346,7 +341,7 @@ def _told_of_retry(found: Round, wanted: pl.DataFrame) -> str:
     return f"{wanted.height} rows are asked again, attempt {found.attempt + 1}: {codes}"
 
 
-def _sentence(seen: Pass) -> str:
+def _sentence(seen: PassReport) -> str:
     batches = ", ".join(f"{count} {status}" for status, count in sorted(seen.by_status.items()))
     waiting = f"; waiting for {seen.waiting_for[0]}" if seen.waiting_for else ""
     return f"batches: {batches or 'none yet'}{waiting}"

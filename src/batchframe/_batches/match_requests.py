@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 import msgspec
 import polars as pl
 
+from batchframe._core.column_names import CODE, CUSTOM_ID, DIGEST, REQUEST
+from batchframe._core.digests import digest
 from batchframe._core.events import trigger
-from batchframe._requests.renderer import CODE, CUSTOM_ID, DIGEST, REQUEST, digest
-from batchframe._results.assemble import ids_of
 from batchframe._results.parsed_answers import answers_of_part
 from batchframe._store.input_files import measured
+from batchframe._store.parts import ids_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable

@@ -8,9 +8,6 @@ from __future__ import annotations
 import datetime as dt
 import itertools
 import logging
-import random
-import time
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -22,27 +19,18 @@ from batchframe._core.lenient import integer, mapping
 from batchframe._providers.limits import Limits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-    from batchframe._core.exceptions import APICallError
+    from batchframe._core.clock import Clock
+    from batchframe._core.remote import RemoteBatch
     from batchframe._providers.client import BatchClient
-    from batchframe._store.records import PartRecord, RemoteBatch, Stage, SubmissionRecord
+    from batchframe._store.records import PartRecord, Stage, SubmissionRecord
     from batchframe._store.run_folder import RunFolder
 
 UNVALIDATED = frozenset({None, "validating"})
 _NOTE = "queue.json"
 # The pages of a list are read as far back as batches may be running, and no further than this many batches.
 _WINDOW, _MARGIN, _MAX_LISTED = dt.timedelta(hours=25), dt.timedelta(minutes=5), 2_000
-
-
-@dataclass(frozen=True)
-class Clock:
-    """Time, sleep and chance, so that tests need none of them."""
-
-    now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.timezone.utc)
-    monotonic: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
-    chance: Callable[[], float] = random.random
 
 
 @dataclass(frozen=True)
@@ -63,19 +51,6 @@ class LoopSettings:
     limits: Limits = field(default_factory=Limits)
     # Requests that may be enqueued at once, where the service limits them.
     max_enqueued_requests: int | None = None
-
-
-@dataclass
-class Pass:
-    """What one pass saw."""
-
-    done: bool = False
-    by_status: Counter[str] = field(default_factory=Counter)
-    done_requests: int = 0
-    admitted: int = 0
-    trouble: APICallError | None = None
-    is_brief: bool = False
-    waiting_for: list[str] = field(default_factory=list)
 
 
 @dataclass

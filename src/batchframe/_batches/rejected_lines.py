@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from batchframe._providers.limits import file_limits
 from batchframe._store.input_files import PartFiles, lines_of
 from batchframe._store.records import PartRecord, RejectedRequest
 
@@ -84,7 +85,7 @@ def split_off(folder: RunFolder, part: PartRecord, lines: dict[int, tuple[str, s
         split_from=part.number,
         rejected=[*part.rejected, *rejected],
     )
-    files = PartFiles(folder, limits, model)
+    files = PartFiles(folder, *file_limits(limits), model)
     for number, (custom_id, line) in enumerate(lines_of(folder, part.number), start=1):
         if number not in lines:
             files.add(custom_id, line)

@@ -16,25 +16,9 @@ if TYPE_CHECKING:
     from batchframe._store.records import PartRecord
     from batchframe._store.run_folder import RunFolder
 
-_NOTE = "stopped.json"
 # Fewer rows than this may fail alike by chance.
 _MIN_ROWS = 10
 _GO_ON = "Correct the call and make it anew; or go on all the same: run.retry(codes='not_submitted')"
-
-
-def read_stop(folder: RunFolder) -> StopRecord | None:
-    """Return why the run submits no more, or None."""
-    return folder.read_order(_NOTE, StopRecord)
-
-
-def write_stop(folder: RunFolder, stop: StopRecord) -> None:
-    """Have the run submit no more of this generation."""
-    folder.write_note(_NOTE, stop)
-
-
-def is_covered(part: PartRecord, stop: StopRecord | None) -> bool:
-    """Whether a part is not to be submitted any more."""
-    return stop is not None and part.generation <= stop.generation
 
 
 @dataclass(frozen=True)

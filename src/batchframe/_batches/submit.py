@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from batchframe._batches.access_check import ensure_visible
 from batchframe._batches.admission import Load
 from batchframe._batches.pass_state import UNVALIDATED
-from batchframe._batches.stop_loss import is_covered, read_stop
 from batchframe._core.events import trigger
 from batchframe._core.exceptions import (
     APICallError,
@@ -19,11 +18,13 @@ from batchframe._core.exceptions import (
 )
 from batchframe._store.input_files import hash_of, split_up
 from batchframe._store.records import SubmissionRecord
+from batchframe._store.stop_record import is_covered, read_stop
 
 if TYPE_CHECKING:
     import datetime as dt
 
-    from batchframe._batches.pass_state import Desk, Pass
+    from batchframe._batches.pass_report import PassReport
+    from batchframe._batches.pass_state import Desk
     from batchframe._store.records import PartRecord
 
 # A file in one of these states is still being looked at (Azure); no state at all, or another, is tried.
@@ -42,7 +43,7 @@ class Submitter:
         self._folder = desk.folder
         self._client = desk.client
 
-    def submit(self, part: PartRecord, seen: Pass) -> None:
+    def submit(self, part: PartRecord, seen: PassReport) -> None:
         """Submit a part, unless a submission of it is under way, or there is no room."""
         submission = self._desk.last(part)
         if submission is not None and submission.stage == "ended" and not submission.has_files:
@@ -66,7 +67,7 @@ class Submitter:
             seen.waiting_for.append("the service to look at an input file")
             seen.is_brief = True
 
-    def _has_room(self, part: PartRecord, seen: Pass) -> bool:
+    def _has_room(self, part: PartRecord, seen: PassReport) -> bool:
         """Whether a batch may be created now; a part that is larger than the queue is split."""
         flying = [found for found in self._all() if found.is_in_flight]
         most = self._desk.settings.limits.max_in_flight

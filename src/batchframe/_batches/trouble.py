@@ -15,7 +15,7 @@ from batchframe._store.records import TroubleRecord, UnreadReply
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from batchframe._batches.pass_state import Clock
+    from batchframe._core.clock import Clock
     from batchframe._providers.client import BatchClient
     from batchframe._store.run_folder import RunFolder
 

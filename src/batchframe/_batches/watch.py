@@ -10,7 +10,7 @@ import heapq
 from typing import TYPE_CHECKING
 
 from batchframe._core.lenient import integer, mapping
-from batchframe._store.records import TERMINAL, RemoteBatch
+from batchframe._core.remote import TERMINAL, RemoteBatch
 
 if TYPE_CHECKING:
     import datetime as dt

@@ -300,3 +300,8 @@ def unknown_column(shown: str, name: str, columns: Iterable[str]) -> str:
     listed = ", ".join(repr(column) for column in columns[:30]) + (", …" if len(columns) > 30 else "")  # noqa: PLR2004
     near = suggestion(name, columns)
     return f"names {shown}, and the frame has no such column.{near} Columns: {listed or 'none'}"
+
+
+def first_paragraph(error: BaseException) -> str:
+    """Return what an error of Polars says, without the plan and the hints that it may add."""
+    return str(error).split("\n\n", 1)[0]

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from batchframe._core.dtypes import MAP, holds
 from batchframe._core.exceptions import OptionError, suggestion
 from batchframe._endpoints.parameter_table import PARAMETERS
 from batchframe._endpoints.registry import ENDPOINTS
-from batchframe._requests.frame_source import MAP, holds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,7 +51,7 @@ _CASTS = {
 
 
 def check_values(endpoint: str, values: Mapping[str, Any]) -> None:
-    """Check parameters that are the same for every row, as `_encode.plain` has made them; expressions are passed over.
+    """Check parameters that are the same for every row, as `json_value` has made them; expressions are passed over.
 
     Raises
     ------

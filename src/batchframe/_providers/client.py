@@ -8,8 +8,8 @@ if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Iterator
 
+    from batchframe._core.remote import Account, RemoteBatch, RemoteFile
     from batchframe._providers.profiles import Provider
-    from batchframe._store.records import Account, RemoteBatch, RemoteFile
 
 
 class BatchClient(Protocol):

@@ -170,3 +170,10 @@ def _not_in_table(kind: str, what: str, got: object, known: Iterable[str]) -> st
         f"Microsoft's table of {kind} Batch quotas has no {what} {got!r}.{near} It has: {', '.join(known)}. For "
         "another, read the quota page of the portal and pass bf.Limits(max_enqueued_tokens=…)"
     )
+
+
+def file_limits(limits: Limits) -> tuple[int, int]:
+    """Return how many requests and bytes an input file may have; a provider's limits hold both."""
+    assert limits.max_requests is not None
+    assert limits.max_bytes is not None
+    return limits.max_requests, limits.max_bytes

@@ -29,10 +29,10 @@ from batchframe._core.exceptions import (
     UnreadableReplyError,
 )
 from batchframe._core.lenient import mapping, read_json, text
+from batchframe._core.remote import Account, RemoteBatch, RemoteFile
 from batchframe._providers import azure as _azure
 from batchframe._providers.connect import profile
 from batchframe._providers.limits import tells_of_no_room
-from batchframe._store.records import Account, RemoteBatch, RemoteFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

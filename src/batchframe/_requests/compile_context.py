@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from batchframe._core.column_names import OURS
 from batchframe._core.exceptions import OptionError, TemplateError, warn
+from batchframe._core.json_values import json_text
 from batchframe._requests import encode
 from batchframe._requests import template as _template
-from batchframe._requests.frame_source import OURS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,7 +46,7 @@ class Text:
     def json(self, on_null: str) -> str | pl.Expr:
         """Return the JSON of the text."""
         if self.constant is not None:
-            return encode.constant(self.constant, "the prompt")
+            return json_text(self.constant, "the prompt")
         return encode.json(self.expression(on_null), pl.String(), "the prompt")
 
 
@@ -154,5 +155,5 @@ class Scope:
         called, (value, dtype) = staged.removeprefix(BODY), self.value(staged)
         self.refuse_unwritable(called, value, dtype)
         encoded = encode.json(value, dtype, called, omit_null_fields=name in _OF_MANY_SHAPES)
-        written = pl.concat_str(pl.lit(f",{encode.constant(name, called)}:"), encoded)
+        written = pl.concat_str(pl.lit(f",{json_text(name, called)}:"), encoded)
         return pl.when(value.is_not_null()).then(written).otherwise(pl.lit(""))

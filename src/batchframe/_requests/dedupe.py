@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import polars as pl
 
-from batchframe._requests.frame_source import OURS
-from batchframe._requests.renderer import CUSTOM_ID, DIGEST, REQUEST, digest_number
+from batchframe._core.column_names import CUSTOM_ID, DIGEST, OURS, REQUEST
+from batchframe._core.digests import digest_number
 
 _KEY = OURS + "key"
 

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from batchframe._core.exceptions import InputError, OptionError, TemplateError
+from batchframe._core.column_names import OURS
+from batchframe._core.dtypes import holds
+from batchframe._core.exceptions import InputError, OptionError, TemplateError, first_paragraph
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,74 +21,7 @@ SLICE_ROWS = 65_536
 # Rows that are read together: images may have megabytes.
 _READ_ROWS, _READ_ROWS_OF_BYTES = 10_000, 100
 
-# Columns of ours, beside the user's in rows/*.parquet and in the slices, carry a prefix that no one uses by chance.
-OURS = "batchframe:"
 _END = OURS + "end"
-_MAX_DIGITS = 38
-MAP: Any = getattr(pl, "Map", ())  # a dtype newer than the oldest polars
-
-
-def to_polars(frame: Any) -> pl.DataFrame | pl.LazyFrame:
-    """Return a Polars frame: as it is, or taken over from whatever exports the Arrow C stream.
-
-    Raises
-    ------
-    InputError
-        It is neither; or it has a column that Polars or Parquet cannot hold; or a LazyFrame cannot be scanned.
-    """
-    if not isinstance(frame, (pl.DataFrame, pl.LazyFrame)):
-        if isinstance(frame, (pl.Series, type)) or not hasattr(frame, "__arrow_c_stream__"):
-            msg = (
-                f"expected a Polars DataFrame or LazyFrame, or an object with __arrow_c_stream__ (pyarrow, pandas, "
-                f"DuckDB), got {type(frame).__module__}.{type(frame).__qualname__}"
-            )
-            raise InputError(msg)
-        from batchframe._api import arrow_types  # noqa: PLC0415  (needs pyarrow, which takes a while to import)
-
-        frame = arrow_types.to_frame(frame)
-    assert isinstance(frame, (pl.DataFrame, pl.LazyFrame))
-    with _evaluating(OSError, pl.exceptions.PolarsError):
-        schema = frame.collect_schema()
-    for name, dtype in schema.items():
-        if holds(dtype, pl.Object):
-            msg = f"column {name!r} has dtype Object, which no file can hold: drop it, or cast it to a Polars dtype"
-            raise InputError(msg)
-        if any(isinstance(inner, pl.Struct) and not inner.fields for inner in _inside(dtype)):
-            msg = f"column {name!r} has dtype {dtype}, and Parquet can hold no Struct without fields: drop it"
-            raise InputError(msg)
-        if any(isinstance(inner, pl.Decimal) and (inner.precision or 0) > _MAX_DIGITS for inner in _inside(dtype)):
-            # Polars scans such a file, and panics or errs when it reads it.
-            msg = (
-                f"column {name!r} has dtype {dtype}, and a Decimal of Polars has at most {_MAX_DIGITS} digits: "
-                "drop it, or cast it where it is made"
-            )
-            raise InputError(msg)
-    ours = [name for name in schema if name.startswith(OURS)]
-    if ours:
-        msg = f"column {ours[0]!r} starts with {OURS!r}, which is batchframe's own: rename it"
-        raise InputError(msg)
-    return frame
-
-
-def holds(dtype: Any, *wanted: Any) -> bool:
-    """Whether a dtype is one of a kind, or has one inside."""
-    return any(isinstance(inner, wanted) for inner in _inside(dtype))
-
-
-def _inside(dtype: Any) -> Iterator[Any]:
-    """Yield a dtype and all dtypes inside of it."""
-    yield dtype
-    inner: list[Any] = []
-    if isinstance(dtype, (pl.List, pl.Array)):
-        inner = [dtype.inner]
-    elif isinstance(dtype, pl.Struct):
-        inner = [field.dtype for field in dtype.fields]
-    elif isinstance(dtype, MAP):
-        inner = [dtype.key, dtype.value]
-    elif isinstance(dtype, pl.BaseExtension):
-        inner = [dtype.ext_storage()]
-    for one in inner:
-        yield from _inside(one)
 
 
 @dataclass
@@ -135,7 +70,7 @@ class Source:
             self._refuse_one_for_all({name for name, height in heights.items() if height is _Height.ONE})
             if _Height.UNKNOWN in heights.values():
                 # What an expression does to the height shows only on the data then.
-                with _evaluating():
+                with evaluating():
                     frame = frame.collect()
         if isinstance(frame, pl.DataFrame):
             pieces = _cut(self._evaluated(frame), max_rows)
@@ -146,7 +81,7 @@ class Source:
             pieces = _even(_batches(staged, chunk_size), max_rows)
         empty = True
         try:
-            with _evaluating():
+            with evaluating():
                 for piece in pieces:
                     empty = False
                     yield piece
@@ -231,7 +166,7 @@ def _sample(name: str, dtype: Any, rows: int) -> pl.Series:
 
 
 @contextmanager
-def _evaluating(*errors: type[Exception]) -> Iterator[None]:
+def evaluating(*errors: type[Exception]) -> Iterator[None]:
     """Turn a panic of Polars, and some errors, into an error of ours: the frame is the user's."""
     caught: tuple[Any, ...] = (pl.exceptions.PanicException, *errors)
     try:
@@ -239,11 +174,6 @@ def _evaluating(*errors: type[Exception]) -> Iterator[None]:
     except caught as error:
         msg = f"the frame cannot be evaluated: {first_paragraph(error)}"
         raise InputError(msg) from error
-
-
-def first_paragraph(error: BaseException) -> str:
-    """Return what an error of Polars says, without the plan and the hints that it may add."""
-    return str(error).split("\n\n", 1)[0]
 
 
 def _height_error(detail: str) -> OptionError:

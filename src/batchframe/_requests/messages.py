@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from batchframe._core.exceptions import OptionError, suggestion
+from batchframe._core.json_values import json_text
 from batchframe._requests import encode, media, template
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
 def plain(role: str, text: Text, on_null: str) -> str | pl.Expr:
     """Return a message with a text for its content."""
     if text.constant is not None:
-        return encode.constant({"role": role, "content": text.constant}, "message")
+        return json_text({"role": role, "content": text.constant}, "message")
     content = text.expression(on_null).alias("content")
     return pl.struct(pl.lit(role).alias("role"), content).struct.json_encode()
 
@@ -179,7 +180,7 @@ def _item(scope: Scope, index: int, item: dict[str, Any]) -> Pieces:
     pieces: Pieces = []
     for name, value in item.items():
         called = _called(index, name)
-        pieces += [f"{',' if pieces else '{'}{encode.constant(name, called)}:", *_tree(scope, value, called)]
+        pieces += [f"{',' if pieces else '{'}{json_text(name, called)}:", *_tree(scope, value, called)]
     return [*pieces, "}"]
 
 
@@ -203,7 +204,7 @@ def _message(scope: Scope, index: int, message: dict[str, Any], images: list[pl.
         if isinstance(value, pl.Expr):
             pieces.append(scope.member(name, called))
         elif value is not None:
-            pieces += [f",{encode.constant(name, called)}:", *_tree(scope, value, called)]
+            pieces += [f",{json_text(name, called)}:", *_tree(scope, value, called)]
     return [*pieces, "}"]
 
 
@@ -217,7 +218,7 @@ def _part(scope: Scope, part: dict[str, Any], called: str) -> str | pl.Expr:
             encoded = [scope.text(value, f"{called}.text").json(scope.on_null)]
         else:
             encoded = _tree(scope, value, f"{called}.{name}", kind)
-        pieces += [f"{',' if pieces else '{'}{encode.constant(name, called)}:", *encoded]
+        pieces += [f"{',' if pieces else '{'}{json_text(name, called)}:", *encoded]
     pieces.append("}")
     texts = [piece for piece in pieces if isinstance(piece, str)]
     if len(texts) == len(pieces):
@@ -234,11 +235,11 @@ def _tree(scope: Scope, value: Any, called: str, kind: str = "") -> Pieces:
         for leaf in leaves:
             if isinstance(leaf, str):
                 template.refuse_fields(leaf, scope.schema, called)
-        return [encode.constant(value, called)]
+        return [json_text(value, called)]
     pieces: Pieces = []
     if isinstance(value, dict):
         for name, inner in value.items():
-            key = encode.constant(name, called)
+            key = json_text(name, called)
             pieces += [f"{',' if pieces else '{'}{key}:", *_tree(scope, inner, f"{called}.{name}", kind)]
         return [*pieces, "}"]
     for number, inner in enumerate(value):

@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from batchframe._core.exceptions import OptionError, TemplateError, warn
+from batchframe._core.column_names import OURS
+from batchframe._core.exceptions import OptionError, TemplateError, first_paragraph, warn
+from batchframe._core.json_values import json_text
 from batchframe._endpoints.registry import ENDPOINTS
-from batchframe._requests import encode, messages, template
 from batchframe._requests import images as _images
+from batchframe._requests import messages, template
 from batchframe._requests.compile_context import BODY
 from batchframe._requests.conversations import conversation
-from batchframe._requests.frame_source import OURS, Source, first_paragraph
+from batchframe._requests.frame_source import Source
 
 if TYPE_CHECKING:
     from batchframe._api.options import Options
@@ -121,7 +123,7 @@ def members(scope: Scope, body: dict[str, Any]) -> Pieces:
         if isinstance(value, pl.Expr):
             pieces.append(scope.member(name, BODY + name))
         else:
-            pieces.append(f",{encode.constant(name, 'a name')}:{encode.constant(value, name)}")
+            pieces.append(f",{json_text(name, 'a name')}:{json_text(value, name)}")
     return pieces
 
 

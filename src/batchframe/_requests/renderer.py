@@ -9,27 +9,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
-import polars_hash as plh
 
+from batchframe._core.column_names import CODE, CUSTOM_ID, DIGEST, LINE, MESSAGE, OURS
+from batchframe._core.digests import digest
 from batchframe._core.exceptions import InputError, OptionError, TemplateError
+from batchframe._core.json_values import json_text
 from batchframe._endpoints import parameter_checks
 from batchframe._endpoints.registry import ENDPOINTS
 from batchframe._requests import encode, template
 from batchframe._requests.compile_context import BODY, Scope
-from batchframe._requests.frame_source import OURS, Source
 from batchframe._requests.prompt import compiled, join, members, stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from batchframe._api.options import Options
+    from batchframe._requests.frame_source import Source
 
-CUSTOM_ID = OURS + "custom_id"
-DIGEST = OURS + "digest"
-REQUEST = OURS + "request"
-CODE = OURS + "code"
-MESSAGE = OURS + "message"
-LINE = OURS + "line"
 _BODY = OURS + "body"
 
 MAX_ID_CHARACTERS = 64
@@ -78,7 +74,7 @@ class Renderer:
         if out[CODE].null_count() < out.height:
             body = pl.when(pl.col(CODE).is_null()).then(body)
         out = out.with_columns(body.alias(_BODY))
-        head, tail = '{"custom_id":', f',"method":"POST","url":{encode.constant(self.url, "endpoint")},"body":'
+        head, tail = '{"custom_id":', f',"method":"POST","url":{json_text(self.url, "endpoint")},"body":'
         custom_id = pl.concat_str(pl.lit('"'), pl.col(CUSTOM_ID), pl.lit('"'))
         if self.custom_id is not None:  # ours have nothing to escape
             custom_id = encode.json(pl.col(CUSTOM_ID), pl.String(), "custom_id")
@@ -145,26 +141,6 @@ class Renderer:
         return [codes.alias(CODE), messages.alias(MESSAGE)]
 
 
-def digest(body: pl.Expr) -> pl.Expr:
-    """Return the first 128 bits of each body's BLAKE3 digest, as Binary.
-
-    It is cryptographic, since the texts come from strangers and equal digests share answers.
-    """
-    hashed: pl.Expr = plh.col(body.meta.output_name()).chash.blake3()
-    return hashed.str.slice(0, 32).str.decode("hex")
-
-
-def digest_number(name: str) -> pl.Expr:
-    """Return a column of digests as numbers: they take half the room of Binary, and join faster."""
-    return pl.col(name).bin.reinterpret(dtype=pl.UInt128, endianness="big")
-
-
-def digest_sums(digests: pl.Series) -> int:
-    """Return the sum modulo 2^128 of a column of digests; nulls count nothing."""
-    # The sum of a column of UInt128 wraps around, which is the modulo.
-    return int(digests.bin.reinterpret(dtype=pl.UInt128, endianness="big").sum() or 0)
-
-
 def compile_prompt(
     frame: pl.DataFrame | pl.LazyFrame, prompt: Any, options: Options, max_line_bytes: int, url: str | None = None
 ) -> Renderer:
@@ -199,7 +175,7 @@ def compile_prompt(
             template.refuse_fields(value, scope.schema, name)
     asked = compiled(scope, prompt, options)
     parameters = members(scope, dict(sorted({**endpoint.default_parameters, **options.body}.items())))
-    opening = f'{{"model":{encode.constant(options.model, "model")},"{endpoint.prompt_member}":'
+    opening = f'{{"model":{json_text(options.model, "model")},"{endpoint.prompt_member}":'
     body = join([opening, *asked, *parameters, "}"])
     return Renderer(
         source=source,

@@ -9,19 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from batchframe._batches.stop_loss import is_covered, read_stop
-from batchframe._requests.frame_source import OURS
-from batchframe._requests.renderer import CODE, CUSTOM_ID, DIGEST, MESSAGE, REQUEST
+from batchframe._core.column_names import CODE, CUSTOM_ID, DIGEST, MESSAGE, OURS, REQUEST
 from batchframe._results.answer_format import Form
-from batchframe._results.columns import ABSENT, ERROR, MISSING, MORE, PENDING, REUSED, added_columns
+from batchframe._results.columns import ABSENT, ERROR, MORE, PENDING, REUSED, added_columns
 from batchframe._results.extra_columns import INCLUDED, included_columns
 from batchframe._results.parsed_answers import LINES, known_schema, part_answers
+from batchframe._store.parts import MISSING, PartState, ids_of, part_states
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from batchframe._store.records import PartRecord, StopRecord
+    from batchframe._store.records import PartRecord
     from batchframe._store.run_folder import RunFolder
 
 _KEY = OURS + "key"
@@ -29,60 +28,6 @@ _HELD_BYTES = 64_000_000
 # Of result lines that are looked at together.
 _PIECE_BYTES = 32_000_000
 OUR_COLUMNS = (CUSTOM_ID, DIGEST, REQUEST, CODE, MESSAGE)
-
-
-@dataclass
-class PartState:
-    """Where a part stands, as its files tell.
-
-    ``absent`` is the code and message of its rows without an answer.
-    """
-
-    record: PartRecord
-    is_done: bool
-    is_replaced: bool
-    absent: tuple[str, str] = MISSING
-
-    @property
-    def is_live(self) -> bool:
-        """Whether answers to its requests may still come."""
-        return not (self.is_done or self.is_replaced)
-
-
-def part_states(folder: RunFolder) -> list[PartState]:
-    """Return where each part of a run stands, in the order in which they were asked for."""
-    records = folder.parts()
-    split = {record.split_from for record in records}
-    stop = read_stop(folder)
-    states = [_state(folder, record, stop, is_replaced=record.number in split) for record in records]
-    return sorted(states, key=lambda state: (state.record.generation, state.record.attempt, state.record.number))
-
-
-def _state(folder: RunFolder, record: PartRecord, stop: StopRecord | None, *, is_replaced: bool) -> PartState:
-    submissions = folder.submissions(record.number)
-    if not record.requests:  # all of them are in batches that were found in the account
-        return PartState(record, is_done=True, is_replaced=is_replaced)
-    if any(found.stage == "downloaded" for found in submissions):
-        expired = next((found for found in submissions if found.output_expired_at is not None), None)
-        if expired is None:
-            return PartState(record, is_done=True, is_replaced=is_replaced)
-        said = f"the output file of batch {expired.batch_id} expired before it was fetched"
-        return PartState(record, is_done=True, is_replaced=is_replaced, absent=("output_expired", said))
-    is_alive = any(found.is_alive for found in submissions)
-    if stop is not None and is_covered(record, stop) and not is_alive:
-        return PartState(record, is_done=True, is_replaced=is_replaced, absent=("not_submitted", stop.message))
-    return PartState(record, is_done=False, is_replaced=is_replaced)
-
-
-def ids_of(folder: RunFolder, part: PartRecord) -> pl.Series:
-    """Return the custom_ids of a part's requests, as ``custom_id: String``."""
-    if part.custom_ids is not None:
-        return pl.Series("custom_id", part.custom_ids, dtype=pl.String)
-    ids = [pl.Series("custom_id", dtype=pl.String)]
-    for block, start, stop in part.ranges or []:
-        rows = folder.read_frame(folder.rows_path(block), [CUSTOM_ID, CODE, REQUEST])[start:stop]
-        ids.append(rows.filter(pl.col(CODE).is_null() & pl.col(REQUEST).is_null())[CUSTOM_ID])
-    return pl.concat(ids)
 
 
 @dataclass

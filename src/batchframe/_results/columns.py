@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from batchframe._core.column_names import CODE, CUSTOM_ID, MESSAGE, OURS
 from batchframe._core.exceptions import InputError
 from batchframe._endpoints.usage import TOKENS
-from batchframe._requests.frame_source import OURS
-from batchframe._requests.renderer import CODE, CUSTOM_ID, MESSAGE
 from batchframe._results.extra_columns import INCLUDED, included_dtype
 
 if TYPE_CHECKING:
@@ -34,7 +33,6 @@ MORE = {"model": pl.String(), "request_id": pl.String(), "batch_id": pl.String()
 PENDING = OURS + "pending"
 # Why there is no answer to a row: a Struct of code and message.
 ABSENT = OURS + "absent"
-MISSING = ("missing", "the service wrote no line for it, in neither result file")
 _FOUND = OURS + "found"
 
 

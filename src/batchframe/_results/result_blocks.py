@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 import polars as pl
 
+from batchframe._core.column_names import CODE, CUSTOM_ID, DIGEST, MESSAGE, OURS, REQUEST
 from batchframe._core.exceptions import DamagedRunError, ResultsError, warn
 from batchframe._endpoints.usage import TOKENS
-from batchframe._requests.frame_source import OURS
-from batchframe._requests.renderer import CODE, CUSTOM_ID, DIGEST, MESSAGE, REQUEST
 from batchframe._results.assemble import Assembler
 from batchframe._results.columns import CORE, MORE, REUSED, USAGE
 from batchframe._results.parsed_answers import forget_answers

@@ -33,8 +33,8 @@ from batchframe._store.run_folder import RECORD, RunFolder, make_private
 
 if TYPE_CHECKING:
     from batchframe._api.options import Options
+    from batchframe._core.remote import Account
     from batchframe._runs.render import Prepared
-    from batchframe._store.records import Account
 
 
 def renderer(frame: pl.DataFrame | pl.LazyFrame, prompt: Any, options: Options) -> Renderer:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from batchframe._core.exceptions import OptionError
-from batchframe._results.assemble import part_states
 from batchframe._results.result_blocks import request_ids
 from batchframe._results.result_lines import read_any
 from batchframe._store.input_files import lines_of
+from batchframe._store.parts import part_states
 
 if TYPE_CHECKING:
     from batchframe._store.records import PartRecord

@@ -8,8 +8,11 @@ from typing import IO, TYPE_CHECKING
 
 import polars as pl
 
+from batchframe._core.column_names import CUSTOM_ID, DIGEST, LINE, REQUEST
+from batchframe._core.digests import digest_sums
+from batchframe._providers.limits import file_limits
 from batchframe._requests.dedupe import Repeats
-from batchframe._requests.renderer import CUSTOM_ID, DIGEST, LINE, REQUEST, digest_sums, refuse_duplicates
+from batchframe._requests.renderer import refuse_duplicates
 from batchframe._store.input_files import tokens_of
 from batchframe._store.records import PartRecord
 from batchframe._store.run_folder import naming
@@ -119,12 +122,10 @@ class _PartWriter:
     """
 
     def __init__(self, folder: RunFolder, limits: Limits, pilot: int | None, *, by_id: bool) -> None:
-        assert limits.max_requests is not None
-        assert limits.max_bytes is not None
         self._folder = folder
         self._by_id = by_id
         # A pilot is as large as it was asked for; else the first part is small, unless one is enough.
-        self._splitter = Splitter(limits.max_requests, limits.max_bytes, **({"first_share": 1} if pilot else {}))
+        self._splitter = Splitter(*file_limits(limits), **({"first_share": 1} if pilot else {}))
         self._pilot = pilot
         self._rows = 0
         self._handle: IO[bytes] | None = None

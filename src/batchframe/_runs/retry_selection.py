@@ -9,10 +9,11 @@ import msgspec
 import polars as pl
 
 from batchframe._api import options as _options
+from batchframe._core.column_names import OURS
 from batchframe._core.exceptions import OptionError
+from batchframe._core.json_values import json_text
 from batchframe._endpoints import parameter_checks
 from batchframe._requests import encode
-from batchframe._requests.frame_source import OURS
 
 if TYPE_CHECKING:
     from batchframe._store.run_folder import RunFolder
@@ -141,7 +142,7 @@ def check_changes(given: dict[str, Any], model: str, endpoint: str, results: pl.
                 parameter_checks.check_dtypes(endpoint, {name: dtype})
             changes[name] = encode.json(value, dtype, name).fill_null("null")
         else:
-            changes[name] = pl.lit(encode.constant(value, name))
+            changes[name] = pl.lit(json_text(value, name))
     return changes
 
 

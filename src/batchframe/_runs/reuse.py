@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import msgspec
 import polars as pl
 
+from batchframe._core.column_names import CUSTOM_ID, DIGEST, LINE, OURS
+from batchframe._core.digests import digest_number
 from batchframe._core.exceptions import OptionError, ResultsError, RunNotFoundError
 from batchframe._core.lenient import read_json
-from batchframe._requests.frame_source import OURS
-from batchframe._requests.renderer import CUSTOM_ID, DIGEST, LINE, digest_number
 from batchframe._results.result_blocks import own_successes
 from batchframe._results.result_lines import READ_BYTES, read_any
 from batchframe._store.records import PartRecord, SubmissionRecord
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from batchframe._store.records import Account, RunRecord
+    from batchframe._core.remote import Account
+    from batchframe._store.records import RunRecord
 
 _KEY = OURS + "key"
 _NTH = OURS + "nth"

@@ -11,9 +11,10 @@ import tenacity
 from batchframe._batches.attempts import generation_of
 from batchframe._batches.cleanup import clean_up, has_files_left
 from batchframe._batches.loop import Loop
-from batchframe._batches.pass_state import Clock, LoopSettings, Pass
-from batchframe._batches.stop_loss import write_stop
+from batchframe._batches.pass_report import PassReport
+from batchframe._batches.pass_state import LoopSettings
 from batchframe._batches.trouble import read_trouble
+from batchframe._core.clock import Clock
 from batchframe._core.events import Event, Listener, ignore, logger, trigger
 from batchframe._core.exceptions import (
     APICallError,
@@ -23,12 +24,14 @@ from batchframe._core.exceptions import (
     RunPendingError,
     RunStoppedError,
 )
+from batchframe._providers.guarded_client import GuardedClient
 from batchframe._results.result_blocks import forget_results, request_ids
 from batchframe._runs.retry_selection import check_changes, check_codes, chosen, condition_of, key_of, without_known
 from batchframe._runs.run_reader import RunResults, RunStatus
-from batchframe._store.lease import Lease, LeasedClient, LeaseRecord
+from batchframe._store.lease import Lease, LeaseRecord
 from batchframe._store.records import RetryRecord, StopRecord
 from batchframe._store.run_folder import RunFolder
+from batchframe._store.stop_record import write_stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,8 +39,9 @@ if TYPE_CHECKING:
     import polars as pl
 
     from batchframe._api.options import Options
+    from batchframe._core.remote import Account
     from batchframe._providers.client import BatchClient
-    from batchframe._store.records import Account, RunRecord
+    from batchframe._store.records import RunRecord
 
 _UNREACHABLE_SECONDS = 60.0
 _CANCEL_SECONDS = 600.0
@@ -102,7 +106,7 @@ class Run(RunResults):
             The service was asked, and did not answer.
         """
         if not refresh or self.is_finished:
-            return self._status(Pass())
+            return self._status(PassReport())
         with self._lease:
             seen = self._leased(self._connected().refresh)
             if seen.trouble is not None:
@@ -194,7 +198,7 @@ class Run(RunResults):
             What no waiting mends. The run stays cancelled, and resumable.
         """
         if self.is_finished:
-            return self._status(Pass())
+            return self._status(PassReport())
         at = self._clock.now()
         message = f"the run was cancelled on {at:%Y-%m-%d %H:%M} UTC"
         with self._lease.lock():  # no lease: it is a wish, which whoever works on the run obeys
@@ -205,7 +209,7 @@ class Run(RunResults):
                 return self._status(self._passes(lambda seen: seen.done, _CANCEL_SECONDS))
             except RunPendingError:
                 holder = self._lease.holder() or "the service to end the batches that were cancelled"
-                return self._status(Pass(waiting_for=[str(holder)]))
+                return self._status(PassReport(waiting_for=[str(holder)]))
 
     def retry(self, where: pl.Expr | None = None, *, codes: Any = None, name: str | None = None, **changes: Any) -> Run:
         """Ask again for rows of a finished run, and return once that is submitted.
@@ -356,7 +360,7 @@ class Run(RunResults):
             return "none of its batches is running"
         return f"its {count} batches that are running go on" if count > 1 else "its batch that is running goes on"
 
-    def _passes(self, is_enough: Callable[[Pass], bool], timeout: float | None) -> Pass:
+    def _passes(self, is_enough: Callable[[PassReport], bool], timeout: float | None) -> PassReport:
         begun, begun_at = self._clock.monotonic(), self._clock.now()
         if self._news:
             self._say(self._news)
@@ -376,7 +380,7 @@ class Run(RunResults):
             sleep=lambda seconds: self._clock.sleep(max(0.0, min(seconds, left()))),
         )
         try:
-            seen: Pass = polling(self._pass)
+            seen: PassReport = polling(self._pass)
         except tenacity.RetryError as error:
             holder, waiting_for = self._lease.holder(), error.last_attempt.result().waiting_for
             goes_on = self._told_of_batches() if holder is None else f"so far it is {holder}"
@@ -392,9 +396,9 @@ class Run(RunResults):
             raise KeyboardInterrupt(msg) from error
         return seen
 
-    def _pass(self) -> Pass:
+    def _pass(self) -> PassReport:
         if self.is_finished:
-            return Pass(done=True)
+            return PassReport(done=True)
         loop = self._connected()
         seen = self._leased(loop.advance)
         # Before the first accepted call a service that is not reached, or gives no reply that can be read, is a mistake
@@ -414,12 +418,12 @@ class Run(RunResults):
             msg = f"the run is worked on by {holder}: {what} when that is done"
             raise RunPendingError(msg, self)
 
-    def _leased(self, step: Callable[[], Pass]) -> Pass:
+    def _leased(self, step: Callable[[], PassReport]) -> PassReport:
         """Take a step of the loop, unless another process works on the run."""
         with self._turn:
             return self._step(step)
 
-    def _step(self, step: Callable[[], Pass]) -> Pass:
+    def _step(self, step: Callable[[], PassReport]) -> PassReport:
         try:
             holder = self._lease.take()
             if holder is None:
@@ -436,7 +440,7 @@ class Run(RunResults):
         return self._connected().look("a process that took this run over" if holder is None else str(holder))
 
     def _leased_client(self, client: BatchClient) -> BatchClient:
-        return cast("BatchClient", LeasedClient(client, self._lease))
+        return cast("BatchClient", GuardedClient(client, self._lease.check))
 
     def _connected(self) -> Loop:
         """Return the loop; the client is made when it is first needed, and must be of the run's account."""
@@ -447,7 +451,9 @@ class Run(RunResults):
         client = self._client = self._connect()
         if client.account != self._record.identity.account:
             differs = differences(self._record.identity.account, client.account)
-            msg = f"the run in {self.path} belongs to another account: {differs}. Pass the client it was begun with"
+            msg = (
+                f"the run in {self.path} belongs to another account: {differs}. PassReport the client it was begun with"
+            )
             raise RunMismatchError(msg)
         endpoint, poll_seconds = self._record.identity.endpoint, self._options.poll_seconds
         settings = LoopSettings(

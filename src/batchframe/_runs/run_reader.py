@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from batchframe._batches.attempts import generation_of, is_settled, settled_round
-from batchframe._batches.stop_loss import read_stop
 from batchframe._batches.trouble import read_trouble
+from batchframe._core.column_names import OURS
 from batchframe._core.exceptions import OptionError, RowsFailedError, warn
 from batchframe._endpoints.registry import ENDPOINTS
 from batchframe._endpoints.usage import TOKENS
-from batchframe._requests.frame_source import OURS
-from batchframe._results.assemble import part_states
 from batchframe._results.columns import CORE
 from batchframe._results.extra_columns import INCLUDED
 from batchframe._results.result_blocks import (
@@ -30,6 +28,8 @@ from batchframe._results.result_blocks import (
 )
 from batchframe._runs.explain import Explanation, explain
 from batchframe._schemas.response_format import type_asked
+from batchframe._store.parts import part_states
+from batchframe._store.stop_record import read_stop
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from batchframe._api.options import Options
-    from batchframe._batches.pass_state import Pass
+    from batchframe._batches.pass_report import PassReport
     from batchframe._store.lease import Lease
     from batchframe._store.records import RunRecord, StopRecord, SubmissionRecord
     from batchframe._store.run_folder import RunFolder
@@ -344,7 +344,7 @@ class RunResults:
         parts = [part.number for part in self._folder.parts() if part.reused_from is None]
         return [submission for number in parts for submission in self._folder.submissions(number)]
 
-    def _status(self, seen: Pass) -> RunStatus:
+    def _status(self, seen: PassReport) -> RunStatus:
         found = self._final_blocks()
         if found is not None:
             counts, usage = found.note.counts, found.note.usage

@@ -6,8 +6,8 @@ from typing import Any
 
 import polars as pl
 
+from batchframe._core.dtypes import holds
 from batchframe._core.exceptions import OptionError
-from batchframe._requests.frame_source import holds
 
 # What of a dtype JSON schema has no word for; it is kept in the strict schema, and not sent.
 MARK = "x-polars"

@@ -18,7 +18,7 @@ import msgspec
 import polars as pl
 
 from batchframe._core.exceptions import OptionError
-from batchframe._requests import encode
+from batchframe._core.json_values import json_value
 from batchframe._schemas.from_dtype import MARK, decimal_schema, schema_of
 from batchframe._schemas.strict import KEYWORDS, OF_TYPE, Strict, definition, refuse
 
@@ -99,7 +99,7 @@ def answer_type(value: Any) -> AnswerType:
     elif isinstance(value, type) and callable(getattr(value, "model_json_schema", None)):
         found = AnswerType(_name(value.__name__), Strict(_of_model(value), is_model=True).schema())
     elif isinstance(value, dict) and not KEYWORDS.isdisjoint(value) and not isinstance(value.get("format"), dict):
-        schema = encode.plain(value, "response_format")
+        schema = json_value(value, "response_format")
         title = schema.get("title")
         found = AnswerType(_name(title if isinstance(title, str) else ""), Strict(schema, is_model=False).schema())
     else:

@@ -12,10 +12,9 @@ from typing import IO, TYPE_CHECKING
 import msgspec
 import polars as pl
 
+from batchframe._core.digests import digest, digest_sums
 from batchframe._core.events import trigger
 from batchframe._endpoints.token_estimate import estimated_tokens
-from batchframe._providers.limits import Limits
-from batchframe._requests.renderer import digest, digest_sums
 from batchframe._store.splitter import Splitter
 
 if TYPE_CHECKING:
@@ -36,19 +35,17 @@ class PartFiles:
     ----------
     folder
         The run.
-    limits
-        The limits of an input file, both set.
+    max_requests, max_bytes
+        The limits of an input file.
     model
         What the new records have in common; numbers, sizes and requests are filled in.
     """
 
-    def __init__(self, folder: RunFolder, limits: Limits, model: PartRecord) -> None:
-        assert limits.max_requests is not None
-        assert limits.max_bytes is not None
+    def __init__(self, folder: RunFolder, max_requests: int, max_bytes: int, model: PartRecord) -> None:
         self._folder = folder
         self._model = model
         self._first = max((part.number for part in folder.parts()), default=-1) + 1
-        self._splitter = Splitter(limits.max_requests, limits.max_bytes, part=self._first)
+        self._splitter = Splitter(max_requests, max_bytes, part=self._first)
         self._records: list[PartRecord] = []
         self._handle: IO[bytes] | None = None
         self._writing: Path | None = None
@@ -98,9 +95,8 @@ class PartFiles:
 
 def split_up(folder: RunFolder, part: PartRecord, pieces: int) -> None:
     """Replace a part by so many of about the same size, or more where its lines differ much."""
-    limits = Limits(max_requests=-(-part.requests // pieces), max_bytes=-(-part.bytes // pieces))
     model = msgspec.structs.replace(part, requests=0, bytes=0, tokens=0, ranges=None, split_from=part.number)
-    files = PartFiles(folder, limits, model)
+    files = PartFiles(folder, -(-part.requests // pieces), -(-part.bytes // pieces), model)
     for custom_id, line in lines_of(folder, part.number):
         files.add(custom_id, line)
     files.finish()

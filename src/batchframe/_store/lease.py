@@ -26,7 +26,6 @@ from batchframe._store.run_folder import acquire, is_dead, writing
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from batchframe._providers.client import BatchClient
 
 # A process that did not renew for so long is taken to be gone, wherever it runs.
 LEASE_SECONDS = 600.0
@@ -312,26 +311,3 @@ def _pid_namespace() -> str:
     with suppress(OSError):
         return str(Path("/proc/self/ns/pid").readlink())
     return ""
-
-
-class LeasedClient:
-    """A client that changes nothing at the service without the lease, and reads as ever."""
-
-    def __init__(self, client: BatchClient, lease: Lease) -> None:
-        self._client = client
-        self._lease = lease
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self._client, name)
-        if name not in _CHANGING:
-            return found
-
-        @functools.wraps(found)
-        def checked(*arguments: Any, **more: Any) -> Any:
-            self._lease.check()
-            return found(*arguments, **more)
-
-        return checked
-
-
-_CHANGING = frozenset({"upload", "create", "cancel", "delete_file"})

@@ -1,4 +1,4 @@
-"""The nouns that several rooms share: what the service tells us, and what a run keeps on disk."""
+"""What a run keeps on disk: ``run.json``, the parts, their submissions, and the notes beside them."""
 
 from __future__ import annotations
 
@@ -8,53 +8,11 @@ from typing import Any, Literal
 import msgspec
 
 from batchframe._core.lenient import moment
+from batchframe._core.remote import Account  # noqa: TC001
 
 SCHEMA_VERSION = 1
-TERMINAL = frozenset({"completed", "failed", "expired", "cancelled"})
 
 Stage = Literal["written", "uploading", "uploaded", "submitting", "submitted", "ended", "downloaded"]
-
-
-class RemoteFile(msgspec.Struct, frozen=True):
-    """A file at the service, as far as it told us."""
-
-    id: str
-    bytes: int | None = None
-    created_at: datetime | None = None
-    status: str | None = None
-    name: str | None = None
-
-
-class RemoteBatch(msgspec.Struct, frozen=True):
-    """A batch at the service; ``status`` is the service's word, in lower case.
-
-    ``raw`` is the whole object as it came. Counts are for display only: rows are counted from result lines.
-    """
-
-    id: str
-    status: str
-    input_file_id: str | None = None
-    output_file_id: str | None = None
-    error_file_id: str | None = None
-    created_at: datetime | None = None
-    completed_requests: int = 0
-    failed_requests: int = 0
-    errors: list[tuple[int | None, str, str]] = []
-    raw: dict[str, Any] = {}
-
-    @property
-    def is_terminal(self) -> bool:
-        """Whether the service will do no more with it; an unknown status means that it is still running."""
-        return self.status in TERMINAL
-
-
-class Account(msgspec.Struct, frozen=True):
-    """Whose batches these are; never a key, nor anything made from one."""
-
-    provider: str
-    base_url: str
-    organization: str | None = None
-    project: str | None = None
 
 
 class Identity(msgspec.Struct, frozen=True):
