@@ -18,7 +18,7 @@ import data
 import loop
 import measure
 from batchframe._api import options
-from batchframe._runs.create import begin
+from batchframe._api.checked_call import run_of
 from batchframe._store.records import SubmissionRecord
 from batchframe._store.run_folder import RunFolder
 
@@ -30,7 +30,7 @@ def _begun(frame: pl.DataFrame, run_dir: Path) -> RunFolder:
     """Make a run: all that a call does before its first upload. The address is no one's."""
     client = openai.OpenAI(api_key="sk-none", base_url="http://127.0.0.1:9/v1")
     return RunFolder(
-        begin(frame, data.PROMPT, options.parse({**data.OPTIONS, "run_dir": run_dir, "client": client})).path
+        run_of(frame, data.PROMPT, options.parse({**data.OPTIONS, "run_dir": run_dir, "client": client})).path
     )
 
 

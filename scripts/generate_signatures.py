@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from batchframe._api.option_table import OPTIONS
-from batchframe._api.options import _FROM_PROMPT, _NEVER, NAMES
+from batchframe._core.option_names import OPTION_NAMES
 from batchframe._endpoints.parameter_table import PARAMETERS
+from batchframe._requests.parameters import FROM_PROMPT, NEVER
 
 ROOT = Path(__file__).parents[1] / "src" / "batchframe"
 MODULES = tuple(f"_api/{name}.py" for name in ("arguments", "calls", "namespace", "parquet", "previews"))
@@ -77,7 +78,7 @@ def _docstring() -> str:
 
 def _fields() -> str:
     """Return a line for each parameter that a call takes by its name, at whatever endpoint."""
-    names = sorted({name for known in PARAMETERS.values() for name in known} - NAMES - _FROM_PROMPT - _NEVER)
+    names = sorted({name for known in PARAMETERS.values() for name in known} - OPTION_NAMES - FROM_PROMPT - NEVER)
     return "".join(f"    {name}: {_type_of(name)}\n" for name in names)
 
 
@@ -104,7 +105,7 @@ def main(arguments: list[str]) -> int:
         if "--check" in arguments:
             sys.stderr.write(f"{path} is stale: run scripts/generate_signatures.py\n")
             return 1
-        path.write_text(written(path.name), encoding="utf-8")
+        path.write_text(written(path.relative_to(ROOT).as_posix()), encoding="utf-8")
     return 0
 
 

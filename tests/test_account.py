@@ -14,7 +14,7 @@ import batchframe as bf
 from batchframe._api import account
 from batchframe._api.account import SCHEMA
 from batchframe._core import lenient
-from batchframe._providers.openai import OpenAIClient
+from batchframe._providers.service import Service
 from batchframe.testing import emulator
 from odd_service import OddService
 
@@ -274,7 +274,7 @@ def test_a_service_that_cannot_be_asked():
 
 
 def azure(service):
-    return OpenAIClient(service.client, "azure")
+    return Service(service.client, "azure").client
 
 
 SINCE_2024 = dt.datetime(2024, 7, 1, tzinfo=UTC)

@@ -223,7 +223,7 @@ def test_what_the_service_may_have_forgotten_since_is_not_asked_for(service):
     downloaded(service)
     run = bf.open_run(bf.list_runs()["path"][0], client=service.client(api_key="sk-second"))
     later = Clock(now=lambda: dt.datetime.now(dt.timezone.utc) + dt.timedelta(days=31))
-    assert Run(run._folder, run._record, run._options, run._connect, clock=later).wait().succeeded == N
+    assert Run(run._folder, run._record, run._settings, run._service, clock=later).wait().succeeded == N
     assert once(service)
 
 

@@ -109,7 +109,7 @@ def test_no_columns():
 
 def test_columns_named_like_patterns_are_kept_apart():
     frame = pl.DataFrame({"*": ["star"], "^.*$": ["pattern"], "x": ["a"]})
-    (rows,) = compile_prompt(frame, "{*}", _options.parse({"model": "m"}), 10_000).slices()
+    (rows,) = compile_prompt(frame, _options.parse({"model": "m"}).request_spec("{*}"), 10_000).slices()
     assert rows.columns[:3] == ["*", "^.*$", "x"]
     assert rows.select(pl.nth(0, 1, 2)).rows() == [("star", "pattern", "a")]
     for given in (frame, frame.lazy()):

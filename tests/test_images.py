@@ -32,7 +32,7 @@ def rendered(frame, prompt="{t}", **options):
     told = []
     for given in (frame, frame.lazy()):
         parsed = _options.parse({"model": "m", **options})
-        rows = pl.concat(compile_prompt(given, prompt, parsed, 200_000_000).slices())
+        rows = pl.concat(compile_prompt(given, parsed.request_spec(prompt), 200_000_000).slices())
         codes = zip(rows["batchframe:line"], rows["batchframe:code"], rows["batchframe:message"], strict=True)
         told.append(
             [(code, message) if line is None else images(json.loads(line)["body"]) for line, code, message in codes]

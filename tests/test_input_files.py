@@ -81,7 +81,7 @@ def prepared(tmp_path, frame, limits, prompt="{x}", **options):
     parsed = _options.parse({"model": "m", **options})
     tmp_path.mkdir(exist_ok=True)
     folder = RunFolder(tmp_path)
-    made = prepare(folder, compile_prompt(frame, prompt, parsed, limits.max_bytes), limits)
+    made = prepare(folder, compile_prompt(frame, parsed.request_spec(prompt), limits.max_bytes), limits)
     records = folder.parts()
     return made, records, [folder.input_path(record.number).read_bytes() for record in records]
 
@@ -149,7 +149,7 @@ def test_a_row_larger_than_a_file_is_not_sent():
     rows = bf.requests(frame, "{x}", model="m", limits=bf.Limits(max_bytes=sizes[1]))
     assert rows["request"].is_null().to_list() == [False, False, True]
     options = _options.parse({"model": "m"})
-    (slice_,) = compile_prompt(frame, "{x}", options, sizes[1]).slices()
+    (slice_,) = compile_prompt(frame, options.request_spec("{x}"), sizes[1]).slices()
     assert slice_["batchframe:code"].to_list() == [None, None, "request_too_large"]
     message = f"the request line has {sizes[2]} bytes, and at most {sizes[1]} are allowed"
     assert slice_["batchframe:message"].to_list() == [None, None, message]

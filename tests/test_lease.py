@@ -24,14 +24,15 @@ from hypothesis import strategies as st
 
 import batchframe as bf
 from batchframe._api import options as _options
+from batchframe._api.checked_call import run_of
 from batchframe._core import events
 from batchframe._core.clock import Clock
 from batchframe._core.exceptions import LeaseLostError
 from batchframe._results import assemble, parsed_answers
-from batchframe._results.answer_format import Form
+from batchframe._results.answer_format import AnswerFormat
 from batchframe._results.result_blocks import final_blocks, own_successes
-from batchframe._runs import create, run_reader
 from batchframe._runs import run as _run
+from batchframe._runs import run_reader
 from batchframe._runs.run import Run
 from batchframe._store import lease as _lease
 from batchframe._store.lease import Lease, LeaseRecord
@@ -511,7 +512,7 @@ def test_a_result_that_was_assembled_while_the_run_went_on_is_not_final(emu, cli
     assert slow.is_finished
     assert run.retry().wait().succeeded == N
     (run.path / "results.json").unlink()
-    final_blocks(slow._folder, None, form=Form(), parts=slow._finished[1], is_watched=False)
+    final_blocks(slow._folder, None, form=AnswerFormat(), parts=slow._finished[1], is_watched=False)
     assert slow.result()["error"].null_count() == N
     assert run.status().succeeded == N
 
@@ -601,7 +602,7 @@ class Jumping:
 
 
 def handle(run, clock):
-    return Run(run._folder, run._record, run._options, run._connect, clock=clock)
+    return Run(run._folder, run._record, run._settings, run._service, clock=clock)
 
 
 @pytest.mark.slow
@@ -613,7 +614,7 @@ def test_a_clock_that_jumps_by_a_day_between_passes(emu, client, fault, seed, is
         emu.fault("create_batch", fault, seconds=0.2, skip=1)
     jumping = Jumping(seed)
     options = _options.parse(ARGUMENTS | LIMITS | {"client": client, "settle_seconds": 0.6})
-    run = handle(create.begin(FRAME, "Repeat {n}", options), jumping.clock)
+    run = handle(run_of(FRAME, "Repeat {n}", options), jumping.clock)
     end = time.monotonic() + 30
     while not run.advance().done:
         assert time.monotonic() < end

@@ -31,7 +31,7 @@ def messages(frame, prompt, **options):
     told = []
     for given in (frame, frame.lazy()):
         parsed = _options.parse({"model": "m", **options})
-        rows = pl.concat(compile_prompt(given, prompt, parsed, 10_000_000).slices())
+        rows = pl.concat(compile_prompt(given, parsed.request_spec(prompt), 10_000_000).slices())
         bodies = [line and json.loads(line)["body"] for line in rows["batchframe:line"]]
         found = [body and body.get("messages", body.get("input")) for body in bodies]
         whys = zip(rows["batchframe:code"], rows["batchframe:message"], strict=True)

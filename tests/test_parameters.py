@@ -12,8 +12,10 @@ import pytest
 
 import batchframe as bf
 from batchframe._api import options as _options
+from batchframe._core.option_names import OPTION_NAMES
 from batchframe._endpoints.parameter_table import PARAMETERS
 from batchframe._endpoints.registry import ENDPOINTS
+from batchframe._requests.parameters import FROM_PROMPT, NEVER
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "generate_parameters.py"
 # The SDK that the table was generated with; at a newer one generate it again, and write its version here.
@@ -95,7 +97,7 @@ def test_the_kinds_of_types(script):
 def test_our_names_shadow_only_what_is_known():
     shadowed = {
         name: " ".join(endpoint for endpoint in sorted(PARAMETERS) if name in PARAMETERS[endpoint])
-        for name in sorted(_options.NAMES)
+        for name in sorted(OPTION_NAMES)
         if any(name in known for known in PARAMETERS.values())
     }
     assert shadowed == dict(sorted(SHADOWED.items()))
@@ -110,7 +112,7 @@ def test_what_is_shadowed_goes_through_extra_body(endpoint):
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
-@pytest.mark.parametrize("name", sorted(_options._FROM_PROMPT - {"prompt"}))
+@pytest.mark.parametrize("name", sorted(FROM_PROMPT - {"prompt"}))
 def test_what_the_prompt_makes_is_refused_by_name(endpoint, name):
     with pytest.raises(bf.OptionError, match=name):
         _options.parse({"model": "m", "endpoint": endpoint, name: "x"})
@@ -119,7 +121,7 @@ def test_what_the_prompt_makes_is_refused_by_name(endpoint, name):
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 def test_every_other_parameter_is_taken(endpoint):
     fixed = {"n", "dimensions"}  # they make a dtype: whole numbers only
-    taken = PARAMETERS[endpoint].keys() - _options.NAMES - _options._FROM_PROMPT - _options._NEVER - fixed
+    taken = PARAMETERS[endpoint].keys() - OPTION_NAMES - FROM_PROMPT - NEVER - fixed
     for name in taken:
         for value in samples(PARAMETERS[endpoint][name]):
             assert _options.parse({"model": "m", "endpoint": endpoint, name: value}).body == {name: value}

@@ -14,7 +14,7 @@ import pytest
 import batchframe as bf
 from batchframe import testing
 from batchframe._api import result_sources
-from batchframe._providers.openai import OpenAIClient
+from batchframe._providers.service import Service
 from batchframe.emulator import _refusals
 from quirk_table import ROWS, SWITCHES
 
@@ -372,7 +372,7 @@ def test_stuck(service):
 def test_cancel(service):
     service.configure(progression="stepped")
     throw(service, SWITCHES["cancel: 409 when it has ended, 200 when cancelled"])
-    client = OpenAIClient(service.client(max_retries=0))
+    client = Service(service.client(max_retries=0)).client
     run = bf.submit(FRAME, "Repeat {n}", client=service.client(), **ARGUMENTS)
     batch_id = run.batches()["batch_id"][0]
     service.step(2)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchframe._endpoints.registry import ENDPOINTS
-from batchframe._results.answer_format import Form
+from batchframe._results.answer_format import AnswerFormat
 from batchframe._results.extra_columns import INCLUDED, included_columns, included_dtype
 from batchframe._results.result_lines import read_answers
 
@@ -29,7 +29,7 @@ def read(body, endpoint=RESPONSES, *, many=False):
 
 
 def included(body, name, endpoint=CHAT, *, choices=1):
-    form = Form(endpoint, choices)
+    form = AnswerFormat(endpoint, choices)
     (column,) = included_columns([line(body)], [name], form)
     assert column.dtype == included_dtype(name, form)
     return column.to_list()[0]
@@ -278,7 +278,7 @@ def test_no_body_raises_and_each_has_one_outcome(body, status, path, many):
     row = found.row(0, named=True)
     assert row["code"] is None or row["response"] is None
     assert (row["code"] is None) == (row["message"] is None)
-    form = Form(path, 2 if many else 1)
+    form = AnswerFormat(path, 2 if many else 1)
     names = [
         name for name in INCLUDED if path in (CHAT, RESPONSES, COMPLETIONS) or name not in ("tool_calls", "logprobs")
     ]

@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from batchframe._api import options
+from batchframe._core.option_names import NOT_YET, OPTION_NAMES
 from batchframe.cli._commands import group
 from batchframe.cli._guard import Exit
 
@@ -43,7 +44,7 @@ def test_the_example_is_short():
 
 def test_the_options_are_those_there_are():
     listed = [codes(row[0])[0] for row in table("option")]
-    assert sorted(listed) == sorted(options.NAMES - options._NOT_YET)
+    assert sorted(listed) == sorted(OPTION_NAMES - NOT_YET)
 
 
 def test_the_exit_codes_are_those_there_are():

@@ -32,7 +32,7 @@ def contents(frame, prompt, **options):
 
 
 def codes(frame, prompt, **options):
-    renderer = compile_prompt(frame, prompt, _options.parse({"model": "m", **options}), 1_000_000)
+    renderer = compile_prompt(frame, _options.parse({"model": "m", **options}).request_spec(prompt), 1_000_000)
     rows = pl.concat(renderer.slices())
     return list(zip(rows["batchframe:code"], rows["batchframe:message"], strict=True))
 
@@ -66,7 +66,9 @@ def test_the_line_to_the_byte():
 
 def test_the_digest_is_of_the_body_alone():
     def rows(frame, **options):
-        (slice_,) = compile_prompt(frame, "{x}", _options.parse({"model": "m", **options}), 1_000_000).slices()
+        (slice_,) = compile_prompt(
+            frame, _options.parse({"model": "m", **options}).request_spec("{x}"), 1_000_000
+        ).slices()
         return slice_["batchframe:digest"]
 
     digests = rows(FRAME)

@@ -25,7 +25,7 @@ from pydantic import BaseModel, Field
 
 from batchframe._core.dtypes import holds
 from batchframe._core.exceptions import OptionError
-from batchframe._results.answer_format import Form
+from batchframe._results.answer_format import AnswerFormat
 from batchframe._results.result_lines import ANSWER_SCHEMA
 from batchframe._schemas.decoder import _as_lists
 from batchframe._schemas.response_format import AnswerType, answer_type
@@ -620,7 +620,7 @@ def test_answers_typed_anew():
     ]
     names = ["custom_id", "response", "finish_reason", "code", "message", "pieces"]
     answers = pl.DataFrame(rows, schema={name: ANSWER_SCHEMA[name] for name in names}, orient="row")
-    found = Form(answer_type=answer_type(SHAPE)).decoded(answers)
+    found = AnswerFormat(answer_type=answer_type(SHAPE)).decoded(answers)
     assert found.columns == names
     assert found["response"].dtype == SHAPE
     assert found["response"].is_null().to_list() == [False, True, True, True, True]

@@ -20,8 +20,10 @@ from batchframe import testing
 from batchframe._api import arguments, namespace
 from batchframe._api import options as _options
 from batchframe._api.option_table import OPTIONS
+from batchframe._core.option_names import NOT_YET, OPTION_NAMES
 from batchframe._endpoints.parameter_table import PARAMETERS
 from batchframe._endpoints.registry import ENDPOINTS
+from batchframe._requests.parameters import FROM_PROMPT, NEVER
 
 ROOT = Path(__file__).parents[1]
 USER_CODE = Path(__file__).parent / "typing"
@@ -83,8 +85,8 @@ def test_the_table_of_the_readme_has_the_same_options():
 
 
 def test_options_to_come_are_in_no_signature():
-    assert not _options._NOT_YET & set(NAMES)
-    assert set(NAMES) | _options._NOT_YET == _options.NAMES
+    assert not NOT_YET & set(NAMES)
+    assert set(NAMES) | NOT_YET == OPTION_NAMES
 
 
 def test_literals_are_what_is_accepted():
@@ -101,7 +103,7 @@ def test_literals_are_what_is_accepted():
 
 def test_parameters_are_those_that_a_call_takes():
     known = {name for names in PARAMETERS.values() for name in names}
-    taken = known - _options.NAMES - _options._FROM_PROMPT - _options._NEVER
+    taken = known - OPTION_NAMES - FROM_PROMPT - NEVER
     assert arguments.EndpointParameters.__annotations__.keys() == taken
 
 
@@ -122,7 +124,7 @@ def test_model_is_required_as_python_says_it():
             call("{x}") if inspect.ismethod(call) else call(FRAME, "{x}")
 
 
-@pytest.mark.parametrize("name", sorted(_options._NOT_YET))
+@pytest.mark.parametrize("name", sorted(NOT_YET))
 def test_options_to_come_are_refused_by_name(name):
     for call in (bf.run, bf.submit, bf.requests, bf.result_schema):
         with pytest.raises(bf.OptionError, match=f"^{name} is not available in this version of batchframe"):

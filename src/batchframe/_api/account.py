@@ -12,7 +12,7 @@ import polars as pl
 
 from batchframe._core.exceptions import OptionError, suggestion
 from batchframe._core.lenient import integer, mapping, moment, request_counts, text
-from batchframe._providers.connect import connect
+from batchframe._providers.service import Service
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -115,9 +115,9 @@ def batches(
         msg = f"limit must be a whole number of at least 1, or None for all, got {limit!r}"
         raise OptionError(msg)
     rows = []
-    with closing(connect(client)) as service:
+    with closing(Service(client)) as service:
         one = next(iter(wanted)) if len(wanted) == 1 else None
-        for row in _rows(service.list_matching(start, one), start):
+        for row in _rows(service.client.list_matching(start, one), start):
             if (start is None or (row["created_at"] is not None and row["created_at"] >= start)) and (
                 not wanted or row["status"] in wanted
             ):

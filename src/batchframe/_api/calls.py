@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 import polars as pl
 
+from batchframe._api.checked_call import run_of
 from batchframe._api.frames import to_polars
 from batchframe._api.options import options_of, parse
 from batchframe._api.progress import showing
-from batchframe._runs.create import begin, open_folder
+from batchframe._runs.run import open_folder
 from batchframe._store.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -305,7 +306,7 @@ def run(
     """
     parsed = parse(options_of(locals()))
     polars_frame = to_polars(frame)
-    begun = begin(polars_frame, prompt, parsed)
+    begun = run_of(polars_frame, prompt, parsed)
     with showing(begun, progress=parsed.progress), closing(begun):
         begun.wait()
     begun.warn_of_failures()
@@ -386,7 +387,7 @@ def submit(
     └─────────────────────┴──────────┘
     """
     parsed = parse(options_of(locals()))
-    begun = begin(to_polars(frame), prompt, parsed)
+    begun = run_of(to_polars(frame), prompt, parsed)
     with showing(begun, progress=parsed.progress):
         begun.start()
     return begun

@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from batchframe._core.exceptions import DamagedRunError, RunNotFoundError, StoreVersionError, warn
-from batchframe._runs.create import open_folder
+from batchframe._runs.run import open_folder
 from batchframe._store.run_folder import RunFolder
 
 _SCHEMA = {

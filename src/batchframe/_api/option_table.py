@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from batchframe._endpoints.registry import DEFAULT
 from batchframe._providers.limits import Limits
-from batchframe._results.answer_format import Form
+from batchframe._requests.request_spec import RequestSpec
+from batchframe._results.answer_format import AnswerFormat
+from batchframe._runs.run_settings import RunSettings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,8 +33,8 @@ def _option(accepts: str, meaning: str) -> dict[str, str]:
 class Options:
     """Everything a call may say beside frame and prompt; `batchframe._api.options.parse` makes one of the arguments.
 
-    ``body`` holds the request parameters by name, each a value or a per-row expression; ``form`` says what the
-    answers will be.
+    ``body`` holds the request parameters by name, each a value or a per-row expression; ``answer_format`` says what
+    the answers will be.
     """
 
     model: str = field(metadata=_option("str", "The model id, such as ``gpt-4o-mini``, or the Azure deployment name."))
@@ -183,12 +185,24 @@ class Options:
         ),
     )
     body: dict[str, Any] = field(default_factory=dict)
-    form: Form = field(default_factory=Form)
+    answer_format: AnswerFormat = field(default_factory=AnswerFormat)
 
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """The part of the body that is checked: what is in ``extra_body`` passes."""
-        return {name: value for name, value in self.body.items() if name not in self.extra_body}
+    def request_spec(self, prompt: Any) -> RequestSpec:
+        """Return what the requests of this call are made of."""
+        return RequestSpec(
+            prompt=prompt,
+            unchecked=frozenset(self.extra_body),
+            max_slice_rows=self.answer_format.max_rows,
+            **self._members_of(RequestSpec),
+        )
+
+    def run_settings(self) -> RunSettings:
+        """Return what concerns the run once its requests are rendered."""
+        return RunSettings(**self._members_of(RunSettings))
+
+    def _members_of(self, kind: type[RequestSpec | RunSettings]) -> dict[str, Any]:
+        names = {member.name for member in dataclasses.fields(self)} & {one.name for one in dataclasses.fields(kind)}
+        return {name: getattr(self, name) for name in names}
 
 
 # Those that a call may pass, in the order of their signatures.

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
 
+from batchframe._api.checked_call import run_of
 from batchframe._api.frames import to_polars
 from batchframe._api.options import options_of, parse
 from batchframe._api.progress import showing
 from batchframe._core.exceptions import InputError, first_paragraph
-from batchframe._runs.create import begin
 from batchframe._store.run_folder import naming
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def run_parquet(
         msg = f"{os.fspath(target)!r} cannot be written: {error}"
         raise InputError(msg) from error
     try:
-        run = begin(to_polars(frame), prompt, parsed)
+        run = run_of(to_polars(frame), prompt, parsed)
         with showing(run, progress=parsed.progress), closing(run):
             run.wait()
         with naming(target):

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
 
+from batchframe._api.checked_call import renderer_of
 from batchframe._api.frames import to_polars
 from batchframe._api.options import options_of, parse
 from batchframe._core.column_names import CUSTOM_ID, LINE
 from batchframe._requests.dedupe import Repeats
 from batchframe._requests.renderer import refuse_duplicates
 from batchframe._results.columns import added_schema
-from batchframe._runs.create import renderer
 
 if TYPE_CHECKING:
     import os
@@ -105,7 +105,7 @@ def requests(
     └───────────┴─────────────────────────────────┘
     """
     parsed = parse(options_of(locals()))
-    rendering, repeats = renderer(to_polars(frame), prompt, parsed), Repeats()
+    rendering, repeats = renderer_of(to_polars(frame), prompt, parsed), Repeats()
     slices = []
     for rows in rendering.slices():
         is_own = repeats.requests(rows).is_null() if parsed.dedupe else pl.lit(value=True)
@@ -181,6 +181,6 @@ def result_schema(
     """
     parsed = parse(options_of(locals()))
     polars_frame = to_polars(frame)
-    renderer(polars_frame, prompt, parsed)
-    added = {parsed.prefix + name: dtype for name, dtype in added_schema(parsed.include, parsed.form).items()}
+    renderer_of(polars_frame, prompt, parsed)
+    added = {parsed.prefix + name: dtype for name, dtype in added_schema(parsed.include, parsed.answer_format).items()}
     return pl.Schema(dict(polars_frame.collect_schema()) | added)

@@ -29,9 +29,9 @@ from batchframe._core.exceptions import (
 from batchframe._core.lenient import integer, mapping, read_json, text
 from batchframe._endpoints.foreign import LOOKS_LIKE
 from batchframe._endpoints.registry import DEFAULT
-from batchframe._providers.connect import connect
 from batchframe._providers.limits import azure_quota_note
-from batchframe._results.answer_format import Form
+from batchframe._providers.service import Service
+from batchframe._results.answer_format import AnswerFormat
 from batchframe._results.extra_columns import INCLUDED, included_columns, included_dtype
 from batchframe._results.result_lines import ANSWER_SCHEMA, PLACES, endpoint_of_line, read_answers, read_any
 
@@ -67,9 +67,9 @@ class Found:
     _endpoint: str | None = None
 
     @property
-    def form(self) -> Form:
+    def form(self) -> AnswerFormat:
         """What the answers are, as far as they tell."""
-        return Form(self._endpoint or DEFAULT.path)
+        return AnswerFormat(self._endpoint or DEFAULT.path)
 
     def add(self, read: Read, name: str) -> None:
         """Take in what a result file says."""
@@ -116,7 +116,7 @@ def read_sources(source: Any, client: Any, extra: tuple[str, ...], *, may_be_pen
                 found.add(_read_handle(io.BytesIO(one), "the bytes", extra), "the bytes")
             elif isinstance(one, str) and not _is_path(one):
                 if service is None:
-                    service = stack.enter_context(closing(connect(client)))
+                    service = stack.enter_context(closing(Service(client))).client
                 _read_remote(service, one, found, may_be_pending=may_be_pending)
             elif isinstance(one, (str, os.PathLike)):
                 found.add(_read_file(Path(one), extra), repr(os.fspath(one)))
@@ -171,7 +171,7 @@ def _read_handle(handle: IO[bytes], name: str, extra: tuple[str, ...], *, is_our
     made = tuple(name for name in extra if name in INCLUDED)
     frames = list(read_answers(handle, endpoint or DEFAULT, places=bool(made)))
     if made:
-        form = Form((endpoint or DEFAULT).path)
+        form = AnswerFormat((endpoint or DEFAULT).path)
         frames = [_with_lines(frame, handle, start, made, form) for frame in frames]
     handle.seek(start)
     lines = sum(1 for _ in _lines(handle))
@@ -201,7 +201,9 @@ def _warn_of_foreign(frames: list[pl.DataFrame], name: str) -> None:
         )
 
 
-def _with_lines(frame: pl.DataFrame, handle: IO[bytes], start: int, names: tuple[str, ...], form: Form) -> pl.DataFrame:
+def _with_lines(
+    frame: pl.DataFrame, handle: IO[bytes], start: int, names: tuple[str, ...], form: AnswerFormat
+) -> pl.DataFrame:
     """Return answers with columns that are made of their lines, in the place of where these are."""
     lines: list[bytes | None] = []
     for at, size in frame.select(*PLACES).iter_rows():

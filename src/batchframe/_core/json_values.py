@@ -75,7 +75,7 @@ def _no_json(value: Any, name: str) -> OptionError:
     instead = "pass dicts, lists, text and numbers"
     if getattr(value, "shape", ()):
         instead = "for a value a row pass an expression, such as pl.col(…); for one list, a Python list"
-    return OptionError(f"{name} holds {type(value).__qualname__}, which has no json_value JSON: {instead}")
+    return OptionError(f"{name} holds {type(value).__qualname__}, which has no plain JSON: {instead}")
 
 
 def _finite(value: Any, name: str) -> float | decimal.Decimal:

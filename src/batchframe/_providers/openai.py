@@ -31,7 +31,6 @@ from batchframe._core.exceptions import (
 from batchframe._core.lenient import mapping, read_json, text
 from batchframe._core.remote import Account, RemoteBatch, RemoteFile
 from batchframe._providers import azure as _azure
-from batchframe._providers.connect import profile
 from batchframe._providers.limits import tells_of_no_room
 
 if TYPE_CHECKING:
@@ -91,7 +90,7 @@ class OpenAIClient:
     client
         The user's client; None for the one of the environment.
     provider
-        The service's profile; None to tell it from the client.
+        The service's profile.
 
     Raises
     ------
@@ -99,7 +98,7 @@ class OpenAIClient:
         The client is async, or of another library; or the environment describes none, or two.
     """
 
-    def __init__(self, client: Any = None, provider: str | Provider | None = None) -> None:
+    def __init__(self, client: Any, provider: Provider) -> None:
         self._is_ours = client is None
         if client is None:
             client = client_from_environment()
@@ -110,7 +109,7 @@ class OpenAIClient:
         if not isinstance(client, openai.OpenAI):
             msg = f"client must be an openai.OpenAI, got {type(client).__module__}.{type(client).__qualname__}"
             raise OptionError(msg)
-        self.provider = profile(provider, client)
+        self.provider = provider
         self._client = client
         self._once = client.with_options(max_retries=0)
         self._header = self.provider.idempotency_header

@@ -17,34 +17,33 @@ from batchframe._requests.conversations import conversation
 from batchframe._requests.frame_source import Source
 
 if TYPE_CHECKING:
-    from batchframe._api.options import Options
     from batchframe._requests.compile_context import Pieces, Scope
+    from batchframe._requests.request_spec import RequestSpec
 
 
-def stage(frame: pl.DataFrame | pl.LazyFrame, prompt: Any, options: Options) -> Source:
+def stage(frame: pl.DataFrame | pl.LazyFrame, spec: RequestSpec) -> Source:
     """Collect the user's expressions: they are evaluated on the whole frame, before it is sliced."""
+    prompt = spec.prompt
     asked = {"prompt": prompt} if isinstance(prompt, pl.Expr) else {}
     templates = [prompt] if isinstance(prompt, str) else []
-    if isinstance(prompt, (list, tuple)) and ENDPOINTS[options.endpoint].roles:
-        messages.check(prompt, ENDPOINTS[options.endpoint])
+    if isinstance(prompt, (list, tuple)) and ENDPOINTS[spec.endpoint].roles:
+        messages.check(prompt, ENDPOINTS[spec.endpoint])
         asked = messages.expressions(prompt)
         templates = list(messages.templates(prompt))
-    asked |= _images.expressions(options.images)
+    asked |= _images.expressions(spec.images)
     given = dict(asked)
-    if isinstance(options.system, pl.Expr):
-        given["system"] = options.system
-    given |= {BODY + name: value for name, value in options.body.items() if isinstance(value, pl.Expr)}
+    if isinstance(spec.system, pl.Expr):
+        given["system"] = spec.system
+    given |= {BODY + name: value for name, value in spec.body.items() if isinstance(value, pl.Expr)}
     for name, expression in given.items():
         _check_expression(frame, name.removeprefix(BODY), expression)
     schema = frame.collect_schema()
-    varies = any(isinstance(image, str) for image in options.images) or any(
+    varies = any(isinstance(image, str) for image in spec.images) or any(
         isinstance(piece, template.Field) for text in templates for piece in template.parse(text, schema)
     )
     per_row = frozenset[str]() if varies else frozenset(OURS + name for name in asked)
     # A slice of rows becomes a block, and a block's answers are held together.
-    return Source(
-        frame, {OURS + name: expression for name, expression in given.items()}, per_row, options.form.max_rows
-    )
+    return Source(frame, {OURS + name: expression for name, expression in given.items()}, per_row, spec.max_slice_rows)
 
 
 def _check_expression(frame: pl.DataFrame | pl.LazyFrame, called: str, expression: pl.Expr) -> None:
@@ -61,12 +60,12 @@ def _check_expression(frame: pl.DataFrame | pl.LazyFrame, called: str, expressio
         raise TemplateError(msg)
 
 
-def compiled(scope: Scope, prompt: Any, options: Options) -> Pieces:
+def compiled(scope: Scope, spec: RequestSpec) -> Pieces:
     """Return what the prompt becomes: a JSON array of messages, or one text, or parts, as pieces."""
-    images = _images.parts(scope, options.images, options.image_detail)
+    images = _images.parts(scope, spec.images, spec.image_detail)
     if scope.endpoint.roles:
-        return _of_messages(scope, prompt, options.system, images)
-    return _of_one_text(scope, prompt, images)
+        return _of_messages(scope, spec.prompt, spec.system, images)
+    return _of_one_text(scope, spec.prompt, images)
 
 
 def _of_one_text(scope: Scope, prompt: Any, images: list[pl.Expr]) -> Pieces:

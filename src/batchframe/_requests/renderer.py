@@ -23,8 +23,8 @@ from batchframe._requests.prompt import compiled, join, members, stage
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from batchframe._api.options import Options
     from batchframe._requests.frame_source import Source
+    from batchframe._requests.request_spec import RequestSpec
 
 _BODY = OURS + "body"
 
@@ -142,14 +142,14 @@ class Renderer:
 
 
 def compile_prompt(
-    frame: pl.DataFrame | pl.LazyFrame, prompt: Any, options: Options, max_line_bytes: int, url: str | None = None
+    frame: pl.DataFrame | pl.LazyFrame, spec: RequestSpec, max_line_bytes: int, url: str | None = None
 ) -> Renderer:
-    """Check prompt and options against a frame, and return what renders its rows.
+    """Check a request spec against a frame, and return what renders its rows.
 
     Parameters
     ----------
-    frame, prompt, options
-        The call.
+    frame, spec
+        The rows, and what is made of each.
     max_line_bytes
         What an input file may hold.
     url
@@ -160,31 +160,31 @@ def compile_prompt(
     TemplateError, OptionError, InputError
         The prompt, an option or the frame does not fit; nothing was evaluated but the frame's schema.
     """
-    if isinstance(prompt, pl.Series):
+    if isinstance(spec.prompt, pl.Series):
         msg = 'the prompt is a Series: add it to the frame and pass its column, such as pl.col("prompt")'
         raise OptionError(msg)
     schema = frame.collect_schema()
-    _check_custom_id(options.custom_id, schema)
-    endpoint = ENDPOINTS[options.endpoint]
-    source = stage(frame, prompt, options)
-    scope = Scope(source.schema(), schema, options.on_null, endpoint)
-    dtypes = {name: scope.value(BODY + name)[1] for name in options.parameters if OURS + BODY + name in scope.staged}
-    parameter_checks.check_dtypes(options.endpoint, dtypes)
-    for name, value in options.parameters.items():
+    _check_custom_id(spec.custom_id, schema)
+    endpoint = ENDPOINTS[spec.endpoint]
+    source = stage(frame, spec)
+    scope = Scope(source.schema(), schema, spec.on_null, endpoint)
+    dtypes = {name: scope.value(BODY + name)[1] for name in spec.parameters if OURS + BODY + name in scope.staged}
+    parameter_checks.check_dtypes(spec.endpoint, dtypes)
+    for name, value in spec.parameters.items():
         if isinstance(value, str):
             template.refuse_fields(value, scope.schema, name)
-    asked = compiled(scope, prompt, options)
-    parameters = members(scope, dict(sorted({**endpoint.default_parameters, **options.body}.items())))
-    opening = f'{{"model":{json_text(options.model, "model")},"{endpoint.prompt_member}":'
+    asked = compiled(scope, spec)
+    parameters = members(scope, dict(sorted({**endpoint.default_parameters, **spec.body}.items())))
+    opening = f'{{"model":{json_text(spec.model, "model")},"{endpoint.prompt_member}":'
     body = join([opening, *asked, *parameters, "}"])
     return Renderer(
         source=source,
-        url=url or options.endpoint,
+        url=url or spec.endpoint,
         max_line_bytes=max_line_bytes,
-        on_null=options.on_null,
-        custom_id=options.custom_id,
+        on_null=spec.on_null,
+        custom_id=spec.custom_id,
         _body=body,
-        _nulls=scope.nulls if options.on_null != "render" else {},
+        _nulls=scope.nulls if spec.on_null != "render" else {},
         _invalid=scope.invalid,
         _problems=scope.problems,
     )

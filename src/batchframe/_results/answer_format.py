@@ -26,7 +26,7 @@ _PROBLEM = "batchframe:problem"
 
 
 @dataclass(frozen=True)
-class Form:
+class AnswerFormat:
     """What the answers of a run are.
 
     Parameters

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from batchframe._core.column_names import CODE, CUSTOM_ID, DIGEST, MESSAGE, OURS, REQUEST
-from batchframe._results.answer_format import Form
+from batchframe._results.answer_format import AnswerFormat
 from batchframe._results.columns import ABSENT, ERROR, MORE, PENDING, REUSED, added_columns
 from batchframe._results.extra_columns import INCLUDED, included_columns
 from batchframe._results.parsed_answers import LINES, known_schema, part_answers
@@ -46,7 +46,7 @@ class Assembler:
 
     folder: RunFolder
     from_lines: tuple[str, ...] = ()
-    form: Form = field(default_factory=Form)
+    form: AnswerFormat = field(default_factory=AnswerFormat)
     states: list[PartState] = field(init=False)
     _read: dict[Path, pl.DataFrame] = field(init=False, default_factory=dict)
 

@@ -14,7 +14,7 @@ from batchframe._results.extra_columns import INCLUDED, included_dtype
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from batchframe._results.answer_format import Form
+    from batchframe._results.answer_format import AnswerFormat
 
 USAGE = pl.Struct(dict.fromkeys(TOKENS, pl.Int64()))
 ERROR = pl.Struct({"code": pl.String(), "message": pl.String()})
@@ -36,7 +36,7 @@ ABSENT = OURS + "absent"
 _FOUND = OURS + "found"
 
 
-def added_schema(include: Iterable[str], form: Form) -> dict[str, pl.DataType]:
+def added_schema(include: Iterable[str], form: AnswerFormat) -> dict[str, pl.DataType]:
     """Return names (without prefix) and dtypes of the added columns, in their order.
 
     Parameters
@@ -98,7 +98,9 @@ def _join(rows: pl.DataFrame, answers: pl.DataFrame) -> pl.DataFrame:
     return rows.join(found, left_on=OURS + "key", right_on="custom_id", how="left", maintain_order="left")
 
 
-def added_columns(rows: pl.DataFrame, answers: pl.DataFrame, include: Iterable[str], form: Form) -> pl.DataFrame:
+def added_columns(
+    rows: pl.DataFrame, answers: pl.DataFrame, include: Iterable[str], form: AnswerFormat
+) -> pl.DataFrame:
     """Return the added columns of some rows, in the order of the rows.
 
     Parameters

@@ -19,7 +19,7 @@ from batchframe._results.result_lines import SUCCESS, body_of_line
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from batchframe._results.answer_format import Form
+    from batchframe._results.answer_format import AnswerFormat
 
 # ``arguments`` as the model wrote them, which need not be JSON; of a custom tool its input.
 _CALLS = pl.List(pl.Struct({"id": pl.String(), "name": pl.String(), "arguments": pl.String()}))
@@ -43,12 +43,12 @@ INCLUDED: dict[str, pl.DataType] = {
 _OF_CHOICES = ("logprobs", "tool_calls")
 
 
-def included_dtype(name: str, form: Form) -> pl.DataType:
+def included_dtype(name: str, form: AnswerFormat) -> pl.DataType:
     """Return the dtype of one of these columns."""
     return pl.List(INCLUDED[name]) if form.is_many and name in _OF_CHOICES else INCLUDED[name]
 
 
-def included_columns(lines: Sequence[bytes | None], names: Iterable[str], form: Form) -> list[pl.Series]:
+def included_columns(lines: Sequence[bytes | None], names: Iterable[str], form: AnswerFormat) -> list[pl.Series]:
     """Return columns made of result lines.
 
     Parameters
@@ -97,7 +97,7 @@ def _shown(line: bytes | None) -> str | None:
     return None if line is None else line.rstrip(b"\r\n").decode(errors="replace")
 
 
-def _of_pieces(name: str, body: dict[str, Any], form: Form) -> list[Any] | None:
+def _of_pieces(name: str, body: dict[str, Any], form: AnswerFormat) -> list[Any] | None:
     """Return what each choice of an answer has, or the only one."""
     endpoint = ENDPOINTS[form.endpoint]
     read = endpoint.logprobs if name == "logprobs" else endpoint.tool_calls

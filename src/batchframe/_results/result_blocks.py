@@ -24,7 +24,7 @@ from batchframe._store.run_folder import naming
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from batchframe._results.answer_format import Form
+    from batchframe._results.answer_format import AnswerFormat
     from batchframe._store.run_folder import RunFolder
 
 OUTCOMES = ("succeeded", "failed", "not_sent", "pending")
@@ -81,7 +81,7 @@ class FinalBlocks(NamedTuple):
 
 
 def blocks_so_far(
-    folder: RunFolder, view: RunFolder | None, *, from_lines: tuple[str, ...] = (), form: Form
+    folder: RunFolder, view: RunFolder | None, *, from_lines: tuple[str, ...] = (), form: AnswerFormat
 ) -> Iterator[Iterable[pl.DataFrame]]:
     """Yield the blocks of the frame, each in its pieces: input columns, and added ones (as ``batchframe:…``).
 
@@ -185,7 +185,7 @@ def final_blocks(
     view: RunFolder | None,
     *,
     from_lines: tuple[str, ...] = (),
-    form: Form,
+    form: AnswerFormat,
     parts: int,
     is_watched: bool,
 ) -> FinalBlocks:
@@ -229,7 +229,7 @@ def _check_bytes(folder: RunFolder) -> None:
         folder.result_files(part.number)
 
 
-def _target(folder: RunFolder, view: RunFolder | None, form: Form) -> RunFolder:
+def _target(folder: RunFolder, view: RunFolder | None, form: AnswerFormat) -> RunFolder:
     """Return which folder has the result blocks of an arrangement, read as some type."""
     own = msgspec.convert(folder.record().options.get("answer_type"), AnswerType | None)
     arranged = view or folder
@@ -238,18 +238,26 @@ def _target(folder: RunFolder, view: RunFolder | None, form: Form) -> RunFolder:
     return arranged.reparsed(hashlib.blake2b(msgspec.json.encode(form.answer_type), digest_size=8).hexdigest())
 
 
-def _final_note(folder: RunFolder, target: RunFolder, from_lines: tuple[str, ...], form: Form) -> ResultNote | None:
+def _final_note(
+    folder: RunFolder, target: RunFolder, from_lines: tuple[str, ...], form: AnswerFormat
+) -> ResultNote | None:
     note = _read_note(folder, target)
     return note if note is not None and note.reader == READER and _fits(note, from_lines, form) else None
 
 
-def _fits(note: ResultNote, from_lines: tuple[str, ...], form: Form) -> bool:
+def _fits(note: ResultNote, from_lines: tuple[str, ...], form: AnswerFormat) -> bool:
     """Whether the result blocks hold what is wanted."""
     return note.answer_type == form.answer_type and set(from_lines) <= {*note.from_lines}
 
 
 def _write_blocks(
-    folder: RunFolder, view: RunFolder | None, target: RunFolder, from_lines: tuple[str, ...], form: Form, *, parts: int
+    folder: RunFolder,
+    view: RunFolder | None,
+    target: RunFolder,
+    from_lines: tuple[str, ...],
+    form: AnswerFormat,
+    *,
+    parts: int,
 ) -> ResultNote:
     counts, usage = dict.fromkeys(OUTCOMES, 0), dict.fromkeys(TOKENS, 0)
     prefix = ""

@@ -2,53 +2,71 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import filecmp
 import hashlib
 import os
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
-import msgspec
-import polars as pl
-
-from batchframe._api import options as _options
-from batchframe._core.events import logger
 from batchframe._core.exceptions import OptionError, RunMismatchError, RunNotFoundError, warn
 from batchframe._endpoints.model_rules import refusals
-from batchframe._providers.connect import connect, profile
-from batchframe._providers.limits import Limits
-from batchframe._providers.profiles import OPENAI, PROVIDERS, Provider, provider_named
+from batchframe._providers.profiles import OPENAI, Provider
 from batchframe._requests.renderer import Renderer, compile_prompt
-from batchframe._results.answer_format import Form
 from batchframe._results.columns import check_clashes
+from batchframe._runs.identity import check_same, new_record, shown_options
 from batchframe._runs.render import prepare
 from batchframe._runs.reuse import Reuse, sources
-from batchframe._runs.run import Run, differences
-from batchframe._schemas.response_format import AnswerType  # noqa: TC001  (msgspec reads the annotation)
+from batchframe._runs.run import Run
 from batchframe._store.records import Identity, RunRecord
 from batchframe._store.run_folder import RECORD, RunFolder, make_private
 
 if TYPE_CHECKING:
-    from batchframe._api.options import Options
-    from batchframe._core.remote import Account
+    import polars as pl
+
+    from batchframe._providers.service import Service
+    from batchframe._requests.request_spec import RequestSpec
     from batchframe._runs.render import Prepared
+    from batchframe._runs.run_settings import RunSettings
 
 
-def renderer(frame: pl.DataFrame | pl.LazyFrame, prompt: Any, options: Options) -> Renderer:
-    """Return what renders a frame's requests, after checking that the call fits the frame; nothing is sent."""
-    check_clashes(frame.collect_schema(), options.include, options.prefix, options.custom_id)
-    provider = _profile(options)
-    _warn_of_refusals(provider, options)
-    limits = provider.limits_of(options.endpoint, options.limits)
-    url = provider.endpoints.get(options.endpoint, options.endpoint)
-    return compile_prompt(frame, prompt, options, provider.most_line_bytes(limits), url)
+def renderer(
+    frame: pl.DataFrame | pl.LazyFrame, spec: RequestSpec, settings: RunSettings, provider: Provider
+) -> Renderer:
+    """Return what renders a frame's requests, after checking that the call fits frame and service; nothing is sent."""
+    check_clashes(frame.collect_schema(), settings.include, settings.prefix, spec.custom_id)
+    _check_provider(provider, spec.endpoint, settings)
+    _warn_of_refusals(provider, spec)
+    limits = provider.limits_of(spec.endpoint, settings.limits)
+    url = provider.endpoints.get(spec.endpoint, spec.endpoint)
+    return compile_prompt(frame, spec, provider.most_line_bytes(limits), url)
 
 
-def begin(frame: pl.DataFrame | pl.LazyFrame, prompt: Any, options: Options) -> Run:
+def create(
+    frame: pl.DataFrame | pl.LazyFrame,
+    spec: RequestSpec,
+    settings: RunSettings,
+    service: Service,
+    *,
+    run_dir: str | os.PathLike[str] | None = None,
+    name: str | None = None,
+    dedupe: bool = False,
+    reuse: Path | Literal["all"] | None = None,
+) -> Run:
     """Render a frame, and return its run: a new one, or the one that its requests were sent with before.
+
+    Parameters
+    ----------
+    frame, spec
+        The rows, and what is made of each.
+    settings, service
+        How the run is carried on, and where.
+    run_dir
+        The folder of the run; None for one in the runs' root.
+    name
+        Part of the run's identity.
+    dedupe, reuse
+        Whether equal requests are sent once, and which runs' answers rows may take.
 
     Raises
     ------
@@ -57,148 +75,67 @@ def begin(frame: pl.DataFrame | pl.LazyFrame, prompt: Any, options: Options) -> 
     RunNotFoundError
         What ``reuse`` names is no run.
     """
-    rendering = renderer(frame, prompt, options)
-    provider = _profile(options)
-    options = replace(options, completion_window=options.completion_window or provider.completion_windows[0])
-    account = connect(options.client, options.provider).account
-    named = None if options.run_dir is None else _local(options.run_dir)
+    rendering, provider = renderer(frame, spec, settings, service.provider), service.provider
+    settings = replace(settings, completion_window=settings.completion_window or provider.completion_windows[0])
+    account = service.client.account
+    named = None if run_dir is None else _local(run_dir)
     root = _absolute(os.environ.get("BATCHFRAME_HOME") or ".batchframe")
-    reuse, lost = None, None
+    offered, lost = None, None
     try:
-        reuse = _reuse(options, root, account)
+        if reuse is not None:
+            source = reuse if reuse == "all" else _absolute(reuse)
+            offered = Reuse(sources(source, root, spec.endpoint, account))
     except RunNotFoundError as error:
         lost = error  # a run that is there needs its source no more: whether this one is shows below
     if named is None:
         _make_root(root)
     scratch = RunFolder.scratch(root if named is None else named.parent)
     try:
-        limits = provider.limits_of(options.endpoint, options.limits)
-        prepared = prepare(scratch, rendering, limits, options.pilot, dedupe=options.dedupe, reuse=reuse)
-        identity = Identity(f"{prepared.digest:032x}", prepared.requests, options.endpoint, account, options.name)
-        record = _record(identity, prepared, prompt, options, rendering)
+        limits = provider.limits_of(spec.endpoint, settings.limits)
+        prepared = prepare(scratch, rendering, limits, settings.pilot, dedupe=dedupe, reuse=offered)
+        identity = Identity(f"{prepared.digest:032x}", prepared.requests, spec.endpoint, account, name)
+        shown = shown_options(spec, settings, rendering.url) | {
+            "batch_endpoint": provider.batch_endpoints.get(spec.endpoint, rendering.url),
+            "dedupe": dedupe,
+            "reuse": None if reuse is None else os.fspath(reuse),
+        }
+        record = new_record(identity, prepared.blocks, shown)
         folder = RunFolder(named or root / record.run_id)
         view, news = None, ""
         if lost is not None and not folder.exists():
             raise lost
-        if reuse is not None and not folder.exists():
-            reuse.copy_into(scratch)
-            news = reuse.told(prepared.requests)
+        if offered is not None and not folder.exists():
+            offered.copy_into(scratch)
+            news = offered.told(prepared.requests)
         if folder.exists() or not folder.take(scratch, record):
             stored = folder.record()
-            _check_same(folder, stored, record)
+            check_same(folder, stored, record)
             view, record, news = _view(folder, stored, prepared), stored, ""
     finally:
         scratch.remove()
-    return Run(folder, record, options, lambda: connect(options.client, options.provider), view=view, news=news)
+    return Run(folder, record, settings, service, view=view, news=news)
 
 
-def _reuse(options: Options, root: Path, account: Account) -> Reuse | None:
-    if options.reuse is None:
-        return None
-    wanted = options.reuse if options.reuse == "all" else _absolute(options.reuse)
-    return Reuse(sources(wanted, root, options.endpoint, account))
-
-
-def open_folder(folder: RunFolder, client: Any) -> Run:
-    """Return the run of a folder, with the options that ``run.json`` keeps."""
-    record = folder.record()
-    return _opened(folder, record, record.options, client)
-
-
-def reopen(path: Path, view: str | None, options: dict[str, Any]) -> Run:
-    """Return a run as another process, or a copy, has it: known by its folder, with the client of the environment.
-
-    Parameters
-    ----------
-    path
-        Its folder.
-    view
-        The name of the arrangement of its rows, where that is not the stored one.
-    options
-        Those of its call, as `saved_options` returns them.
-    """
-    folder = RunFolder(path)
-    return _opened(folder, folder.record(), options, None, view=None if view is None else folder.view(view))
-
-
-def _opened(
-    folder: RunFolder, record: RunRecord, options: dict[str, Any], client: Any, *, view: RunFolder | None = None
-) -> Run:
-    given = msgspec.structs.asdict(msgspec.convert(options, _SavedOptions))
-    form = Form(record.identity.endpoint, given.pop("choices"), given.pop("dimensions"), given.pop("answer_type"))
-    restored = _options.Options(
-        **given
-        | {
-            "limits": Limits(
-                max_in_flight=given.pop("max_in_flight"), max_enqueued_tokens=given.pop("max_enqueued_tokens")
-            )
-        },
-        endpoint=record.identity.endpoint,
-        name=record.identity.name,
-        form=form,
-    )
-    name = record.identity.account.provider
-    provider = provider_named(name) if name in PROVIDERS else Provider(name=name)
-    return Run(folder, record, restored, lambda: connect(client, provider), view=view)
-
-
-class _SavedOptions(msgspec.Struct):
-    """The options that another process needs to go on with a run; ``run.json`` holds more, for people to read."""
-
-    model: str
-    include: tuple[str, ...] = ()
-    prefix: str = ""
-    custom_id: str | None = None
-    metadata: dict[str, str] = {}
-    completion_window: str = "24h"
-    expires_after: int | None = None
-    settle_seconds: float = 60.0
-    poll_seconds: float | None = None
-    max_in_flight: int | None = None
-    max_enqueued_tokens: int | None = None
-    max_attempts: int = 3
-    pilot: int | None = None
-    cleanup: Literal["when_done", "never"] = "never"
-    answer_type: AnswerType | None = None
-    choices: int = 1
-    dimensions: int | None = None
-
-
-def saved_options(options: Options) -> dict[str, Any]:
-    """Return the options that another process needs, in built-in types."""
-    saved = {name: getattr(options, name) for name in _SavedOptions.__struct_fields__ if hasattr(options, name)}
-    saved |= {
-        "answer_type": options.form.answer_type,
-        "choices": options.form.choices,
-        "dimensions": options.form.dimensions,
-        "max_in_flight": options.limits.max_in_flight,
-        "max_enqueued_tokens": options.limits.max_enqueued_tokens,
-    }
-    return cast("dict[str, Any]", msgspec.to_builtins(saved))
-
-
-def _profile(options: Options) -> Provider:
-    """Return the provider's profile, after checking the options against it."""
-    provider = profile(options.provider, options.client)
-    if provider.served_endpoints and options.endpoint not in provider.served_endpoints:
-        known = " or ".join(f'endpoint="{endpoint}"' for endpoint in provider.served_endpoints)
-        msg = f"{provider.name} takes no batches for {options.endpoint}: pass {known}"
+def _check_provider(provider: Provider, endpoint: str, settings: RunSettings) -> None:
+    """Refuse what the service is known not to take."""
+    if provider.served_endpoints and endpoint not in provider.served_endpoints:
+        known = " or ".join(f'endpoint="{served}"' for served in provider.served_endpoints)
+        msg = f"{provider.name} takes no batches for {endpoint}: pass {known}"
         raise OptionError(msg)
-    if options.completion_window not in {"", *provider.completion_windows}:
+    if settings.completion_window not in {"", *provider.completion_windows}:
         known = ", ".join(provider.completion_windows)
-        msg = f"completion_window {options.completion_window!r} is not one of {provider.name}'s: {known}"
+        msg = f"completion_window {settings.completion_window!r} is not one of {provider.name}'s: {known}"
         raise OptionError(msg)
-    if options.expires_after is not None and provider.file_expiry_seconds is not None:
-        _check_expiry(options.expires_after, provider.name, provider.file_expiry_seconds)
-    return provider
+    if settings.expires_after is not None and provider.file_expiry_seconds is not None:
+        _check_expiry(settings.expires_after, provider.name, provider.file_expiry_seconds)
 
 
-def _warn_of_refusals(provider: Provider, options: Options) -> None:
+def _warn_of_refusals(provider: Provider, spec: RequestSpec) -> None:
     """Warn, once a call, of what the model is known to refuse; a deployment of Azure's may have any name."""
-    told = list(refusals(options.model, options.endpoint, options.body)) if provider.name == OPENAI.name else []
-    if told:
+    reasons = list(refusals(spec.model, spec.endpoint, spec.body)) if provider.name == OPENAI.name else []
+    if reasons:
         warn(
-            f"the service will refuse every row, as far as is known of {options.model}: {'; '.join(told)}. "
+            f"the service will refuse every row, as far as is known of {spec.model}: {'; '.join(reasons)}. "
             "The requests are sent as they are"
         )
 
@@ -241,93 +178,6 @@ def _make_root(root: Path) -> None:
 def _absolute(path: str | os.PathLike[str]) -> Path:
     """Return a path that holds when the process changes its folder: a lazy result is read later."""
     return Path(path).expanduser().absolute()
-
-
-def _record(identity: Identity, prepared: Prepared, prompt: Any, options: Options, rendering: Renderer) -> RunRecord:
-    """Return what ``run.json`` will hold; the options are there for people, and to say what differs."""
-    shown = saved_options(options) | {
-        "url": rendering.url,
-        "batch_endpoint": _profile(options).batch_endpoints.get(options.endpoint, rendering.url),
-        "prompt": _description(prompt),
-        "system": _description(options.system),
-        "images": _description(options.images) or None,
-        "image_detail": options.image_detail,
-        "body": {name: _description(value) for name, value in options.body.items()},
-        "on_null": options.on_null,
-        "dedupe": options.dedupe,
-        "reuse": None if options.reuse is None else os.fspath(options.reuse),
-    }
-    return RunRecord(
-        run_id=hashlib.blake2b(msgspec.json.encode(identity), digest_size=16).hexdigest(),
-        identity=identity,
-        rows=prepared.rows,
-        blocks=prepared.blocks,
-        options=msgspec.to_builtins(shown),
-        created_at=dt.datetime.now(dt.timezone.utc),
-        batchframe_version=version("batchframe"),
-    )
-
-
-def _description(value: Any) -> Any:
-    """Return a prompt or parameter as it can be kept: expressions in Polars' own words."""
-    if isinstance(value, pl.Expr):
-        return (
-            f"expression: {value.meta.tree_format(return_as_string=True)}"
-            if not value.meta.has_multiple_outputs()
-            else "expression"
-        )
-    if isinstance(value, dict):
-        return {str(key): _description(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_description(inner) for inner in value]
-    return value
-
-
-def _check_same(folder: RunFolder, stored: RunRecord, record: RunRecord) -> None:
-    """Refuse a folder that holds another run, saying what differs."""
-    one, other = stored.identity, record.identity
-    if one == other:
-        logger.info("going on with run %s of %s (%s)", stored.run_id, stored.created_at.date(), one.account.base_url)
-        return
-    said = [differences(one.account, other.account)] if one.account != other.account else []
-    said += [f"{name} was {getattr(one, name)!r}, is {getattr(other, name)!r}" for name in ("endpoint", "name")
-             if getattr(one, name) != getattr(other, name)]  # fmt: skip
-    said += _option_differences(stored.options, record.options)
-    if one.requests != other.requests:
-        said.append(f"it had {one.requests} requests, this call has {other.requests}")
-    elif one.digest != other.digest and not said:
-        said.append("the texts of some rows")
-    msg = (
-        f"{folder.path} holds another run, of {stored.created_at:%Y-%m-%d %H:%M} UTC. What differs: {'; '.join(said)}. "
-        "Name another run_dir, or leave it out: each run then has its own folder"
-    )
-    raise RunMismatchError(msg)
-
-
-def _option_differences(stored: dict[str, Any], given: dict[str, Any]) -> list[str]:
-    """Return in words which of the options that make the requests differ."""
-    said = [
-        f"{name} was {_short(stored.get(name))}, is {_short(given.get(name))}"
-        for name in ("model", "prompt", "system", "images", "image_detail", "on_null")
-        if stored.get(name) != given.get(name)
-    ]
-    if bool(stored.get("dedupe")) != bool(given.get("dedupe")):
-        said.append(f"dedupe was {bool(stored.get('dedupe'))}, is {bool(given.get('dedupe'))}")
-    was, now = stored.get("body") or {}, given.get("body") or {}
-    return said + [
-        f"{name} was {_shown(was, name)}, is {_shown(now, name)}"
-        for name in sorted({*was, *now})
-        if was.get(name) != now.get(name)
-    ]
-
-
-def _shown(body: dict[str, Any], name: str) -> str:
-    return _short(body[name]) if name in body else "not set"
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}…"  # noqa: PLR2004
 
 
 def _view(folder: RunFolder, stored: RunRecord, prepared: Prepared) -> RunFolder | None:

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import polars as pl
 
-from batchframe._api import options as _options
 from batchframe._core.column_names import OURS
 from batchframe._core.exceptions import OptionError
 from batchframe._core.json_values import json_text
+from batchframe._core.option_names import OPTION_NAMES
 from batchframe._endpoints import parameter_checks
 from batchframe._requests import encode
+from batchframe._requests.parameters import body_members, check_extra_body, check_model, check_names
+from batchframe._schemas.response_format import type_asked
 
 if TYPE_CHECKING:
     from batchframe._store.run_folder import RunFolder
@@ -114,7 +116,7 @@ def check_codes(codes: Any) -> list[str] | None:
     return sorted(set(given))
 
 
-def check_changes(given: dict[str, Any], model: str, endpoint: str, results: pl.LazyFrame) -> dict[str, pl.Expr]:
+def check_changes(given: dict[str, Any], endpoint: str, results: pl.LazyFrame) -> dict[str, pl.Expr]:
     """Return by parameter the expression of its JSON text.
 
     Raises
@@ -127,18 +129,26 @@ def check_changes(given: dict[str, Any], model: str, endpoint: str, results: pl.
     if fixed:
         msg = f"{fixed[0]} cannot be changed by retry: the type of response depends on it. Ask again with bf.run(...)"
         raise OptionError(msg)
-    ours = sorted((_options.NAMES & given.keys()) - _ALLOWED)
+    ours = sorted((OPTION_NAMES & given.keys()) - _ALLOWED)
     if ours:
         msg = f"{ours[0]} cannot be changed by retry: it takes request parameters, such as max_tokens, and model"
         raise OptionError(msg)
-    options = _options.parse({"model": model, "endpoint": endpoint, **given})
-    values = dict.fromkeys((name for name, value in given.items() if value is None and name not in _ALLOWED), None)
-    values |= options.body | ({"model": options.model} if given.get("model") is not None else {})
+    parameters = {name: value for name, value in given.items() if name not in _ALLOWED}
+    check_names(parameters, endpoint)
+    new_model, extra_body = given.get("model"), {}
+    if new_model is not None:
+        check_model(new_model, endpoint)
+    if given.get("extra_body") is not None:
+        extra_body = check_extra_body("extra_body", given["extra_body"])
+    response_format = given.get("response_format")
+    body = body_members(endpoint, parameters, extra_body, response_format, type_asked(response_format))
+    values = dict.fromkeys((name for name, value in parameters.items() if value is None), None)
+    values |= body | ({} if new_model is None else {"model": new_model})
     changes: dict[str, pl.Expr] = {}
     for name, value in sorted(values.items()):
         if isinstance(value, pl.Expr):
             (dtype,) = _dtypes(results, value.alias(_CHANGES), f"the expression for {name}")
-            if name in options.parameters:
+            if name not in extra_body:
                 parameter_checks.check_dtypes(endpoint, {name: dtype})
             changes[name] = encode.json(value, dtype, name).fill_null("null")
         else:

@@ -25,9 +25,12 @@ from batchframe._core.exceptions import (
     RunStoppedError,
 )
 from batchframe._providers.guarded_client import GuardedClient
+from batchframe._providers.profiles import PROVIDERS, Provider, provider_named
+from batchframe._providers.service import Service
 from batchframe._results.result_blocks import forget_results, request_ids
 from batchframe._runs.retry_selection import check_changes, check_codes, chosen, condition_of, key_of, without_known
 from batchframe._runs.run_reader import RunResults, RunStatus
+from batchframe._runs.run_settings import RunSettings
 from batchframe._store.lease import Lease, LeaseRecord
 from batchframe._store.records import RetryRecord, StopRecord
 from batchframe._store.run_folder import RunFolder
@@ -35,10 +38,10 @@ from batchframe._store.stop_record import write_stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     import polars as pl
 
-    from batchframe._api.options import Options
     from batchframe._core.remote import Account
     from batchframe._providers.client import BatchClient
     from batchframe._store.records import RunRecord
@@ -61,33 +64,30 @@ class Run(RunResults):
         self,
         folder: RunFolder,
         record: RunRecord,
-        options: Options,
-        connect: Callable[[], BatchClient],
+        settings: RunSettings,
+        service: Service,
         *,
         view: RunFolder | None = None,
         news: str = "",
         clock: Clock | None = None,
     ) -> None:
         self._clock = clock or Clock()
-        super().__init__(folder, record, options, view, Lease(folder.path, self._clock.now, self._clock.monotonic))
+        super().__init__(folder, record, settings, view, Lease(folder.path, self._clock.now, self._clock.monotonic))
         # Reading needs no lease, also where that writes down what was read; going on with the run does.
         self._leased_folder = RunFolder(folder.path, self._lease.fence)
         self._told_of: LeaseRecord | None = None
-        self._connect = connect
+        self._service = service
         self._news = news
         # Threads may share a handle, and take their passes in turns: half-done work of one passes for a crash's.
         self._turn = threading.RLock()
-        self._client: BatchClient | None = None
         self._loop: Loop | None = None
         self._begun = 0.0
         self.listen: Listener = ignore
 
     def __reduce__(self) -> tuple[Callable[..., Run], tuple[object, ...]]:
         """Make copies, and pickles for other processes, by the folder: they have the client of the environment."""
-        from batchframe._runs.create import reopen, saved_options  # noqa: PLC0415  (it imports this module)
-
         view = None if self._view is None else self._view.path.name
-        return reopen, (self.path, view, saved_options(self._options))
+        return _reopened, (self.path, view, self._settings.saved())
 
     # -- going on
 
@@ -147,7 +147,7 @@ class Run(RunResults):
         APICallError, RunError
             What no waiting mends. The run stays resumable.
         """
-        timeout = self._options.timeout_seconds if timeout_seconds is None else timeout_seconds
+        timeout = self._settings.timeout_seconds if timeout_seconds is None else timeout_seconds
         stop = self._stop
         if self.is_finished and stop is not None and stop.reason == "cancelled":
             self._say(f"{stop.message}. What was answered by then is returned; run.retry() asks for the rest")
@@ -160,7 +160,7 @@ class Run(RunResults):
             stop = self._stop
             if stop is not None and stop.reason != "cancelled":
                 raise RunStoppedError(stop.message, self)
-            if self._options.cleanup == "when_done":
+            if self._settings.cleanup == "when_done":
                 self._clean_when_done()
         return status
 
@@ -280,9 +280,9 @@ class Run(RunResults):
             raise RunPendingError(msg, self)
         results = self.scan()
         wanted = check_codes(codes)
-        changed = check_changes(changes, self._options.model, self._record.identity.endpoint, results)
+        changed = check_changes(changes, self._record.identity.endpoint, results)
         key = key_of(wanted, name)
-        condition = condition_of(results, self._options.prefix + "error", where, wanted)
+        condition = condition_of(results, self._settings.prefix + "error", where, wanted)
         found = chosen(results, request_ids(self._folder, self._view), condition, changed)
         fresh = without_known(self._folder, key, found)
         if found.height and not fresh.height:
@@ -319,10 +319,9 @@ class Run(RunResults):
         """
         with self._lease, self._turn:
             loop = self._connected()
-            assert self._client is not None
             self._take("clean up")
             loop.ensure_visible()  # what another key does not see would count as gone
-            return clean_up(self._leased_folder, self._leased_client(self._client), self._clock.now)
+            return clean_up(self._leased_folder, self._guarded(self._service.client), self._clock.now)
 
     def delete(self) -> None:
         """Delete the run's folder on this machine; nothing at the service.
@@ -439,7 +438,7 @@ class Run(RunResults):
             self._say(f"waiting for {holder}")
         return self._connected().look("a process that took this run over" if holder is None else str(holder))
 
-    def _leased_client(self, client: BatchClient) -> BatchClient:
+    def _guarded(self, client: BatchClient) -> BatchClient:
         return cast("BatchClient", GuardedClient(client, self._lease.check))
 
     def _connected(self) -> Loop:
@@ -448,30 +447,27 @@ class Run(RunResults):
             return self._loop or self._connect_loop()
 
     def _connect_loop(self) -> Loop:
-        client = self._client = self._connect()
+        client = self._service.client
         if client.account != self._record.identity.account:
             differs = differences(self._record.identity.account, client.account)
-            msg = (
-                f"the run in {self.path} belongs to another account: {differs}. PassReport the client it was begun with"
-            )
+            msg = f"the run in {self.path} belongs to another account: {differs}. Pass the client it was begun with"
             raise RunMismatchError(msg)
-        endpoint, poll_seconds = self._record.identity.endpoint, self._options.poll_seconds
+        endpoint, poll_seconds = self._record.identity.endpoint, self._settings.poll_seconds
         settings = LoopSettings(
             run_id=self.id,
             endpoint=self._batch_endpoint,
-            completion_window=self._options.completion_window,
-            metadata=self._options.metadata,
-            expires_after=self._options.expires_after,
-            settle_seconds=self._options.settle_seconds,
+            completion_window=self._settings.completion_window,
+            metadata=self._settings.metadata,
+            expires_after=self._settings.expires_after,
+            settle_seconds=self._settings.settle_seconds,
             unmoved_seconds=_UNMOVED_POLLS * (_MAX_POLL_SECONDS if poll_seconds is None else poll_seconds),
-            model=self._options.model,
-            max_attempts=self._options.max_attempts,
+            model=self._settings.model,
+            max_attempts=self._settings.max_attempts,
             has_pilot=self._record.options.get("pilot") is not None,
-            limits=client.provider.limits_of(endpoint, self._options.limits),
+            limits=client.provider.limits_of(endpoint, self._settings.limits),
             max_enqueued_requests=client.provider.most_enqueued_of(endpoint),
         )
-        leased = self._leased_client(client)
-        self._loop = Loop(self._leased_folder, leased, settings, listen=self._tell, clock=self._clock)
+        self._loop = Loop(self._leased_folder, self._guarded(client), settings, listen=self._tell, clock=self._clock)
         self._begun = self._clock.monotonic()
         return self._loop
 
@@ -484,15 +480,14 @@ class Run(RunResults):
     def close(self) -> None:
         """Close the connections that this handle opened; it opens them anew when they are needed."""
         with self._turn:
-            if self._client is not None:
-                self._client.close()
-            self._client = self._loop = None
+            self._service.close()
+            self._loop = None
 
     def _interval(self, state: tenacity.RetryCallState) -> float:
         """Return how long to wait before the next pass: a second at first, since bad files fail at once, then more."""
         assert state.outcome is not None
         seen = state.outcome.result()
-        trouble, seconds = seen.trouble, self._options.poll_seconds
+        trouble, seconds = seen.trouble, self._settings.poll_seconds
         if seconds is None and (state.attempt_number == 1 or seen.is_brief):
             seconds = _BRIEF_SECONDS
         elif seconds is None:
@@ -512,6 +507,27 @@ class Run(RunResults):
 
     def _tell(self, event: Event) -> None:
         self.listen(event)
+
+
+def open_folder(folder: RunFolder, client: Any = None) -> Run:
+    """Return the run of a folder, with the settings that ``run.json`` keeps."""
+    record = folder.record()
+    return _opened(folder, record, record.options, client)
+
+
+def _reopened(path: Path, view: str | None, saved: dict[str, Any]) -> Run:
+    """Return a run as a copy or another process has it: by its folder, with the client of the environment."""
+    folder = RunFolder(path)
+    return _opened(folder, folder.record(), saved, None, view=None if view is None else folder.view(view))
+
+
+def _opened(
+    folder: RunFolder, record: RunRecord, saved: dict[str, Any], client: Any, *, view: RunFolder | None = None
+) -> Run:
+    settings = RunSettings.restored(saved, record.identity.endpoint)
+    name = record.identity.account.provider
+    provider = provider_named(name) if name in PROVIDERS else Provider(name=name)
+    return Run(folder, record, settings, Service(client, provider), view=view)
 
 
 def differences(one: Account, other: Account) -> str:

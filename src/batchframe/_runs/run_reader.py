@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from batchframe._api.options import Options
     from batchframe._batches.pass_report import PassReport
+    from batchframe._runs.run_settings import RunSettings
     from batchframe._store.lease import Lease
     from batchframe._store.records import RunRecord, StopRecord, SubmissionRecord
     from batchframe._store.run_folder import RunFolder
@@ -105,18 +105,18 @@ class RunResults:
     """The half of a `Run` that reads."""
 
     def __init__(
-        self, folder: RunFolder, record: RunRecord, options: Options, view: RunFolder | None, lease: Lease
+        self, folder: RunFolder, record: RunRecord, settings: RunSettings, view: RunFolder | None, lease: Lease
     ) -> None:
         self._folder = folder
         self._record = record
-        self._options = options
+        self._settings = settings
         self._view = view
         self._lease = lease
         # How often it was asked again, and how many parts it had, when it was found finished.
         self._finished: tuple[int, int] | None = None
 
     def __repr__(self) -> str:
-        return f"Run({os.fspath(self.path)!r}, rows={self._rows}, model={self._options.model!r})"
+        return f"Run({os.fspath(self.path)!r}, rows={self._rows}, model={self._settings.model!r})"
 
     @property
     def path(self) -> Path:
@@ -145,11 +145,13 @@ class RunResults:
             return frame.collect()
 
     def _so_far(self) -> pl.DataFrame:
-        options = self._options
+        settings = self._settings
         with self._folder.assembling():
-            blocks = blocks_so_far(self._folder, self._view, from_lines=self._from_lines, form=options.form)
+            blocks = blocks_so_far(self._folder, self._view, from_lines=self._from_lines, form=settings.answer_format)
             pieces = chain.from_iterable(blocks)
-            return pl.concat([shown(piece.lazy(), OURS, options.include, options.prefix).collect() for piece in pieces])
+            return pl.concat(
+                [shown(piece.lazy(), OURS, settings.include, settings.prefix).collect() for piece in pieces]
+            )
 
     def _final_blocks(self) -> FinalBlocks | None:
         """Return the result blocks; None where the run is not finished."""
@@ -160,23 +162,23 @@ class RunResults:
             self._folder,
             self._view,
             from_lines=self._from_lines,
-            form=self._options.form,
+            form=self._settings.answer_format,
             parts=finished[1],
             is_watched=self._lease.holder() is not None,
         )
 
     def scan(self) -> pl.LazyFrame:
         """Return what `result` does, lazily: a scan of the run's result blocks once it is finished."""
-        found, options = self._final_blocks(), self._options
+        found, settings = self._final_blocks(), self._settings
         if found is None:
             return self._so_far().lazy()
-        return shown(found.scan(), found.note.prefix, options.include, options.prefix)
+        return shown(found.scan(), found.note.prefix, settings.include, settings.prefix)
 
     def sink(self, path: Path) -> None:
         """Write what `result` gives to a Parquet file, a few rows at a time."""
         # A row group is held in memory while it is written: of the usual size, but where rows are large.
         blocks = self._record.blocks if self._view is None else view_blocks(self._view)
-        group_rows = self._options.form.max_rows or 4 * max(1, *blocks)
+        group_rows = self._settings.answer_format.max_rows or 4 * max(1, *blocks)
         found = self._final_blocks()
         if found is not None:
             group_rows = min(group_rows, found.note.group_rows or group_rows)
@@ -184,7 +186,7 @@ class RunResults:
 
     def added_to(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Return the frame this run was made of, with the added columns; its own columns stay the very same."""
-        names = [self._options.prefix + name for name in (*CORE, *self._options.include)]
+        names = [self._settings.prefix + name for name in (*CORE, *self._settings.include)]
         added = self.scan().select(name for name in names if name not in frame.columns)
         return frame.hstack(self._collected(added))
 
@@ -196,8 +198,8 @@ class RunResults:
         pl.DataFrame
             The columns of `result`, with ``code`` and ``message`` (with the prefix) in the place of ``error``.
         """
-        error = pl.col(self._options.prefix + "error")
-        fields = [error.struct.field(name).alias(self._options.prefix + name) for name in ("code", "message")]
+        error = pl.col(self._settings.prefix + "error")
+        fields = [error.struct.field(name).alias(self._settings.prefix + name) for name in ("code", "message")]
         failed = self.scan().filter(error.is_not_null())
         return self._collected(failed.select(pl.all().exclude(error.meta.output_name()), *fields))
 
@@ -226,7 +228,7 @@ class RunResults:
         OptionError
             There is no such row.
         """
-        return explain(self._folder, self._view, self.result(), self._options.prefix, row)
+        return explain(self._folder, self._view, self.result(), self._settings.prefix, row)
 
     def reparse(self, *, response_format: Any) -> Self:
         """Read the same answers as another type, from here on; nothing is asked and nothing charged.
@@ -248,11 +250,11 @@ class RunResults:
         OptionError
             There is no such type.
         """
-        form = self._options.form
+        form = self._settings.answer_format
         if ENDPOINTS[form.endpoint].format_parameter is None:
             msg = f"the answers of {form.endpoint} are no texts that could be read as another type"
             raise OptionError(msg)
-        self._options = replace(self._options, form=replace(form, answer_type=type_asked(response_format)))
+        self._settings = replace(self._settings, answer_format=replace(form, answer_type=type_asked(response_format)))
         return self
 
     def batches(self) -> pl.DataFrame:
@@ -282,7 +284,7 @@ class RunResults:
 
     def _failures(self) -> str | None:
         """Return how many rows did not succeed, by code; None where all did."""
-        code = pl.col(self._options.prefix + "error").struct.field("code").alias("code")
+        code = pl.col(self._settings.prefix + "error").struct.field("code").alias("code")
         counted = self.scan().select(code).drop_nulls().group_by("code").len()
         codes = self._collected(counted.sort("len", "code", descending=[True, False]))
         if not codes.height:
@@ -292,7 +294,7 @@ class RunResults:
 
     @property
     def _from_lines(self) -> tuple[str, ...]:
-        return tuple(name for name in self._options.include if name in INCLUDED)
+        return tuple(name for name in self._settings.include if name in INCLUDED)
 
     @property
     def is_finished(self) -> bool:
@@ -309,7 +311,7 @@ class RunResults:
         settled = settled_round(self._folder)
         states = part_states(self._folder)
         is_live = any(state.is_live for state in states)
-        attempts = self._options.max_attempts
+        attempts = self._settings.max_attempts
         is_over = not is_live and (self._stop is not None or is_settled(self._folder, states, settled, attempts))
         found = now if is_over else None
         self._finished = found  # another thread may look at the same time
@@ -351,7 +353,9 @@ class RunResults:
         else:
             counts, usage = dict.fromkeys(OUTCOMES, 0), dict.fromkeys(TOKENS, 0)
             with self._folder.assembling():
-                for piece in chain.from_iterable(blocks_so_far(self._folder, self._view, form=self._options.form)):
+                for piece in chain.from_iterable(
+                    blocks_so_far(self._folder, self._view, form=self._settings.answer_format)
+                ):
                     tally(piece, counts, usage)
         statuses = self.batches()["status"].drop_nulls()
         is_done = found is not None

@@ -28,8 +28,8 @@ from pathlib import Path
 import polars as pl
 
 import batchframe as bf
-from batchframe._core.events import set_trigger
-from batchframe._providers import openai
+from batchframe import _openai
+from batchframe._events import set_trigger
 from batchframe.testing import Emulator, emulator
 
 HERE = Path(__file__).parent
@@ -54,7 +54,7 @@ def ask_finished(emu: Emulator, folder: Path, frame: pl.DataFrame = FINISHED) ->
 
 def spoil(replacements: dict[str, tuple[bytes, bytes]]) -> None:
     """Change bytes of some result lines on their way here, as a service with a fault of its own would write them."""
-    download = openai.OpenAIClient.download
+    download = _openai.OpenAIClient.download
 
     def spoiled(self, file_id, handle):
         start = handle.tell()
@@ -69,7 +69,7 @@ def spoil(replacements: dict[str, tuple[bytes, bytes]]) -> None:
             changes = [each for name, each in replacements.items() if f'"{name}"'.encode() in line]
             handle.write(functools.reduce(lambda text, change: text.replace(*change), changes, line))
 
-    openai.OpenAIClient.download = spoiled
+    _openai.OpenAIClient.download = spoiled
 
 
 def keep(folder: Path, name: str, service: str) -> None:
