@@ -19,7 +19,7 @@ from typing import Any
 from batchframe._api.option_table import OPTIONS
 from batchframe._core.option_names import OPTION_NAMES
 from batchframe._endpoints.parameter_table import PARAMETERS
-from batchframe._requests.parameters import FROM_PROMPT, NEVER
+from batchframe._requests.parameters import NEVER, is_from_prompt
 
 ROOT = Path(__file__).parents[1] / "src" / "batchframe"
 MODULES = tuple(f"_api/{name}.py" for name in ("arguments", "calls", "namespace", "parquet", "previews"))
@@ -78,7 +78,8 @@ def _docstring() -> str:
 
 def _fields() -> str:
     """Return a line for each parameter that a call takes by its name, at whatever endpoint."""
-    names = sorted({name for known in PARAMETERS.values() for name in known} - OPTION_NAMES - FROM_PROMPT - NEVER)
+    known = {name for names in PARAMETERS.values() for name in names} - OPTION_NAMES - NEVER
+    names = sorted(name for name in known if not is_from_prompt(name))
     return "".join(f"    {name}: {_type_of(name)}\n" for name in names)
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import polars as pl
 
-from batchframe._api import options
 from batchframe._core.option_names import NOT_YET, OPTION_NAMES
+from batchframe._results.extra_columns import EXTRA_COLUMNS
 from batchframe.cli._commands import group
 from batchframe.cli._guard import Exit
 
@@ -57,4 +57,4 @@ def test_the_commands_are_those_there_are():
 
 def test_every_column_of_include_is_told():
     told = next(row[2] for row in table("option") if row[0] == "`include`")
-    assert codes(told) == [f'"{name}"' for name in options.INCLUDES]
+    assert codes(told) == [f'"{name}"' for name in tuple(EXTRA_COLUMNS)]
