@@ -69,11 +69,11 @@ def blocks(page: str) -> list[Block]:
 
 def with_output(page: str) -> list[tuple[Block, str]]:
     """Return the blocks of a page, each with the text block that follows it; text blocks are not listed themselves."""
-    found = blocks(page)
-    following = [*found[1:], None]
+    page_blocks = blocks(page)
+    following = [*page_blocks[1:], None]
     return [
         (block, after.source if after is not None and after.language == "text" else "")
-        for block, after in zip(found, following, strict=True)
+        for block, after in zip(page_blocks, following, strict=True)
         if block.language != "text"
     ]
 
@@ -96,25 +96,32 @@ def test_every_call_has_an_example(name):
 
 @pytest.mark.filterwarnings("ignore:.*did not succeed:batchframe.BatchframeWarning")
 @pytest.mark.parametrize("page", PAGES_WITH_CODE)
-def test_code_of_a_page(page, service, tmp_path, monkeypatch):
+@pytest.mark.usefixtures("service")
+def test_code_of_a_page(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("BATCHFRAME_HOME")  # the runs' root is .batchframe, as the pages say
-    # Calls and commands without a client make one each, and leave it to the end of the process.
+    # Calls and commands make a client of the environment each, which lives as long as the process.
     with pl.Config(restore_defaults=True), closing_clients(monkeypatch):
-        namespace = {"service": service}
+        namespace = {}
         for block, output in with_output(page):
             run_block(block, output, namespace, page)
 
 
-def test_pages_hold_only_blocks_that_are_checked():
+@pytest.mark.parametrize("page", PAGES_WITH_CODE)
+def test_every_block_of_a_page_is_checked(page):
+    page_blocks = blocks(page)
+    assert {block.language for block in page_blocks} <= _LANGUAGES
     # An indented fence belongs to a list: releasing.md has one, whose commands make a release.
-    assert {block.language for page in PAGES for block in blocks(page)} <= _LANGUAGES
-    assert sum(len(blocks(page)) for page in PAGES) == sum(
-        len(re.findall(r"^```\w+$", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)) for page in PAGES
+    fences = re.findall(r"^```.*$", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(fences) == 2 * len(page_blocks)
+    before = [None, *page_blocks]
+    sources = [block for block, output in zip(before, page_blocks, strict=False) if output.language == "text"]
+    assert all(source is not None and has_output(source) for source in sources), (
+        "a text block follows no code that runs"
     )
 
 
-def test_runner_finds_wrong_output(tmp_path):
+def test_runner_finds_wrong_output():
     block = Block("python", "print(1 + 1)\n", 0, None)
     run_block(block, "2\n", {}, "page")
     with pytest.raises(AssertionError, match=r"page:0"):
@@ -131,12 +138,17 @@ def test_runner_finds_wrong_output(tmp_path):
         run_block(Block("python", "f(\n", 0, "a reason"), "", {}, "page")
 
 
+def has_output(block: Block) -> bool:
+    """Whether what a block prints is compared with the text block after it."""
+    return block.language == "python" and block.reason is None and not block.source.startswith(">>>")
+
+
 @pytest.fixture
 def service(request, monkeypatch):
     """The service of the environment: Azure for its page, OpenAI for every other."""
     for name in ("_BRIEF_SECONDS", "_MIN_POLL_SECONDS", "_MAX_POLL_SECONDS"):
         monkeypatch.setattr(_run, name, 0.02)
-    # Azure asks for a minute between two looks.
+    # Azure asks for a minute between two polls.
     monkeypatch.setattr(_openai.OpenAIClient, "min_poll_seconds", 0.0)
     if request.getfixturevalue("page") == AZURE:
         with testing.emulator("azure", deployments={"my-batch-deployment": "gpt-4o-mini"}) as emulator:
