@@ -79,12 +79,6 @@ def test_every_option_is_in_the_signature(call):
     assert _options.parse({"model": "m", **defaults}) == _options.parse({"model": "m"})
 
 
-def test_the_table_of_the_readme_has_the_same_options():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    table = readme.split("\n| option | default | meaning |\n")[1].split("\n\n")[0]
-    assert sorted(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == sorted(NAMES)
-
-
 def test_options_to_come_are_in_no_signature():
     assert not NOT_YET & set(NAMES)
     assert set(NAMES) | NOT_YET == OPTION_NAMES
