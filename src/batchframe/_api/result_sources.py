@@ -14,7 +14,6 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import polars as pl
-import tenacity
 
 from batchframe._core.exceptions import (
     APICallError,
@@ -37,6 +36,8 @@ from batchframe._results.result_lines import ANSWER_SCHEMA, PLACES, endpoint_of_
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import tenacity
 
     from batchframe._core.remote import RemoteBatch
     from batchframe._providers.client import BatchClient
@@ -323,6 +324,8 @@ def _refused(batch: RemoteBatch) -> InputFileRejectedError:
 
 def _download(client: BatchClient, file_id: str, handle: IO[bytes]) -> None:
     """Write a file's bytes to ``handle``, from the beginning again where the connection broke."""
+    import tenacity  # noqa: PLC0415 - takes a while to import
+
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception(lambda error: isinstance(error, APICallError) and error.is_transient),
         stop=tenacity.stop_after_attempt(_DOWNLOADS),
