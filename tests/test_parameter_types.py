@@ -371,7 +371,7 @@ def test_changes_of_a_retry_are_checked():
 # -- against the emulator's own tables
 
 TABLES = {
-    CHAT: _bodies._PARAMETERS,
+    CHAT: _bodies.PARAMETERS,
     COMPLETIONS: _text_completions.PARAMETERS,
     EMBEDDINGS: _embeddings.PARAMETERS,
     MODERATIONS: _moderations.PARAMETERS,

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchframe.emulator import answer, body_digest
-from batchframe.emulator._bodies import check_body
+from batchframe.emulator._bodies import check
 
 from .conftest import body
 
@@ -282,7 +282,7 @@ def test_answers_conform_to_the_schema(properties, text):
     schema = {**strict_object(properties), "$defs": {"tree": TREE}}
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema, "strict": True}}
     request_body = body(text, response_format=form)
-    check_body(request_body)
+    check(request_body)
     [choice] = answer(request_body)["choices"]
     assert choice["finish_reason"] == "stop"
     assert_conforms(json.loads(choice["message"]["content"]), schema)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from openai.types.chat.completion_create_params import CompletionCreateParamsNonStreaming
 
-from batchframe.emulator._bodies import _PARAMETERS, check_body
+from batchframe.emulator._bodies import PARAMETERS, check
 from batchframe.emulator._errors import ApiError
 
 from .conftest import body, ended, read, request
@@ -196,7 +196,7 @@ BODIES = [
 @pytest.mark.parametrize(("bad", "code", "param", "message"), BODIES, ids=[f"{x[1]}-{x[2]}" for x in BODIES])
 def test_a_bad_body_is_refused_in_the_service_s_words(bad, code, param, message):
     with pytest.raises(ApiError) as refused:
-        check_body(bad)
+        check(bad)
     error = refused.value.body()["error"]
     assert (error["code"], error["param"], error["type"]) == (code, param, "invalid_request_error")
     assert error["message"].startswith(message)
@@ -251,11 +251,11 @@ SCHEMAS = [
 @pytest.mark.parametrize(("schema", "problem"), SCHEMAS, ids=[x[1][:60] for x in SCHEMAS])
 def test_strict_schemas_are_checked(schema, problem):
     with pytest.raises(ApiError) as refused:
-        check_body(body(response_format=form(schema)))
+        check(body(response_format=form(schema)))
     error = refused.value.body()["error"]
     assert error["message"] == f"Invalid schema for response_format 'x': {problem}"
     assert (error["param"], error["code"]) == ("response_format", None)
-    assert check_body(body(response_format=form(schema, strict=False))) > 0
+    assert check(body(response_format=form(schema, strict=False))) > 0
 
 
 GOOD = [
@@ -283,7 +283,7 @@ GOOD = [
 
 @pytest.mark.parametrize("good", GOOD)
 def test_good_bodies_pass(good):
-    assert check_body(good) > 0
+    assert check(good) > 0
 
 
 def test_refused_bodies_are_lines_of_the_error_file(client, service):
@@ -302,4 +302,4 @@ def test_refused_bodies_are_lines_of_the_error_file(client, service):
 
 
 def test_the_table_has_the_parameters_of_the_sdk():
-    assert set(CompletionCreateParamsNonStreaming.__annotations__) <= set(_PARAMETERS)
+    assert set(CompletionCreateParamsNonStreaming.__annotations__) <= set(PARAMETERS)

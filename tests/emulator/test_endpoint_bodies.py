@@ -436,7 +436,7 @@ TABLES = {
     EMBEDDINGS: _embeddings.PARAMETERS,
     COMPLETIONS: _text_completions.PARAMETERS,
     MODERATIONS: _moderations.PARAMETERS,
-    CHAT: _bodies._PARAMETERS,
+    CHAT: _bodies.PARAMETERS,
 }
 
 

@@ -17,7 +17,7 @@ import pytest
 from batchframe.emulator import body_digest
 from batchframe.emulator._ledger import Ledger, record
 from batchframe.emulator._results import ResultFile
-from batchframe.emulator._state import State
+from batchframe.emulator._state import Storage
 from batchframe.testing import emulator
 
 from .conftest import body, create, ended, jsonl, read, request, upload, wait
@@ -240,16 +240,16 @@ def test_the_window_ends_while_nobody_serves(tmp_path, upstream):
 
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_a_death_between_the_result_files_and_the_end(tmp_path, upstream, monkeypatch, shuffle):
-    def die(self, job):
-        if job.batch.status == "completed":
+    def die(self, record):
+        if record.batch.status == "completed":
             raise RuntimeError("as if killed")
-        keep(self, job)
+        keep(self, record)
 
-    keep = State.keep
-    monkeypatch.setattr(State, "keep", die)
+    keep = Storage.keep
+    monkeypatch.setattr(Storage, "keep", die)
     with emulator(state_dir=tmp_path, upstream=upstream.url, shuffle=shuffle) as service:
         batch = ended(service.client(), request("a"), request("bad"))
-    monkeypatch.setattr(State, "keep", keep)
+    monkeypatch.setattr(Storage, "keep", keep)
     with emulator(state_dir=tmp_path, upstream=upstream.url) as service:
         client = service.client()
         done = wait(client, batch.id)

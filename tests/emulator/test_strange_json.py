@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchframe.emulator._json import MOST_LEVELS, UnreadableError, decode
+from batchframe.emulator._json import MAX_LEVELS, UnreadableError, decode
 from batchframe.testing import emulator
 
 from .conftest import body, create, jsonl, read, request, upload, wait
@@ -20,7 +20,7 @@ from .upstream_server import UpstreamServer
 UNREADABLE = {
     "nested 2,000 deep": b"[" * 2000 + b"]" * 2000,
     "nested 100,000 deep": b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
-    "deeper than the bound": b"[" * (MOST_LEVELS + 1) + b"]" * (MOST_LEVELS + 1),
+    "deeper than the bound": b"[" * (MAX_LEVELS + 1) + b"]" * (MAX_LEVELS + 1),
     "NaN": b"NaN",
     "-Infinity": b"-Infinity",
     "half a pair": rb'"\ud83d"',
@@ -44,26 +44,26 @@ def call(service, method, path, data):
             return refused.code, json.load(refused)["error"]["message"]
 
 
-@given(st.lists(st.sampled_from(["[%s]", '{"a":%s}', '[[], "[[[", %s, {}]']), min_size=1, max_size=MOST_LEVELS + 3))
+@given(st.lists(st.sampled_from(["[%s]", '{"a":%s}', '[[], "[[[", %s, {}]']), min_size=1, max_size=MAX_LEVELS + 3))
 def test_the_bound_is_of_levels(forms):
     raw = "1"
     for form in forms:
         raw = form % raw
     # Neither a text that looks like brackets nor a bracket beside the others is a level; an innermost one is.
-    if len(forms) + (forms[0][1] == "[") <= MOST_LEVELS:
+    if len(forms) + (forms[0][1] == "[") <= MAX_LEVELS:
         assert decode(raw.encode()) == json.loads(raw)
     else:
-        with pytest.raises(UnreadableError, match=f"more than {MOST_LEVELS} levels"):
+        with pytest.raises(UnreadableError, match=f"more than {MAX_LEVELS} levels"):
             decode(raw.encode())
 
 
 @pytest.mark.parametrize("form", ["[%s]", '{"a":%s}'])
 def test_the_bound_itself(form):
     raw = "1"
-    for _ in range(MOST_LEVELS):
+    for _ in range(MAX_LEVELS):
         raw = form % raw
     assert decode(raw.encode()) == json.loads(raw)
-    with pytest.raises(UnreadableError, match=f"more than {MOST_LEVELS} levels"):
+    with pytest.raises(UnreadableError, match=f"more than {MAX_LEVELS} levels"):
         decode((form % raw).encode())
 
 
@@ -121,9 +121,9 @@ def test_another_line(raw, dialect):
 def test_a_line_as_deep_as_can_be_is_its_rows_error(client, service):
     """Executed like any other, whatever its bound on enqueued tokens; nothing of it ends in a RecursionError."""
     service.configure(enqueued_token_limit=10**9)
-    deep = json.loads("[" * (MOST_LEVELS - 4) + "]" * (MOST_LEVELS - 4))
+    deep = json.loads("[" * (MAX_LEVELS - 4) + "]" * (MAX_LEVELS - 4))
     schema = {"type": "string"}
-    for _ in range(MOST_LEVELS // 2 - 5):
+    for _ in range(MAX_LEVELS // 2 - 5):
         schema = {"anyOf": [schema]}
     asked = {"type": "object", "properties": {"a": schema}, "required": ["a"], "additionalProperties": False}
     forms = [{"type": "json_schema", "json_schema": {"name": "a", "strict": s, "schema": asked}} for s in (True, False)]
@@ -172,7 +172,7 @@ def test_an_input_without_items_is_counted_too(service):
 
 
 def test_an_upstream_gets_what_is_not_too_deep():
-    deep = json.loads("[" * (MOST_LEVELS - 3) + "]" * (MOST_LEVELS - 3))
+    deep = json.loads("[" * (MAX_LEVELS - 3) + "]" * (MAX_LEVELS - 3))
     with UpstreamServer().running() as upstream, emulator(upstream=upstream.url) as service:
         client = service.client()
         batch = wait(client, create(client, upload(client, jsonl(request("a", body("one", mine=deep))))).id)

@@ -6,7 +6,7 @@ It imports nothing of batchframe outside this package, so that a mistake of the 
 from __future__ import annotations
 
 from batchframe.emulator._endpoints import answer
-from batchframe.emulator._ledger import body_digest
+from batchframe.emulator._json import body_digest
 from batchframe.emulator._public import create_app, serve
 from batchframe.emulator._settings import Seconds, Settings
 

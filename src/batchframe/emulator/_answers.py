@@ -1,41 +1,46 @@
-"""From a request body to a response body: pure, so that a test can say what each row must get."""
+"""``/v1/chat/completions``: the answer to a body. Pure, so that a test can compute what each row must get."""
 
 from __future__ import annotations
 
-import json
-import math
 import re
 from typing import TYPE_CHECKING, Any
 
-from batchframe.emulator import _replies as replies
+from msgspec import UNSET
+
+from batchframe.emulator import _bodies as chat_checks
+from batchframe.emulator import _content_filters as content_filters
+from batchframe.emulator import _messages as chat_messages
 from batchframe.emulator import _tokens as tokens
 from batchframe.emulator._completions import Choice, Completion, CompletionDetails, Message, PromptDetails, Usage
-from batchframe.emulator._instances import instance
+from batchframe.emulator._endpoint_base import Endpoint
+from batchframe.emulator._errors import ApiError
+from batchframe.emulator._generation import logprobs, reasoning_tokens, until_stop, writer
+from batchframe.emulator._row_effects import REFUSAL, SEPARATORS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from batchframe.emulator._model_table import Model
+    from batchframe.emulator._row_faults import RowFault
 
-_PIECE = re.compile(r"\s*\S+|\s+")
-_REASONING_TOKENS = 64
-_ANY_OBJECT = {"type": "object"}
 _NO_PROMPT_DETAILS = PromptDetails()
 _NO_DETAILS = CompletionDetails()
+_ALTERING = frozenset({"content_filter", "refusal", "length", "separators"})
+_BETWEEN_WORDS = re.compile(r"(?<=\w) (?=\w)")
 
 
 def respond(body: dict[str, Any], digest: bytes, prompt_tokens: int, created: int, model: Model) -> Completion:
-    """Answer a body whose digest and number of tokens are known already."""
+    """Answer a body."""
     number = int.from_bytes(digest[:6], "big")
     cap = body.get("max_completion_tokens") or body.get("max_tokens") or model.output_tokens
     reasoning = min(cap, reasoning_tokens(body, number, model))
-    say = speaker(body, number)
-    written = 0
+    write = writer(body, number)
+    output_tokens = 0
     choices = []
     for index in range(body.get("n") or 1):
-        choice, used = _choice(body, index, say, cap - reasoning)
+        choice, used = _choice(body, index, write, cap - reasoning)
         choices.append(choice)
-        written += used + reasoning
+        output_tokens += used + reasoning
     return Completion(
         id=f"chatcmpl-{digest.hex()[:32]}",
         created=created,
@@ -43,95 +48,87 @@ def respond(body: dict[str, Any], digest: bytes, prompt_tokens: int, created: in
         choices=choices,
         usage=Usage(
             prompt_tokens,
-            written,
-            prompt_tokens + written,
+            output_tokens,
+            prompt_tokens + output_tokens,
             _NO_PROMPT_DETAILS,
             CompletionDetails(reasoning * len(choices)) if reasoning else _NO_DETAILS,
         ),
     )
 
 
-def speaker(body: dict[str, Any], number: int) -> Callable[[int], str | dict[str, Any]]:
-    """Find what kind of answer is asked for: for the n-th choice, a text or the call of a tool."""
-    reading = replies.read(body["messages"])
-    tool = _called_tool(body, number)
-    if tool is not None:
-        parameters = tool.get("parameters") or _ANY_OBJECT
-        return lambda index: {
-            "id": f"call_{number + index:024x}",
-            "type": "function",
-            "function": {"name": tool["name"], "arguments": _json(instance(parameters, reading, number + index))},
-        }
-    response_format: dict[str, Any] = body.get("response_format") or {}
-    kind = response_format.get("type")
-    if kind == "json_schema":
-        schema = response_format["json_schema"].get("schema") or _ANY_OBJECT
-        return lambda index: _json(instance(schema, reading, number + index))
-    if kind == "json_object":
-        return lambda index: _json({"answer": replies.say(reading, number + index)})
-    return lambda index: replies.say(reading, number + index)
-
-
 def _choice(
-    body: dict[str, Any], index: int, say: Callable[[int], str | dict[str, Any]], cap: int
+    body: dict[str, Any], index: int, write: Callable[[int], str | dict[str, Any]], cap: int
 ) -> tuple[Choice, int]:
-    said = say(index)
-    if isinstance(said, dict):
-        # As the service does: a named tool ends with "stop", one it had to choose with "tool_calls".
+    content = write(index)
+    if isinstance(content, dict):
+        # As the service does: a call of a named tool ends with "stop", one of a tool it chose with "tool_calls".
         reason = "tool_calls" if body["tool_choice"] == "required" else "stop"
-        used = tokens.of_text(said["function"]["name"]) + tokens.of_text(said["function"]["arguments"])
-        return Choice(index=index, message=Message(tool_calls=[said]), finish_reason=reason), used
-    stop = body.get("stop")
-    if stop:
-        for sequence in [stop] if isinstance(stop, str) else stop:
-            said = said.split(sequence, 1)[0] if sequence else said
+        used = tokens.of_text(content["function"]["name"]) + tokens.of_text(content["function"]["arguments"])
+        return Choice(index=index, message=Message(tool_calls=[content]), finish_reason=reason), used
+    content = until_stop(content, body.get("stop"))
     choice = Choice(index=index, message=Message())
-    used = tokens.of_text(said)
+    used = tokens.of_text(content)
     if used > cap:
-        said = tokens.cut(said, cap)
+        content = tokens.cut(content, cap)
         used = cap
         choice.finish_reason = "length"
-    choice.message.content = said
+    choice.message.content = content
     if body.get("logprobs"):
-        choice.logprobs = {"content": logprobs(said, body.get("top_logprobs") or 0), "refusal": None}
+        choice.logprobs = {"content": logprobs(content, body.get("top_logprobs") or 0), "refusal": None}
     return choice, used
 
 
-def _called_tool(body: dict[str, Any], number: int) -> dict[str, Any] | None:
-    """Find the function that has to be called; of a free choice ("auto") no use is made."""
-    choice = body.get("tool_choice")
-    if choice is None:
-        return None
-    functions: list[dict[str, Any]] = [t["function"] for t in body.get("tools") or () if t["type"] == "function"]
-    if choice == "required" and functions:
-        return functions[number % len(functions)]
-    if isinstance(choice, dict):
-        wanted = choice.get("function", {}).get("name")
-        return next((function for function in functions if function["name"] == wanted), None)
-    return None
+def spent(answer: Completion) -> tuple[int, int, int]:
+    """Return the input, output and reasoning tokens of an answer."""
+    usage = answer.usage
+    return usage.prompt_tokens, usage.completion_tokens, usage.completion_tokens_details.reasoning_tokens
 
 
-def reasoning_tokens(body: dict[str, Any], number: int, model: Model) -> int:
-    """Say how long a model thinks."""
-    if not model.is_reasoning or (body.get("reasoning_effort") or model.usual_effort) in {"none", "minimal"}:
-        return 0
-    return _REASONING_TOKENS * (1 + number % 4)
+def alter(answer: Completion, hits: Iterable[RowFault]) -> None:
+    """Apply faults to an answer, which is billed all the same."""
+    altering = [fault for fault in hits if fault.kind in _ALTERING]
+    if not altering:
+        return
+    for fault in altering:
+        for choice in answer.choices:
+            message, text = choice.message, choice.message.content
+            if fault.kind == "content_filter":
+                message.content, choice.finish_reason = "", "content_filter"
+            elif fault.kind == "refusal":
+                message.content, message.refusal = None, REFUSAL
+            elif fault.kind == "length":
+                message.content, choice.finish_reason = (text or "")[: len(text or "") // 2], "length"
+            elif text is not None:
+                # A JSON answer must stay JSON: there the separator replaces a space between words.
+                message.content = _BETWEEN_WORDS.sub("\u2028", text) if text.startswith("{") else SEPARATORS + text
+    if all(choice.message.tool_calls is UNSET for choice in answer.choices):
+        usage = answer.usage
+        written = sum(tokens.of_text(each.message.content or each.message.refusal or "") for each in answer.choices)
+        usage.completion_tokens = written + usage.completion_tokens_details.reasoning_tokens
+        usage.total_tokens = usage.prompt_tokens + usage.completion_tokens
 
 
-def logprobs(text: str, top: int) -> list[dict[str, Any]]:
-    """Make up how likely each piece of a text was, and `top` others in its place."""
-    return [_logprob(piece, position, top) for position, piece in enumerate(_PIECE.findall(text))]
+def _wrong_model(model: Model) -> ApiError:
+    message = (
+        "This model is only supported in v1/responses and not in v1/chat/completions."
+        if model.kind == "responses"
+        else "This is not a chat model and thus not supported in the v1/chat/completions endpoint. Did you mean to use "
+        "v1/completions?"
+    )
+    return ApiError(message, status=404, param="model")
 
 
-def _logprob(piece: str, position: int, top: int) -> dict[str, Any]:
-    likely = -((len(piece) * 31 + position * 7) % 97 + 1) / 1000
-    entry = {"token": piece, "logprob": likely, "bytes": list(piece.encode())}
-    others = [
-        {"token": f"{piece}{'~' * rank}", "logprob": round(likely - math.log1p(rank) * 3, 6), "bytes": None}
-        for rank in range(1, top)
-    ]
-    return {**entry, "top_logprobs": [dict(entry), *others] if top else []}
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
+ENDPOINT = Endpoint(
+    path="/v1/chat/completions",
+    required="messages",
+    model_kinds=("chat",),
+    azure_operation="chatCompletion",
+    count=chat_messages.count,
+    check=chat_checks.check,
+    respond=respond,
+    spent=spent,
+    streams="Chat Completions",
+    alter=alter,
+    add_azure_fields=content_filters.annotate_choices,
+    wrong_model=_wrong_model,
+)

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from batchframe.emulator import _errors as errors
-from batchframe.emulator._dialects import AZURE_ENDPOINTS, ENDPOINTS
+from batchframe.emulator._dialects import AZURE_ENDPOINTS
+from batchframe.emulator._endpoints import ENDPOINTS
 
 if TYPE_CHECKING:
     from batchframe.emulator._dialects import Dialect
 
-EXECUTED_ENDPOINTS = ENDPOINTS[:5]
 TERMINAL = frozenset({"failed", "completed", "expired", "cancelled"})
 _PARAMETERS = ("input_file_id", "endpoint", "completion_window", "metadata", "output_expires_after")
 _METADATA_PAIRS, _METADATA_KEY, _METADATA_VALUE = 16, 64, 512
@@ -101,7 +101,7 @@ def check_create(body: Any, dialect: Dialect, *, executes_all: bool = False) -> 
         if not isinstance(expires_after, dict):
             raise errors.wrong_type("output_expires_after", "an object", expires_after)
         check_expires_after("output_expires_after", expires_after.get("anchor"), expires_after.get("seconds"), dialect)
-    if endpoint not in EXECUTED_ENDPOINTS and not executes_all:
+    if endpoint not in ENDPOINTS and not executes_all:
         raise errors.not_emulated(endpoint)
 
 

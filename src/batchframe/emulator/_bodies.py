@@ -1,4 +1,4 @@
-"""The checks of a chat request's body, from the emulator's own tables."""
+"""``/v1/chat/completions``: the checks of a body, from the emulator's own tables."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from typing import Any
 
 from batchframe.emulator import _errors as errors
 from batchframe.emulator import _kinds as kinds
-from batchframe.emulator import _tokens as tokens
-from batchframe.emulator._messages import check_messages, mentions_json
+from batchframe.emulator._messages import check_messages, count, mentions_json
 from batchframe.emulator._model_table import Model, described
 from batchframe.emulator._schemas import check_strict
 
@@ -63,7 +62,7 @@ def _response_format(param: str, value: Any) -> None:
 
 # The parameters of /v1/chat/completions. Source: openai.types.chat.completion_create_params (3.54.0) for the names,
 # the API reference for the bounds.
-_PARAMETERS: dict[str, kinds.Check] = {
+PARAMETERS: dict[str, kinds.Check] = {
     "audio": kinds.mapping,
     "frequency_penalty": kinds.decimal(-2, 2),
     "function_call": lambda param, value: None if type(value) is str else kinds.mapping(param, value),
@@ -111,15 +110,15 @@ _NOT_NULL = {
     "tools": "an array of objects",
     "user": "a string",
 }
-# What reasoning models take at no other value than this one.
+# Parameters that reasoning models take only at this value.
 _FIXED = {"temperature": 1, "top_p": 1, "presence_penalty": 0, "frequency_penalty": 0}
-# What some of them take as long as they do not reason.
+# Parameters that some of them take while they do not reason.
 _SAMPLING = frozenset({"temperature", "top_p", "logprobs", "top_logprobs"})
 
 
-def check_body(body: dict[str, Any], model: Model | None = None) -> int:
-    """Refuse a body the service would refuse; return the tokens of its prompt. `model`: what its name stands for."""
-    kinds.parameters(body, _PARAMETERS, required=("messages", "model"), not_null=_NOT_NULL)
+def check(body: dict[str, Any], model: Model | None = None) -> int:
+    """Refuse a body the service would refuse; return its input tokens. `model`: None looks its name up."""
+    kinds.parameters(body, PARAMETERS, required=("messages", "model"), not_null=_NOT_NULL)
     model = model or described(body["model"])
     if model.is_reasoning:
         _check_reasoning(body, model)
@@ -127,7 +126,7 @@ def check_body(body: dict[str, Any], model: Model | None = None) -> int:
         message = "Unrecognized request argument supplied: reasoning_effort"
         raise errors.ApiError(message)
     _check_together(body, model)
-    prompt_tokens = tokens.of_prompt(body)
+    prompt_tokens = count(body)
     if prompt_tokens > model.context_tokens:
         message = (
             f"This model's maximum context length is {model.context_tokens} tokens. However, your messages resulted "
@@ -159,7 +158,7 @@ def _check_reasoning(body: dict[str, Any], model: Model) -> None:
 
 
 def _check_together(body: dict[str, Any], model: Model) -> None:
-    """Check what one parameter asks of another."""
+    """Check the parameters that depend on one another."""
     for name in ("max_tokens", "max_completion_tokens"):
         if (body.get(name) or 0) > model.output_tokens:
             message = (

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 DialectName = Literal["openai", "azure", "azure-v1"]
 # Source: the `endpoint` of openai.types.batch_create_params (3.57.0), without "/v1/videos": that API was shut down on
 # 24 September 2026, says the page of sora-2, and the guide to batches no longer lists it (read 2026-11-28).
-ENDPOINTS = (
+OPENAI_ENDPOINTS = (
     "/v1/responses",
     "/v1/chat/completions",
     "/v1/embeddings",
@@ -22,8 +22,8 @@ ENDPOINTS = (
     "/v1/images/edits",
 )
 # Azure's v1 reference still lists it (read 2026-11-28).
-AZURE_ENDPOINTS = (*ENDPOINTS, "/v1/videos")
-_AS_THEY_ARE = {path: path for path in ENDPOINTS}
+AZURE_ENDPOINTS = (*OPENAI_ENDPOINTS, "/v1/videos")
+_AS_THEY_ARE = {path: path for path in OPENAI_ENDPOINTS}
 DAY_SECONDS = 86_400
 _THIRTY_DAYS = 30 * DAY_SECONDS
 

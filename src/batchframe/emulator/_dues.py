@@ -1,4 +1,4 @@
-"""Faults that wait for the next batch or the next file, which takes all that are due."""
+"""A queue of faults. The next batch, or the next file, takes all that are due."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ class _Counted(Protocol):
 F = TypeVar("F", bound=_Counted)
 
 
-class Dues(Generic[F]):
+class FaultQueue(Generic[F]):
     """The faults of one kind that are still to come."""
 
     def __init__(self) -> None:
         self.waiting: list[F] = []
 
     def add(self, fault: F) -> None:
-        """Put a fault behind the others."""
+        """Add a fault at the end."""
         self.waiting.append(fault)
 
     def clear(self) -> None:
-        """Forget all of them; what has been taken stays."""
+        """Drop all faults that were not taken."""
         self.waiting.clear()
 
     def take(self) -> list[F]:
-        """Return what is due, using it up."""
+        """Take the faults that are due."""
         return [fault for fault in list(self.waiting) if self._is_due(fault)]
 
     def _is_due(self, fault: F) -> bool:

@@ -10,15 +10,16 @@ from batchframe.emulator import _errors as errors
 from batchframe.emulator import _kinds as kinds
 from batchframe.emulator import _tokens as tokens
 from batchframe.emulator import _vectors as vectors
+from batchframe.emulator._endpoint_base import Endpoint
 
 if TYPE_CHECKING:
     from batchframe.emulator._model_table import Model
 
-_INPUTS = 2_048
-_REQUEST_TOKENS = 300_000
-_FULL = {"text-embedding-3-large": 3_072}
-_USUAL_FULL = 1_536
-_SHORTENED = "text-embedding-3"
+_MAX_INPUTS = 2_048
+_MAX_REQUEST_TOKENS = 300_000
+_FULL_DIMENSIONS = {"text-embedding-3-large": 3_072}
+_USUAL_DIMENSIONS = 1_536
+_SHORTENABLE = "text-embedding-3"
 
 
 def _text(param: str, value: Any) -> None:
@@ -31,7 +32,7 @@ def _text(param: str, value: Any) -> None:
 PARAMETERS: dict[str, kinds.Check] = {
     "dimensions": kinds.integer(1, float("inf")),
     "encoding_format": kinds.one_of("float", "base64"),
-    "input": kinds.texts_or_tokens(_text, most=_INPUTS),
+    "input": kinds.texts_or_tokens(_text, most=_MAX_INPUTS),
     "model": kinds.string,
     "user": kinds.string,
 }
@@ -43,12 +44,18 @@ def count(body: dict[str, Any]) -> int:
     return sum(map(tokens.of_part, tokens.split(body["input"])))
 
 
+def count_inputs(body: dict[str, Any]) -> int:
+    """Count the texts of a body, which may be malformed."""
+    value = body["input"]
+    return len(tokens.split(value)) if isinstance(value, list) and value else 1
+
+
 def check(body: dict[str, Any], model: Model) -> int:
-    """Refuse a body the service would refuse; return its tokens."""
+    """Refuse a body the service would refuse; return its input tokens."""
     kinds.parameters(body, PARAMETERS, required=("input", "model"), not_null=_NOT_NULL)
     dimensions, full = body.get("dimensions"), _full(model)
     if dimensions is not None:
-        if not model.snapshot.startswith(_SHORTENED):
+        if not model.snapshot.startswith(_SHORTENABLE):
             raise errors.ApiError("This model does not support specifying dimensions.")
         if dimensions > full:
             message = f"Invalid value for 'dimensions' = {dimensions}. Must be less than or equal to {full}."
@@ -60,24 +67,24 @@ def check(body: dict[str, Any], model: Model) -> int:
         if used > model.context_tokens:
             message = f"Invalid 'input[{position}]': maximum input length is {model.context_tokens} tokens."
             raise errors.ApiError(message)
-    if total > _REQUEST_TOKENS:
-        message = f"Requested {total} tokens, max {_REQUEST_TOKENS} tokens per request"
+    if total > _MAX_REQUEST_TOKENS:
+        message = f"Requested {total} tokens, max {_MAX_REQUEST_TOKENS} tokens per request"
         raise errors.ApiError(message, kind="max_tokens_per_request", code="max_tokens_per_request")
     return total
 
 
 def respond(body: dict[str, Any], _digest: bytes, prompt_tokens: int, _created: int, model: Model) -> dict[str, Any]:
-    """Embed what a body asks for."""
+    """Embed the inputs of a body."""
     full = _full(model)
     dimensions = body.get("dimensions") or full
-    packs = body.get("encoding_format") == "base64"
+    is_base64 = body.get("encoding_format") == "base64"
     data = []
     for index, item in enumerate(tokens.split(body["input"])):
         if isinstance(item, str):
             vector = vectors.of_text(item, model.snapshot, full, dimensions)
         else:
             vector = vectors.of_words([f"#{number}" for number in item], model.snapshot, full, dimensions)
-        embedding = base64.b64encode(struct.pack(f"<{dimensions}f", *vector)).decode() if packs else vector
+        embedding = base64.b64encode(struct.pack(f"<{dimensions}f", *vector)).decode() if is_base64 else vector
         data.append({"object": "embedding", "index": index, "embedding": embedding})
     return {
         "object": "list",
@@ -88,9 +95,27 @@ def respond(body: dict[str, Any], _digest: bytes, prompt_tokens: int, _created: 
 
 
 def spent(answer: dict[str, Any]) -> tuple[int, int, int]:
-    """Return what an answer used: input, output and reasoning tokens."""
+    """Return the input, output and reasoning tokens of an answer."""
     return answer["usage"]["prompt_tokens"], 0, 0
 
 
 def _full(model: Model) -> int:
-    return _FULL.get(model.snapshot, _USUAL_FULL)
+    return _FULL_DIMENSIONS.get(model.snapshot, _USUAL_DIMENSIONS)
+
+
+def _wrong_model(_model: Model) -> errors.ApiError:
+    return errors.ApiError("You are not allowed to generate embeddings from this model", status=403)
+
+
+ENDPOINT = Endpoint(
+    path="/v1/embeddings",
+    required="input",
+    model_kinds=("embedding",),
+    azure_operation="embeddings",
+    count=count,
+    check=check,
+    respond=respond,
+    spent=spent,
+    wrong_model=_wrong_model,
+    count_inputs=count_inputs,
+)

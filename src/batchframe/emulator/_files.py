@@ -1,4 +1,4 @@
-"""Files: what is known of each, and its bytes on disk. No HTTP."""
+"""Files: their objects, and their bytes on disk. No HTTP."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class File(msgspec.Struct, kw_only=True):
-    """A file object, as the service shows it."""
+    """A file object; the order of the fields is the service's."""
 
     id: str
     object: Literal["file"] = "file"
@@ -35,21 +35,21 @@ class File(msgspec.Struct, kw_only=True):
 
 
 class Handling(msgspec.Struct):
-    """What is not shown of a file: whose it is, and what its faults have left to do."""
+    """What clients do not see of a file: its owner, and how far its faults have run."""
 
     owner: str = ""
     pending: int = 0
-    """Looks after which the file is processed."""
+    """Polls until the file is processed."""
     ends_as: str = "processed"
     has_null_status: bool = False
     lost: int = 0
-    """Batches that do not find the file."""
+    """Batches that will not find the file."""
     gone: int = 0
-    """Retrieves that do not find it."""
+    """Retrieves that will not find it."""
 
 
 class Files:
-    """The files of one emulator. Those of another owner are not there."""
+    """The files of one emulator. To a caller, another owner's files do not exist."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -57,14 +57,14 @@ class Files:
         self._handling: dict[str, Handling] = {}
 
     def add(self, source: Path, file: File, handling: Handling) -> File:
-        """Take over the bytes at `source`, which is moved."""
+        """Add a file; the bytes at `source` are moved."""
         source.replace(self.path(file.id))
         self._files[file.id] = file
         self._handling[file.id] = handling
         return file
 
     def path(self, file_id: str) -> Path:
-        """Say where the bytes of a file are."""
+        """Return where the bytes of a file are."""
         return self._folder / file_id
 
     def get(self, file_id: str, owner: str) -> File:
@@ -77,8 +77,8 @@ class Files:
             raise errors.no_such_file(file_id)
         return file
 
-    def look(self, file_id: str, owner: str) -> File:
-        """Return a file to a client that asks for it, and count that."""
+    def retrieve(self, file_id: str, owner: str) -> File:
+        """Return a file to a client, which counts as a poll."""
         file, handling = self.get(file_id, owner), self._handling[file_id]
         if handling.gone:
             handling.gone -= 1
@@ -87,7 +87,7 @@ class Files:
         return file
 
     def poll(self, file: File) -> None:
-        """Count a look at a file: enough of them and it is processed."""
+        """Count a poll of a file; after enough of them it is processed."""
         handling = self._handling[file.id]
         if file.status in {"pending", "uploaded"}:
             if not handling.pending:
@@ -95,11 +95,11 @@ class Files:
             handling.pending -= 1
 
     def status(self, file: File) -> str | None:
-        """Say what is shown as the status of a file."""
+        """Return the status of a file as clients see it."""
         return None if self._handling[file.id].has_null_status else file.status
 
     def is_lost(self, file: File) -> bool:
-        """Say, to one batch, whether the file cannot be found although it is there."""
+        """Say whether this batch must not find the file, although it exists; counts down."""
         handling = self._handling[file.id]
         handling.lost -= 1
         return handling.lost >= 0
@@ -111,7 +111,7 @@ class Files:
         return {"id": file_id, "object": "file", "deleted": True}
 
     def newest_first(self, owner: str) -> list[File]:
-        """List all files of an owner that have not expired."""
+        """List the files of an owner that have not expired."""
         now = time.time()
         return [
             file
@@ -120,11 +120,11 @@ class Files:
         ]
 
     def total_bytes(self) -> int:
-        """Sum the sizes of all files."""
+        """Return the size of all files together."""
         return sum(file.bytes for file in self._files.values())
 
     def count_batch_inputs(self, *, have_expiry: bool) -> int:
-        """Count the input files that have an expiry, or that have none."""
+        """Count the input files with an expiry, or those without."""
         files = self._files.values()
         return sum(file.purpose == "batch" and (file.expires_at is not None) is have_expiry for file in files)
 
@@ -133,29 +133,29 @@ class Files:
         self.path(file_id).unlink(missing_ok=True)
 
 
-def handling(faults: Iterable[FileFault], owner: str, pending: int) -> Handling:
-    """Read off a new file's faults how it is handled."""
-    made = Handling(owner, pending)
+def new_handling(faults: Iterable[FileFault], owner: str, pending: int) -> Handling:
+    """Make the handling of a new file from its faults."""
+    handling = Handling(owner, pending)
     for fault in faults:
         if fault.kind == "pending":
-            made.pending = fault.polls
+            handling.pending = fault.polls
         elif fault.kind == "error":
-            made.pending, made.ends_as = fault.polls, "error"
+            handling.pending, handling.ends_as = fault.polls, "error"
         elif fault.kind == "null_status":
-            made.has_null_status = True
+            handling.has_null_status = True
         elif fault.kind == "cannot_find":
-            made.lost = fault.polls
+            handling.lost = fault.polls
         elif fault.kind == "gone":
-            made.gone = fault.polls
-    return made
+            handling.gone = fault.polls
+    return handling
 
 
 def check_batch_file(path: Path, filename: str) -> None:
-    """Refuse what the service refuses at upload: another extension, no bytes, a first line that is no JSON object.
+    """Refuse what the service refuses at upload: another extension, no bytes, a first line that is not a JSON object.
 
-    A name without an extension passes: bytes arrive as "upload", as httpx calls them, and a reply of OpenAI's that
-    accepts it is on record (lmwrapper, tests/test_batching.py; of Azure there is none). A blank first line passes, and
-    a byte order mark too: the batch itself fails on them.
+    A name without an extension passes: httpx calls plain bytes "upload", and a reply in which OpenAI accepts that name
+    is on record (lmwrapper, tests/test_batching.py; there is none of Azure's). So do a blank first line and a byte
+    order mark: the batch itself fails on them.
     """
     if ("." in filename and not filename.endswith(".jsonl")) or not path.stat().st_size:
         raise errors.wrong_format()

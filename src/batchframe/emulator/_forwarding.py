@@ -1,28 +1,27 @@
-"""Execution of a validated input file by an upstream: its lines are posted, a few at a time."""
+"""Execution of a validated input file by an upstream: its requests are posted there, a few at a time."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from batchframe.emulator import _json as emulator_json
 from batchframe.emulator._completions import Response, ResultLine
 from batchframe.emulator._execution import Execution
-from batchframe.emulator._ledger import canonical, record
+from batchframe.emulator._ledger import record
 from batchframe.emulator._upstream import StoppedError
 
 if TYPE_CHECKING:
+    from batchframe.emulator._endpoint_base import Endpoint
     from batchframe.emulator._upstream import Reply, Upstream
-
-_encode = msgspec.json.Encoder().encode
 
 
 class _Line(msgspec.Struct):
     custom_id: str
     url: str
-    # Posted as the bytes it came as: no number or escape is written anew.
+    # Posted byte for byte, so that no number or escape changes its spelling.
     body: msgspec.Raw
 
 
@@ -30,25 +29,23 @@ _decode = msgspec.json.Decoder(_Line).decode
 
 
 class Forwarding(Execution):
-    """One batch being answered by an upstream, on the event loop's thread.
+    """The execution of one batch by an upstream, on the event loop's thread.
 
-    In memory are the lines that are being answered, no more: each worker reads the next line when it is done with one.
+    Only the lines under way are in memory: each worker reads its next line when it is done with the last one.
     """
 
     def __init__(self, upstream: Upstream, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        # The upstream's lines are passed on as they are; Azure's have no id.
-        self._encode = _encode_azure if self._is_azure else _encode
         self._upstream = upstream
         self._stopped = asyncio.Event()
-        self._given_up: list[bytes] = []
+        self._returned: list[bytes] = []
 
     def stop(self) -> None:
-        """Begin no request any more; what the upstream has at the moment is waited for, and kept."""
+        """Start no further request; those that the upstream is working on are waited for and kept."""
         self._stopped.set()
 
     async def forward(self) -> None:
-        """Have every line answered."""
+        """Post every request."""
         workers = [asyncio.ensure_future(self._work()) for _ in range(min(self._upstream.concurrency, self.requests))]
         try:
             await asyncio.gather(*workers)
@@ -63,19 +60,19 @@ class Forwarding(Execution):
             try:
                 reply = await self._upstream.post(self._path(line.url), bytes(line.body), self._stopped)
             except StoppedError:
-                self._given_up.append(raw)
+                self._returned.append(raw)
                 return
-            self._take(line, reply)
+            self._record(line, reply)
 
     def _next(self) -> bytes | None:
-        """Return what has not been answered, when the batch was stopped."""
-        return self._given_up.pop() if self._given_up else super()._next()
+        """Return a line that a stopped worker gave back, else the next one."""
+        return self._returned.pop() if self._returned else super()._next()
 
-    def _take(self, line: _Line, reply: Reply) -> None:
+    def _record(self, line: _Line, reply: Reply) -> None:
         ids = f"{self._random.getrandbits(256):064x}"
         if not reply.is_transient:
-            # Before the result: when the process dies between the two the line is executed again, and counted again.
-            digest = hashlib.sha256(canonical(msgspec.json.decode(line.body))).digest()
+            # Before the result: if the process dies between the two, the line is executed again, and counted again.
+            digest = emulator_json.digest(msgspec.json.decode(line.body))
             packed = record(digest, line.custom_id, billed=reply.is_answer)
             self._ledger.add(packed, executions=1, billed=int(reply.is_answer))
         if reply.status:
@@ -85,14 +82,16 @@ class Forwarding(Execution):
             error = {"code": "upstream_unreachable", "message": f"The upstream did not reply: {reply.body}"}
             result = ResultLine(f"batch_req_{ids[32:]}", line.custom_id, None, error)
         is_failed = not (reply.is_answer or self._dialect.fails_into_output)
-        self._write(result, in_output=not is_failed)
+        self._write(self._encode(result, None), in_output=not is_failed)
         self.flush()
         if reply.is_answer:
-            self._count(reply.body)
+            self._add_usage(reply.body)
         self.done += 1
         self.completed += not is_failed
         self.failed += is_failed
 
-
-def _encode_azure(line: ResultLine) -> bytes:
-    return msgspec.json.encode({"custom_id": line.custom_id, "response": line.response, "error": line.error})
+    def _encode(self, line: ResultLine, endpoint: Endpoint | None) -> bytes:
+        """Encode a line with the upstream's body as it is; Azure's lines have no id."""
+        if self._is_azure:
+            return msgspec.json.encode({"custom_id": line.custom_id, "response": line.response, "error": line.error})
+        return super()._encode(line, endpoint)

@@ -7,8 +7,8 @@ import re
 from typing import Any
 
 from batchframe.emulator import _replies as replies
+from batchframe.emulator._json_schema import resolve
 from batchframe.emulator._patterns import matching_text
-from batchframe.emulator._schemas import resolve
 
 # Beyond this depth the shortest way out is taken: nulls, no optional properties, arrays at their minimum.
 _DEPTH = 6
@@ -157,7 +157,7 @@ class _Maker:
             shape: str = _FORMATS[schema["format"]]
             return shape.format(month=1 + number % 12, day=1 + number % 28, minute=number % 60, number=number)
         if _LABELLED.search(name):
-            text = replies.say(self._reading, number)
+            text = replies.reply(self._reading, number)
         else:
             text = replies.leading_words(self._reading.content, 3 + number % 6)
         least: int = schema.get("minLength", 0)

@@ -1,117 +1,107 @@
-"""What comes in, and what is looked at when it does: uploads, results, the input file of a new batch."""
+"""Checks of what comes in: uploads, and the input file of a new batch."""
 
 from __future__ import annotations
 
-import functools
 import os
-import time
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from batchframe.emulator import _errors as errors
-from batchframe.emulator._files import File, Handling, handling
-from batchframe.emulator._validation import Validation, validate
+from batchframe.emulator._files import new_handling
+from batchframe.emulator._output_files import file_object
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from batchframe.emulator._service import Service
+    from batchframe.emulator._file_faults import FileFault
+    from batchframe.emulator._files import File
+    from batchframe.emulator._host import Host
+    from batchframe.emulator._validation import Validation
 
 
 def add_upload(
-    service: Service, path: Path, filename: str, purpose: str, *, life_seconds: int | None, owner: str
+    host: Host,
+    path: Path,
+    filename: str,
+    purpose: str,
+    *,
+    life_seconds: int | None,
+    owner: str,
+    take_faults: Callable[[], Sequence[FileFault]],
 ) -> File:
-    """Take over an uploaded file, unless its quota is used up."""
-    dialect, room = service.settings.speaks, service.settings.storage_bytes
-    if room is not None and service.files.total_bytes() + path.stat().st_size > room:
-        raise errors.storage_full(room)
+    """Add an uploaded file, unless a quota is used up; its bytes are moved. `take_faults` returns its faults."""
+    settings, dialect = host.settings, host.settings.speaks
+    if settings.storage_bytes is not None:
+        _check_storage(host, path.stat().st_size, settings.storage_bytes)
     if life_seconds is None and purpose == "batch":
         life_seconds = dialect.life_seconds
     if dialect.is_azure and purpose == "batch":
-        _check_quota(service, have_expiry=life_seconds is not None)
-    faults = service.file_faults.take()
+        _check_quota(host, have_expiry=life_seconds is not None)
+    faults = take_faults()
     for fault in faults:
         if fault.kind == "short":
             os.truncate(path, int(path.stat().st_size * fault.at))
-    file = _file(service, path, filename, purpose, life_seconds, is_output=False)
-    handled = handling(faults, owner, service.settings.pending_polls)
+    file = file_object(host.draw_id(dialect.file_id), path, filename, purpose, life_seconds)
+    handling = new_handling(faults, owner, settings.pending_polls)
     file.status = dialect.first_file_status
-    if handled.pending or handled.ends_as != "processed":
+    if handling.pending or handling.ends_as != "processed":
         file.status = "pending" if dialect.is_azure else "uploaded"
-    return service.files.add(path, file, handled)
+    return host.files.add(path, file, handling)
 
 
-def add_output(service: Service, path: Path, filename: str, life_seconds: int | None, owner: str) -> File:
-    """Take over a result file."""
-    life_seconds = life_seconds or service.settings.speaks.life_seconds
-    file = _file(service, path, filename, "batch_output", life_seconds, is_output=True)
-    return service.files.add(path, file, Handling(owner))
-
-
-def show_file(service: Service, file: File) -> File:
+def present_file(host: Host, file: File) -> File:
     """Return a file object as clients see it."""
-    status = service.files.status(file)
-    if "null_file_status" in service.settings.chosen_oddities and status == "pending":
+    status = host.files.status(file)
+    if "null_file_status" in host.settings.chosen_oddities and status == "pending":
         status = None
     return msgspec.structs.replace(file, status=status)
 
 
-def _file(
-    service: Service, path: Path, filename: str, purpose: str, life_seconds: int | None, *, is_output: bool
-) -> File:
-    now = int(time.time())
-    return File(
-        id=service.ids.draw(service.settings.speaks.output_id if is_output else service.settings.speaks.file_id),
-        bytes=path.stat().st_size,
-        created_at=now,
-        expires_at=None if life_seconds is None else now + life_seconds,
-        filename=filename,
-        purpose=purpose,
-    )
+def _check_storage(host: Host, size_bytes: int, max_bytes: int) -> None:
+    if host.files.total_bytes() + size_bytes > max_bytes:
+        raise errors.storage_full(max_bytes)
 
 
-def _check_quota(service: Service, *, have_expiry: bool) -> None:
-    most = service.settings.files_with_expiry if have_expiry else service.settings.files_without_expiry
-    if service.files.count_batch_inputs(have_expiry=have_expiry) >= most:
-        raise errors.too_many_files(most, have_expiry=have_expiry)
+def _check_quota(host: Host, *, have_expiry: bool) -> None:
+    max_files = host.settings.files_with_expiry if have_expiry else host.settings.files_without_expiry
+    if host.files.count_batch_inputs(have_expiry=have_expiry) >= max_files:
+        raise errors.too_many_files(max_files, have_expiry=have_expiry)
 
 
-async def check_upload(service: Service, path: Path) -> None:
-    """Refuse a file for what is wrong with its lines; the words of services that do so are not known."""
-    settings = service.settings
-    endpoint = next(iter(settings.speaks.endpoints))
+async def check_upload(host: Host, path: Path) -> None:
+    """Refuse an upload with invalid lines; the sentences of services that do so are not known."""
+    endpoint = next(iter(host.settings.speaks.endpoints))
     with path.open("rb") as source:
-        is_forwarded = service.upstream is not None
-        work = functools.partial(validate, source, endpoint, settings, service.abort, is_forwarded=is_forwarded)
-        found = (await service.in_thread(work)).errors
-    if found:
-        where = "" if found[0].line is None else f"Line {found[0].line}: "
-        message = f"{where}{found[0].message} ({len(found)} errors in the file)"
-        raise errors.ApiError(message, param=found[0].param, code=found[0].code)
+        invalid = (await host.validate(source, endpoint)).errors
+    if invalid:
+        first = invalid[0]
+        where = "" if first.line is None else f"Line {first.line}: "
+        message = f"{where}{first.message} ({len(invalid)} errors in the file)"
+        raise errors.ApiError(message, param=first.param, code=first.code)
 
 
-async def check_input(service: Service, file_id: str, endpoint: str, owner: str) -> Validation | None:
-    """Look at a file before a batch is created of it, as far as the dialect and the settings ask for that.
+async def check_input(host: Host, file_id: str, endpoint: str, owner: str) -> Validation | None:
+    """Check the input file of a new batch, as far as the dialect and the settings do so at once.
 
-    Azure refuses a file that is not processed. What validation finds in a file is of use here only when errors,
-    or too many tokens, are refused at once.
+    Azure refuses a file that is not processed. The file is validated only if its errors, or too many tokens, are to be
+    refused now; the validation is returned when it found no errors.
     """
-    settings, is_azure = service.settings, service.settings.speaks.is_azure
+    settings, is_azure = host.settings, host.settings.speaks.is_azure
     try:
-        file = service.files.get(file_id, owner)
+        file = host.files.get(file_id, owner)
     except errors.ApiError:
         return None
     if is_azure:
-        service.files.poll(file)
+        host.files.poll(file)
         if file.status != "processed":
             raise errors.file_not_processed(file_id, file.status)
-    if not (is_azure and settings.errors_at_create) and settings.over_limit_at != "create":
+    refuses_errors = is_azure and settings.errors_at_create
+    if not refuses_errors and settings.over_limit_at != "create":
         return None
-    with service.files.path(file_id).open("rb") as source:
-        is_forwarded = service.upstream is not None
-        work = functools.partial(validate, source, endpoint, settings, service.abort, is_forwarded=is_forwarded)
-        validation = await service.in_thread(work)
-    if validation.errors and is_azure and settings.errors_at_create:
+    with host.files.path(file_id).open("rb") as source:
+        validation = await host.validate(source, endpoint)
+    if validation.errors and refuses_errors:
         raise errors.refused_file(validation.errors)
     return None if validation.errors else validation

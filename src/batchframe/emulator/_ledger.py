@@ -6,30 +6,16 @@ memory while they run.
 
 from __future__ import annotations
 
-import hashlib
 import struct
 import threading
 from collections import Counter
 from typing import TYPE_CHECKING, Any
-
-import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 _HEAD = struct.Struct("<32s?H")
-_canonical = msgspec.json.Encoder(order="sorted")
-
-
-def canonical(body: object) -> bytes:
-    """Write `body` as JSON with sorted keys and no spaces, the form its digest is taken of."""
-    return _canonical.encode(body)
-
-
-def body_digest(body: object) -> str:
-    """Return the key of a request body in the ledger: the SHA-256 of its canonical JSON, in hex."""
-    return hashlib.sha256(canonical(body)).hexdigest()
 
 
 def record(digest: bytes, custom_id: str, *, billed: bool) -> bytes:

@@ -1,4 +1,4 @@
-"""A batch on its way: validating, in_progress, finalizing, and the five ways to end."""
+"""The life of a batch: validating, in_progress, finalizing, and the five ways to end."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ import shutil
 import time
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
+from batchframe.emulator._batch_record import BatchRecord
 from batchframe.emulator._batches import TERMINAL, Batch, Errors, LineError
 from batchframe.emulator._errors import ApiError
 from batchframe.emulator._execution import Execution, usage_object
 from batchframe.emulator._forwarding import Forwarding
-from batchframe.emulator._intake import add_output
 from batchframe.emulator._model_table import described
+from batchframe.emulator._output_files import add_output
 from batchframe.emulator._refusals import refusal
-from batchframe.emulator._validation import Validation, model_behind, validate
+from batchframe.emulator._validation import Validation, model_behind
 
 if TYPE_CHECKING:
     import random
     from pathlib import Path
 
     from batchframe.emulator._batch_faults import BatchFault
+    from batchframe.emulator._host import Host
     from batchframe.emulator._quota import Load
-    from batchframe.emulator._service import Service
-    from batchframe.emulator._troubles import Troubles
+    from batchframe.emulator._troubles import BatchFaultState
 
 _logger = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ _CANCELLED = ("batch_cancelled", "Batch cancelled.")
 
 
 class Job:
-    """A batch, and the work that is behind it."""
+    """A batch, and the work on it."""
 
     def __init__(
         self,
@@ -51,29 +52,40 @@ class Job:
         order: random.Random,
         deadline: float,
         life_seconds: int | None,
-        troubles: Troubles,
+        faults: BatchFaultState,
         owner: str,
         deletes_input: bool,
     ) -> None:
-        self.owner = owner
-        self.deletes_input = deletes_input
-        self.enqueued: Load | None = None
         self.batch = batch
-        self.troubles = troubles
+        self.owner = owner
+        self.faults = faults
+        self.enqueued: Load | None = None
         self.stop: Literal["cancel", "expire"] | None = None
         self.wake = asyncio.Event()
         self.idle = asyncio.Event()
         self._folder = folder
         self._order = order
-        self.deadline = deadline
-        self.life_seconds = life_seconds
+        self._deadline = deadline
+        self._life_seconds = life_seconds
+        self._deletes_input = deletes_input
         self._steps = 0
         self._execution: Execution | None = None
 
     @property
     def id(self) -> str:
-        """The batch's id, by which lists are paged."""
+        """The batch's id."""
         return self.batch.id
+
+    def record(self) -> BatchRecord:
+        """Return what another process needs to go on with the batch."""
+        return BatchRecord(
+            batch=self.batch,
+            owner=self.owner,
+            deadline=None if self._deadline == math.inf else self._deadline,
+            life_seconds=self._life_seconds,
+            stop=self.stop,
+            deletes_input=self._deletes_input,
+        )
 
     def stop_for(self, reason: Literal["cancel", "expire"]) -> None:
         """End the batch before its work is done."""
@@ -87,140 +99,169 @@ class Job:
         self.wake.set()
 
     def discard(self) -> None:
-        """Drop what the work left open."""
+        """Close the files of unfinished work."""
         if self._execution is not None:
             self._execution.close()
 
     def clean(self) -> None:
-        """Remove what the work needed."""
+        """Remove the folder of the work."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    async def drive(self, service: Service) -> None:
+    async def drive(self, host: Host) -> None:
         """Take the batch from its creation to its end."""
         try:
-            await self._drive(service)
+            await self._drive(host)
         except Exception as exc:
             # A batch that hung for ever would hide the emulator's own mistake.
             _logger.exception("the emulator failed on %s", self.batch.id)
             self._fail([LineError("emulator_error", f"{type(exc).__name__}: {exc}")])
         finally:
             if self.batch.status in TERMINAL:
-                if self.deletes_input:
+                if self._deletes_input:
                     with contextlib.suppress(ApiError):
-                        service.files.delete(self.batch.input_file_id, self.owner)
-                service.state.keep(self)
+                        host.files.delete(self.batch.input_file_id, self.owner)
+                self._keep(host)
                 self.clean()
-            service.dequeue(self)
+            self._dequeue(host)
             self.idle.set()
 
-    async def _drive(self, service: Service) -> None:
+    async def _drive(self, host: Host) -> None:
         batch = self.batch
         if batch.in_progress_at is not None:
             # Another process began; what it wrote is not executed again.
-            source = service.state.own_input(batch.id, service.files.path(batch.input_file_id)).open("rb")
-            self._make_execution(service, source, batch.model or "", batch.request_counts.total)
+            source = self._open_input(host)
+            self._make_execution(host, source, batch.model or "", batch.request_counts.total)
             self._check_deadline()
-        elif not await self._validate(service):
+        elif not await self._validate(host):
             return
         if self._execution is not None and self.stop is None:
-            await self._execute(service, self._execution)
+            await self._execute(host, self._execution)
         if self.stop is None:
             batch.status, batch.finalizing_at = "finalizing", batch.finalizing_at or int(time.time())
-            service.state.keep(self)
-            await self._gate(service, service.settings.seconds.finalizing)
-            await self._hold(self.troubles.hold("finalizing"))
+            self._keep(host)
+            await self._gate(host, host.settings.seconds.finalizing)
+            await self._hold(self.faults.hold("finalizing"))
         if self.stop == "cancel":
-            await self._gate(service, service.settings.seconds.cancelling, stoppable=False)
-        await self._finish(service)
+            await self._gate(host, host.settings.seconds.cancelling, stoppable=False)
+        await self._finish(host)
 
-    async def _validate(self, service: Service) -> bool:
-        """Take the batch to its execution; False: it ended before."""
+    def _keep(self, host: Host) -> None:
+        host.storage.keep(self.record())
+
+    def _open_input(self, host: Host) -> BinaryIO:
+        return host.storage.own_input(self.id, host.files.path(self.batch.input_file_id)).open("rb")
+
+    # ---------------------------------------------------------------------------------------------------- validation
+
+    async def _validate(self, host: Host) -> bool:
+        """Prepare the execution; False: the batch has failed."""
         batch = self.batch
-        await self._gate(service, service.settings.seconds.validating)
-        await self._hold(self.troubles.hold("validating"))
-        failure = self.troubles.failure(batch, service.settings.organization)
+        await self._gate(host, host.settings.seconds.validating)
+        await self._hold(self.faults.hold("validating"))
+        failure = self.faults.failure(batch, host.settings.organization)
         if self.stop is None and failure is not None:
             self._fail(failure.data)
             return False
         if self.stop is None:
-            source = self._open(service)
-            if isinstance(source, LineError):
-                self._fail([source])
+            error = self._input_error(host)
+            if error is not None:
+                self._fail([error])
                 return False
-            # Open until it is the execution's: whatever happens meanwhile, a reset of the service among it.
+            # The execution takes the open file over; until then, whatever happens, a reset included, it is closed here.
             with contextlib.ExitStack() as opened:
-                opened.callback(source.close)
-                validation = await self._looked_through(service, source)
+                source = opened.enter_context(self._open_input(host))
+                validation = await self._validated(host, source)
                 if not validation.errors:
                     opened.pop_all()
-                    self._accept(service, source, validation)
-                # Cancelled meanwhile: that word stands, whatever was found.
+                    self._accept(host, source, validation)
+                # A batch cancelled meanwhile ends as cancelled, whatever validation found.
                 elif self.stop is None:
                     self._fail(validation.errors)
                     return False
         return True
 
-    async def _looked_through(self, service: Service, source: BinaryIO) -> Validation:
-        """Validate the input file, and hold its tokens when it is good."""
-        batch, settings = self.batch, service.settings
-        is_forwarded = service.upstream is not None
-        work = functools.partial(validate, source, batch.endpoint, settings, service.abort, is_forwarded=is_forwarded)
-        validation = await service.in_thread(work)
-        # Beyond the length of the list nobody knows what else is bad.
-        if settings.speaks.skips_bad_lines and 0 < len(validation.errors) < settings.max_errors:
-            batch.errors, validation = Errors(data=validation.errors), validation.without_bad_lines()
-        refused = None if validation.errors else service.enqueue(self, validation)
-        if refused is not None:
-            validation.errors.append(refused)
-        return validation
-
-    def _open(self, service: Service) -> BinaryIO | LineError:
+    def _input_error(self, host: Host) -> LineError | None:
         file_id, window = self.batch.input_file_id, self.batch.completion_window
-        if window not in service.settings.speaks.windows:
+        if window not in host.settings.speaks.windows:
             return refusal("window", is_azure=True, value=window)
         try:
-            file = service.files.get(file_id, self.owner)
+            file = host.files.get(file_id, self.owner)
         except ApiError:
             file = None
-        if file is None or service.files.is_lost(file):
-            organization = service.settings.organization
-            return refusal("file", is_azure=False, value=file_id, organization=organization)
+        if file is None or host.files.is_lost(file):
+            return refusal("file", is_azure=False, value=file_id, organization=host.settings.organization)
         if file.purpose != "batch":
             return refusal("purpose", is_azure=False, value=file.purpose)
-        return service.state.own_input(self.id, service.files.path(file_id)).open("rb")
+        return None
 
-    def _accept(self, service: Service, source: BinaryIO, validation: Validation) -> None:
+    async def _validated(self, host: Host, source: BinaryIO) -> Validation:
+        """Validate the input file, and enqueue its tokens if it is valid."""
+        batch, settings = self.batch, host.settings
+        validation = await host.validate(source, batch.endpoint)
+        # A list of errors that is full says nothing about the lines after it.
+        if settings.speaks.skips_bad_lines and 0 < len(validation.errors) < settings.max_errors:
+            batch.errors, validation = Errors(data=validation.errors), validation.without_bad_lines()
+        error = None if validation.errors else self._enqueue(host, validation.load)
+        if error is not None:
+            validation.errors.append(error)
+        return validation
+
+    def _enqueue(self, host: Host, load: Load) -> LineError | None:
+        """Enter the queue, or return why the batch cannot."""
+        if self.enqueued is not None:
+            return None
+        error = host.quota.enter(self.owner, load, host.settings)
+        if error is not None and not host.settings.refused_hold_tokens:
+            return error
+        if error is not None:
+            host.quota.hold(self.owner, load)
+        self.enqueued = load
+        return error
+
+    def _dequeue(self, host: Host) -> None:
+        """Leave the queue, now or after the delay of the settings."""
+        if self.enqueued is None:
+            return
+        delay = host.settings.token_release_seconds
+        if delay > 0:
+            asyncio.get_running_loop().call_later(delay, host.quota.release, self.owner, self.enqueued)
+        else:
+            host.quota.release(self.owner, self.enqueued)
+
+    def _accept(self, host: Host, source: BinaryIO, validation: Validation) -> None:
         source.seek(0)
-        self._make_execution(service, source, validation.model or "", validation.requests)
+        self._make_execution(host, source, validation.model or "", validation.requests)
         self.batch.request_counts.total = validation.requests
         if self.stop is None:
             self.batch.status, self.batch.in_progress_at = "in_progress", int(time.time())
-        service.state.keep(self)
+        self._keep(host)
 
-    def _make_execution(self, service: Service, source: BinaryIO, name: str, requests: int) -> None:
-        model = described(model_behind(name, service.settings) or name)
-        upstream = service.upstream
+    # ----------------------------------------------------------------------------------------------------- execution
+
+    def _make_execution(self, host: Host, source: BinaryIO, name: str, requests: int) -> None:
+        model = described(model_behind(name, host.settings) or name)
+        upstream = host.upstream
         make = Execution if upstream is None else functools.partial(Forwarding, upstream)
         self._execution = make(
             source,
             self._folder,
             requests=requests,
-            ledger=service.ledger,
+            ledger=host.ledger,
             order=self._order,
-            faults=service.row_faults,
+            faults=host.row_faults,
             model=model,
-            dialect=service.settings.speaks,
+            dialect=host.settings.speaks,
             bad_lines=[] if self.batch.errors is None else [error.line for error in self.batch.errors.data],
         )
         self.batch.model = model.snapshot if upstream is None else name or None
-        self._count(self._execution)
+        self._update_counts(self._execution)
 
     async def _forward(self, execution: Forwarding) -> None:
         work = asyncio.ensure_future(execution.forward())
         try:
             while not work.done():
                 await asyncio.wait({work}, timeout=_SLICE_SECONDS)
-                self._count(execution)
+                self._update_counts(execution)
                 self._check_deadline()
                 if self.stop is not None:
                     execution.stop()
@@ -229,20 +270,20 @@ class Job:
             await asyncio.wait({work})
         work.result()
 
-    async def _execute(self, service: Service, execution: Execution) -> None:
+    async def _execute(self, host: Host, execution: Execution) -> None:
         if isinstance(execution, Forwarding):
             await self._forward(execution)
             return
         started = time.monotonic()
         while execution.done < execution.requests and self.stop is None:
-            settings = service.settings
-            until = self.troubles.next_interruption(execution.requests)
+            settings = host.settings
+            until = self.faults.next_interruption(execution.requests)
             if until is not None and execution.done >= until:
-                await self._interrupt(self.troubles.interrupt())
+                await self._interrupt(self.faults.interrupt())
                 continue
             target = execution.requests
             if settings.progression == "stepped":
-                await self._gate(service, 0.0)
+                await self._gate(host, 0.0)
                 target = execution.done + math.ceil(execution.requests / settings.execution_steps)
             elif settings.progression == "timed" and settings.seconds.in_progress > 0:
                 share = min(1.0, (time.monotonic() - started) / settings.seconds.in_progress)
@@ -253,11 +294,11 @@ class Job:
             target = min(target, execution.requests if until is None else until)
             while execution.done < target and self.stop is None:
                 requests = target - execution.done
-                await service.in_thread(functools.partial(execution.run, requests, _SLICE_SECONDS))
-                self._count(execution)
+                await host.in_thread(functools.partial(execution.run, requests, _SLICE_SECONDS))
+                self._update_counts(execution)
                 self._check_deadline()
 
-    def _count(self, execution: Execution) -> None:
+    def _update_counts(self, execution: Execution) -> None:
         self.batch.request_counts.completed = execution.completed
         self.batch.request_counts.failed = execution.failed
 
@@ -270,58 +311,58 @@ class Job:
         else:
             await self._hold(fault)
 
-    async def _finish(self, service: Service) -> None:
+    # ----------------------------------------------------------------------------------------------------------- end
+
+    async def _finish(self, host: Host) -> None:
         batch, execution, stop = self.batch, self._execution, self.stop
         batch.usage = usage_object()
         if execution is not None:
             if stop is not None and not self._leaves_no_trace():
                 code, message = _EXPIRED if stop == "expire" else _CANCELLED
-                await service.in_thread(functools.partial(execution.abandon, code, message))
-            finish = functools.partial(execution.finish, shuffle=service.settings.shuffle)
-            output, error = await service.in_thread(finish)
+                await host.in_thread(functools.partial(execution.abandon, code, message))
+            finish = functools.partial(execution.finish, shuffle=host.settings.shuffle)
+            output, error = await host.in_thread(finish)
             batch.usage = execution.usage()
-            batch.output_file_id = self._add(service, output, "output")
-            batch.error_file_id = self._add(service, error, "error")
-            self._spoil_files(service)
+            batch.output_file_id = self._add_file(host, output, "output")
+            batch.error_file_id = self._add_file(host, error, "error")
+            self._apply_file_faults(host)
         now = int(time.time())
-        # A cancel that came while the files were written finds all requests executed; it is honoured by the word.
+        # A cancel that comes while the files are written finds all requests executed; the status honours it.
         if self.stop == "cancel":
             batch.status, batch.cancelled_at = "cancelled", now
         elif stop == "expire":
             batch.status, batch.expired_at = "expired", now
         else:
             batch.status, batch.completed_at = "completed", now
-        if self.troubles.of("outputs_expired") is not None:
-            _make_older(batch, _FILE_DAYS)
+        if self.faults.of("outputs_expired") is not None:
+            _backdate(batch, _FILE_DAYS)
 
-    def _add(self, service: Service, path: Path | None, what: str) -> str | None:
+    def _add_file(self, host: Host, path: Path | None, name: str) -> str | None:
         if path is None:
             return None
-        filename = f"{self.batch.id}_{what}.jsonl"
-        path = service.state.handed_over(path)
-        return add_output(service, path, filename, self.life_seconds, self.owner).id
+        path = host.storage.handed_over(path)
+        return add_output(host, path, f"{self.batch.id}_{name}.jsonl", self._life_seconds, self.owner).id
 
     def _leaves_no_trace(self) -> bool:
-        """Say whether rows that were not executed stand in neither file."""
-        fault = self.troubles.of("expire" if self.stop == "expire" else "cancel")
+        """Say whether rows that were not executed are in neither file."""
+        fault = self.faults.of("expire" if self.stop == "expire" else "cancel")
         return fault is not None and fault.unexecuted == "nowhere"
 
-    def _spoil_files(self, service: Service) -> None:
-        """Do what the batch's faults do to its files at the end."""
+    def _apply_file_faults(self, host: Host) -> None:
         batch = self.batch
-        if self.troubles.of("outputs_expired") is not None:
+        if self.faults.of("outputs_expired") is not None:
             for file_id in (batch.output_file_id, batch.error_file_id):
                 if file_id is not None:
-                    service.files.delete(file_id, self.owner)
-        absent = self.troubles.of("absent_id")
-        # Azure's error file is always there.
-        spelling = absent.spelling if absent else "zero_bytes" if service.settings.speaks.is_azure else "null"
+                    host.files.delete(file_id, self.owner)
+        absent = self.faults.of("absent_id")
+        # Azure always has an error file, if an empty one.
+        spelling = absent.spelling if absent else "zero_bytes" if host.settings.speaks.is_azure else "null"
         if spelling == "empty":
             batch.output_file_id, batch.error_file_id = batch.output_file_id or "", batch.error_file_id or ""
         elif spelling == "zero_bytes" and batch.error_file_id is None:
             empty = self._folder / "empty"
             empty.touch()
-            batch.error_file_id = self._add(service, empty, "error")
+            batch.error_file_id = self._add_file(host, empty, "error")
 
     def _fail(self, errors: list[LineError]) -> None:
         self.batch.errors = Errors(data=errors)
@@ -329,11 +370,11 @@ class Job:
 
     # ------------------------------------------------------------------------------------------------------- waiting
 
-    async def _gate(self, service: Service, seconds: float, *, stoppable: bool = True) -> None:
-        """Wait as the progression says: not at all, `seconds`, or for a step; and no longer than for a stop."""
+    async def _gate(self, host: Host, seconds: float, *, stoppable: bool = True) -> None:
+        """Wait as the progression says: not at all, `seconds`, or for a step. A stop ends the wait."""
         started = time.monotonic()
         while not (stoppable and self.stop is not None):
-            progression = service.settings.progression
+            progression = host.settings.progression
             if progression == "instant":
                 return
             if progression == "stepped":
@@ -349,7 +390,7 @@ class Job:
                 await self._pause(left)
 
     async def _hold(self, fault: BatchFault | None) -> None:
-        """Stay where the batch is: for ever or for some time, but no longer than for a stop."""
+        """Stay in this phase as a fault says, for ever or for some seconds. A stop ends the wait."""
         if fault is None:
             return
         seconds = 1.0 if fault.seconds is None else fault.seconds
@@ -360,7 +401,7 @@ class Job:
 
     async def _pause(self, seconds: float | None) -> None:
         """Sleep until something changes, `seconds` have passed or the window has ended."""
-        limits = [self.deadline - time.time()] if self.stop is None else []
+        limits = [self._deadline - time.time()] if self.stop is None else []
         if seconds is not None:
             limits.append(seconds)
         self.wake.clear()
@@ -369,13 +410,13 @@ class Job:
         self._check_deadline()
 
     def _check_deadline(self) -> None:
-        if self.stop is None and time.time() >= self.deadline:
+        if self.stop is None and time.time() >= self._deadline:
             self.stop = "expire"
 
 
-def _make_older(batch: Batch, days: int) -> None:
-    """Have everything of a batch happen so long ago."""
+def _backdate(batch: Batch, days: int) -> None:
+    """Move every timestamp of a batch back by `days`."""
     for name in type(batch).__struct_fields__:
-        moment = getattr(batch, name)
-        if name.endswith("_at") and moment is not None:
-            setattr(batch, name, moment - days * 86_400)
+        timestamp = getattr(batch, name)
+        if name.endswith("_at") and timestamp is not None:
+            setattr(batch, name, timestamp - days * 86_400)

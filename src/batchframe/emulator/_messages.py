@@ -1,4 +1,4 @@
-"""The checks of a chat request's messages."""
+"""The messages of a chat request: their checks, and their tokens."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from typing import Any
 
 from batchframe.emulator import _errors as errors
 from batchframe.emulator import _media as media
+from batchframe.emulator import _tokens as tokens
 
 _ROLES = ("system", "assistant", "user", "function", "tool", "developer")
 _ROLE_SET = frozenset(_ROLES)
 _KEYS = frozenset(
     {"role", "content", "name", "tool_calls", "tool_call_id", "function_call", "refusal", "audio", "annotations"}
 )
-# The parts of a content, and what each must hold besides its type.
+# The parts of a content, and the type of the member that each needs, which has the part's name.
 _PARTS: dict[str, type] = {
     "text": str,
     "image_url": dict,
@@ -34,8 +35,36 @@ def check_messages(param: str, messages: Any) -> None:
         _check_message(position, message)
 
 
+def count(body: dict[str, Any]) -> int:
+    """Count the tokens of a chat request: messages, tools and the schema of the answer."""
+    total = tokens.PER_REPLY
+    for message in body["messages"]:
+        total += tokens.PER_MESSAGE
+        for key, value in message.items():
+            if type(value) is str:
+                total += tokens.of_text(value)
+            elif key == "content" and isinstance(value, list):
+                total += sum(map(_count_part, value))
+            elif value is not None:
+                total += tokens.of_json(value)
+            if key == "name":
+                total += tokens.PER_NAME
+    for key in ("tools", "functions", "response_format"):
+        if body.get(key):
+            total += tokens.of_json(body[key])
+    return total
+
+
+def _count_part(part: dict[str, Any]) -> int:
+    if part["type"] == "text":
+        return tokens.of_text(part["text"])
+    if part["type"] == "image_url":
+        return tokens.IMAGE_LOW if part["image_url"].get("detail") == "low" else tokens.IMAGE_HIGH
+    return tokens.OTHER_PART
+
+
 def mentions_json(messages: list[Any]) -> bool:
-    """Look for the word in any text of a conversation."""
+    """Say whether any text of a conversation has the word "json"."""
     for message in messages:
         content = message.get("content")
         texts = [content] if isinstance(content, str) else [part.get("text", "") for part in content or ()]
@@ -67,7 +96,7 @@ def _check_message(position: int, message: Any) -> None:
 
 
 def _check_content(position: int, role: str, message: dict[str, Any]) -> None:
-    """Check a content that is no plain text."""
+    """Check a content that is not a string."""
     param = f"messages[{position}].content"
     content = message.get("content")
     if content is None:
@@ -103,7 +132,7 @@ def _check_part(param: str, part: Any) -> None:
 
 
 def _check_media(param: str, kind: str, value: Any) -> None:
-    """Check what is no text."""
+    """Check an image or a file."""
     if kind == "image_url":
         if type(value.get("url")) is not str:
             raise errors.missing(f"{param}.image_url.url")

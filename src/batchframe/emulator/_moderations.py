@@ -9,13 +9,14 @@ from batchframe.emulator import _kinds as kinds
 from batchframe.emulator import _lexicon as lexicon
 from batchframe.emulator import _media as media
 from batchframe.emulator import _tokens as tokens
+from batchframe.emulator._endpoint_base import Endpoint
 
 if TYPE_CHECKING:
     from batchframe.emulator._model_table import Model
 
 _FLAGGED_FROM = 0.5
-# Source: openai.types.moderation (3.54.0): to which categories images count.
-_OF_IMAGES = frozenset(
+# The categories that images are judged by. Source: openai.types.moderation (3.54.0).
+_IMAGE_CATEGORIES = frozenset(
     {"self-harm", "self-harm/intent", "self-harm/instructions", "sexual", "violence", "violence/graphic"}
 )
 
@@ -63,22 +64,22 @@ def count(body: dict[str, Any]) -> int:
 
 
 def check(body: dict[str, Any], model: Model) -> int:
-    """Refuse a body the service would refuse; return the tokens of its texts."""
+    """Refuse a body the service would refuse; return its input tokens."""
     kinds.parameters(body, PARAMETERS, required=("input",), not_null=_NOT_NULL)
     if model.snapshot.startswith("text-") and any(has_image for _, has_image in _subjects(body["input"])):
-        # The service's own words are not known; that these models take no images is.
+        # It is known that these models take no images; the service's sentence is not.
         raise errors.ApiError("Image inputs are not supported with this model.", param="input")
     return count(body)
 
 
 def respond(body: dict[str, Any], digest: bytes, _tokens: int, _created: int, model: Model) -> dict[str, Any]:
-    """Judge each text; parts of text and image make one subject together. Images themselves are not looked at."""
+    """Judge each text; an input of parts is judged as one. The images themselves are not read."""
     results = []
     for text, has_image in _subjects(body["input"]):
         scores = lexicon.scores(text, digest)
         categories = {name: score >= _FLAGGED_FROM for name, score in scores.items()}
         applied = {
-            name: (["text"] if text else []) + (["image"] if has_image and name in _OF_IMAGES else [])
+            name: (["text"] if text else []) + (["image"] if has_image and name in _IMAGE_CATEGORIES else [])
             for name in scores
         }
         results.append(
@@ -93,15 +94,27 @@ def respond(body: dict[str, Any], digest: bytes, _tokens: int, _created: int, mo
 
 
 def spent(_answer: dict[str, Any]) -> tuple[int, int, int]:
-    """Return what an answer used: nothing, moderation is free and its answers have no usage."""
+    """Return no tokens: moderation is free, and its answers have no usage."""
     return 0, 0, 0
 
 
-def _subjects(given: Any) -> list[tuple[str, bool]]:
-    """Return what is judged: a text each, and whether images belong to it."""
-    if isinstance(given, str):
-        return [(given, False)]
-    if isinstance(given[0], str):
-        return [(text, False) for text in given]
-    texts = [part["text"] for part in given if part["type"] == "text"]
-    return [("\n".join(texts), any(part["type"] == "image_url" for part in given))]
+def _subjects(value: Any) -> list[tuple[str, bool]]:
+    """Return the texts to judge, each with whether images belong to it."""
+    if isinstance(value, str):
+        return [(value, False)]
+    if isinstance(value[0], str):
+        return [(text, False) for text in value]
+    texts = [part["text"] for part in value if part["type"] == "text"]
+    return [("\n".join(texts), any(part["type"] == "image_url" for part in value))]
+
+
+ENDPOINT = Endpoint(
+    path="/v1/moderations",
+    required="input",
+    model_kinds=("moderation",),
+    azure_operation="moderations",
+    count=count,
+    check=check,
+    respond=respond,
+    spent=spent,
+)

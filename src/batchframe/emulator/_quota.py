@@ -1,4 +1,4 @@
-"""Enqueued tokens, and requests for embeddings: held by a batch from its validation to its end, limited per model."""
+"""The queue: tokens, and requests for embeddings, held by a batch from its validation to its end, limited per model."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ _THOUSAND, _MILLION = 1_000, 1_000_000
 
 
 class Load(NamedTuple):
-    """What a batch holds of the queue of its model (Azure: deployment)."""
+    """What a batch holds in the queue of its model (Azure: its deployment)."""
 
     model: str
     tokens: int = 0
     requests: int = 0
-    """Requests for embeddings; those of other endpoints are not limited."""
+    """Requests for embeddings; other endpoints are not limited."""
 
 
 class Quota:
-    """What is enqueued, by owner and model."""
+    """Enqueued tokens and requests, by owner and model."""
 
     def __init__(self) -> None:
         self._tokens: Counter[tuple[str, str]] = Counter()
         self._requests: Counter[tuple[str, str]] = Counter()
 
     def enter(self, owner: str, load: Load, settings: Settings) -> LineError | None:
-        """Hold what a batch enqueues, or say why not."""
+        """Hold a load, or return why it does not fit."""
         key = owner, load.model
         checks = (
             ("tokens", self._tokens[key] + load.tokens, settings.token_limit(load.model)),
             ("requests", load.requests and self._requests[key] + load.requests, settings.request_limit),
         )
-        for what, enqueued, limit in checks:
+        for reason, enqueued, limit in checks:
             if limit is not None and enqueued > limit:
                 return refusal(
-                    what,
+                    reason,
                     is_azure=settings.speaks.is_azure,
                     model=load.model,
                     organization=settings.organization,
@@ -51,12 +51,12 @@ class Quota:
         return None
 
     def hold(self, owner: str, load: Load) -> None:
-        """Hold what a batch enqueues."""
+        """Hold a load, whatever the limits."""
         self._tokens[owner, load.model] += load.tokens
         self._requests[owner, load.model] += load.requests
 
-    def let_go(self, owner: str, load: Load) -> None:
-        """Let go of what a batch held."""
+    def release(self, owner: str, load: Load) -> None:
+        """Release a load."""
         self.hold(owner, Load(load.model, -load.tokens, -load.requests))
 
 

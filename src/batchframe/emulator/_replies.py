@@ -81,7 +81,7 @@ def read(messages: list[Any]) -> Reading:
     return Reading("\n".join(instructions)[:_READ_CHARACTERS], content)
 
 
-def say(reading: Reading, number: int) -> str:
+def reply(reading: Reading, number: int) -> str:
     """Reply; `number` decides where nothing in the text does."""
     options = find_options(reading.instruction)
     if options:

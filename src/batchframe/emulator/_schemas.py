@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from batchframe.emulator import _errors as errors
+from batchframe.emulator._json_schema import resolve
 
 # Source: the structured outputs guide (supported schemas); the sentences are those of its replies. Whether minLength
 # and maxLength are refused differs between its pages, so they pass.
@@ -125,15 +126,3 @@ class _Walk:
             raise _FoundError(path, f"the schema exceeds the maximum of {_LEVELS} levels of nesting.")
         for name, value in properties.items():
             self.check(value, (*path, "properties", name), level + 1)
-
-
-def resolve(root: dict[str, Any], reference: Any) -> dict[str, Any] | None:
-    """Follow a local reference (``#``, ``#/$defs/name``); None when it leads nowhere."""
-    if not isinstance(reference, str) or not reference.startswith("#"):
-        return None
-    found: Any = root
-    for step in reference[1:].split("/")[1:]:
-        if not isinstance(found, dict):
-            return None
-        found = found.get(step.replace("~1", "/").replace("~0", "~"))
-    return found if isinstance(found, dict) else None

@@ -1,64 +1,52 @@
-"""Where an emulator keeps things: a temporary folder, or one that outlives the process.
+"""Where an emulator keeps its data: a temporary folder, or a state folder that outlives the process.
 
-A kept folder holds, besides the bytes of files, partial results and the ledger, a small record of each file and of each
-batch, replaced as a whole whenever its state changes: the records are what counts, bytes without one are left-overs.
-Prompts and answers are in it, so nobody else may read it.
+A state folder holds the bytes of files, partial results, the ledger, and a small record of each file and each batch. A
+record is replaced as a whole whenever its state changes. Records are authoritative: bytes without one are leftovers.
+The folder holds prompts and answers, so only its owner may read it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-import math
 import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+import filelock
 import msgspec
 
-from batchframe.emulator._batches import Batch  # noqa: TC001 - msgspec reads the annotations
+from batchframe.emulator._batch_record import BatchRecord
 from batchframe.emulator._files import File, Files, Handling
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from batchframe.emulator._lifecycle import Job
+    from batchframe.emulator._batches import Batch
 
 
 class FileRecord(msgspec.Struct):
-    """A file: its object, and what is not shown of it."""
+    """A file object, and what clients do not see of the file."""
 
     number: int
+    """The file's place in the order of creation."""
     file: File
     handling: Handling
 
 
-class BatchRecord(msgspec.Struct):
-    """A batch: its object, and what its work needs."""
+class Storage:
+    """The folder of one emulator. `state_dir` outlives the process; None makes a temporary folder."""
 
-    number: int
-    batch: Batch
-    owner: str
-    deadline: float | None
-    """None: it does not expire."""
-    life_seconds: int | None
-    stop: Literal["cancel", "expire"] | None
-    deletes_input: bool = False
-
-
-class State:
-    """The folder of one emulator; `kept` names one that stays."""
-
-    def __init__(self, kept: str | os.PathLike[str] | None = None) -> None:
-        self.is_kept = kept is not None
-        self.root = Path(tempfile.mkdtemp(prefix="batchframe-emulator-")) if kept is None else Path(kept)
+    def __init__(self, state_dir: str | os.PathLike[str] | None = None) -> None:
+        self.is_kept = state_dir is not None
+        self.root = Path(tempfile.mkdtemp(prefix="batchframe-emulator-")) if state_dir is None else Path(state_dir)
         self._locked = contextlib.ExitStack()
         if self.is_kept:
             self._locked.enter_context(_locked(self.root))
         self.scratch = self.root / "scratch"
-        # Uploads that were under way when the process died.
+        # Uploads that were under way when an earlier process died.
         shutil.rmtree(self.scratch, ignore_errors=True)
         for name in ("scratch", "files", "work"):
             _make_private(self.root / name)
@@ -75,19 +63,17 @@ class State:
         return folder
 
     def batches(self) -> Iterator[BatchRecord]:
-        """Return the batches that are there, the oldest first."""
+        """Return the recorded batches, oldest first."""
         yield from self._batches.read()
 
-    def keep(self, job: Job) -> None:
+    def keep(self, record: BatchRecord) -> None:
         """Record the state of a batch."""
         if self.is_kept:
-            number = self._batches.number(job.id)
-            deadline = None if job.deadline == math.inf else job.deadline
-            record = BatchRecord(number, job.batch, job.owner, deadline, job.life_seconds, job.stop, job.deletes_input)
-            self._batches.write(job.id, record)
+            record.number = self._batches.number(record.batch.id)
+            self._batches.write(record.batch.id, record)
 
     def handed_over(self, path: Path) -> Path:
-        """Return a result file as it is given away; its batch may need it again until the end is on record."""
+        """Return a path of a result file that may be moved away: the batch needs its own until its end is recorded."""
         if not self.is_kept:
             return path
         other = path.with_suffix(".handed-over")
@@ -96,7 +82,7 @@ class State:
         return other
 
     def own_input(self, batch_id: str, path: Path) -> Path:
-        """Return a batch's input, which a batch of a kept folder has for itself: the file may be deleted meanwhile."""
+        """Return a batch's input; in a state folder a link of its own, as the file may be deleted meanwhile."""
         if not self.is_kept:
             return path
         own = self.work_folder(batch_id) / "input"
@@ -105,20 +91,20 @@ class State:
         return own
 
     def close(self) -> None:
-        """Let go of a folder that stays; remove any other."""
+        """Unlock a state folder; remove a temporary one."""
         self._locked.close()
         if not self.is_kept:
             shutil.rmtree(self.root, ignore_errors=True)
 
     def clear(self) -> None:
-        """Remove what is in the folder; the emulator must not be working on it."""
+        """Remove everything in the folder; no work may be going on in it."""
         for name in ("scratch", "files", "work", "file-records", "batch-records"):
             shutil.rmtree(self.root / name, ignore_errors=True)
         (self.root / "ledger").unlink(missing_ok=True)
 
 
 class _Records:
-    """Records of one kind, each in a file of its own."""
+    """The records of one kind, each in a file of its own."""
 
     def __init__(self, folder: Path, kind: type[Any]) -> None:
         self._folder = folder
@@ -127,27 +113,27 @@ class _Records:
         self._next = itertools.count()
 
     def read(self) -> list[Any]:
-        """Read all, in the order of their creation."""
-        found = {path.stem: self._read(path) for path in self._folder.glob("*.json")}
-        self._numbers = {name: record.number for name, record in found.items()}
+        """Read all records, in the order of creation."""
+        records = {path.stem: self._read(path) for path in self._folder.glob("*.json")}
+        self._numbers = {name: record.number for name, record in records.items()}
         self._next = itertools.count(max(self._numbers.values(), default=-1) + 1)
-        return sorted(found.values(), key=lambda record: record.number)
+        return sorted(records.values(), key=lambda record: record.number)
 
     def _read(self, path: Path) -> Any:
         try:
             return self._decoder.decode(path.read_bytes())
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-            msg = f"the record {path} is damaged: {exc}. Move it away to start without what it is of"
+            msg = f"the record {path} is damaged: {exc}. Move it away to start without it"
             raise RuntimeError(msg) from exc
 
     def number(self, name: str) -> int:
-        """Return the place of a record in that order."""
+        """Return a record's place in the order of creation."""
         if name not in self._numbers:
             self._numbers[name] = next(self._next)
         return self._numbers[name]
 
     def write(self, name: str, record: Any) -> None:
-        """Write a record whole or not at all, so that it survives the machine too."""
+        """Write a record atomically, and durably even if the machine crashes."""
         _make_private(self._folder)
         path = self._folder / f"{name}.json"
         new = path.with_suffix(".new")
@@ -165,7 +151,7 @@ class _Records:
 
 
 class _KeptFiles(Files):
-    """Files with records."""
+    """The files of a state folder, each with a record."""
 
     def __init__(self, folder: Path, records: _Records) -> None:
         super().__init__(folder)
@@ -191,7 +177,7 @@ class _KeptFiles(Files):
 
 
 def drop_results(files: Files, batch: Batch, owner: str) -> None:
-    """Remove result files that were made when the process died before the batch's end was on record."""
+    """Remove the result files of a batch whose process died before it recorded the batch's end."""
     names = {f"{batch.id}_output.jsonl", f"{batch.id}_error.jsonl"}
     for file in files.newest_first(owner):
         if file.purpose == "batch_output" and file.filename in names:
@@ -199,7 +185,7 @@ def drop_results(files: Files, batch: Batch, owner: str) -> None:
 
 
 def check_usable(folder: str | os.PathLike[str] | None) -> None:
-    """Refuse, before a server starts, a folder that another emulator has, or in which a record is damaged."""
+    """Refuse, before a server starts, a folder that another emulator uses, or that holds a damaged record."""
     if folder is not None:
         with _locked(Path(folder)):
             for records in _records(Path(folder)):
@@ -207,29 +193,29 @@ def check_usable(folder: str | os.PathLike[str] | None) -> None:
 
 
 def _records(root: Path) -> tuple[_Records, _Records]:
-    """Return the records of files and those of batches."""
+    """Return the records of the files and those of the batches."""
     return _Records(root / "file-records", FileRecord), _Records(root / "batch-records", BatchRecord)
 
 
 def _make_private(folder: Path) -> None:
-    """Make a folder that only its owner can enter; one that an earlier version made becomes so."""
+    """Make a folder that only its owner can enter; the mode of an existing one is corrected."""
     folder.mkdir(mode=0o700, exist_ok=True)
     folder.chmod(0o700)
 
 
 def _link(path: Path, other: Path) -> None:
-    """Give a file a second name, or make a copy where the file system has no such thing."""
+    """Give a file a second name; copy it where the file system has no hard links."""
     try:
         os.link(path, other)
     except OSError:
-        # Renamed: a copy that was not finished must not be taken for the file.
+        # Copied under another name first: an unfinished copy must not pass for the file.
         unfinished = other.with_suffix(".unfinished")
         shutil.copyfile(path, unfinished)
         unfinished.replace(other)
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make new names in a folder survive the machine, where folders can be opened at all."""
+    """Make new names in a folder durable, where folders can be synced at all."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -239,12 +225,8 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _locked(folder: Path) -> contextlib.AbstractContextManager[Any]:
-    """Lock a folder against a second emulator; the system lets go of the lock when the process dies, however."""
-    try:
-        import filelock  # noqa: PLC0415 - only who keeps state needs it
-    except ImportError as exc:
-        raise ImportError(f'state_dir needs the extra: pip install "batchframe[emulator]" ({exc})') from exc
-    # A folder that was there stays as open as it is: it is the user's. What is put into it is private.
+    """Lock a folder against a second emulator; the system releases the lock when the process dies."""
+    # The mode of an existing folder is the user's business; everything in it is made private.
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = filelock.FileLock(folder / "lock", mode=0o600)
     try:

@@ -1,20 +1,25 @@
-"""``/v1/completions``, which goes on with a text: the checks of a body, and the answer."""
+"""``/v1/completions``: the checks of a body, and the text that continues it."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from batchframe.emulator import _content_filters as content_filters
 from batchframe.emulator import _errors as errors
 from batchframe.emulator import _kinds as kinds
 from batchframe.emulator import _replies as replies
 from batchframe.emulator import _tokens as tokens
-from batchframe.emulator._answers import logprobs
+from batchframe.emulator._endpoint_base import Endpoint
+from batchframe.emulator._generation import logprobs, until_stop
+from batchframe.emulator._row_effects import alter_text
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from batchframe.emulator._model_table import Model
+    from batchframe.emulator._row_faults import RowFault
 
 _USUAL_TOKENS = 16
-
 
 # Source: openai.types.completion_create_params (3.54.0) for the names, the API reference for the bounds.
 PARAMETERS: dict[str, kinds.Check] = {
@@ -46,7 +51,7 @@ def count(body: dict[str, Any]) -> int:
 
 
 def check(body: dict[str, Any], model: Model) -> int:
-    """Refuse a body the service would refuse; return the tokens of its prompts."""
+    """Refuse a body the service would refuse; return its input tokens."""
     kinds.parameters(body, PARAMETERS, required=("model", "prompt"), not_null=_NOT_NULL)
     if body.get("best_of") is not None and body["best_of"] < (body.get("n") or 1):
         message = "You requested that the server return more choices than it will generate (HINT: 'best_of' < 'n')."
@@ -68,18 +73,23 @@ def respond(body: dict[str, Any], digest: bytes, prompt_tokens: int, created: in
     """Answer each prompt `n` times."""
     number, cap = int.from_bytes(digest[:6], "big"), _cap(body)
     choices: list[dict[str, Any]] = []
-    written = 0
+    output_tokens = 0
     for prompt in tokens.split(body["prompt"]):
         text = prompt if isinstance(prompt, str) else " ".join(map(str, prompt))
         reading = replies.read([{"role": "user", "content": text}])
         for _ in range(body.get("n") or 1):
-            said, reason = _stopped(replies.say(reading, number + len(choices)), body.get("stop")), "stop"
-            if tokens.of_text(said) > cap:
-                said, reason = tokens.cut(said, cap), "length"
-            written += tokens.of_text(said)
-            likely = None if body.get("logprobs") is None else _logprobs(said, body["logprobs"])
-            shown = text + said if body.get("echo") else said
-            choices.append({"text": shown, "index": len(choices), "logprobs": likely, "finish_reason": reason})
+            completion, reason = until_stop(replies.reply(reading, number + len(choices)), body.get("stop")), "stop"
+            if tokens.of_text(completion) > cap:
+                completion, reason = tokens.cut(completion, cap), "length"
+            output_tokens += tokens.of_text(completion)
+            choices.append(
+                {
+                    "text": text + completion if body.get("echo") else completion,
+                    "index": len(choices),
+                    "logprobs": None if body.get("logprobs") is None else _logprobs(completion, body["logprobs"]),
+                    "finish_reason": reason,
+                }
+            )
     return {
         "id": f"cmpl-{digest.hex()[:32]}",
         "object": "text_completion",
@@ -88,27 +98,43 @@ def respond(body: dict[str, Any], digest: bytes, prompt_tokens: int, created: in
         "choices": choices,
         "usage": {
             "prompt_tokens": prompt_tokens,
-            "completion_tokens": written,
-            "total_tokens": prompt_tokens + written,
+            "completion_tokens": output_tokens,
+            "total_tokens": prompt_tokens + output_tokens,
         },
         "system_fingerprint": "fp_emulator00",
     }
 
 
 def spent(answer: dict[str, Any]) -> tuple[int, int, int]:
-    """Return what an answer used: input, output and reasoning tokens."""
+    """Return the input, output and reasoning tokens of an answer."""
     return answer["usage"]["prompt_tokens"], answer["usage"]["completion_tokens"], 0
+
+
+def alter(answer: dict[str, Any], hits: Iterable[RowFault]) -> None:
+    """Apply faults to an answer; this endpoint has no refusals."""
+    for fault in hits:
+        for choice in answer["choices"]:
+            choice["text"] = alter_text(choice["text"], fault)
+            if fault.kind in {"content_filter", "length"}:
+                choice["finish_reason"] = fault.kind
+    usage = answer["usage"]
+    usage["completion_tokens"] = sum(tokens.of_text(choice["text"]) for choice in answer["choices"])
+    usage["total_tokens"] = usage["prompt_tokens"] + usage["completion_tokens"]
+
+
+def _wrong_model(model: Model) -> errors.ApiError | None:
+    if model.kind not in {"chat", "responses"}:
+        return None
+    message = (
+        "This is a chat model and not supported in the v1/completions endpoint. Did you mean to use "
+        "v1/chat/completions?"
+    )
+    return errors.ApiError(message, status=404, param="model")
 
 
 def _cap(body: dict[str, Any]) -> int:
     cap = body.get("max_tokens")
     return _USUAL_TOKENS if cap is None else int(cap)
-
-
-def _stopped(text: str, stop: Any) -> str:
-    for sequence in [stop] if isinstance(stop, str) else stop or ():
-        text = text.split(sequence, 1)[0] if sequence else text
-    return text
 
 
 def _logprobs(text: str, top: int) -> dict[str, Any]:
@@ -123,3 +149,19 @@ def _logprobs(text: str, top: int) -> dict[str, Any]:
         "top_logprobs": [{each["token"]: each["logprob"] for each in entry["top_logprobs"]} for entry in entries],
         "text_offset": offsets,
     }
+
+
+ENDPOINT = Endpoint(
+    path="/v1/completions",
+    required="prompt",
+    model_kinds=("completion",),
+    azure_operation="completion",
+    count=count,
+    check=check,
+    respond=respond,
+    spent=spent,
+    streams="Completions",
+    alter=alter,
+    add_azure_fields=content_filters.annotate_choices,
+    wrong_model=_wrong_model,
+)

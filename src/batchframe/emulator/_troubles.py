@@ -1,4 +1,4 @@
-"""The faults that one batch has taken, and how far each has come."""
+"""The faults of one batch, and how far each has run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from batchframe.emulator import _errors as errors
 from batchframe.emulator._batches import TERMINAL, Batch, Errors, LineError
-from batchframe.emulator._oddities import BATCH_ODDITIES, shown
+from batchframe.emulator._oddities import BATCH_ODDITIES
+from batchframe.emulator._presentation import present
 from batchframe.emulator._refusals import refusal
 
 if TYPE_CHECKING:
@@ -16,12 +17,12 @@ if TYPE_CHECKING:
     from batchframe.emulator._batch_faults import BatchFault
 
 
-class Troubles:
-    """One batch's faults."""
+class BatchFaultState:
+    """The faults of one batch."""
 
     def __init__(self, faults: Iterable[BatchFault] = ()) -> None:
         faults = list(faults)
-        # Of several of a kind the first counts, except for those that interrupt the execution.
+        # The first of a kind wins, except among those that interrupt the execution.
         self._by_kind: dict[str, BatchFault] = {fault.kind: fault for fault in reversed(faults)}
         self._interruptions = sorted(
             (fault for fault in faults if fault.kind in {"expire", "cancel"} or _holds(fault, "in_progress")),
@@ -36,15 +37,15 @@ class Troubles:
         self._listed: dict[str, Any] = {}
 
     def of(self, kind: str) -> BatchFault | None:
-        """Return the fault of a kind."""
+        """Return the fault of a kind, if the batch has it."""
         return self._by_kind.get(kind)
 
     def hold(self, phase: str) -> BatchFault | None:
-        """Return what holds the batch in a phase other than its execution."""
+        """Return the fault that holds the batch in a phase other than its execution."""
         return self._holds.get(phase)
 
     def failure(self, batch: Batch, organization: str) -> Errors | None:
-        """Say why the batch fails although nothing is wrong with its file."""
+        """Return the errors of a batch that fails by a fault; None: it does not."""
         if "cannot_find_file" in self._by_kind:
             return Errors(data=[refusal("file", is_azure=False, value=batch.input_file_id, organization=organization)])
         fault = self._by_kind.get("fail")
@@ -54,22 +55,22 @@ class Troubles:
         return Errors(data=[LineError(fault.code, fault.message, fault.param, line) for line in places])
 
     def next_interruption(self, requests: int) -> int | None:
-        """Return after how many rows the execution is interrupted next."""
+        """Return the number of rows after which the execution is interrupted next."""
         return int(self._interruptions[0].at * requests) if self._interruptions else None
 
     def interrupt(self) -> BatchFault:
         """Take the next interruption."""
         return self._interruptions.pop(0)
 
-    def retrieved(self, batch: Batch) -> None:
-        """Count a retrieve, or refuse it."""
+    def count_retrieve(self, batch: Batch) -> None:
+        """Count a retrieve; refuse it if the batch is gone."""
         self._polls += 1
         self._polls_after_end += batch.status in TERMINAL
         if self._is_on("gone", self._polls):
             raise errors.no_such_batch(batch.id)
 
     def is_listed(self) -> bool:
-        """Count a list call, and say whether it shows the batch."""
+        """Count a list call, and say whether the batch is in it."""
         self._lists += 1
         fault = self._by_kind.get("list_late")
         if fault is None:
@@ -78,20 +79,20 @@ class Troubles:
             return time.monotonic() - self._created >= fault.seconds
         return not self._is_on("list_late", self._lists)
 
-    def listed(self, view: dict[str, Any]) -> dict[str, Any]:
+    def in_list(self, view: dict[str, Any]) -> dict[str, Any]:
         """Return the batch object as the list shows it."""
         return view if self.of("list_still") is None else self._listed
 
-    def asked(self, view: dict[str, Any]) -> dict[str, Any]:
-        """Take note of what a call about this batch alone shows, and return it."""
+    def remember(self, view: dict[str, Any]) -> dict[str, Any]:
+        """Return the object of a create or a retrieve, and remember it for a list that stands still."""
         fault = self.of("list_still")
         if fault is not None and (fault.polls is None or self._polls <= fault.polls):
             self._listed = view
         return view
 
-    def show(self, batch: Batch, oddities: Collection[str]) -> dict[str, Any]:
-        """Return the batch object as a client sees it."""
-        view = shown(batch, [*oddities, *self._oddities])
+    def present(self, batch: Batch, oddities: Collection[str]) -> dict[str, Any]:
+        """Return the batch object as clients see it."""
+        view = present(batch, [*oddities, *self._oddities])
         if self._is_on("unknown_status", self._polls):
             view["status"] = self._by_kind["unknown_status"].status
         if batch.status in TERMINAL and self._is_on("late_output", self._polls_after_end):
@@ -99,7 +100,7 @@ class Troubles:
         return view
 
     def _is_on(self, kind: str, calls: int) -> bool:
-        """Say whether a fault that lasts for some calls still lasts at this one."""
+        """Say whether a fault that lasts for some calls covers this one."""
         fault = self._by_kind.get(kind)
         return fault is not None and calls <= (1 if fault.polls is None else fault.polls)
 

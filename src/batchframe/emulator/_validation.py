@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import msgspec
 
-from batchframe.emulator import _tokens as tokens
 from batchframe.emulator._endpoints import ENDPOINTS
 from batchframe.emulator._json import UnreadableError, decode
 from batchframe.emulator._model_table import known
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     import threading
 
     from batchframe.emulator._batches import LineError
-    from batchframe.emulator._endpoints import Endpoint
+    from batchframe.emulator._endpoint_base import Endpoint
     from batchframe.emulator._settings import Settings
 
 _REQUIRED = ("custom_id", "method", "url", "body")
@@ -194,8 +193,8 @@ class _Checks:
             return "stream", endpoint.streams
         if self._settings.speaks.ends_with_user and not _is_asked_by_user(body):
             return "last_message", None
-        if endpoint.operation == "embedding":
-            self.inputs += _inputs(body)
+        if endpoint.count_inputs is not None:
+            self.inputs += endpoint.count_inputs(body)
         if self._counts_tokens:
             self.tokens += _enqueued(body, endpoint)
         return None
@@ -207,11 +206,6 @@ def _is_asked_by_user(body: dict[str, Any]) -> bool:
     if not isinstance(messages, list) or not messages or not isinstance(messages[-1], dict):
         return True
     return messages[-1].get("role") == "user"
-
-
-def _inputs(body: dict[str, Any]) -> int:
-    given = body["input"]
-    return len(tokens.split(given)) if isinstance(given, list) and given else 1
 
 
 def _enqueued(body: dict[str, Any], endpoint: Endpoint) -> int:

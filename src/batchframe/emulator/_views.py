@@ -13,7 +13,7 @@ from batchframe.emulator import _filters as filters
 from batchframe.emulator._batches import check_expires_after
 from batchframe.emulator._disturbance import take_effect
 from batchframe.emulator._files import PURPOSES, check_batch_file
-from batchframe.emulator._intake import add_upload, check_upload, show_file
+from batchframe.emulator._intake import add_upload, check_upload, present_file
 from batchframe.emulator._replying import FileReply, json_body, owner_of, page, reply, service_of
 from batchframe.emulator._uploads import receive
 
@@ -54,10 +54,18 @@ async def create_file(request: Request) -> Response:
             if service.settings.speaks.validates_uploads:
                 await check_upload(service, path)
         await take_effect(request)
-        file = add_upload(service, path, upload.filename, purpose, life_seconds=life_seconds, owner=owner_of(request))
+        file = add_upload(
+            service,
+            path,
+            upload.filename,
+            purpose,
+            life_seconds=life_seconds,
+            owner=owner_of(request),
+            take_faults=service.file_faults.take,
+        )
     status = service.settings.speaks.created_status
     headers = {"location": str(request.url.replace(path=f"{request.url.path}/{file.id}"))} if status == 201 else None  # noqa: PLR2004
-    return reply(show_file(service, file), status=status, headers=headers)
+    return reply(present_file(service, file), status=status, headers=headers)
 
 
 def _life_seconds(fields: dict[str, str], dialect: Dialect) -> int | None:
@@ -89,14 +97,14 @@ async def list_files(request: Request) -> Response:
         default=_FILES_PER_PAGE,
         most=_FILES_PER_PAGE,
         absent=errors.no_such_file,
-        show=functools.partial(show_file, service),
+        show=functools.partial(present_file, service),
     )
 
 
 async def retrieve_file(request: Request) -> Response:
     """``GET /v1/files/{id}``."""
     service = service_of(request)
-    return reply(show_file(service, service.files.look(request.path_params["id"], owner_of(request))))
+    return reply(present_file(service, service.files.retrieve(request.path_params["id"], owner_of(request))))
 
 
 async def delete_file(request: Request) -> Response:
@@ -131,13 +139,13 @@ async def create_batch(request: Request) -> Response:
     service = service_of(request)
     key = request.headers.get("idempotency-key") if service.settings.speaks.takes_idempotency_key else None
     job = await service.create_batch(body, owner_of(request), key)
-    return reply(job.troubles.asked(service.show(job)))
+    return reply(job.faults.remember(service.present(job)))
 
 
 async def list_batches(request: Request) -> Response:
     """``GET /v1/batches``."""
     service = service_of(request)
-    batches = service.listed(owner_of(request))
+    batches = service.newest_first(owner_of(request))
     if service.settings.speaks.is_azure:
         is_chosen = filters.chosen(request.query_params)
         batches = [job for job in batches if is_chosen(job.batch)]
@@ -155,7 +163,7 @@ async def list_batches(request: Request) -> Response:
         default=_BATCHES_PER_PAGE,
         most=_MOST_BATCHES_PER_PAGE,
         absent=errors.no_such_batch,
-        show=service.show_listed,
+        show=service.present_in_list,
         key="value" if "value_list" in service.settings.chosen_oddities else "data",
         is_by_cursor=is_by_cursor,
     )
@@ -165,11 +173,11 @@ async def retrieve_batch(request: Request) -> Response:
     """``GET /v1/batches/{id}``."""
     service = service_of(request)
     job = service.job(request.path_params["id"], owner_of(request))
-    job.troubles.retrieved(job.batch)
-    return reply(job.troubles.asked(service.show(job)))
+    job.faults.count_retrieve(job.batch)
+    return reply(job.faults.remember(service.present(job)))
 
 
 async def cancel_batch(request: Request) -> Response:
     """``POST /v1/batches/{id}/cancel``."""
     service = service_of(request)
-    return reply(service.show(service.cancel_batch(request.path_params["id"], owner_of(request))))
+    return reply(service.present(service.cancel_batch(request.path_params["id"], owner_of(request))))
