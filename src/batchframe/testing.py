@@ -9,7 +9,7 @@ import msgspec
 
 from batchframe._exceptions import MissingExtraError
 from batchframe.emulator._batch_faults import BatchFault, BatchKind
-from batchframe.emulator._faults import Fault
+from batchframe.emulator._faults import CallFault
 from batchframe.emulator._file_faults import FileFault, FileKind
 from batchframe.emulator._public import thread_server
 from batchframe.emulator._row_faults import RowFault, RowKind
@@ -131,7 +131,7 @@ class Emulator:
             `status` (503), `retry_after`, `headers`, `bytes_per_second` (a million), `seconds` (1), `at` (0.5),
             `times` (1; None: always), `skip` (0: how many calls pass first).
         """
-        fault = _converted({"call": call, "kind": kind, **options}, Fault)
+        fault = _converted({"call": call, "kind": kind, **options}, CallFault)
 
         async def add(service: Service) -> None:
             service.faults.add(fault)

@@ -11,7 +11,7 @@ import pytest
 
 import test_quirks
 from batchframe.emulator._batch_faults import BatchKind
-from batchframe.emulator._faults import Kind
+from batchframe.emulator._faults import CallKind
 from batchframe.emulator._file_faults import FileKind
 from batchframe.emulator._oddities import Oddity
 from batchframe.emulator._row_faults import RowKind
@@ -60,7 +60,7 @@ def test_the_client_test_of_a_row(row):
 
 
 def test_every_kind_of_fault_and_every_oddity_has_a_row():
-    assert kinds("fault") == set(get_args(Kind))
+    assert kinds("fault") == set(get_args(CallKind))
     assert kinds("row_fault") == set(get_args(RowKind))
     assert kinds("batch_fault") == set(get_args(BatchKind))
     assert kinds("file_fault") == set(get_args(FileKind))

@@ -149,7 +149,7 @@ def test_a_rewritten_line(client, service):
     odd = [line for line in raw(client, batch.output_file_id).split(b"\n") if rb"\ud83d" in line]
     assert [json.loads(line)["custom_id"] for line in odd] == ["row-3"]
     assert billed(service) == (1, 1)
-    with pytest.raises(TypeError, match="'rewritten' takes 'old'"):
+    with pytest.raises(TypeError, match="'rewritten' needs 'old'"):
         service.row_fault("rewritten", new="x")
 
 

@@ -91,7 +91,7 @@ def test_the_command_line(monkeypatch, capsys):
     served = []
     monkeypatch.setattr("batchframe.emulator.serve", lambda host, port, settings, **_: served.append(settings))
     assert main(["emulator", "--service", "zhipu"]) == 0
-    assert [settings.speaks.prefix for settings in served] == ["/api/paas/v4"]
+    assert [settings.profile.prefix for settings in served] == ["/api/paas/v4"]
     assert main(["emulator", "--service", "zhipu", "--dialect", "azure"]) == 2
     assert "the service 'zhipu' speaks the dialect 'openai'" in capsys.readouterr().err
 
@@ -114,8 +114,9 @@ LIMITS = {
 @pytest.mark.parametrize("name", SERVICES)
 def test_limits(name):
     settings = Settings(service=name)
-    assert (settings.most_requests, settings.most_file_bytes) == (LIMITS[name][0], LIMITS[name][1] << 20)
-    assert Settings(service=name, max_requests=3, max_file_bytes=5).most_requests == 3
+    requests, megabytes = LIMITS[name]
+    assert (settings.effective_max_requests, settings.effective_max_file_bytes) == (requests, megabytes << 20)
+    assert Settings(service=name, max_requests=3, max_file_bytes=5).effective_max_requests == 3
     assert settings.token_limit("m") is None
     assert Settings(service=name, enqueued_token_limits={"m": 5}).token_limit("m") == 5
 

@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 from batchframe.cli import main
 from batchframe.emulator import _server, create_app, serve
 from batchframe.emulator._backing import Backing
-from batchframe.emulator._hosts import Hosts
+from batchframe.emulator._hosts import HostNames
 from batchframe.emulator._server import endpoint, listen
 from batchframe.testing import emulator
 
@@ -191,14 +191,14 @@ def test_the_control_plane_allows_no_further_name(service):
 )
 def test_the_address_that_was_reached_is_ours(header, local, is_ours):
     """Who listens on all addresses is called by any of them, and no name can be made one of them."""
-    assert Hosts().are_called(header, local) is is_ours
+    assert HostNames().include(header, local) is is_ours
 
 
 def test_the_address_that_was_bound_is_ours():
     """Its line at the start names it, so that it must work."""
     with listen("0.0.0.0", 0) as sock:
         host = urlsplit(endpoint(sock)).netloc
-    assert Hosts(["0.0.0.0"]).are_called(host, "127.0.0.1")
+    assert HostNames(["0.0.0.0"]).include(host, "127.0.0.1")
 
 
 def test_every_address_without_a_name(monkeypatch):

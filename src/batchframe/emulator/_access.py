@@ -1,4 +1,4 @@
-"""Who may call: keys, the versions of Azure's interface, and whose files and batches a caller sees."""
+"""Access: keys, the API versions of Azure, and the owner whose files and batches a caller sees."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from batchframe.emulator._settings import Settings
 
 _DATED = re.compile(r"\d{4}-\d{2}-\d{2}(-preview)?")
-# Batches came with this version.
+# The first version with batches.
 _FIRST_VERSION = "2024-07-01"
 
 
 def admit(request: Request, settings: Settings) -> None:
-    """Refuse a call that the dialect refuses for its key or its version; note whose call it is."""
-    dialect = settings.speaks
+    """Refuse a call with a wrong key or API version; set its owner."""
+    dialect = settings.profile
     if dialect.needs_api_version:
         version = request.query_params.get("api-version", "")
         if not _DATED.fullmatch(version) or version[: len(_FIRST_VERSION)] < _FIRST_VERSION:

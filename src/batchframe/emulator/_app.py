@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def build_app(settings: Settings, backing: Backing | None = None) -> Starlette:
-    """Build the application; its service lives from its startup to its shutdown."""
+    """Build the application; its service lives from startup to shutdown."""
     backing = backing or Backing()
 
     @contextlib.asynccontextmanager

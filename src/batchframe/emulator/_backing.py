@@ -1,6 +1,6 @@
-"""What stands around the service: a server that answers the requests, a folder that outlives the process, its names.
+"""What surrounds the service: the upstream that answers requests, the state folder, the allowed host names.
 
-No settings: none of it can be changed while the service runs, and what is here is never shown.
+Unlike settings, none of it can change while the service runs, and none of it is shown.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ DEFAULT_CONCURRENCY = 16
 
 
 class Backing(msgspec.Struct, kw_only=True, frozen=True):
-    """How the service answers, where it keeps things, and what it may be called."""
+    """The surroundings of one service."""
 
     upstream: str | None = None
-    """The base URL of the OpenAI-compatible server that answers each request; None: the emulator's own answers."""
+    """The base URL of an OpenAI-compatible server that answers the requests; None: the emulator answers them."""
     upstream_key: str | None = None
-    """Its key. It is sent to the upstream and nowhere else."""
+    """The key of the upstream; it is sent there and nowhere else."""
     concurrency: int = DEFAULT_CONCURRENCY
-    """How many requests the upstream gets at a time, from all batches together."""
+    """The most requests the upstream gets at a time, over all batches."""
     state_dir: str | os.PathLike[str] | None = None
-    """Where files, batches, results and the ledger are kept; None: a temporary folder."""
+    """The folder for files, batches, results and the ledger; None: a temporary one."""
     allowed_hosts: Sequence[str] = ()
-    """The names, besides those of this machine, under which the service may be called."""
+    """The host names, besides those of this machine, under which the service may be called."""
 
     def __post_init__(self) -> None:
-        """Refuse what could not work."""
+        """Refuse values that cannot work."""
         if self.upstream is not None and not self.upstream.startswith(("http://", "https://")):
             raise ValueError(f"upstream: expected a URL such as http://127.0.0.1:8000/v1, got {self.upstream!r}")
         if self.upstream is None and self.upstream_key is not None:
@@ -50,7 +50,7 @@ class Backing(msgspec.Struct, kw_only=True, frozen=True):
 
 
 def split(options: dict[str, Any]) -> tuple[Backing, dict[str, Any]]:
-    """Take what belongs to the backing out of `options`; return it and the rest."""
+    """Split `options` into the backing and the rest."""
     names = Backing.__struct_fields__
-    chosen = {name: value for name, value in options.items() if name in names}
-    return Backing(**chosen), {name: value for name, value in options.items() if name not in names}
+    backing = {name: value for name, value in options.items() if name in names}
+    return Backing(**backing), {name: value for name, value in options.items() if name not in names}

@@ -1,4 +1,4 @@
-"""Faults of whole batches: what, which batches, how often. A batch takes all that are due when it is created."""
+"""Faults of whole batches. A new batch takes all that are due."""
 
 from __future__ import annotations
 
@@ -29,15 +29,16 @@ BatchKind = Literal[_Kind, BatchOddity]
 class BatchFault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """One fault of batches.
 
-    ``expire`` and ``cancel`` end the batch after the fraction `at` of its rows; what was not executed gets error lines
-    or, as `unexecuted` says, stands in neither file. ``fail`` fails it with `code`, `message`, `param` and `lines`;
-    ``cannot_find_file`` with the service's text for a file that is not there. ``stuck`` holds it for ever, ``slow``
-    for `seconds`, in `phase` (of in_progress: after the fraction `at`). ``late_output`` shows no output id for `polls`
-    retrieves after the end. ``outputs_expired`` deletes both files at the end and makes the batch 30 days older, the
-    life of result files. ``absent_id`` spells the id of a file without lines as `spelling`. ``unknown_status`` shows
-    `status` for `polls` retrieves. ``list_late`` hides it from the list for `seconds` or for `polls` calls.
-    ``list_still`` lists it as it was when it was created, or at the last of its first `polls` retrieves (None: of all).
-    ``gone`` answers its first `polls` retrieves with 404. The names of the oddities are kinds too, and last.
+    ``expire`` and ``cancel`` end the batch after the fraction `at` of its rows; rows that were not executed get error
+    lines, or with ``unexecuted="nowhere"`` are in neither file. ``fail`` fails it with `code`, `message`, `param` and
+    `lines`; ``cannot_find_file`` fails it with the service's sentence for a missing file. ``stuck`` holds it for ever,
+    ``slow`` for `seconds`, in `phase` (in_progress: after the fraction `at`). ``late_output`` shows no output id for
+    `polls` retrieves after the end. ``outputs_expired`` deletes both files at the end, and moves the timestamps back by
+    30 days, the life of result files. ``absent_id`` writes the id of a file without lines as `spelling`.
+    ``unknown_status`` shows `status` for `polls` retrieves. ``list_late`` hides the batch from lists for `seconds` or
+    for `polls` calls. ``list_still`` lists it as it was at its creation, or at the last of its first `polls` retrieves
+    (None: of all). ``gone`` answers the first `polls` retrieves with 404. The name of an oddity is a kind too; it
+    lasts as long as the batch.
     """
 
     kind: BatchKind
@@ -58,7 +59,7 @@ class BatchFault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     status: str = "pre_schedule"
 
     def __post_init__(self) -> None:
-        """Refuse what could not be carried out."""
+        """Refuse values that make no sense."""
         if not 0 <= self.at < 1:
             raise ValueError(f"'at' is the fraction of the rows executed: expected 0 <= at < 1, got {self.at}")
         if self.kind == "list_late" and (self.seconds is None) == (self.polls is None):

@@ -1,4 +1,4 @@
-"""The batch object as the service shows it, and the checks of the call that creates one. No HTTP."""
+"""The batch object, and the checks of the call that creates one. No HTTP."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _METADATA_PAIRS, _METADATA_KEY, _METADATA_VALUE = 16, 64, 512
 
 
 class LineError(msgspec.Struct, frozen=True):
-    """Why the input file was refused."""
+    """One error of a failed batch, about a line or the whole input file."""
 
     code: str
     message: str
@@ -35,7 +35,7 @@ class Errors(msgspec.Struct, kw_only=True):
 
 
 class RequestCounts(msgspec.Struct):
-    """How far a batch is."""
+    """The progress of a batch."""
 
     total: int = 0
     completed: int = 0
@@ -69,10 +69,10 @@ class Batch(msgspec.Struct, kw_only=True):
     metadata: dict[str, str] | None = None
 
 
-def check_create(body: Any, dialect: Dialect, *, executes_all: bool = False) -> None:  # noqa: C901, PLR0912 - one branch a rule
-    """Refuse a create that the service refuses at once. A file id that does not exist is not among the reasons.
+def check_create(body: Any, dialect: Dialect, *, executes_all: bool = False) -> None:  # noqa: C901, PLR0912 - one branch per rule
+    """Refuse a create that the service refuses at once. An unknown file id is not a reason: the batch fails later.
 
-    `executes_all`: no endpoint of the service is left out.
+    `executes_all`: every endpoint of the service is executed, by an upstream.
     """
     if not isinstance(body, dict):
         raise errors.unreadable_body()
@@ -123,7 +123,7 @@ def check_metadata(metadata: Any) -> None:
 
 
 def check_expires_after(param: str, anchor: Any, seconds: Any, dialect: Dialect) -> int:
-    """Check the two halves of an expiry and return its seconds."""
+    """Check an expiry; return its seconds."""
     if not dialect.takes_expiry:
         raise errors.unsupported(param)
     if anchor is None:

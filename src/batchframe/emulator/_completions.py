@@ -1,4 +1,4 @@
-"""The shapes of an answer and of a result line. Structs, because they are made and encoded once a row."""
+"""The shapes of a chat answer and of a result line. Structs, because one is made and encoded per row."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from msgspec import UNSET, UnsetType
 
 
 class Message(msgspec.Struct, gc=False, kw_only=True):
-    """What the model says; ``tool_calls`` is there only when tools are called."""
+    """The model's message; ``tool_calls`` is present only if tools are called."""
 
     role: Literal["assistant"] = "assistant"
     content: str | None = None
@@ -28,14 +28,14 @@ class Choice(msgspec.Struct, gc=False, kw_only=True):
 
 
 class PromptDetails(msgspec.Struct, gc=False, frozen=True):
-    """What the prompt tokens were; none of it is emulated."""
+    """Details of the prompt tokens; always zero here."""
 
     cached_tokens: int = 0
     audio_tokens: int = 0
 
 
 class CompletionDetails(msgspec.Struct, gc=False, frozen=True):
-    """What the completion tokens were."""
+    """Details of the completion tokens."""
 
     reasoning_tokens: int = 0
     audio_tokens: int = 0
@@ -44,7 +44,7 @@ class CompletionDetails(msgspec.Struct, gc=False, frozen=True):
 
 
 class Usage(msgspec.Struct, gc=False):
-    """Tokens of one answer, under the names of the chat endpoint."""
+    """The tokens of one answer, under the chat endpoint's names."""
 
     prompt_tokens: int
     completion_tokens: int

@@ -1,4 +1,4 @@
-"""The control plane under ``/_emulator/``: what tests see and steer. No key is asked for, but no web page gets here."""
+"""The control plane under ``/_emulator/``, for tests. It needs no key, but refuses web pages."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 
 from batchframe.emulator import _errors as errors
 from batchframe.emulator._batch_faults import BatchFault
-from batchframe.emulator._faults import Fault
+from batchframe.emulator._faults import CallFault
 from batchframe.emulator._file_faults import FileFault
 from batchframe.emulator._replying import json_body, reply, service_of
 from batchframe.emulator._row_faults import RowFault
@@ -21,25 +21,25 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Registry(Protocol[T]):
-    """Faults of one kind."""
+class Queue(Protocol[T]):
+    """The faults of one kind that are still to come."""
 
     waiting: list[T]
 
     def add(self, fault: T) -> None:
-        """Put a fault behind the others."""
+        """Add a fault at the end."""
 
     def clear(self) -> None:
-        """Forget all of them."""
+        """Drop all faults."""
 
 
 async def health(_: Request) -> Response:
-    """Say that the emulator is up."""
+    """Reply that the emulator is up."""
     return reply({"status": "ok"})
 
 
 async def ledger(request: Request) -> Response:
-    """Show what was executed how often; ``?summary=1`` only the totals."""
+    """Show how often each request was executed; ``?summary=1`` shows only totals."""
     service = service_of(request)
     is_summary = request.query_params.get("summary", "0") not in {"", "0", "false"}
     count = service.ledger.summary if is_summary else service.ledger.counts
@@ -58,7 +58,7 @@ async def reset(request: Request) -> Response:
 
 
 async def settings(request: Request) -> Response:
-    """Show the settings; ``PATCH`` changes those it names."""
+    """Show the settings; ``PATCH`` changes some of them."""
     service = service_of(request)
     if request.method == "PATCH":
         _configure(request, await _object(request))
@@ -73,41 +73,41 @@ def _configure(request: Request, changes: dict[str, Any]) -> None:
 
 
 async def faults(request: Request) -> Response:
-    """Show the faults of calls to come; ``POST`` adds one (or a list of them), ``DELETE`` clears them."""
-    return await _faults(request, service_of(request).faults, Fault)
+    """Show the faults of calls; ``POST`` adds one or a list of them, ``DELETE`` drops them."""
+    return await _faults(request, service_of(request).faults, CallFault)
 
 
 async def row_faults(request: Request) -> Response:
-    """Show, add or clear the faults of rows, in the same way."""
+    """Show, add or drop the faults of rows, in the same way."""
     return await _faults(request, service_of(request).row_faults, RowFault)
 
 
 async def batch_faults(request: Request) -> Response:
-    """Show, add or clear the faults of batches to come, in the same way."""
+    """Show, add or drop the faults of batches, in the same way."""
     return await _faults(request, service_of(request).batch_faults, BatchFault)
 
 
 async def file_faults(request: Request) -> Response:
-    """Show, add or clear the faults of uploads to come, in the same way."""
+    """Show, add or drop the faults of uploads, in the same way."""
     return await _faults(request, service_of(request).file_faults, FileFault)
 
 
-async def _faults(request: Request, registry: Registry[T], kind: type[T]) -> Response:
+async def _faults(request: Request, queue: Queue[T], kind: type[T]) -> Response:
     if request.method == "DELETE":
-        registry.clear()
+        queue.clear()
     if request.method == "POST":
         body = await json_body(request)
         try:
-            added = [msgspec.convert(each, kind) for each in (body if isinstance(body, list) else [body])]
+            faults = [msgspec.convert(each, kind) for each in (body if isinstance(body, list) else [body])]
         except msgspec.ValidationError as exc:
             raise errors.ApiError(str(exc)) from exc
-        for fault in added:
-            registry.add(fault)
-    return reply(registry.waiting)
+        for fault in faults:
+            queue.add(fault)
+    return reply(queue.waiting)
 
 
 async def step(request: Request) -> Response:
-    """Advance all batches by a step, or by ``{"steps": n}``."""
+    """Advance all batches by one step, or by ``{"steps": n}``."""
     steps = (await _object(request)).get("steps", 1)
     if not isinstance(steps, int):
         raise errors.wrong_type("steps", "an integer", steps)

@@ -1,4 +1,4 @@
-"""What can be spoken like, as data: where OpenAI and the two Azure surfaces differ; others are in ``_services``."""
+"""The dialects, as data: how OpenAI and the two surfaces of Azure differ. ``services`` has the other services."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ OPENAI_ENDPOINTS = (
 )
 # Azure's v1 reference still lists it (read 2026-11-28).
 AZURE_ENDPOINTS = (*OPENAI_ENDPOINTS, "/v1/videos")
-_AS_THEY_ARE = {path: path for path in OPENAI_ENDPOINTS}
+_CANONICAL = {path: path for path in OPENAI_ENDPOINTS}
 DAY_SECONDS = 86_400
 _THIRTY_DAYS = 30 * DAY_SECONDS
 
 
 class Trial(NamedTuple):
-    """An endpoint for trying out, with a model of its own and small files."""
+    """An endpoint for trials, with a model of its own and small files."""
 
     endpoint: str
     model: str
@@ -38,62 +38,62 @@ class Trial(NamedTuple):
 
 
 class Dialect(NamedTuple):
-    """One service."""
+    """The facts of one service."""
 
     name: str
     prefix: str
-    """What stands before ``/files`` and ``/batches``."""
+    """The path before ``/files`` and ``/batches``."""
     is_azure: bool = False
     needs_api_version: bool = False
-    endpoints: Mapping[str, str] = _AS_THEY_ARE
-    """How an endpoint may be spelt, in a batch and in its lines, and which one is meant."""
+    endpoints: Mapping[str, str] = _CANONICAL
+    """The spellings of endpoints, in batches and lines, and the endpoint that each stands for."""
     windows: Mapping[str, float] = {"24h": DAY_SECONDS}
-    """The completion windows, and their seconds."""
+    """The completion windows, in seconds."""
     parameters: tuple[str, ...] = ()
-    """What a create takes besides OpenAI's parameters."""
+    """Parameters of a create besides OpenAI's."""
     models: tuple[str, ...] = ()
-    """The only models that can be asked; empty: those of the table."""
+    """The only models of the service; empty: those of the model table."""
     trial: Trial | None = None
     max_requests: int = 50_000
-    # "200 MB" in the service's words; read as 200 MiB, the larger meaning, so that nothing is refused too early.
+    # "200 MB", read as 200 MiB, the larger meaning, so that nothing is refused too early.
     max_file_bytes: int = 200 << 20
     max_line_bytes: int | None = None
-    """How long a line may be; None: as long as the file."""
+    """The longest line; None: as long as the file."""
     enqueued_requests: int | None = None
-    """Requests for embeddings of one model that may be enqueued; None: any number."""
+    """The most enqueued requests for embeddings per model; None: no limit."""
     life_seconds: int | None = _THIRTY_DAYS
-    """How long a batch file is kept when nothing was said; None: for ever."""
+    """How long a batch file is kept by default; None: for ever."""
     shortest_life_seconds: int = 3_600
     longest_life_seconds: int = _THIRTY_DAYS
     takes_expiry: bool = True
-    """Whether an upload or a create may say how long files are kept."""
+    """Whether an upload or a create may set how long files are kept."""
     expires: bool = True
-    """Whether a batch ends with its window; Azure's go on until they are done or cancelled."""
+    """Whether a batch expires; Azure's run until they are done or cancelled."""
     created_status: int = 200
     """The HTTP status of an upload."""
     first_file_status: str = "processed"
-    """What an upload's reply says of the file."""
+    """The file's status in the reply to an upload."""
     is_old_object: bool = False
     """Whether the batch object is that of 2024: its keys in alphabetical order, no ``model``, no ``usage``."""
     file_id: str = "file-{base62}"
     output_id: str = "file-{base62}"
     batch_id: str = "batch_{hex}"
     oddities: tuple[Oddity, ...] = ()
-    """Those that are always on."""
+    """The oddities that are always on."""
     codes: Mapping[str, str] = {}
-    """Codes of validation that are not OpenAI's, by what is wrong."""
+    """Validation codes that differ from OpenAI's, by reason."""
     skips_bad_lines: bool = False
-    """Whether lines that fail validation are left out, and the batch goes on without them."""
+    """Whether the batch goes on without the lines that fail validation."""
     fails_into_output: bool = False
-    """Whether requests that failed stand in the output file, counted as completed."""
+    """Whether failed requests go to the output file, counted as completed."""
     ends_with_user: bool = False
     """Whether the last message of each request must be the user's."""
     deletes_input: bool = False
-    """Whether the input file goes with the end of its batch, unless the create says otherwise."""
+    """Whether the input file is deleted at the end of its batch, unless the create says otherwise."""
     validates_uploads: bool = False
-    """Whether a file is validated, and perhaps refused, when it is uploaded."""
+    """Whether a file is validated at upload, and refused if it is invalid."""
     takes_idempotency_key: bool = False
-    """Whether a create with the ``Idempotency-Key`` of an earlier one returns that one's batch."""
+    """Whether a create that repeats an ``Idempotency-Key`` returns the earlier batch."""
     pages_by_cursor: bool = False
     """Whether the list of batches is paged by ``cursor`` and ``paging.next_cursor``, and takes ``id``."""
 
@@ -102,7 +102,7 @@ _AZURE = Dialect(
     "azure-v1",
     "/openai/v1",
     is_azure=True,
-    # Both spellings are in the documents: with and without the version.
+    # The documents have both spellings: with and without the version.
     endpoints={spelt: path for path in AZURE_ENDPOINTS for spelt in (path, path.removeprefix("/v1"))},
     max_requests=100_000,
     life_seconds=None,

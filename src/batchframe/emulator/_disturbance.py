@@ -1,4 +1,4 @@
-"""Carrying out a fault: what it does to the call and to its connection."""
+"""Carrying out the faults of API calls, on the call and on its connection."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ if TYPE_CHECKING:
 
     from starlette.types import Message, Receive, Scope, Send
 
-    from batchframe.emulator._faults import Fault
+    from batchframe.emulator._faults import CallFault
     from batchframe.emulator._service import Service
 
 View = Callable[[Request], Awaitable[Response]]
 
 
-class Nothing(Response):
-    """The reply that is never sent: it only waits until the server has noticed that the connection is gone."""
+class NoReply(Response):
+    """A reply that is never sent: it waits until the server notices that the connection is gone."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
         """Wait for the end of the connection."""
-        await _gone(receive)
+        await _disconnected(receive)
 
 
-class _CutError(Exception):
-    """The connection was closed in the middle of a reply."""
+class _TruncatedError(Exception):
+    """The reply has been sent as far as it goes."""
 
 
-class Cut(Response):
+class TruncatedReply(Response):
     """A reply that ends after a fraction of its bytes."""
 
     def __init__(self, whole: Response, fraction: float) -> None:
@@ -47,37 +47,38 @@ class Cut(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the beginning of the reply and close the connection."""
-        left = 0
+        left_bytes = 0
 
         async def send_some(message: Message) -> None:
-            nonlocal left
+            nonlocal left_bytes
             if message["type"] == "http.response.start":
-                told = dict(message["headers"]).get(b"content-length")
-                left = int((int(told) if told else getattr(self._whole, "size_bytes", 0)) * self._fraction)
+                header = dict(message["headers"]).get(b"content-length")
+                size_bytes = int(header) if header else getattr(self._whole, "size_bytes", 0)
+                left_bytes = int(size_bytes * self._fraction)
             else:
-                piece = message.get("body", b"")[:left]
-                left -= len(piece)
+                piece = message.get("body", b"")[:left_bytes]
+                left_bytes -= len(piece)
                 message = {**message, "body": piece, "more_body": True}
             await send(message)
-            if message["type"] == "http.response.body" and not left:
-                raise _CutError
+            if message["type"] == "http.response.body" and not left_bytes:
+                raise _TruncatedError
 
-        with contextlib.suppress(_CutError):
+        with contextlib.suppress(_TruncatedError):
             await self._whole(scope, receive, send_some)
-        # Closed, not aborted: what was sent so far shall arrive.
+        # Closed, not aborted, so that the bytes sent so far arrive.
         _transport(scope).close()
-        await _gone(receive)
+        await _disconnected(receive)
 
 
-class Slow:
-    """A connection that carries so many bytes a second."""
+class SlowConnection:
+    """A connection that carries so many bytes per second."""
 
     def __init__(self, service: Service, bytes_per_second: float) -> None:
         self._service = service
         self._bytes_per_second = bytes_per_second
 
     def request(self, request: Request) -> Request:
-        """Let a request arrive slowly."""
+        """Make a request arrive slowly."""
 
         async def receive() -> Message:
             message = await request.receive()
@@ -87,7 +88,7 @@ class Slow:
         return Request(request.scope, receive)
 
     def reply(self, whole: Response) -> Response:
-        """Let a reply leave slowly."""
+        """Make a reply leave slowly."""
 
         async def send_slowly(scope: Scope, receive: Receive, send: Send) -> None:
             async def send_piece(message: Message) -> None:
@@ -102,12 +103,12 @@ class Slow:
         await self._service.sleep(len(message.get("body", b"")) / self._bytes_per_second)
 
 
-async def disturbed(fault: Fault, request: Request, view: View) -> Response:
+async def with_fault(fault: CallFault, request: Request, view: View) -> Response:
     """Run `view` under a fault."""
     if fault.kind == "status":
         retry = {} if fault.retry_after is None else {"retry-after": f"{fault.retry_after:g}"}
         headers = {**retry, **fault.headers}
-        # Read first: a reply before the end of the request would reach clients as a broken connection.
+        # Read to the end first: an early reply would reach clients as a broken connection.
         async for _ in request.stream():
             pass
         raise errors.by_status(fault.status, headers)
@@ -115,26 +116,26 @@ async def disturbed(fault: Fault, request: Request, view: View) -> Response:
         await service_of(request).sleep(fault.seconds)
         return await view(request)
     if fault.kind == "slow":
-        slow = Slow(service_of(request), fault.bytes_per_second)
+        slow = SlowConnection(service_of(request), fault.bytes_per_second)
         return slow.reply(await view(slow.request(request)))
     _transport(request.scope)
     if fault.kind == "reset_before":
         reset(request)
-        return Nothing()
+        return NoReply()
     if fault.kind == "truncate":
-        return Cut(await view(request), fault.at)
+        return TruncatedReply(await view(request), fault.at)
     if fault.kind == "late":
         request.state.late = fault
     with contextlib.suppress(errors.ApiError):
         await view(request)
-    # For a late call this matters only when it was refused before it reached the point where it takes effect.
+    # A late call was reset already, unless it was refused before it took effect.
     reset(request)
-    return Nothing()
+    return NoReply()
 
 
 async def take_effect(request: Request) -> None:
-    """Mark, in a view, the point before it acts: under a ``late`` fault the connection drops here and time passes."""
-    fault: Fault | None = getattr(request.state, "late", None)
+    """Mark the point where a view starts to act: a ``late`` fault drops the connection here, and waits."""
+    fault: CallFault | None = getattr(request.state, "late", None)
     if fault is not None:
         reset(request)
         if not await service_of(request).sleep(fault.seconds):
@@ -142,7 +143,7 @@ async def take_effect(request: Request) -> None:
 
 
 def reset(request: Request) -> None:
-    """Drop the connection as a crashed host does: at once, with a reset, nothing flushed."""
+    """Drop the connection as a crashed host does: with a reset, and nothing flushed."""
     transport = _transport(request.scope)
     if transport.is_closing():
         return
@@ -152,7 +153,7 @@ def reset(request: Request) -> None:
     transport.abort()
 
 
-async def _gone(receive: Receive) -> None:
+async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 

@@ -32,7 +32,7 @@ def _text(param: str, value: Any) -> None:
 PARAMETERS: dict[str, kinds.Check] = {
     "dimensions": kinds.integer(1, float("inf")),
     "encoding_format": kinds.one_of("float", "base64"),
-    "input": kinds.texts_or_tokens(_text, most=_MAX_INPUTS),
+    "input": kinds.texts_or_tokens(_text, max_items=_MAX_INPUTS),
     "model": kinds.string,
     "user": kinds.string,
 }

@@ -1,4 +1,4 @@
-"""Faults to inject into API calls: what, where, how often. What they do to a connection is in ``_disturbance``."""
+"""Faults of API calls. ``connection_faults`` carries them out."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-Kind = Literal["status", "reset_before", "reset_after", "late", "truncate", "delay", "slow"]
+CallKind = Literal["status", "reset_before", "reset_after", "late", "truncate", "delay", "slow"]
 Call = Literal[
     "create_file",
     "list_files",
@@ -21,22 +21,22 @@ Call = Literal[
 CREATING: tuple[Call, ...] = ("create_file", "create_batch")
 
 
-class Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """One fault.
+class CallFault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """One fault of API calls.
 
-    ``status``: answered with `status`, and `retry_after` when given; the service does not act. ``reset_before``:
-    the connection drops before the service acts. ``reset_after``: the service acts, the reply is lost. ``late``:
-    the reply is lost and the service acts `seconds` later; only for calls that create. ``truncate``: the connection
-    closes after the fraction `at` of the reply's bytes. ``delay``: the service waits `seconds`, then acts as ever.
+    ``status``: the reply is `status`, with `retry_after` if given; the service does not act. ``reset_before``: the
+    connection drops before the service acts. ``reset_after``: the service acts, and the reply is lost. ``late``: the
+    reply is lost, and the service acts `seconds` later; only for calls that create. ``truncate``: the connection
+    closes after the fraction `at` of the reply's bytes. ``delay``: the service waits `seconds`, then acts as usual.
     ``slow``: request and reply travel at `bytes_per_second`.
     """
 
     call: Call
-    kind: Kind
+    kind: CallKind
     status: int = 503
     retry_after: float | None = None
     headers: dict[str, str] = {}
-    """More headers of a ``status`` reply, such as ``x-should-retry``."""
+    """Further headers of a ``status`` reply, such as ``x-should-retry``."""
     bytes_per_second: float = 1e6
     seconds: float = 1.0
     at: float = 0.5
@@ -46,7 +46,7 @@ class Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """How many calls pass before the first is hit."""
 
     def __post_init__(self) -> None:
-        """Refuse what could not be carried out."""
+        """Refuse values that make no sense."""
         if self.kind == "late" and self.call not in CREATING:
             raise ValueError(f"a late {self.call} has no meaning: only {' and '.join(CREATING)} take effect")
         if not 0 <= self.at < 1:
@@ -57,22 +57,22 @@ class Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
             raise ValueError(f"expected a status from 400 to 599, got {self.status}")
 
 
-class Faults:
-    """The faults that are still to come."""
+class CallFaults:
+    """The faults of API calls that are still to come."""
 
     def __init__(self) -> None:
-        self.waiting: list[Fault] = []
+        self.waiting: list[CallFault] = []
 
-    def add(self, fault: Fault) -> None:
-        """Queue a fault behind the others."""
+    def add(self, fault: CallFault) -> None:
+        """Add a fault at the end."""
         self.waiting.append(fault)
 
     def clear(self) -> None:
-        """Forget all of them."""
+        """Drop all of them."""
         self.waiting.clear()
 
-    def take(self, call: str) -> Fault | None:
-        """Return the fault that hits this call, using it up; the first that is due wins."""
+    def take(self, call: str) -> CallFault | None:
+        """Take the fault that hits this call; the first that is due wins."""
         for fault in self.waiting:
             if fault.call != call:
                 continue

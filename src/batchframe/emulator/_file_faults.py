@@ -1,4 +1,4 @@
-"""Faults of uploaded files: what, which, how often."""
+"""Faults of uploaded files. A new file takes all that are due."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ FileKind = Literal["pending", "error", "null_status", "cannot_find", "gone", "sh
 class FileFault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """One fault of uploads.
 
-    ``pending``: not processed for `polls` looks at it. ``error``: its status becomes ``error`` after `polls` looks.
-    ``null_status``: its status is null. ``cannot_find``: `polls` batches created of it fail with "Cannot find file".
-    ``gone``: its first `polls` retrieves are answered with 404. ``short``: only the fraction `at` of its bytes is kept.
+    ``pending``: the file stays pending for `polls` polls. ``error``: its status becomes ``error`` after `polls` polls.
+    ``null_status``: its status is null. ``cannot_find``: the first `polls` batches created from it fail with "Cannot
+    find file". ``gone``: its first `polls` retrieves get 404. ``short``: only the fraction `at` of its bytes is stored.
     """
 
     kind: FileKind
@@ -26,6 +26,6 @@ class FileFault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     at: float = 0.5
 
     def __post_init__(self) -> None:
-        """Refuse what could not be carried out."""
+        """Refuse values that make no sense."""
         if not 0 <= self.at < 1:
-            raise ValueError(f"'at' is the fraction of the bytes that is kept: expected 0 <= at < 1, got {self.at}")
+            raise ValueError(f"'at' is the fraction of the bytes that is stored: expected 0 <= at < 1, got {self.at}")

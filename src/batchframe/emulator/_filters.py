@@ -24,7 +24,7 @@ _COMPARE: dict[str, Callable[[int, int], bool]] = {
     "le": operator.le,
     "eq": operator.eq,
 }
-# Capitalised, as the documents write 'Completed'; of the two words, both ways to capitalise them are taken.
+# Capitalised, as the documents write 'Completed'; in_progress is accepted as 'In_progress' and 'InProgress'.
 _STATUSES = {
     spelling: status
     for status in (
@@ -34,28 +34,28 @@ _STATUSES = {
 }  # fmt: skip
 
 
-def chosen(query: Mapping[str, str]) -> Callable[[Batch], bool]:
-    """Read ``$filter``."""
+def batch_filter(query: Mapping[str, str]) -> Callable[[Batch], bool]:
+    """Parse ``$filter``."""
     text = query.get("$filter", "").strip()
     conditions = [_condition(part) for part in _AND.split(text)] if text else []
     return lambda batch: all(condition(batch) for condition in conditions)
 
 
 def is_ascending(query: Mapping[str, str]) -> bool:
-    """Read ``$orderby``; without it the newest come first."""
+    """Parse ``$orderby``; without it, the newest come first."""
     text = query.get("$orderby", "created_at desc").strip()
-    found = _ORDER.fullmatch(text)
-    if found is None:
+    match = _ORDER.fullmatch(text)
+    if match is None:
         raise errors.ApiError(f"Invalid $orderby clause: '{text}'.", param="$orderby")
-    return found[2] != "desc"
+    return match[2] != "desc"
 
 
 def _condition(text: str) -> Callable[[Batch], bool]:
-    if found := _CREATED.fullmatch(text):
-        compare, bound = _COMPARE[found[1]], int(found[2])
+    if match := _CREATED.fullmatch(text):
+        compare, bound = _COMPARE[match[1]], int(match[2])
         return lambda batch: compare(batch.created_at, bound)
-    found = _STATUS.fullmatch(text)
-    if found is None or found[2] not in _STATUSES:
+    match = _STATUS.fullmatch(text)
+    if match is None or match[2] not in _STATUSES:
         raise errors.ApiError(f"Invalid $filter clause: '{text}'.", param="$filter")
-    wanted, is_equal = _STATUSES[found[2]], found[1] == "eq"
-    return lambda batch: (batch.status == wanted) is is_equal
+    status, is_equal = _STATUSES[match[2]], match[1] == "eq"
+    return lambda batch: (batch.status == status) is is_equal

@@ -1,4 +1,4 @@
-"""The names under which the service may be called."""
+"""The host names under which the service may be called."""
 
 from __future__ import annotations
 
@@ -9,42 +9,42 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# A name or an address, an IPv6 one in brackets; then perhaps a port.
+# A name or an address (IPv6 in brackets), and an optional port.
 _HEADER = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(:\d*)?")
 _NAME = re.compile(r"[\w-]+(\.[\w-]+)*\.?")
 
 
-class Hosts:
-    """Loopback names, and those that were `allowed` besides.
+class HostNames:
+    """The names of this machine, and those that are `allowed` besides.
 
-    A web page may let a name of its own resolve to this machine and then read what the service replies, as if it came
-    from the page's own server (DNS rebinding). The name, which the browser sends along as ``Host``, gives it away.
+    A web page can make a name of its own resolve to this machine, and then read the service's replies as if they came
+    from the page's own server (DNS rebinding). Its ``Host`` header, which holds that name, gives the call away.
     """
 
     def __init__(self, allowed: Iterable[str] = ()) -> None:
         self._allowed = {"localhost", *map(_canonical, allowed)}
 
-    def are_called(self, header: str, local_address: str | None) -> bool:
+    def include(self, header: str, local_address: str | None) -> bool:
         """Say whether a ``Host`` header names the service, which was reached at `local_address`."""
-        found = _HEADER.fullmatch(header)
-        if found is None:
+        match = _HEADER.fullmatch(header)
+        if match is None:
             return False
-        name = _canonical(found[1])
-        # Whoever calls an address reaches it, so that no page can make one its name.
+        name = _canonical(match[1])
+        # No page can make an address resolve elsewhere, so the address that was reached is safe.
         is_reached = local_address is not None and name == _canonical(local_address)
         return is_reached or name in self._allowed or _is_loopback(name)
 
 
 def check_name(name: str) -> None:
-    """Refuse what cannot be the name in a ``Host`` header."""
+    """Refuse a value that cannot be the name in a ``Host`` header."""
     if not (_NAME.fullmatch(name) or _address(_canonical(name))):
         raise ValueError(f"allowed_hosts: expected a name or address without scheme and port, got {name!r}")
 
 
 def without_port(header: str) -> str:
-    """Return the name in a ``Host`` header, as it is written there."""
-    found = _HEADER.fullmatch(header)
-    return header if found is None else found[1]
+    """Return the name in a ``Host`` header."""
+    match = _HEADER.fullmatch(header)
+    return header if match is None else match[1]
 
 
 def _canonical(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Ids in the services' forms."""
+"""Ids in the forms of the services."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _BASE62 = string.digits + string.ascii_letters
-# Crockford's, in lower case, as in ULIDs.
+# Crockford's alphabet in lower case, as in ULIDs.
 _BASE32 = "0123456789abcdefghjkmnpqrstvwxyz"
 _DRAWS: dict[str, Callable[[random.Random], str]] = {
     "base62": lambda source: "".join(source.choices(_BASE62, k=24)),
@@ -22,7 +22,7 @@ _DRAWS: dict[str, Callable[[random.Random], str]] = {
 
 
 class Ids:
-    """Draws ids; with a seed, the same ones each time."""
+    """Draws ids; a seed makes them repeatable."""
 
     def __init__(self, seed: int | None) -> None:
         self.random = random.Random(seed)  # noqa: S311 - names, not secrets

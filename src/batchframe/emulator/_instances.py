@@ -1,4 +1,4 @@
-"""From a JSON schema to a value that conforms to it, filled from the conversation where that makes sense."""
+"""Makes a value that conforms to a JSON schema, filled from the conversation where that makes sense."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from batchframe.emulator import _replies as replies
 from batchframe.emulator._json_schema import resolve
 from batchframe.emulator._patterns import matching_text
 
-# Beyond this depth the shortest way out is taken: nulls, no optional properties, arrays at their minimum.
+# Below this depth values are as small as possible: nulls, no optional properties, arrays of minimum length.
 _DEPTH = 6
 _NUMBER_SPREAD = 100
 _FORMATS = {
@@ -28,20 +28,20 @@ _FORMATS = {
 
 
 def instance(schema: dict[str, Any], reading: replies.Reading, number: int) -> Any:
-    """Make a value of `schema`; `number` decides where neither schema nor conversation does."""
+    """Make a value of `schema`; `number` decides where neither the schema nor the conversation does."""
     return _Maker(schema, reading, number).make(schema, "", 0)
 
 
 class _Maker:
-    """The making of one value: its root for references, and numbers that differ from place to place."""
+    """Makes one value. Holds the root for references, and a number that differs from place to place."""
 
     def __init__(self, root: dict[str, Any], reading: replies.Reading, number: int) -> None:
         self._root = root
         self._reading = reading
         self._number = number
-        self._made = 0
+        self._count = 0
 
-    def make(self, schema: Any, name: str, depth: int) -> Any:  # noqa: PLR0911 - one a kind of schema
+    def make(self, schema: Any, name: str, depth: int) -> Any:  # noqa: PLR0911 - one per kind of schema
         schema = self._flattened(schema)
         if "const" in schema:
             return schema["const"]
@@ -64,8 +64,8 @@ class _Maker:
         return None if kind == "null" else self._string(schema, name)
 
     def _next(self) -> int:
-        self._made += 1
-        return (self._number + self._made * 2_654_435_761) % (1 << 40)
+        self._count += 1
+        return (self._number + self._count * 2_654_435_761) % (1 << 40)
 
     def _flattened(self, part: Any) -> dict[str, Any]:
         """Resolve references and conjunctions."""
@@ -110,22 +110,22 @@ class _Maker:
     def _object(self, schema: dict[str, Any], depth: int) -> dict[str, Any]:
         properties = schema.get("properties", {})
         required = schema.get("required", [])
-        made = {
-            name: self.make(value, name, depth + 1)
-            for name, value in properties.items()
+        value = {
+            name: self.make(property_schema, name, depth + 1)
+            for name, property_schema in properties.items()
             if name in required or depth < _DEPTH
         }
         additional = schema.get("additionalProperties")
         for name in required:
-            if name not in made:
-                made[name] = self.make(additional if isinstance(additional, dict) else {}, name, depth + 1)
-        if not properties and not made and additional is not False and depth < _DEPTH:
-            made["answer"] = self.make(additional if isinstance(additional, dict) else {}, "answer", depth + 1)
-        return made
+            if name not in value:
+                value[name] = self.make(additional if isinstance(additional, dict) else {}, name, depth + 1)
+        if not properties and not value and additional is not False and depth < _DEPTH:
+            value["answer"] = self.make(additional if isinstance(additional, dict) else {}, "answer", depth + 1)
+        return value
 
     def _array(self, schema: dict[str, Any], name: str, depth: int) -> list[Any]:
-        least, most = schema.get("minItems", 0), schema.get("maxItems", math.inf)
-        length = least if depth >= _DEPTH else max(least, min(most, 1 + self._next() % 3))
+        min_items, max_items = schema.get("minItems", 0), schema.get("maxItems", math.inf)
+        length = min_items if depth >= _DEPTH else max(min_items, min(max_items, 1 + self._next() % 3))
         items = schema.get("items", {})
         return [self.make(items, name, depth + 1) for _ in range(int(length))]
 
@@ -137,9 +137,9 @@ class _Maker:
         first = math.ceil(low / step)
         last = math.floor(high / step)
         count = max(1, last - first + 1)
-        low_half = replies.sentiment(self._reading.content) if _RATED.search(name) else 0
-        chosen = self._next() % max(1, count // 3)
-        position = count - 1 - chosen if low_half > 0 else chosen if low_half < 0 else self._next() % count
+        mood = replies.sentiment(self._reading.content) if _RATED.search(name) else 0
+        offset = self._next() % max(1, count // 3)
+        position = count - 1 - offset if mood > 0 else offset if mood < 0 else self._next() % count
         value = (first + position) * step
         if is_integer:
             return int(value)
@@ -154,16 +154,14 @@ class _Maker:
         if "pattern" in schema:
             return matching_text(str(schema["pattern"]), number)
         if schema.get("format") in _FORMATS:
-            shape: str = _FORMATS[schema["format"]]
-            return shape.format(month=1 + number % 12, day=1 + number % 28, minute=number % 60, number=number)
+            template: str = _FORMATS[schema["format"]]
+            return template.format(month=1 + number % 12, day=1 + number % 28, minute=number % 60, number=number)
         if _LABELLED.search(name):
             text = replies.reply(self._reading, number)
         else:
             text = replies.leading_words(self._reading.content, 3 + number % 6)
-        least: int = schema.get("minLength", 0)
-        text = text.ljust(least, ".")
-        most: int | None = schema.get("maxLength")
-        return text[:most]
+        text = text.ljust(schema.get("minLength", 0), ".")
+        return text[: schema.get("maxLength")]
 
 
 _RATED = re.compile(r"scor|rat|stars|grade|sentiment", re.IGNORECASE)
@@ -181,7 +179,7 @@ def _merged(schema: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
 
 
 def _weight(schema: dict[str, Any]) -> int:
-    """Guess which of several schemas ends soonest."""
+    """Estimate how large the smallest value of a schema is."""
     kind = schema.get("type")
     if kind == "object":
         return 2 + len(schema.get("required", ()))
@@ -191,7 +189,7 @@ def _weight(schema: dict[str, Any]) -> int:
 
 
 def _bounds(schema: dict[str, Any], *, is_integer: bool) -> tuple[float, float]:
-    """Return the least and the greatest value allowed, exclusive bounds moved inwards."""
+    """Return the smallest and the largest value allowed, with exclusive bounds moved inwards."""
     low = schema.get("minimum", -math.inf)
     high = schema.get("maximum", math.inf)
     above, below = schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum")

@@ -32,7 +32,7 @@ def add_upload(
     take_faults: Callable[[], Sequence[FileFault]],
 ) -> File:
     """Add an uploaded file, unless a quota is used up; its bytes are moved. `take_faults` returns its faults."""
-    settings, dialect = host.settings, host.settings.speaks
+    settings, dialect = host.settings, host.settings.profile
     if settings.storage_bytes is not None:
         _check_storage(host, path.stat().st_size, settings.storage_bytes)
     if life_seconds is None and purpose == "batch":
@@ -54,7 +54,7 @@ def add_upload(
 def present_file(host: Host, file: File) -> File:
     """Return a file object as clients see it."""
     status = host.files.status(file)
-    if "null_file_status" in host.settings.chosen_oddities and status == "pending":
+    if "null_file_status" in host.settings.effective_oddities and status == "pending":
         status = None
     return msgspec.structs.replace(file, status=status)
 
@@ -72,7 +72,7 @@ def _check_quota(host: Host, *, have_expiry: bool) -> None:
 
 async def check_upload(host: Host, path: Path) -> None:
     """Refuse an upload with invalid lines; the sentences of services that do so are not known."""
-    endpoint = next(iter(host.settings.speaks.endpoints))
+    endpoint = next(iter(host.settings.profile.endpoints))
     with path.open("rb") as source:
         invalid = (await host.validate(source, endpoint)).errors
     if invalid:
@@ -88,7 +88,7 @@ async def check_input(host: Host, file_id: str, endpoint: str, owner: str) -> Va
     Azure refuses a file that is not processed. The file is validated only if its errors, or too many tokens, are to be
     refused now; the validation is returned when it found no errors.
     """
-    settings, is_azure = host.settings, host.settings.speaks.is_azure
+    settings, is_azure = host.settings, host.settings.profile.is_azure
     try:
         file = host.files.get(file_id, owner)
     except errors.ApiError:

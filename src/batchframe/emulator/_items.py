@@ -1,4 +1,4 @@
-"""The input of ``/v1/responses``: a text, or items of many types; its checks, its tokens, and it as a conversation."""
+"""The input of ``/v1/responses``, a text or items: its checks, its tokens, and the chat messages it stands for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from batchframe.emulator import _media as media
 from batchframe.emulator import _tokens as tokens
 
 _ROLES = ("assistant", "system", "developer", "user")
-# The parts of a message, and what each must hold besides its type (None: one of several things).
+# The parts of a message, and the member that each needs besides its type (None: one of several).
 _PARTS: dict[str, str | None] = {
     "input_text": "text",
     "input_image": None,
@@ -19,8 +19,8 @@ _PARTS: dict[str, str | None] = {
     "output_text": "text",
     "refusal": "refusal",
 }
-# Source: openai.types.responses.response_input_item (3.54.0). What the first ones must hold; the others are what
-# hosted tools leave behind, and nothing here is done with them.
+# The items, and the members that each needs. The last ones come from hosted tools and are ignored here. Source:
+# openai.types.responses.response_input_item (3.54.0).
 _ITEMS: dict[str, tuple[str, ...]] = {
     "message": ("role", "content"),
     "function_call": ("call_id", "name", "arguments"),
@@ -56,14 +56,14 @@ def check(param: str, value: Any) -> None:
 def _check_item(param: str, item: Any) -> None:
     if type(item) is not dict:
         raise errors.wrong_type(param, "an object", item)
-    # A message may leave its type out; whatever has a role is one.
+    # A message may omit its type.
     kind = item.get("type", "message")
     kinds.one_of(*_ITEMS)(f"{param}.type", kind)
     for name in _ITEMS[kind]:
         if item.get(name) is None:
             raise errors.missing(f"{param}.{name}")
     if kind == "item_reference":
-        # Nothing is stored here, so that no reference leads anywhere.
+        # The emulator stores no items, so no reference can resolve.
         raise errors.ApiError(f"Item with id '{item['id']}' not found.", status=404, param="input")
     if kind == "message":
         kinds.one_of(*_ROLES)(f"{param}.role", item["role"])
@@ -77,47 +77,47 @@ def _check_part(param: str, part: Any) -> None:
     if kind is None:
         raise errors.missing(f"{param}.type")
     kinds.one_of(*_PARTS)(f"{param}.type", kind)
-    needed = _PARTS[kind]
+    member = _PARTS[kind]
     if kind == "input_image":
         _check_image(param, part)
     elif kind == "input_file":
         media.check_file(param, part, where="Invalid file data:", other=("file_url",))
-    if needed is None:
+    if member is None:
         return
-    if part.get(needed) is None:
-        raise errors.missing(f"{param}.{needed}")
-    (kinds.mapping if needed == "input_audio" else kinds.string)(f"{param}.{needed}", part[needed])
+    if part.get(member) is None:
+        raise errors.missing(f"{param}.{member}")
+    (kinds.mapping if member == "input_audio" else kinds.string)(f"{param}.{member}", part[member])
 
 
 def _check_image(param: str, part: dict[str, Any]) -> None:
-    given = [name for name in ("file_id", "image_url") if part.get(name) is not None]
-    if len(given) != 1:
+    names = [name for name in ("file_id", "image_url") if part.get(name) is not None]
+    if len(names) != 1:
         message = (
             f"Mutually exclusive parameters: '{param}'. Ensure you are only providing one of: 'file_id' or 'image_url'."
-            if given
+            if names
             else f"Missing mutually exclusive parameters: '{param}'. "
             "Ensure you are providing exactly one of: 'file_id' or 'image_url'."
         )
-        code = "mutually_exclusive_parameters" if given else "missing_mutually_exclusive_parameters"
+        code = "mutually_exclusive_parameters" if names else "missing_mutually_exclusive_parameters"
         raise errors.ApiError(message, param=param, code=code)
-    kinds.string(f"{param}.{given[0]}", part[given[0]])
+    kinds.string(f"{param}.{names[0]}", part[names[0]])
     media.check_detail(f"{param}.detail", part.get("detail"))
-    if given == ["image_url"]:
+    if names == ["image_url"]:
         media.check_image(f"{param}.image_url", part["image_url"], where="Invalid")
 
 
 def messages(body: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the instructions and the input as the messages of a chat."""
-    instructions, given = body.get("instructions"), body["input"]
-    made = [{"role": "system", "content": instructions}] if instructions else []
-    if isinstance(given, str):
-        return [*made, {"role": "user", "content": given}]
-    for item in given:
+    """Return the instructions and the input as chat messages."""
+    instructions, value = body.get("instructions"), body["input"]
+    conversation = [{"role": "system", "content": instructions}] if instructions else []
+    if isinstance(value, str):
+        return [*conversation, {"role": "user", "content": value}]
+    for item in value:
         if _is_message(item):
-            made.append({"role": item["role"], "content": _content(item["content"])})
+            conversation.append({"role": item["role"], "content": _content(item["content"])})
         elif isinstance(item.get("output"), str):
-            made.append({"role": "tool", "content": item["output"]})
-    return made
+            conversation.append({"role": "tool", "content": item["output"]})
+    return conversation
 
 
 def _is_message(item: dict[str, Any]) -> bool:
@@ -135,11 +135,11 @@ def count(body: dict[str, Any]) -> int:
     total = tokens.PER_REPLY
     if body.get("instructions"):
         total += tokens.PER_MESSAGE + tokens.of_text(body["instructions"])
-    given = body["input"]
-    if isinstance(given, str):
-        total += tokens.PER_MESSAGE + tokens.of_text(given)
+    value = body["input"]
+    if isinstance(value, str):
+        total += tokens.PER_MESSAGE + tokens.of_text(value)
     else:
-        total += sum(map(_count_item, given))
+        total += sum(map(_count_item, value))
     for value in (body.get("tools"), (body.get("text") or {}).get("format")):
         if value:
             total += tokens.of_json(value)

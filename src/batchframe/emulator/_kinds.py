@@ -1,4 +1,4 @@
-"""The kinds of parameters a body has, each with its check."""
+"""The kinds of body parameters, each with its check."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from batchframe.emulator import _errors as errors
 
 Check = Callable[[str, Any], None]
 _NAME = re.compile(r"[a-zA-Z0-9_-]+")
-_NAME_LENGTH = 64
-_STOP_SEQUENCES = 4
-_METADATA_PAIRS = 16
+_MAX_NAME_LENGTH = 64
+_MAX_STOP_SEQUENCES = 4
+_MAX_METADATA_PAIRS = 16
 
 
 def decimal(low: float, high: float) -> Check:
-    """Take a number from `low` to `high`."""
+    """Accept a number from `low` to `high`."""
 
     def check(param: str, value: Any) -> None:
         if type(value) is not float and type(value) is not int:
@@ -28,7 +28,7 @@ def decimal(low: float, high: float) -> Check:
 
 
 def integer(low: float, high: float) -> Check:
-    """Take a whole number from `low` to `high`."""
+    """Accept an integer from `low` to `high`."""
 
     def check(param: str, value: Any) -> None:
         if type(value) is not int:
@@ -40,25 +40,25 @@ def integer(low: float, high: float) -> Check:
 
 
 def boolean(param: str, value: Any) -> None:
-    """Take true and false."""
+    """Accept a boolean."""
     if type(value) is not bool:
         raise errors.wrong_type(param, "a boolean", value)
 
 
 def string(param: str, value: Any) -> None:
-    """Take a string."""
+    """Accept a string."""
     if type(value) is not str:
         raise errors.wrong_type(param, "a string", value)
 
 
 def mapping(param: str, value: Any) -> None:
-    """Take an object."""
+    """Accept an object."""
     if type(value) is not dict:
         raise errors.wrong_type(param, "an object", value)
 
 
 def one_of(*supported: str) -> Check:
-    """Take one of some strings."""
+    """Accept one of the `supported` strings."""
 
     def check(param: str, value: Any) -> None:
         if type(value) is not str:
@@ -69,25 +69,25 @@ def one_of(*supported: str) -> Check:
     return check
 
 
-def array_of(expected: str, check_item: Check, *, least: int = 0, most: int | None = None) -> Check:
-    """Take an array, each item by its own check."""
+def array_of(expected: str, check_item: Check, *, min_items: int = 0, max_items: int | None = None) -> Check:
+    """Accept an array whose items pass `check_item`."""
 
     def check(param: str, value: Any) -> None:
         if type(value) is not list:
             raise errors.wrong_type(param, f"an array of {expected}", value)
-        if len(value) < least:
-            raise errors.array_length(param, len(value), least, above=False)
-        if most is not None and len(value) > most:
-            raise errors.array_length(param, len(value), most, above=True)
+        if len(value) < min_items:
+            raise errors.array_length(param, len(value), min_items, above=False)
+        if max_items is not None and len(value) > max_items:
+            raise errors.array_length(param, len(value), max_items, above=True)
         for position, item in enumerate(value):
             check_item(f"{param}[{position}]", item)
 
     return check
 
 
-def texts_or_tokens(check_text: Check, *, most: int | None = None) -> Check:
-    """Take a text, an array of up to `most` texts, the tokens of one text, or an array of such."""
-    tokens = array_of("integers", integer(0, float("inf")), least=1)
+def texts_or_tokens(check_text: Check, *, max_items: int | None = None) -> Check:
+    """Accept a text, the tokens of a text, or an array of up to `max_items` of either."""
+    tokens = array_of("integers", integer(0, float("inf")), min_items=1)
 
     def check(param: str, value: Any) -> None:
         if type(value) is str:
@@ -98,38 +98,38 @@ def texts_or_tokens(check_text: Check, *, most: int | None = None) -> Check:
             tokens(param, value)
         else:
             is_of_tokens = value and type(value[0]) is list
-            array_of("strings", tokens if is_of_tokens else check_text, least=1, most=most)(param, value)
+            array_of("strings", tokens if is_of_tokens else check_text, min_items=1, max_items=max_items)(param, value)
 
     return check
 
 
 def stop(param: str, value: Any) -> None:
-    """Take a string or up to four of them."""
+    """Accept a string, or up to four of them."""
     if type(value) is not str:
-        array_of("strings", string, least=1, most=_STOP_SEQUENCES)(param, value)
+        array_of("strings", string, min_items=1, max_items=_MAX_STOP_SEQUENCES)(param, value)
 
 
 def logit_bias(param: str, value: Any) -> None:
-    """Take a bias for each token."""
+    """Accept an object of biases, by token."""
     mapping(param, value)
     for key, bias in value.items():
         decimal(-100, 100)(f"{param}.{key}", bias)
 
 
 def metadata(param: str, value: Any) -> None:
-    """Take a few pairs of strings."""
+    """Accept an object of up to 16 strings."""
     mapping(param, value)
-    if len(value) > _METADATA_PAIRS:
-        raise errors.too_many_keys(param, len(value), _METADATA_PAIRS)
+    if len(value) > _MAX_METADATA_PAIRS:
+        raise errors.too_many_keys(param, len(value), _MAX_METADATA_PAIRS)
     for key, text in value.items():
         string(f"{param}.{key}", text)
 
 
 def name(param: str, value: Any) -> None:
-    """Take a name of a function or a schema."""
+    """Accept the name of a function or a schema."""
     string(param, value)
-    if len(value) > _NAME_LENGTH:
-        raise errors.too_long(param, value, _NAME_LENGTH)
+    if len(value) > _MAX_NAME_LENGTH:
+        raise errors.too_long(param, value, _MAX_NAME_LENGTH)
     if not _NAME.fullmatch(value):
         message = (
             f"Invalid '{param}': string does not match pattern. "
@@ -139,7 +139,7 @@ def name(param: str, value: Any) -> None:
 
 
 def needs(param: str, value: Any, required: Sequence[str], allowed: Sequence[str]) -> None:
-    """Take an object with all of `required` and none but `allowed`."""
+    """Accept an object with all `required` members, and no members but those `allowed`."""
     mapping(param, value)
     for name in required:
         if name not in value:
@@ -152,7 +152,10 @@ def needs(param: str, value: Any, required: Sequence[str], allowed: Sequence[str
 def parameters(
     body: dict[str, Any], table: Mapping[str, Check], *, required: Sequence[str], not_null: Mapping[str, str]
 ) -> None:
-    """Check a body by the table of its endpoint; `not_null` says what is expected where null is not taken."""
+    """Check a body by the table of its endpoint.
+
+    `not_null`: the parameters that do not take null, and the type that the error says is expected.
+    """
     for name, value in body.items():
         check = table.get(name)
         if check is None:

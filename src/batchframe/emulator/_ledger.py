@@ -1,7 +1,7 @@
-"""What was executed, and what of it was billed, how often: the means to prove that nothing was paid twice.
+"""The ledger: how often each request was executed and billed, to prove that nothing is paid twice.
 
-One record an execution is appended to a file, and counted only when somebody asks, so that a million rows cost no
-memory while they run.
+Each execution appends a record to a file. The records are counted on demand, so that a million rows cost no memory
+while they run.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ _HEAD = struct.Struct("<32s?H")
 
 
 def record(digest: bytes, custom_id: str, *, billed: bool) -> bytes:
-    """Pack one execution."""
+    """Pack the record of one execution."""
     name = custom_id.encode()[:65_535]
     return _HEAD.pack(digest, billed, len(name)) + name
 
 
 class Ledger:
-    """The executions of one emulator. Records may be added from any thread."""
+    """The executions of one emulator; records may be added from any thread."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -33,38 +33,38 @@ class Ledger:
         self.executions = 0
         self.billed = 0
         if path.exists():
-            self._take_up()
+            self._resume()
         self._file = path.open("ab")
         path.chmod(0o600)
 
     def add(self, records: bytes, *, executions: int, billed: int) -> None:
-        """Append packed records, and what they sum to."""
+        """Append packed records, and their totals."""
         with self._lock:
             self._file.write(records)
-            # What is in the operating system's hands outlives this process.
+            # Flushed, so that the records outlive this process.
             self._file.flush()
             self.executions += executions
             self.billed += billed
 
-    def _take_up(self) -> None:
-        """Sum what an earlier process wrote; a last record that it did not finish is cut off."""
-        whole = 0
+    def _resume(self) -> None:
+        """Add up the records of an earlier process; an unfinished last one is cut off."""
+        end = 0
         with self._path.open("r+b") as file:
             while len(head := file.read(_HEAD.size)) == _HEAD.size:
                 _, is_billed, length = _HEAD.unpack(head)
                 if len(file.read(length)) < length:
                     break
-                whole += _HEAD.size + length
+                end += _HEAD.size + length
                 self.executions += 1
                 self.billed += is_billed
-            file.truncate(whole)
+            file.truncate(end)
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
 
     def counts(self) -> dict[str, Any]:
-        """Count the executions by custom_id and by body, and how often each body was billed."""
+        """Count the executions by custom_id and by body, and the bills by body."""
         by_custom_id: Counter[str] = Counter()
         by_body: Counter[str] = Counter()
         billed: Counter[str] = Counter()
@@ -73,12 +73,12 @@ class Ledger:
             by_body[digest.hex()] += 1
             if is_billed:
                 billed[digest.hex()] += 1
-        counted = {"by_custom_id": dict(by_custom_id), "by_body": dict(by_body), "billed_by_body": dict(billed)}
-        return {**self._totals(), **counted}
+        counts = {"by_custom_id": dict(by_custom_id), "by_body": dict(by_body), "billed_by_body": dict(billed)}
+        return {**self._totals(), **counts}
 
     def summary(self) -> dict[str, Any]:
-        """Count the executions, and how often the most repeated custom_id and body were executed."""
-        # Hashes stand for the names: what is kept are two integers a row.
+        """Return the totals, and the counts of the custom_id and the body that were executed most often."""
+        # Counted by hash, to keep only two integers per row.
         by_custom_id: Counter[int] = Counter()
         by_body: Counter[int] = Counter()
         billed: Counter[int] = Counter()
@@ -102,9 +102,9 @@ class Ledger:
     def _records(self) -> Iterator[tuple[bytes, bytes, bool]]:
         with self._lock:
             self._file.flush()
-            left = self._file.tell()
+            remaining = self._file.tell()
         with self._path.open("rb") as file:
-            while left > 0:
+            while remaining > 0:
                 digest, is_billed, length = _HEAD.unpack(file.read(_HEAD.size))
                 yield digest, file.read(length), is_billed
-                left -= _HEAD.size + length
+                remaining -= _HEAD.size + length

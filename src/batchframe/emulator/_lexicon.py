@@ -1,4 +1,4 @@
-"""What a text is moderated by: a few words for each category. Crude on purpose, and small enough to predict."""
+"""Moderation by a few words per category: crude on purpose, so that tests can predict the scores."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _YOU = r"\b(i will|i'll|i am going to|i'm going to)\b"
 _INTENT = r"\b(i want to|i will|i'm going to|i am going to|i plan to)\b"
 _GORE = r"\b(gore|gory|mutilated|dismembered|guts|blood everywhere|beheaded)\b"
 
-# All of the expressions of a category must be found. The names and their order are the service's.
+# All expressions of a category must match. The names and their order are the service's.
 _RULES: dict[str, tuple[re.Pattern[str], ...]] = {
     name: tuple(re.compile(expression) for expression in expressions)
     for name, expressions in {
@@ -37,18 +37,18 @@ _RULES: dict[str, tuple[re.Pattern[str], ...]] = {
         "violence/graphic": (_GORE,),
     }.items()
 }
-_FOUND, _MORE, _MOST = 0.62, 0.12, 0.98
+_BASE_SCORE, _SCORE_PER_MATCH, _MAX_SCORE = 0.62, 0.12, 0.98
 _READ_CHARACTERS = 8_000
 
 
 def scores(text: str, digest: bytes) -> dict[str, float]:
-    """Score a text: above one half where a category's words are found, next to nothing elsewhere."""
+    """Score a text by category: above one half if its words match, near zero otherwise."""
     lowered = text[:_READ_CHARACTERS].lower()
-    made = {}
+    by_category = {}
     for position, (name, rules) in enumerate(_RULES.items()):
         if all(rule.search(lowered) for rule in rules):
             matches = sum(1 for _ in rules[-1].finditer(lowered))
-            made[name] = round(min(_MOST, _FOUND + _MORE * matches), 4)
+            by_category[name] = round(min(_MAX_SCORE, _BASE_SCORE + _SCORE_PER_MATCH * matches), 4)
         else:
-            made[name] = (digest[position] + 1) / 1_000_000
-    return made
+            by_category[name] = (digest[position] + 1) / 1_000_000
+    return by_category

@@ -182,7 +182,7 @@ class Job:
 
     def _input_error(self, host: Host) -> LineError | None:
         file_id, window = self.batch.input_file_id, self.batch.completion_window
-        if window not in host.settings.speaks.windows:
+        if window not in host.settings.profile.windows:
             return refusal("window", is_azure=True, value=window)
         try:
             file = host.files.get(file_id, self.owner)
@@ -199,7 +199,7 @@ class Job:
         batch, settings = self.batch, host.settings
         validation = await host.validate(source, batch.endpoint)
         # A list of errors that is full says nothing about the lines after it.
-        if settings.speaks.skips_bad_lines and 0 < len(validation.errors) < settings.max_errors:
+        if settings.profile.skips_bad_lines and 0 < len(validation.errors) < settings.max_errors:
             batch.errors, validation = Errors(data=validation.errors), validation.without_bad_lines()
         error = None if validation.errors else self._enqueue(host, validation.load)
         if error is not None:
@@ -250,7 +250,7 @@ class Job:
             order=self._order,
             faults=host.row_faults,
             model=model,
-            dialect=host.settings.speaks,
+            dialect=host.settings.profile,
             bad_lines=[] if self.batch.errors is None else [error.line for error in self.batch.errors.data],
         )
         self.batch.model = model.snapshot if upstream is None else name or None
@@ -356,7 +356,7 @@ class Job:
                     host.files.delete(file_id, self.owner)
         absent = self.faults.of("absent_id")
         # Azure always has an error file, if an empty one.
-        spelling = absent.spelling if absent else "zero_bytes" if host.settings.speaks.is_azure else "null"
+        spelling = absent.spelling if absent else "zero_bytes" if host.settings.profile.is_azure else "null"
         if spelling == "empty":
             batch.output_file_id, batch.error_file_id = batch.output_file_id or "", batch.error_file_id or ""
         elif spelling == "zero_bytes" and batch.error_file_id is None:

@@ -1,4 +1,4 @@
-"""The checks of images and files in requests. What a URL leads to is not fetched; nothing is looked at."""
+"""The checks of images and files in requests. URLs are not fetched, and contents are not read."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a")
 
 
 def check_image(param: str, url: str, *, where: str) -> None:
-    """Refuse the URL of an image that the service would refuse.
+    """Refuse an image URL that the service would refuse.
 
-    The sentences were seen; `where` is how they begin, which is not the same at all endpoints.
+    The sentences were seen; `where` is their beginning, which differs between endpoints.
     """
     if url[:8].lower().startswith(("http://", "https://")):
         return
@@ -35,45 +35,45 @@ def check_image(param: str, url: str, *, where: str) -> None:
 
 
 def check_detail(param: str, detail: Any) -> None:
-    """Refuse a detail that is none."""
+    """Refuse an unknown detail."""
     if detail is not None:
         kinds.one_of(*_DETAILS)(param, detail)
 
 
 def check_file(param: str, file: dict[str, Any], *, where: str, other: tuple[str, ...] = ()) -> None:
-    """Refuse a file that has neither id nor name and data, nor one of what else may stand for it."""
+    """Refuse a file without an id, without a name and data, and without any of the `other` members."""
     if any(isinstance(file.get(name), str) for name in ("file_id", *other)):
         return
     data = file.get("file_data")
     if not isinstance(data, str) or not isinstance(file.get("filename"), str):
-        raise errors.missing(f"{param}.file_id")  # so it is told where the name is missing, too
+        raise errors.missing(f"{param}.file_id")  # the service says so even if only the name is missing
     expected = (
         f"{where} '{param}.file_data'. Expected a base64-encoded data URL with an application/pdf MIME type "
         "(e.g. 'data:application/pdf;base64,SGVsbG8sIFdvcmxkIQ==')"
     )
-    # Other types than PDF are taken since, as the file guide says; which ones is not checked.
+    # The file guide lists further types than PDF; which ones are accepted is not checked.
     _decoded(f"{param}.file_data", data, expected, None)
 
 
 def _decoded(param: str, url: str, expected: str, types: tuple[str, ...] | None) -> bytes:
-    """Return what a data URL holds."""
+    """Decode a data URL."""
     head, comma, encoded = url.partition(",")
     kind, *options = head.removeprefix("data:").split(";")
     content = b""
-    got = ""
+    problem = ""
     if not url.startswith("data:"):
-        got = "a value without the 'data:' prefix"
+        problem = "a value without the 'data:' prefix"
     elif not comma or "base64" not in options:
-        got = "a value without the ';base64' separator"
+        problem = "a value without the ';base64' separator"
     elif types is not None and kind.lower() not in types:
-        got = f"unsupported MIME type '{kind}'"
+        problem = f"unsupported MIME type '{kind}'"
     elif not encoded:
-        got = "empty base64-encoded bytes"
+        problem = "empty base64-encoded bytes"
     else:
         try:
             content = base64.b64decode(encoded, validate=True)
         except (binascii.Error, ValueError):
-            got = "an invalid base64-encoded value"
-    if got:
-        raise errors.ApiError(f"{expected}, but got {got}.", param=param, code="invalid_value")
+            problem = "an invalid base64-encoded value"
+    if problem:
+        raise errors.ApiError(f"{expected}, but got {problem}.", param=param, code="invalid_value")
     return content

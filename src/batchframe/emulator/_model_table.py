@@ -1,4 +1,4 @@
-"""The models the service knows: what each is called when it answers, how much it reads and writes."""
+"""The models of the service: the snapshot that answers, the limits, and the endpoints they serve."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ Kind = Literal["chat", "responses", "embedding", "completion", "moderation"]
 
 
 class Model(NamedTuple):
-    """What matters of a model here; all numbers are tokens."""
+    """The facts of a model; all numbers are tokens."""
 
     snapshot: str
     context_tokens: int
     output_tokens: int
     kind: Kind | None = "chat"
-    """What it can be asked for: ``responses`` is a model of that endpoint alone; None: whatever is asked."""
+    """The endpoints it serves; ``responses`` means that endpoint alone. None: all endpoints."""
     usual_effort: str | None = None
-    """How much it reasons where nothing is said; None: it does not reason."""
+    """Its default reasoning effort; None: it does not reason."""
 
     @property
     def is_reasoning(self) -> bool:
@@ -26,7 +26,7 @@ class Model(NamedTuple):
         return self.usual_effort is not None
 
     def samples(self, effort: str | None) -> bool:
-        """Say whether temperature, top_p and logprobs are taken at an effort; None: where nothing is said."""
+        """Say whether it takes temperature, top_p and logprobs at an effort; None is the default effort."""
         return self.usual_effort is None or (self.usual_effort == "none" and (effort or "none") == "none")
 
 
@@ -73,33 +73,32 @@ _FAMILIES: tuple[tuple[str, int, int, bool], ...] = (
     (r"gpt-6(\.\d+)?(-.+)?", 1_050_000, 128_000, True),
     (r"o1-mini(-.+)?", 128_000, 65_536, True),
     (r"(o1|o3|o4-mini)(-.+)?", 200_000, 100_000, True),
-    # A fine-tuned model answers as itself and has the numbers of a middle-sized one.
+    # A fine-tuned model answers as itself, and has the limits of a middle-sized one.
     (r"ft:gpt-.+", 128_000, 16_384, False),
 )
 
-# The models of the endpoints that hold no conversation.
+# The models of the endpoints without conversations.
 _OTHERS: tuple[tuple[str, int, int, Kind], ...] = (
     (r"text-embedding-(3-small|3-large|ada-002)", 8_192, 0, "embedding"),
     (r"(omni|text)-moderation-.+", 32_768, 0, "moderation"),
     (r"(ft:)?(davinci|babbage)-002(:.+)?", 16_384, 16_384, "completion"),
     (r"gpt-3\.5-turbo-instruct(-.+)?", 4_096, 4_096, "completion"),
 )
-# Source: the SDK's ResponsesModel type (3.57.0), as far as the table has the numbers of their families; gpt-5.4-pro:
-# litellm 1.109.1.
+# Source: the SDK's ResponsesModel type (3.57.0), for the families of this table; gpt-5.4-pro: litellm 1.109.1.
 _RESPONSES_ONLY = re.compile(
     r"(o1-pro|o3-pro|o3-deep-research|o4-mini-deep-research|gpt-5-pro|gpt-5\.[45]-pro)(-.+)?"
     r"|gpt-5-codex|gpt-5\.1-codex-max|gpt-5\.6-cyber|gpt-6-cyber"
 )
 
 
-# Those that reason only where they are asked to, and sample where they do not. Source: developers.openai.com, guides to
+# Models that reason only on request, and otherwise take sampling parameters. Source: developers.openai.com, guides to
 # gpt-5.1, gpt-5.2 and gpt-5.4, "parameter compatibility" and "reasoning effort" (read 2026-11-28).
 _ON_DEMAND = re.compile(r"gpt-5\.[124](-\d{4}-\d\d-\d\d)?")
 
 
 @functools.lru_cache(maxsize=256)
 def known(name: str) -> Model | None:
-    """Look `name` up in the table; None when the service would not know it."""
+    """Look up a model; None: the service does not know it."""
     snapshot = SNAPSHOTS.get(name, name)
     for pattern, context_tokens, output_tokens, kind in _OTHERS:
         if re.fullmatch(pattern, name):
@@ -113,5 +112,5 @@ def known(name: str) -> Model | None:
 
 
 def described(name: str) -> Model:
-    """Look `name` up, and take a middle-sized model for names that only the settings know."""
+    """Look up a model; for a name that only the settings know, return a middle-sized one."""
     return known(name) or Model(name, 128_000, 16_384, kind=None)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def add_output(host: Host, path: Path, filename: str, life_seconds: int | None, owner: str) -> File:
     """Add a result file; its bytes are moved."""
-    dialect = host.settings.speaks
+    dialect = host.settings.profile
     life_seconds = life_seconds or dialect.life_seconds
     file = file_object(host.draw_id(dialect.output_id), path, filename, "batch_output", life_seconds)
     return host.files.add(path, file, Handling(owner))

@@ -1,4 +1,4 @@
-"""From a regular expression to a text that matches it, for ``pattern`` in schemas."""
+"""Makes a text that matches a regular expression, for ``pattern`` in schemas."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import re
 import sys
 from typing import Any
 
-# The standard library's own parser of expressions; its module was renamed in 3.11.
+# The standard library's own parser; its module was renamed in 3.11.
 if sys.version_info >= (3, 11):
     from re import _parser as sre_parser  # type: ignore[attr-defined]
 else:
     import sre_parse as sre_parser
 
 _CATEGORIES = {"CATEGORY_DIGIT": "0123456789", "CATEGORY_SPACE": " ", "CATEGORY_WORD": "abcdefghijklmnopqrstuvwxyz"}
-_MORE = 3
+_MAX_EXTRA = 3
 _TRIES = 20
 
 
 def matching_text(pattern: str, number: int) -> str:
-    """Make a text that `pattern` finds; the empty text when this simple way leads to none."""
+    """Make a text that `pattern` matches; the empty text if a few random attempts fail."""
     try:
         tree = sre_parser.parse(pattern)
         expression = re.compile(pattern)
@@ -34,7 +34,7 @@ def matching_text(pattern: str, number: int) -> str:
 
 
 class _Writer:
-    """Walks a parsed expression; groups are kept for back references."""
+    """Writes a text for a parsed expression; groups are kept for back references."""
 
     def __init__(self, draw: random.Random) -> None:
         self._draw = draw
@@ -43,7 +43,7 @@ class _Writer:
     def write(self, tree: Any) -> str:
         return "".join(self._node(str(kind), value) for kind, value in tree)
 
-    def _node(self, kind: str, value: Any) -> str:  # noqa: PLR0911 - one a kind of node
+    def _node(self, kind: str, value: Any) -> str:  # noqa: PLR0911 - one per kind of node
         if kind == "LITERAL":
             return chr(value)
         if kind == "IN":
@@ -51,8 +51,9 @@ class _Writer:
         if kind in {"ANY", "NOT_LITERAL"}:
             return "b" if kind == "NOT_LITERAL" and value == ord("a") else "a"
         if kind in {"MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT"}:
-            least, most, inner = value
-            return "".join(self.write(inner) for _ in range(self._draw.randint(least, min(int(most), least + _MORE))))
+            minimum, maximum, inner = value
+            repeats = self._draw.randint(minimum, min(int(maximum), minimum + _MAX_EXTRA))
+            return "".join(self.write(inner) for _ in range(repeats))
         if kind == "SUBPATTERN":
             group, _, _, inner = value
             text = self.write(inner)
@@ -65,7 +66,7 @@ class _Writer:
             return self.write(self._draw.choice(value[1]))
         if kind == "GROUPREF":
             return self._groups.get(value, "")
-        # Anchors and assertions write nothing; a text that breaks them is drawn anew.
+        # Anchors and assertions write nothing; a text that violates them is drawn again.
         return ""
 
     def _one_of(self, items: list[Any]) -> str:

@@ -1,4 +1,4 @@
-"""The batch object as clients see it: the oddities change its spelling."""
+"""The batch object as clients see it, respelled by its oddities."""
 
 from __future__ import annotations
 
@@ -12,12 +12,17 @@ if TYPE_CHECKING:
 
     from batchframe.emulator._batches import Batch
 
-_NULLED = {"null_endpoint": "endpoint", "no_metadata": "metadata", "null_in_progress_at": "in_progress_at"}
-_NULLED["null_expires_at"] = "expires_at"
+# The members that oddities replace by null.
+_NULLED = {
+    "no_metadata": "metadata",
+    "null_endpoint": "endpoint",
+    "null_expires_at": "expires_at",
+    "null_in_progress_at": "in_progress_at",
+}
 
 
 def present(batch: Batch, oddities: Collection[str]) -> dict[str, Any]:
-    """Return the batch object with its oddities."""
+    """Return a batch object, respelled by `oddities`."""
     view: dict[str, Any] = msgspec.to_builtins(batch)
     if not oddities:
         return view

@@ -1,4 +1,4 @@
-"""The entry points, which need the extra; importing the package does not."""
+"""The entry points. They need the extra; importing the package does not."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def create_app(
     Parameters
     ----------
     settings
-        None takes the defaults.
+        None: the defaults.
     upstream, upstream_key, concurrency, state_dir, allowed_hosts
         As for :func:`serve`.
 
@@ -65,29 +65,29 @@ def serve(
     state_dir: str | os.PathLike[str] | None = None,
     allowed_hosts: Sequence[str] = (),
 ) -> None:
-    """Run the emulator until it is interrupted; one line on stderr says its base URL when it is ready.
+    """Run the emulator until it is interrupted. A line on stderr gives its base URL when it is ready.
 
     Parameters
     ----------
     host, port
-        Where to listen; port 0 takes a free one.
+        The address to listen on; port 0 picks a free port.
     settings
-        None takes the defaults.
+        None: the defaults.
     upstream
-        The base URL of an OpenAI-compatible server (``http://127.0.0.1:8000/v1``) that answers each request. Its
-        replies become the result lines; 429, 5xx and broken connections are tried again first, for about a minute.
-        None: the emulator's own answers.
+        The base URL of an OpenAI-compatible server (``http://127.0.0.1:8000/v1``) that answers the requests. Its
+        replies become the result lines; 429, 5xx and broken connections are retried for about a minute. None: the
+        emulator answers.
     upstream_key
-        The key of that server. It is sent there, and neither shown nor written anywhere.
+        The key of that server. It is sent there, and never shown or written anywhere.
     concurrency
-        How many requests that server gets at a time, from all batches together.
+        The most requests that server gets at a time, over all batches.
     state_dir
-        A folder for files, batches, results and the ledger, with which the next process goes on where this one ended,
-        however it ended. At most the requests that were under way then are executed twice. None: nothing is kept.
-        Only you can read what is in it.
+        A folder for files, batches, results and the ledger, from which the next process goes on, however this one
+        ended. At most the requests that were under way are executed twice. Only you can read its contents. None:
+        nothing is kept.
     allowed_hosts
-        Names, without a port, under which the service may be called besides ``localhost`` and the address it listens
-        on; ``["batches.example"]``. Calls under other names are refused, and so are those of web pages.
+        Host names without a port, besides ``localhost`` and the address it listens on, under which the service may be
+        called: ``["batches.example"]``. Calls under other names are refused, and so are calls by web pages.
     """
     _need_extra()
     from batchframe.emulator._server import run  # noqa: PLC0415 - only with the extra
@@ -103,9 +103,9 @@ def serve(
 
 
 def thread_server(settings: dict[str, Any]) -> ThreadServer:
-    """Make a server that runs in a thread, as :func:`batchframe.testing.emulator` uses it.
+    """Make a server that runs in a thread, for :func:`batchframe.testing.emulator`.
 
-    `settings` may also name what :func:`serve` takes besides them.
+    `settings` may include the other options of :func:`serve`.
     """
     _need_extra()
     from batchframe.emulator._server import ThreadServer  # noqa: PLC0415 - only with the extra

@@ -41,7 +41,7 @@ class Quota:
             if limit is not None and enqueued > limit:
                 return refusal(
                     reason,
-                    is_azure=settings.speaks.is_azure,
+                    is_azure=settings.profile.is_azure,
                     model=load.model,
                     organization=settings.organization,
                     limit=limit,

@@ -1,4 +1,4 @@
-"""The codes and sentences of validation, in both services' words."""
+"""The codes and sentences of validation, as OpenAI and Azure write them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from batchframe.emulator._batches import LineError
 
 
 class Wording(NamedTuple):
-    """One refusal; message and param may hold the names of what is filled in."""
+    """One refusal; message and param are format strings."""
 
     code: str
     message: str
@@ -43,10 +43,10 @@ OPENAI = {
     "prompt": Wording("invalid_request", "Prompt parameter is required.", "body.prompt"),
     # Seen for chat completions.
     "stream": Wording("streaming_unsupported", "{value}: Streaming is not supported in the Batch API.", "body.stream"),
-    # That it must be so is documented; code and sentence are not.
+    # The rule is documented; code and sentence are not.
     "last_message": Wording("invalid_request", "The last message must be the user's.", "body.messages"),
     "too_large": Wording("invalid_request", "The input file has more than {value} bytes."),
-    # Code and sentence of these are unverified; the limits are documented.
+    # Codes and sentences of these are unverified; the limits are documented.
     "long_line": Wording("invalid_request", "The line has more than {value} bytes."),
     "too_many_inputs": Wording(
         "batch_input_limit_exceeded",
@@ -77,7 +77,7 @@ OPENAI = {
         "Cannot find file {value}, or organization {organization} does not have access to it.",
         "file_id",
     ),
-    # The service's own words are not known.
+    # The service's sentence is not known.
     "purpose": Wording("invalid_request", "Invalid purpose '{value}'. Expected 'batch'.", "file_id"),
 }
 
@@ -93,7 +93,7 @@ _NO_DEPLOYMENT = Wording(
     "each row in the input file has a valid deployment name specified in the 'model' field, and that the deployment "
     "name is consistent across all rows.",
 )
-# The sentences of the documentation's table of codes; a param has not been seen.
+# The sentences are those of the documentation's table of codes; no param has been seen.
 AZURE = {
     "json": Wording(
         "invalid_json_line",
@@ -131,7 +131,7 @@ AZURE = {
         "The number of requests in the input file exceeds the maximum allowed value of {value:,}. Please ensure your "
         "total requests are under {value:,} and resubmit the job.",
     ),
-    # Azure's reference lists embeddings, its how-to says that they are not supported: there are no words of its own.
+    # Azure has no sentence for this: its reference lists embeddings, its how-to says they are not supported.
     "too_many_inputs": OPENAI["too_many_inputs"],
     "empty": OPENAI["empty"],
     "tokens": Wording(
@@ -142,13 +142,13 @@ AZURE = {
     "requests": OPENAI["requests"],
     "file": OPENAI["file"],
     "purpose": OPENAI["purpose"],
-    # "If you set any other value than 24h your job will fail": how, is not said.
+    # "If you set any other value than 24h your job will fail": the error is not documented.
     "window": Wording("invalid_request", "The completion window must be '24h', but got '{value}'."),
 }
 
 
-def refusal(what: str, *, is_azure: bool, line: int | None = None, **facts: object) -> LineError:
-    """Make the entry of a failed batch's errors."""
-    wording = (AZURE if is_azure else OPENAI)[what]
+def refusal(reason: str, *, is_azure: bool, line: int | None = None, **facts: object) -> LineError:
+    """Make one error of a failed batch."""
+    wording = (AZURE if is_azure else OPENAI)[reason]
     param = None if wording.param is None else wording.param.format(**facts)
     return LineError(wording.code, wording.message.format(**facts), param, line)

@@ -1,10 +1,10 @@
-"""The rule-based "model": what it says to a conversation. Pure and cheap; no understanding is claimed.
+"""The rule-based text "model". Pure and cheap, and without any understanding.
 
-It chooses among options when it is asked to, gives a number when asked for one in a range, and otherwise says the
-beginning of the text it was given.
+It chooses among options if the instruction offers some, picks a number if it names a range, and otherwise repeats the
+beginning of the text.
 """
 
-# ruff: noqa: SIM905 - lists of words are kept as texts, which can be read
+# ruff: noqa: SIM905 - lists of words read better as texts
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import re
 import string
 from typing import Any, NamedTuple
 
-# Texts may be long; what is worth reading for a reply stands near their beginning.
+# Texts may be long; their beginning is enough for a reply.
 _READ_CHARACTERS = 4_000
 _WEIGHED_CHARACTERS = 1_000
 _INSTRUCTION_CHARACTERS = 400
-_SAID_WORDS = 12
+_REPLY_WORDS = 12
 
 _POSITIVE = frozenset(
     "amazing awesome beautiful best better brilliant charming comfortable delicious delight delighted delightful "
@@ -55,7 +55,7 @@ _OPTION_WORDS = 4
 
 
 class Reading(NamedTuple):
-    """A conversation as the model reads it: what is wanted, and of which text."""
+    """A conversation as the model reads it: an instruction, and the text it is about."""
 
     instruction: str
     content: str
@@ -64,8 +64,8 @@ class Reading(NamedTuple):
 def read(messages: list[Any]) -> Reading:
     """Split a conversation into instruction and content.
 
-    System texts instruct. So does the head of the last user text, up to its first colon or line end, when more
-    follows; the rest is the content.
+    The instruction is the system texts and the head of the last user text, up to its first colon or line end if more
+    text follows. The rest of the user text is the content.
     """
     instructions = []
     user = ""
@@ -82,7 +82,7 @@ def read(messages: list[Any]) -> Reading:
 
 
 def reply(reading: Reading, number: int) -> str:
-    """Reply; `number` decides where nothing in the text does."""
+    """Write a reply; `number` decides where the text does not."""
     options = find_options(reading.instruction)
     if options:
         return choose(options, reading.content, number)
@@ -96,7 +96,7 @@ def reply(reading: Reading, number: int) -> str:
 
 @functools.lru_cache(maxsize=512)
 def find_options(instruction: str) -> tuple[str, ...]:
-    """Find the options an instruction offers; none when it offers none."""
+    """Return the options that an instruction offers."""
     for match in _OPTIONS.finditer(instruction):
         options = _options(match["list"])
         if len(options) > 1:
@@ -112,7 +112,7 @@ def find_options(instruction: str) -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=512)
 def find_range(instruction: str) -> tuple[int, int] | None:
-    """Find the range of the number an instruction asks for."""
+    """Return the range of the number that an instruction wants; None: it wants no number."""
     if not _RATING.search(instruction):
         return None
     match = _RANGE.search(instruction)
@@ -122,14 +122,14 @@ def find_range(instruction: str) -> tuple[int, int] | None:
 
 
 def choose(options: tuple[str, ...], content: str, number: int) -> str:
-    """Choose by sentiment, by words the content shares with an option, or by `number`."""
+    """Choose by sentiment, by the words that the content shares with an option, or by `number`."""
     by_sentiment = _sentiment_options(options)
     if by_sentiment is not None:
         return by_sentiment[sentiment(content)]
     words = set(_words(content))
     shared = [sum(word in words for word in _WORD.findall(option.lower())) for option in options]
-    most = max(shared)
-    best = [option for option, count in zip(options, shared) if count == most]  # noqa: B905 - 3.10, equal by make
+    maximum = max(shared)
+    best = [option for option, count in zip(options, shared) if count == maximum]  # noqa: B905 - of equal length
     return best[number % len(best)]
 
 
@@ -141,13 +141,13 @@ def sentiment(content: str) -> int:
     total = 0
     for position, word in enumerate(words):
         if word in _SIGNS:
-            negated = position and words[position - 1] in _NEGATIONS
-            total += -_SIGNS[word] if negated else _SIGNS[word]
+            is_negated = position and words[position - 1] in _NEGATIONS
+            total += -_SIGNS[word] if is_negated else _SIGNS[word]
     return (total > 0) - (total < 0)
 
 
 def pick_number(low: int, high: int, content: str, number: int) -> int:
-    """Choose from a range: its upper end for a positive text, its lower for a negative one."""
+    """Pick a number: from the upper end for a positive text, from the lower end for a negative one."""
     third = max(1, (high - low + 1) // 3)
     mood = sentiment(content)
     if mood > 0:
@@ -157,20 +157,19 @@ def pick_number(low: int, high: int, content: str, number: int) -> int:
     return low + number % (high - low + 1)
 
 
-def leading_words(content: str, words: int = _SAID_WORDS) -> str:
-    """Return the beginning of `content`, at most one sentence and so many words of it."""
-    said = content.split(None, words)
-    kept = said[:words]
-    for position, word in enumerate(kept):
+def leading_words(content: str, words: int = _REPLY_WORDS) -> str:
+    """Return the beginning of `content`: at most one sentence, and at most `words` words."""
+    beginning = content.split(None, words)[:words]
+    for position, word in enumerate(beginning):
         if word[-1] in ".!?" and position > 1:
-            kept = kept[: position + 1]
+            beginning = beginning[: position + 1]
             break
-    return " ".join(kept).rstrip(" .,;:!?") or "nothing was said"
+    return " ".join(beginning).rstrip(" .,;:!?") or "nothing was said"
 
 
 def _words(content: str) -> list[str]:
     lowered = content[:_WEIGHED_CHARACTERS].lower()
-    # For ASCII this is three times as fast as the expression, and it is done once a row.
+    # For ASCII this is three times as fast as the expression, and it runs once per row.
     return lowered.translate(_NO_PUNCTUATION).split() if lowered.isascii() else _WORD.findall(lowered)
 
 
@@ -184,7 +183,7 @@ def _text(content: Any) -> str:
 
 def _split(user: str) -> tuple[str, str]:
     for end in _HEAD_END.finditer(user, 1, _INSTRUCTION_CHARACTERS):
-        # What follows "one of:" are options, not the text to choose for.
+        # After "one of:" come options, not the content.
         if not user[: end.start()].endswith(_BEFORE_OPTIONS):
             content = user[end.end() :].lstrip()
             if content:
@@ -193,14 +192,14 @@ def _split(user: str) -> tuple[str, str]:
 
 
 def _options(text: str) -> tuple[str, ...]:
-    found = (option.strip(" \t\"'`*.") for option in _SEPARATORS.split(text))
-    return tuple(dict.fromkeys(option for option in found if option and len(option.split()) <= _OPTION_WORDS))
+    options = (option.strip(" \t\"'`*.") for option in _SEPARATORS.split(text))
+    return tuple(dict.fromkeys(option for option in options if option and len(option.split()) <= _OPTION_WORDS))
 
 
 @functools.lru_cache(maxsize=512)
 def _sentiment_options(options: tuple[str, ...]) -> dict[int, str] | None:
-    named = {option.lower()[:3]: option for option in options}
-    if "pos" not in named or "neg" not in named:
+    by_beginning = {option.lower()[:3]: option for option in options}
+    if "pos" not in by_beginning or "neg" not in by_beginning:
         return None
-    neither = named.get("neu") or named.get("mix") or named["pos"]
-    return {1: named["pos"], -1: named["neg"], 0: neither}
+    neither = by_beginning.get("neu") or by_beginning.get("mix") or by_beginning["pos"]
+    return {1: by_beginning["pos"], -1: by_beginning["neg"], 0: neither}

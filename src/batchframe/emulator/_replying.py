@@ -1,4 +1,4 @@
-"""Replies: JSON, pages of a list, files from disk; and reading what came in."""
+"""Replies: JSON, pages of a list, files from disk. Also reads what a request carries."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _PIECE_BYTES = 1 << 18
 
 
 class HasId(Protocol):
-    """An object of a list."""
+    """An object in a list."""
 
     @property
     def id(self) -> str:
-        """What ``after`` names."""
+        """The id that ``after`` refers to."""
 
 
 T = TypeVar("T", bound=HasId)
@@ -42,23 +42,23 @@ def service_of(request: Request) -> Service:
 
 
 def owner_of(request: Request) -> str:
-    """Return whose files and batches a request sees."""
+    """Return the owner whose files and batches a request sees."""
     owner: str = request.state.owner
     return owner
 
 
 def reply(value: object, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """Reply with JSON."""
-    names = {"x-request-id": f"req_{uuid.uuid4().hex}", **(headers or {})}
-    return Response(msgspec.json.encode(value), status, names, "application/json")
+    all_headers = {"x-request-id": f"req_{uuid.uuid4().hex}", **(headers or {})}
+    return Response(msgspec.json.encode(value), status, all_headers, "application/json")
 
 
 async def on_error(request: Request, exc: Exception) -> Response:
-    """Reply with a refusal."""
+    """Reply with an error."""
     if not isinstance(exc, errors.ApiError):
         # Starlette raises the cause again after this reply, and the server logs it.
         exc = errors.ApiError(f"the emulator failed: {exc!r}", status=500, kind="emulator_error")
-    is_azure = service_of(request).settings.speaks.is_azure and not request.url.path.startswith("/_emulator/")
+    is_azure = service_of(request).settings.profile.is_azure and not request.url.path.startswith("/_emulator/")
     return reply(exc.azure_body() if is_azure else exc.body(), status=exc.status, headers=exc.headers)
 
 
@@ -75,33 +75,33 @@ def page(
     items: Sequence[T],
     *,
     default: int,
-    most: int,
-    absent: Any,
-    show: Callable[[T], Any] = lambda item: item,
+    max_limit: int,
+    not_found: Any,
+    present: Callable[[T], Any] = lambda item: item,
     key: str = "data",
     is_by_cursor: bool = False,
 ) -> Response:
-    """Reply with the page of `items` that the query asks for.
+    """Reply with one page of `items`.
 
-    `absent` makes the error for an unknown ``after``, `show` an item's object; `key` names the list in the reply.
-    `is_by_cursor`: ``cursor`` is what is asked for in the place of ``after``, and comes with the page before.
+    `not_found` makes the error for an unknown ``after``, `present` the object of an item; `key` names the list in the
+    reply. `is_by_cursor`: the query has ``cursor`` instead of ``after``, which each page gives for the next one.
     """
-    limit = _limit(request, default, most)
+    limit = _limit(request, default, max_limit)
     after = request.query_params.get("cursor" if is_by_cursor else "after")
     start = 0
     if after:
         start = next((position + 1 for position, item in enumerate(items) if item.id == after), 0)
         if not start:
-            raise absent(after)
+            raise not_found(after)
     data = items[start : start + limit]
     has_more = start + limit < len(items)
     if is_by_cursor:
         cursor = data[-1].id if has_more else None
-        return reply({"object": "list", key: [show(item) for item in data], "paging": {"next_cursor": cursor}})
+        return reply({"object": "list", key: [present(item) for item in data], "paging": {"next_cursor": cursor}})
     return reply(
         {
             "object": "list",
-            key: [show(item) for item in data],
+            key: [present(item) for item in data],
             "first_id": data[0].id if data else None,
             "last_id": data[-1].id if data else None,
             "has_more": has_more,
@@ -109,41 +109,41 @@ def page(
     )
 
 
-def _limit(request: Request, default: int, most: int) -> int:
+def _limit(request: Request, default: int, max_limit: int) -> int:
     text = request.query_params.get("limit", str(default))
     try:
         limit = int(text)
     except ValueError as exc:
         raise errors.wrong_type("limit", "an integer", text) from exc
-    if not 1 <= limit <= most:
-        raise errors.out_of_range("limit", limit, most if limit > most else 1, above=limit > most)
+    if not 1 <= limit <= max_limit:
+        raise errors.out_of_range("limit", limit, max_limit if limit > max_limit else 1, above=limit > max_limit)
     return limit
 
 
 class FileReply(Response):
-    """The bytes of a file, whole whatever Range was asked for: the service does not document ranges."""
+    """The bytes of a file. A ``Range`` is ignored: the service does not document ranges."""
 
     media_type = "application/octet-stream"
 
-    def __init__(self, service: Service, path: Path, size_bytes: int, *, how: str = "plain") -> None:
+    def __init__(self, service: Service, path: Path, size_bytes: int, *, transfer: str = "plain") -> None:
         super().__init__(headers={"content-length": str(size_bytes), "x-request-id": f"req_{uuid.uuid4().hex}"})
-        if how != "plain":
+        if transfer != "plain":
             del self.headers["content-length"]
-        if how == "gzip":
+        if transfer == "gzip":
             self.headers["content-encoding"] = "gzip"
         self.size_bytes = size_bytes
         self._service = service
         self._path = path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
-        """Send the file in pieces, each read beside the event loop."""
+        """Send the file in pieces, read beside the event loop."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         with self._path.open("rb") as file:
             read = functools.partial(file.read, _PIECE_BYTES)
-            left = self.size_bytes
-            # The last piece says that it is the last: a client that has it may be gone before one more read is done.
-            while left > 0 and (piece := await self._service.reading(read)):
-                left -= len(piece)
-                await send({"type": "http.response.body", "body": piece, "more_body": left > 0})
-        if left > 0 or not self.size_bytes:
+            remaining = self.size_bytes
+            # The last piece is marked as the last: a client that has it may be gone before one more read is done.
+            while remaining > 0 and (piece := await self._service.reading(read)):
+                remaining -= len(piece)
+                await send({"type": "http.response.body", "body": piece, "more_body": remaining > 0})
+        if remaining > 0 or not self.size_bytes:
             await send({"type": "http.response.body"})

@@ -1,4 +1,4 @@
-"""The checks of a body of ``/v1/responses``."""
+"""``/v1/responses``: the checks of a body."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TOOLS = (
     "function", "apply_patch", "code_interpreter", "computer", "computer_use_preview", "custom", "file_search",
     "image_generation", "local_shell", "mcp", "namespace", "shell", "tool_search", "web_search", "web_search_preview",
 )  # fmt: skip
-# What has another name here than on the chat endpoint.
+# Parameters of the chat endpoint that have another name here.
 _MOVED = {
     "max_completion_tokens": "max_output_tokens",
     "max_tokens": "max_output_tokens",
@@ -68,7 +68,7 @@ def _tool(param: str, value: Any) -> None:
     kind = value.get("type")
     if kind is None:
         raise errors.missing(f"{param}.type")
-    # Dated names of hosted tools come and go.
+    # Hosted tools also have dated names, which come and go.
     if type(kind) is not str or not kind.startswith(_TOOLS):
         kinds.one_of(*_TOOLS)(f"{param}.type", kind)
     if kind != "function":
@@ -132,11 +132,11 @@ _NOT_NULL = {"input": "one of a string or array of input items", "model": "a str
 
 
 def check(body: dict[str, Any], model: Model) -> int:
-    """Refuse a body the service would refuse; return the tokens of its input."""
-    for name, moved in _MOVED.items():
+    """Refuse a body the service would refuse; return its input tokens."""
+    for name, new_name in _MOVED.items():
         if name in body:
             message = (
-                f"Unsupported parameter: '{name}'. In the Responses API, this parameter has moved to '{moved}'. Try "
+                f"Unsupported parameter: '{name}'. In the Responses API, this parameter has moved to '{new_name}'. Try "
                 "again with the new parameter. See the API documentation for more information: "
                 "https://platform.openai.com/docs/api-reference/responses/create."
             )
@@ -153,9 +153,9 @@ def check(body: dict[str, Any], model: Model) -> int:
 
 
 def _check_stored(body: dict[str, Any]) -> None:
-    """Check what refers to something kept from before: there is nothing."""
+    """Refuse references to stored responses and conversations: nothing is stored."""
     if body.get("background"):
-        # That a batch takes no background requests is certain, the sentence is not.
+        # It is certain that a batch takes no background requests; the sentence is not.
         message = "Background mode is not supported in the Batch API."
         raise errors.ApiError(message, param="background", code="unsupported_parameter")
     previous, conversation = body.get("previous_response_id"), body.get("conversation")
@@ -182,9 +182,9 @@ def _check_model(body: dict[str, Any], model: Model) -> None:
 
 
 def _check_together(body: dict[str, Any]) -> None:
-    """Check what one parameter asks of another."""
-    form = (body.get("text") or {}).get("format") or {}
-    if form.get("type") == "json_object" and not mentions_json(items.messages(body)):
+    """Check the parameters that depend on one another."""
+    response_format = (body.get("text") or {}).get("format") or {}
+    if response_format.get("type") == "json_object" and not mentions_json(items.messages(body)):
         message = (
             "Response input messages must contain the word 'json' in some form to use 'text.format' of type "
             "'json_object'."

@@ -1,4 +1,4 @@
-"""The lines of an output or error file, collected on disk and put into another order at the end."""
+"""The lines of an output or error file, collected on disk and shuffled at the end."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-# Lines are copied in another order by seeks; written out in pieces of about this size.
+# The size of the write buffer.
 _PIECE_BYTES = 1 << 18
 
 
 class ResultFile:
-    """Lines on disk. In memory only their offsets: eight bytes a line."""
+    """Lines on disk; only their offsets are in memory, eight bytes per line."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -28,7 +28,7 @@ class ResultFile:
         return len(self._offsets) - 1
 
     def _find_lines(self) -> None:
-        """Take up what an earlier process wrote; a last line that it did not finish is cut off."""
+        """Index the lines of an earlier process; an unfinished last one is cut off."""
         with self._path.open("r+b") as file:
             for line in file:
                 if line.endswith(b"\n"):
@@ -36,25 +36,25 @@ class ResultFile:
             file.truncate(self._offsets[-1])
 
     def lines(self) -> Iterator[bytes]:
-        """Read the lines that have been written."""
+        """Read the lines written so far."""
         self.flush()
         with self._path.open("rb") as file:
             yield from file
 
     def flush(self) -> None:
-        """Hand what was written to the operating system, which keeps it when this process dies."""
+        """Hand the lines to the operating system, so that they outlive this process."""
         self._file.flush()
 
     def write(self, line: bytes) -> None:
-        """Append one line; it brings its newline."""
+        """Append one line, which includes its newline."""
         self._offsets.append(self._offsets[-1] + self._file.write(line))
 
     def close(self) -> None:
-        """Close the file; it goes with the folder of its batch."""
+        """Close the file."""
         self._file.close()
 
     def finish(self, order: random.Random | None) -> Path | None:
-        """Close the file, its lines shuffled by `order`, and return where it is; None when it has no lines."""
+        """Close the file, shuffle its lines by `order`, and return its path; None if it has no lines."""
         if not len(self):
             self.close()
             return None
@@ -65,7 +65,7 @@ class ResultFile:
         order.shuffle(numbers)
         shuffled = self._path.with_suffix(".shuffled")
         self._file.close()
-        # Unbuffered: what a buffer would read ahead is not what comes next.
+        # Unbuffered: reading ahead is wasted on seeks.
         with self._path.open("rb", buffering=0) as source, shuffled.open("wb", buffering=_PIECE_BYTES) as target:
             for number in numbers:
                 start = self._offsets[number]

@@ -1,4 +1,4 @@
-"""What the result lines of an unfinished batch say about it, when another process takes it up."""
+"""Reads the result lines of an unfinished batch, for another process to go on with it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-# The codes of requests that were never executed.
+# The error codes of requests that were never executed.
 ABANDONED = frozenset({"batch_expired", "batch_cancelled"})
 _decode = msgspec.json.Decoder().decode
 
 
 class Tokens(NamedTuple):
-    """What an answer used."""
+    """The tokens of an answer."""
 
     input: int = 0
     output: int = 0
@@ -23,7 +23,7 @@ class Tokens(NamedTuple):
 
 
 class Line(NamedTuple):
-    """A result line, as far as it matters here."""
+    """The facts of a result line."""
 
     custom_id: str
     body: Any
@@ -31,7 +31,7 @@ class Line(NamedTuple):
 
 
 def read(lines: Iterable[bytes]) -> Iterator[Line]:
-    """Read result lines; what is no line (a fault's doing) does not count."""
+    """Read result lines; unreadable ones, which faults write, are skipped."""
     for raw in lines:
         try:
             line = _decode(raw)
@@ -43,7 +43,7 @@ def read(lines: Iterable[bytes]) -> Iterator[Line]:
 
 
 def tokens_of(body: Any) -> Tokens:
-    """Read the usage of an answer under the names of any endpoint; what is not there counts as nothing."""
+    """Read the usage of an answer under the names of any endpoint; absent counts are zero."""
     usage = _inner(body, "usage")
     details = _inner(usage, "completion_tokens_details") or _inner(usage, "output_tokens_details")
     return Tokens(

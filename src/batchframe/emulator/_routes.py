@@ -1,4 +1,4 @@
-"""Which call answers at which path."""
+"""The routes: which call answers at which path."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from batchframe.emulator import _errors as errors
 from batchframe.emulator import _views as views
 from batchframe.emulator._access import admit
 from batchframe.emulator._dialects import DIALECTS
-from batchframe.emulator._disturbance import View, disturbed
+from batchframe.emulator._disturbance import View, with_fault
 from batchframe.emulator._replying import service_of
 from batchframe.emulator._services import SERVICES
 
@@ -46,7 +46,7 @@ CONTROL: tuple[tuple[str, tuple[str, ...], View], ...] = (
     ("/_emulator/step", ("POST",), control.step),
     ("/_emulator/expire", ("POST",), control.expire),
 )
-# What the service has and the emulator does not: answered with 501, other paths with the service's 404.
+# Paths that the service has and the emulator does not: they get 501, unknown ones the service's 404.
 NOT_EMULATED = (
     "audio", "assistants", "chat", "completions", "containers", "conversations", "deployments", "embeddings", "evals",
     "fine_tuning", "images", "models", "moderations", "organization", "realtime", "responses", "threads", "uploads",
@@ -55,7 +55,7 @@ NOT_EMULATED = (
 
 
 def routes() -> list[Route]:
-    """Build the route table; the last route takes what no other did."""
+    """Build the route table; the last route takes every path that no other took."""
     table, paths = [], []
     prefixes = dict.fromkeys(dialect.prefix for dialect in (*DIALECTS.values(), *SERVICES.values()))
     for prefix in prefixes:
@@ -64,7 +64,7 @@ def routes() -> list[Route]:
             paths.append(prefix + path)
     table += [Route(path, view, methods=list(methods)) for path, methods, view in CONTROL]
     paths += [path for path, _, _ in CONTROL]
-    # Methods of known paths that no route took, then all other paths.
+    # Other methods of known paths, then all other paths.
     every = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
     table += [Route(path, _wrong_method, methods=every) for path in dict.fromkeys(paths)]
     table.append(Route("/{path:path}", _unknown, methods=every))
@@ -76,21 +76,21 @@ def _route(method: str, path: str, prefix: str, target: tuple[Call, View]) -> Ro
 
     async def answer(request: Request) -> Response:
         service = service_of(request)
-        if service.settings.speaks.prefix != prefix:
+        if service.settings.profile.prefix != prefix:
             return await _unknown(request)
         service.calls[call] += 1
         fault = service.faults.take(call)
-        # A fault stands for what happens on the way, so it comes before the key is looked at.
+        # A fault happens on the way, so it comes before the check of the key.
         if fault is None:
             return await admitted(request)
-        return await disturbed(fault, request, admitted)
+        return await with_fault(fault, request, admitted)
 
     async def admitted(request: Request) -> Response:
         admit(request, service_of(request).settings)
         try:
             return await view(request)
         except ClientDisconnect:
-            return Response(status_code=400)  # which nobody reads: the caller has hung up
+            return Response(status_code=400)  # nobody reads it: the caller has hung up
 
     return Route(prefix + path, answer, methods=[method])
 
@@ -103,13 +103,13 @@ async def _wrong_method(request: Request) -> Response:
 
 def _is_spoken(request: Request) -> bool:
     path = request.url.path
-    return path.startswith(("/_emulator/", f"{service_of(request).settings.speaks.prefix}/"))
+    return path.startswith(("/_emulator/", f"{service_of(request).settings.profile.prefix}/"))
 
 
 async def _unknown(request: Request) -> Response:
-    path, dialect = request.url.path, service_of(request).settings.speaks
+    path, dialect = request.url.path, service_of(request).settings.profile
     rest = path.removeprefix(f"{dialect.prefix}/").split("/")
-    # Files and batches do not belong to a deployment, although the SDK can be made to ask for them there.
+    # Files and batches do not belong to a deployment, although the SDK can be made to look for them there.
     is_misplaced = rest[0] == "deployments" and rest[2:3] in (["files"], ["batches"])
     if path.startswith(f"{dialect.prefix}/") and rest[0] in NOT_EMULATED and not is_misplaced:
         admit(request, service_of(request).settings)

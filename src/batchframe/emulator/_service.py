@@ -24,7 +24,7 @@ from batchframe.emulator._backing import Backing
 from batchframe.emulator._batches import TERMINAL, Batch, check_create
 from batchframe.emulator._dialects import DAY_SECONDS
 from batchframe.emulator._dues import FaultQueue
-from batchframe.emulator._faults import Faults
+from batchframe.emulator._faults import CallFaults
 from batchframe.emulator._ids import Ids
 from batchframe.emulator._intake import check_input
 from batchframe.emulator._ledger import Ledger
@@ -73,7 +73,7 @@ class Service:
         self.jobs: dict[str, Job] = {}
         self.quota = Quota()
         self.ledger = Ledger(self.storage.root / "ledger")
-        self.faults = Faults()
+        self.faults = CallFaults()
         self.row_faults = RowFaults(settings.seed)
         self.batch_faults: FaultQueue[BatchFault] = FaultQueue()
         self.file_faults: FaultQueue[FileFault] = FaultQueue()
@@ -173,7 +173,7 @@ class Service:
 
         `key`: an idempotency key; one of an earlier create returns that one's batch.
         """
-        dialect = self.settings.speaks
+        dialect = self.settings.profile
         check_create(body, dialect, executes_all=self.upstream is not None)
         validation = await check_input(self, body["input_file_id"], body["endpoint"], owner)
         if key is not None and (owner, key) in self._jobs_by_key:
@@ -256,8 +256,8 @@ class Service:
 
     def present(self, job: Job) -> dict[str, Any]:
         """Return a batch object as clients see it."""
-        view = job.faults.present(job.batch, self.settings.chosen_oddities)
-        if self.settings.speaks.is_old_object:
+        view = job.faults.present(job.batch, self.settings.effective_oddities)
+        if self.settings.profile.is_old_object:
             return {name: view[name] for name in sorted(view) if name not in {"model", "usage"}}
         return view
 

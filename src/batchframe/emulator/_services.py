@@ -1,7 +1,7 @@
-"""Other services with OpenAI's batch API: what is known of each, and no more; all else is as OpenAI has it.
+"""Other services with OpenAI's batch API: only what is known of each; the rest is as OpenAI has it.
 
-Source: the page or package of the service that is named, read on 2026-11-28. D: its documentation, S: its SDK, T: a
-third party, W: seen on the wire. A MB is read as the larger of its meanings, so that nothing is refused too early.
+Source: the page or package named, read on 2026-11-28. D: documentation, S: SDK, T: a third party, W: seen on the wire.
+MB is read as MiB, the larger meaning, so that nothing is refused too early.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _TRIAL = Trial("/v1/chat/ds-test", "batch-test-model", 100, _MB)
 _OPENAI = DIALECTS["openai"]
 
 SERVICES: dict[ServiceName, Dialect] = {
-    # console.groq.com/docs/batch (D): windows from 24h to 7d, of which only the ends are named; a batch completes
-    # although lines of it failed validation; lists are paged by cursor. https://api.groq.com/openai/v1. Only chat, and
-    # 100 MB: groq 1.7.0 (S), where the guide says 200 MB.
+    # console.groq.com/docs/batch (D): windows from 24h to 7d, of which only the two ends are named; a batch completes
+    # although some of its lines failed validation; lists are paged by cursor. https://api.groq.com/openai/v1. Only
+    # chat, and 100 MB: groq 1.7.0 (S), where the guide says 200 MB.
     "groq": _OPENAI._replace(
         name="groq",
         prefix="/openai/v1",
@@ -73,7 +73,7 @@ SERVICES: dict[ServiceName, Dialect] = {
         max_file_bytes=_GB,
         ends_with_user=True,
     ),
-    # platform.kimi.ai/docs/api/batch-create (D): 100 MB; windows from 12h to 7d by way of a copy of it.
+    # platform.kimi.ai/docs/api/batch-create (D): 100 MB; windows from 12h to 7d, from a copy of that page.
     "moonshot": _OPENAI._replace(
         name="moonshot",
         windows={"12h": DAY_SECONDS / 2, "24h": DAY_SECONDS} | {f"{days}d": days * DAY_SECONDS for days in (1, 3, 7)},
@@ -92,12 +92,12 @@ SERVICES: dict[ServiceName, Dialect] = {
     ),
     # docs.tokenfactory.nebius.com/ai-models-inference/batch-inference (D).
     "nebius": _OPENAI._replace(name="nebius", max_requests=5_000_000, max_file_bytes=10 * _GB),
-    # docs.doubleword.ai (D); whether there still is a window of 1h is not certain (T).
+    # docs.doubleword.ai (D); whether the 1h window still exists is uncertain (T).
     "doubleword": _OPENAI._replace(name="doubleword", windows={"24h": DAY_SECONDS, "1h": 3_600}),
     # openai-batch 0.3.4, providers.py (S).
     "parasail": _OPENAI._replace(name="parasail", max_file_bytes=500 * _MB),
-    # docs.perplexity.ai, files-create-post and batches-create-post (D): every line is validated at the upload, nothing
-    # may say how long files are kept, a create may have an Idempotency-Key. Only responses: perplexityai 0.46.1 (S).
+    # docs.perplexity.ai, files-create-post and batches-create-post (D): every line is validated at the upload, neither
+    # uploads nor creates set an expiry, a create may have an Idempotency-Key. Only responses: perplexityai 0.46.1 (S).
     "perplexity": _OPENAI._replace(
         name="perplexity",
         endpoints={_RESPONSES: _RESPONSES},
@@ -111,9 +111,9 @@ SERVICES: dict[ServiceName, Dialect] = {
         prefix="/v1/openai",
         endpoints={path: path for path in (_CHAT, _COMPLETIONS, _EMBEDDINGS)},
     ),
-    # novita.ai/docs, guides/llm-batch-api and model-apis-llm-retrieve-batch (D): 48h that cannot be changed; words such
-    # as PROGRESS; `errors` and `created_at` are texts; counts stand on the batch. Metadata is shown, and no create is
-    # documented to take it: it is dropped here. https://api.novita.ai/openai/v1
+    # novita.ai/docs, guides/llm-batch-api and model-apis-llm-retrieve-batch (D): the window is always 48h;
+    # statuses such as PROGRESS; `errors` and `created_at` are texts; the counts are members of the batch. Metadata is
+    # shown, but no create is documented to take it: it is dropped here. https://api.novita.ai/openai/v1
     "novita": _OPENAI._replace(
         name="novita",
         prefix="/openai/v1",

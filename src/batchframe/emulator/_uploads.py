@@ -1,4 +1,4 @@
-"""Receiving a multipart upload: straight to disk, never the whole file in memory."""
+"""Receives multipart uploads straight to disk, never the whole file in memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FORM_BYTES = 1 << 20
 
 
 class Upload(NamedTuple):
-    """What a form held. `filename` is None when it held no file."""
+    """The content of a form; `filename` is None if it has no file."""
 
     fields: dict[str, str]
     filename: str | None
@@ -30,8 +30,8 @@ class Upload(NamedTuple):
 async def receive(request: Request, path: Path, limit_bytes: int) -> Upload:
     """Parse the form of `request`, writing its part ``file`` to `path`.
 
-    A form over the limit is read to its end but not written: a reply before the end of the request would reach
-    clients as a broken connection instead of a 413.
+    A form over the limit is read to its end, but not written: an early reply would reach clients as a broken
+    connection instead of a 413.
     """
     content_type, options = parse_options_header(request.headers.get("content-type", ""))
     if content_type != b"multipart/form-data" or b"boundary" not in options:
@@ -63,7 +63,7 @@ async def receive(request: Request, path: Path, limit_bytes: int) -> Upload:
 
 
 class _Form:
-    """The parts of a form as the parser tells them: the one named ``file`` goes to disk, the others are kept."""
+    """Handles the parser's callbacks: the part named ``file`` goes to disk, the others are kept."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.fields: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""The OpenAI-compatible server that answers the requests: one POST, with its retries."""
+"""The client of the upstream, an OpenAI-compatible server: one POST, with retries."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
     from batchframe.emulator._backing import Backing
 
-# httpx2 is the transport of today's openai SDK, httpx that of older ones: whichever is installed.
+# The transport of the openai SDK: httpx2, or httpx for older versions.
 _transport: Any = importlib.import_module("httpx2" if importlib.util.find_spec("httpx2") else "httpx")
 
 _ATTEMPTS = 8
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 60.0
-# A local model may think for long; that nobody listens is known soon.
+# A local model may take long to answer, but not to accept a connection.
 _TIMEOUT_SECONDS, _CONNECT_SECONDS = 600.0, 10.0
 _REQUEST_TIMEOUT, _TOO_MANY, _SERVER_ERROR = 408, 429, 500
 _ANSWERED = range(200, 300)
 
 
 class Reply(NamedTuple):
-    """What became of a request in the end. Status 0: there was no reply, and `body` says why."""
+    """The outcome of a request. Status 0: there was no reply, and `body` is the reason."""
 
     status: int
     request_id: str | None
@@ -39,12 +39,12 @@ class Reply(NamedTuple):
 
     @property
     def is_answer(self) -> bool:
-        """Whether the upstream did what was asked."""
+        """Whether the upstream answered."""
         return self.status in _ANSWERED
 
     @property
     def is_transient(self) -> bool:
-        """Whether the same request may be answered another time."""
+        """Whether a retry may succeed."""
         return self.status in {0, _REQUEST_TIMEOUT, _TOO_MANY} or self.status >= _SERVER_ERROR
 
 
@@ -53,7 +53,7 @@ class StoppedError(Exception):
 
 
 class Upstream:
-    """The server, and the slots that bound how much it gets at a time."""
+    """The upstream, and the slots that limit its concurrent requests."""
 
     def __init__(self, backing: Backing) -> None:
         assert backing.upstream is not None
@@ -66,7 +66,7 @@ class Upstream:
         self._client = _transport.AsyncClient(
             headers=headers,
             timeout=_transport.Timeout(_TIMEOUT_SECONDS, connect=_CONNECT_SECONDS),
-            # The slots are the bound; a wait for a connection would count as one that failed.
+            # The slots are the limit; waiting for a connection would time out and count as a failure.
             limits=_transport.Limits(max_connections=None, max_keepalive_connections=backing.concurrency),
         )
 
@@ -76,7 +76,7 @@ class Upstream:
 
     async def post(self, endpoint: str, body: bytes, stopped: asyncio.Event) -> Reply:
         """Post a request until it is answered, refused for good, or failed too often; no attempt once `stopped`."""
-        # The slot is held during the pauses too: an upstream that is overloaded gets less.
+        # The slot is held during the pauses too, so that an overloaded upstream gets fewer requests.
         async with self._slots:
             retrying = tenacity.AsyncRetrying(
                 retry=tenacity.retry_if_result(lambda reply: reply.is_transient),
@@ -91,21 +91,21 @@ class Upstream:
     async def _post(self, endpoint: str, body: bytes, stopped: asyncio.Event) -> Reply:
         if stopped.is_set():
             raise StoppedError
-        # The base URL ends with the version, with which the endpoint of a line begins (Azure's: may begin).
+        # The base URL has the version already, with which the endpoint of a line begins (Azure's may lack it).
         url = self._base_url + endpoint.removeprefix("/v1")
         try:
             async with self._client.stream("POST", url, content=body) as response:
-                answered = await _body(response)
+                content = await _body(response)
         except _transport.RequestError as exc:
             return Reply(0, None, _described(exc))
         headers = response.headers
-        return Reply(response.status_code, headers.get("x-request-id"), answered, _seconds(headers.get("retry-after")))
+        return Reply(response.status_code, headers.get("x-request-id"), content, _seconds(headers.get("retry-after")))
 
 
 async def _body(response: Any) -> Any:
-    """Read a reply as JSON. What cannot be read is text: of an answer the whole, of any other reply the beginning.
+    """Read a reply as JSON, or as text: the whole text of an answer, the beginning of any other reply.
 
-    An answer was generated, and would be again if it were asked for again; it stays an answer, however it arrives.
+    A damaged answer still counts as one: a retry would generate it again.
     """
     is_answer = response.status_code in _ANSWERED
     content, problem = bytearray(), "was empty"
@@ -122,7 +122,7 @@ async def _body(response: Any) -> Any:
         text = content.decode(errors="replace")
     if is_answer:
         return text or f"the upstream's reply {problem}"
-    # A proxy's page, say. In the shape of an error, so that clients find the text.
+    # A proxy's page, for instance; wrapped as an error, so that clients find the text.
     error = {"message": text[:1000], "type": "upstream_error", "param": None, "code": "upstream_not_json"}
     return {"error": error}
 
@@ -136,7 +136,7 @@ _jitter = tenacity.wait_random(0, _FIRST_WAIT)
 
 
 def _pause(state: tenacity.RetryCallState) -> float:
-    """Wait as long as the upstream asks, and a little more so that not all return at once; else ever longer."""
+    """Wait as Retry-After says, with jitter so that not all return at once; else back off exponentially."""
     reply: Reply | None = state.outcome.result() if state.outcome is not None else None
     if reply is None or reply.retry_after is None:
         return _backoff(state)
@@ -157,7 +157,7 @@ def _last(state: tenacity.RetryCallState) -> Any:
 
 
 def _seconds(header: str | None) -> float | None:
-    """Read a Retry-After: seconds, or a date."""
+    """Parse a Retry-After header: seconds, or a date."""
     if header is None:
         return None
     try:

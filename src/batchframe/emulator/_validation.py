@@ -1,4 +1,4 @@
-"""Validation of an input file, line by line, before anything of it is executed."""
+"""Validation of an input file, line by line, before any of it is executed."""
 
 from __future__ import annotations
 
@@ -21,53 +21,53 @@ if TYPE_CHECKING:
     from batchframe.emulator._settings import Settings
 
 _REQUIRED = ("custom_id", "method", "url", "body")
-# Azure reads from the file which of these is meant, whatever the batch says.
+# Azure takes either of these from the lines, whichever the batch names.
 _INTERCHANGEABLE = ("/v1/chat/completions", "/v1/responses")
 _BOM = b"\xef\xbb\xbf"
 
 
 class Validation(NamedTuple):
-    """What was found in a file. Without errors it may be executed."""
+    """The outcome of a validation; a file without errors can be executed."""
 
     requests: int
     model: str | None
-    """The model, or the deployment, as the lines name it."""
+    """The model or deployment that the lines name."""
     errors: list[LineError]
     tokens: int = 0
-    """What is enqueued; counted only when there is a limit."""
+    """The tokens to enqueue; counted only if there is a limit."""
     is_for_embeddings: bool = False
 
     @property
     def load(self) -> Load:
-        """What the batch holds of the queue."""
+        """What the batch holds in the queue."""
         return Load(self.model or "", self.tokens, self.requests if self.is_for_embeddings else 0)
 
     def without_bad_lines(self) -> Validation:
-        """Return what is left when the lines with errors are left out; itself, when that is nothing."""
-        left = self.requests - len(self.errors)
-        if not left or any(error.line is None for error in self.errors):
+        """Return the validation of the other lines; itself, if there are none."""
+        remaining = self.requests - len(self.errors)
+        if not remaining or any(error.line is None for error in self.errors):
             return self
-        return self._replace(requests=left, errors=[])
+        return self._replace(requests=remaining, errors=[])
 
 
 def model_behind(name: str, settings: Settings) -> str | None:
-    """Return the model a line's ``model`` stands for: itself, or that of an Azure deployment; None: unknown."""
-    if settings.speaks.is_azure and settings.deployments:
+    """Return the model that a line's ``model`` stands for, itself or that of an Azure deployment; None: unknown."""
+    if settings.profile.is_azure and settings.deployments:
         return settings.deployments.get(name)
-    is_known = name in settings.speaks.models if settings.speaks.models else known(name) is not None
+    is_known = name in settings.profile.models if settings.profile.models else known(name) is not None
     return name if is_known or name in settings.models else None
 
 
 def validate(
     file: BinaryIO, endpoint: str, settings: Settings, abort: threading.Event, *, is_forwarded: bool = False
 ) -> Validation:
-    """Read `file` to its end, or until enough is wrong with it; one error a line, the first that applies.
+    """Validate `file` to its end, or until it has too many errors. Each line has at most one error, the first one.
 
-    When the requests are forwarded, what stands in their bodies is the upstream's business.
+    The bodies of forwarded requests are not checked: that is up to the upstream.
     """
     checks = _Checks(endpoint, settings, is_forwarded=is_forwarded)
-    is_azure, codes = settings.speaks.is_azure, settings.speaks.codes
-    most, most_bytes = checks.most_requests, checks.most_bytes
+    is_azure, codes = settings.profile.is_azure, settings.profile.codes
+    max_requests, max_bytes = checks.max_requests, checks.max_bytes
     errors: list[LineError] = []
     requests = size_bytes = 0
     for number, line in enumerate(file, 1):
@@ -77,15 +77,15 @@ def validate(
             return Validation(0, None, [refusal("byte_order_mark", is_azure=True)])
         requests += 1
         size_bytes += len(line)
-        if size_bytes > most_bytes:
-            return Validation(requests, checks.model, [refusal("too_large", is_azure=is_azure, value=most_bytes)])
-        if requests > most:
-            return Validation(requests, checks.model, [refusal("too_many", is_azure=is_azure, value=most)])
-        found = checks.check(line)
-        if found is not None:
-            what, value = found
-            error = refusal(what, is_azure=is_azure, line=number, value=value)
-            errors.append(msgspec.structs.replace(error, code=codes.get(what, error.code)))
+        if size_bytes > max_bytes:
+            return Validation(requests, checks.model, [refusal("too_large", is_azure=is_azure, value=max_bytes)])
+        if requests > max_requests:
+            return Validation(requests, checks.model, [refusal("too_many", is_azure=is_azure, value=max_requests)])
+        problem = checks.check(line)
+        if problem is not None:
+            reason, value = problem
+            error = refusal(reason, is_azure=is_azure, line=number, value=value)
+            errors.append(msgspec.structs.replace(error, code=codes.get(reason, error.code)))
         if checks.inputs > settings.max_embedding_inputs:
             value = settings.max_embedding_inputs
             return Validation(requests, checks.model, [refusal("too_many_inputs", is_azure=is_azure, value=value)])
@@ -97,7 +97,7 @@ def validate(
 
 
 class _Checks:
-    """What a line is checked against: the batch's endpoint, the first model, the custom_ids so far."""
+    """The checks of the lines: of each by itself, and against the batch and the lines before it."""
 
     def __init__(self, endpoint: str, settings: Settings, *, is_forwarded: bool) -> None:
         self._is_forwarded = is_forwarded
@@ -105,28 +105,28 @@ class _Checks:
         self.tokens = 0
         self._settings = settings
         self.inputs = 0
-        speaks = settings.speaks
-        self._spelt = endpoint
-        self._endpoint = speaks.endpoints.get(endpoint, endpoint)
-        self._is_open = speaks.is_azure and self._endpoint in _INTERCHANGEABLE
-        self.trial = speaks.trial if speaks.trial is not None and speaks.trial.endpoint == endpoint else None
+        profile = settings.profile
+        self._endpoint_spelling = endpoint
+        self._endpoint = profile.endpoints.get(endpoint, endpoint)
+        self._is_open = profile.is_azure and self._endpoint in _INTERCHANGEABLE
+        self.trial = profile.trial if profile.trial is not None and profile.trial.endpoint == endpoint else None
         self._counts_tokens = settings.limits_tokens
         self._custom_ids: set[str] = set()
 
     @property
-    def most_requests(self) -> int:
-        """How many requests the file may hold."""
-        most = self._settings.most_requests
-        return most if self.trial is None else min(most, self.trial.max_requests)
+    def max_requests(self) -> int:
+        """The most requests of the file."""
+        maximum = self._settings.effective_max_requests
+        return maximum if self.trial is None else min(maximum, self.trial.max_requests)
 
     @property
-    def most_bytes(self) -> float:
-        """How large the file may be, beyond what was looked at when it came."""
+    def max_bytes(self) -> float:
+        """The most bytes of the file, beyond the check at its upload."""
         return math.inf if self.trial is None else self.trial.max_bytes
 
     def check(self, line: bytes) -> tuple[str, object] | None:
         """Say what is wrong with a line, and the value that is."""
-        most = self._settings.speaks.max_line_bytes
+        most = self._settings.profile.max_line_bytes
         if most is not None and len(line) > most:
             return "long_line", most
         try:
@@ -153,19 +153,19 @@ class _Checks:
         return None if self._is_url_right(request["url"]) else ("url", request["url"])
 
     def _is_url_right(self, url: Any) -> bool:
-        """Say whether a line goes where its batch does: the same text, or for Azure another spelling of it."""
-        if not self._settings.speaks.is_azure:
-            return bool(url == self._spelt)
-        meant = self._settings.speaks.endpoints.get(url) if isinstance(url, str) else None
-        if self._is_open and meant in _INTERCHANGEABLE:
-            self._endpoint, self._is_open = str(meant), False
-        return meant == self._endpoint
+        """Say whether a line has its batch's endpoint; Azure accepts another spelling of it."""
+        if not self._settings.profile.is_azure:
+            return bool(url == self._endpoint_spelling)
+        endpoint = self._settings.profile.endpoints.get(url) if isinstance(url, str) else None
+        if self._is_open and endpoint in _INTERCHANGEABLE:
+            self._endpoint, self._is_open = str(endpoint), False
+        return endpoint == self._endpoint
 
     def _check_forwarded(self, body: Any) -> tuple[str, object] | None:
         if not isinstance(body, dict):
             return "body", None
         self.model = self.model or str(body.get("model") or "") or None
-        # A stream is no line of a file.
+        # A stream cannot become a line of a file.
         return ("stream", None) if body.get("stream") else None
 
     def _check_body(self, body: Any) -> tuple[str, object] | None:
@@ -178,7 +178,7 @@ class _Checks:
             is_known = model_behind(model, self._settings) is not None
             if not is_known if self.trial is None else model != self.trial.model:
                 return "model", model
-            if self._settings.speaks.is_azure and model in self._settings.standard_deployments:
+            if self._settings.profile.is_azure and model in self._settings.standard_deployments:
                 return "sku", model
             if self.model is not None:
                 return "mismatch", model
@@ -191,7 +191,7 @@ class _Checks:
             return endpoint.required, None
         if body.get("stream") and endpoint.streams is not None:
             return "stream", endpoint.streams
-        if self._settings.speaks.ends_with_user and not _is_asked_by_user(body):
+        if self._settings.profile.ends_with_user and not _ends_with_user(body):
             return "last_message", None
         if endpoint.count_inputs is not None:
             self.inputs += endpoint.count_inputs(body)
@@ -200,8 +200,8 @@ class _Checks:
         return None
 
 
-def _is_asked_by_user(body: dict[str, Any]) -> bool:
-    """Say whether the last message is the user's; what is no list of messages is found out later."""
+def _ends_with_user(body: dict[str, Any]) -> bool:
+    """Say whether the last message is the user's. Malformed messages pass: the execution refuses them."""
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages or not isinstance(messages[-1], dict):
         return True
@@ -209,7 +209,7 @@ def _is_asked_by_user(body: dict[str, Any]) -> bool:
 
 
 def _enqueued(body: dict[str, Any], endpoint: Endpoint) -> int:
-    """Count a body's tokens, whatever is wrong with it: that is found out when it is executed."""
+    """Count a body's tokens; a malformed body counts as none, as the execution refuses it."""
     try:
         return endpoint.count(body)
     except (AttributeError, LookupError, TypeError):

@@ -1,4 +1,4 @@
-"""The calls of the service: HTTP in, HTTP out; what they do is in the modules they call."""
+"""The calls of the service, between HTTP and the modules that do the work."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
     from batchframe.emulator._dialects import Dialect
 
 _FILES_PER_PAGE = 10_000
-_BATCHES_PER_PAGE, _MOST_BATCHES_PER_PAGE = 20, 100
-_MOST_IDS = 200
-# No longer than any number that is meant: Python refuses to read thousands of digits.
+_BATCHES_PER_PAGE, _MAX_BATCHES_PER_PAGE = 20, 100
+_MAX_IDS = 200
+# A bound on the digits: Python refuses to parse thousands of them.
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
 
 
 async def create_file(request: Request) -> Response:
     """``POST /v1/files``."""
     service = service_of(request)
-    limit_bytes = service.settings.most_file_bytes
+    limit_bytes = service.settings.effective_max_file_bytes
     with service.scratch() as folder:
         path = folder / "upload"
         upload = await receive(request, path, limit_bytes)
@@ -46,12 +46,12 @@ async def create_file(request: Request) -> Response:
             raise errors.missing("purpose")
         if purpose not in PURPOSES:
             raise errors.wrong_value("purpose", purpose, PURPOSES)
-        life_seconds = _life_seconds(upload.fields, service.settings.speaks)
+        life_seconds = _life_seconds(upload.fields, service.settings.profile)
         if upload.size_bytes > limit_bytes:
             raise errors.file_too_large(limit_bytes)
         if purpose == "batch":
             await service.reading(functools.partial(check_batch_file, path, upload.filename))
-            if service.settings.speaks.validates_uploads:
+            if service.settings.profile.validates_uploads:
                 await check_upload(service, path)
         await take_effect(request)
         file = add_upload(
@@ -63,7 +63,7 @@ async def create_file(request: Request) -> Response:
             owner=owner_of(request),
             take_faults=service.file_faults.take,
         )
-    status = service.settings.speaks.created_status
+    status = service.settings.profile.created_status
     headers = {"location": str(request.url.replace(path=f"{request.url.path}/{file.id}"))} if status == 201 else None  # noqa: PLR2004
     return reply(present_file(service, file), status=status, headers=headers)
 
@@ -71,7 +71,7 @@ async def create_file(request: Request) -> Response:
 def _life_seconds(fields: dict[str, str], dialect: Dialect) -> int | None:
     anchor, text = fields.get("expires_after[anchor]"), fields.get("expires_after[seconds]")
     if dialect.is_azure:
-        # The documents have both spellings: the SDK's, and dots.
+        # The documents have both spellings: brackets, as the SDK writes, and dots.
         anchor, text = fields.get("expires_after.anchor", anchor), fields.get("expires_after.seconds", text)
     if anchor is None and text is None:
         return None
@@ -95,9 +95,9 @@ async def list_files(request: Request) -> Response:
         request,
         files,
         default=_FILES_PER_PAGE,
-        most=_FILES_PER_PAGE,
-        absent=errors.no_such_file,
-        show=functools.partial(present_file, service),
+        max_limit=_FILES_PER_PAGE,
+        not_found=errors.no_such_file,
+        present=functools.partial(present_file, service),
     )
 
 
@@ -116,20 +116,20 @@ async def file_content(request: Request) -> Response:
     """``GET /v1/files/{id}/content``."""
     service = service_of(request)
     file = service.files.get(request.path_params["id"], owner_of(request))
-    path, how = service.files.path(file.id), service.settings.download
-    if how != "gzip" or "gzip" not in request.headers.get("accept-encoding", ""):
-        return FileReply(service, path, file.bytes, how="chunked" if how == "chunked" else "plain")
-    packed = await service.reading(functools.partial(_packed, path))
-    return FileReply(service, packed, packed.stat().st_size, how="gzip")
+    path, transfer = service.files.path(file.id), service.settings.download
+    if transfer != "gzip" or "gzip" not in request.headers.get("accept-encoding", ""):
+        return FileReply(service, path, file.bytes, transfer="chunked" if transfer == "chunked" else "plain")
+    compressed = await service.reading(functools.partial(_compressed, path))
+    return FileReply(service, compressed, compressed.stat().st_size, transfer="gzip")
 
 
-def _packed(path: Path) -> Path:
-    """Compress a file beside itself, once."""
-    packed = path.with_suffix(".gz")
-    if not packed.exists():
-        with path.open("rb") as source, gzip.open(packed, "wb", compresslevel=1) as target:
+def _compressed(path: Path) -> Path:
+    """Compress a file next to it, once."""
+    compressed = path.with_suffix(".gz")
+    if not compressed.exists():
+        with path.open("rb") as source, gzip.open(compressed, "wb", compresslevel=1) as target:
             shutil.copyfileobj(source, target)
-    return packed
+    return compressed
 
 
 async def create_batch(request: Request) -> Response:
@@ -137,7 +137,7 @@ async def create_batch(request: Request) -> Response:
     body = await json_body(request)
     await take_effect(request)
     service = service_of(request)
-    key = request.headers.get("idempotency-key") if service.settings.speaks.takes_idempotency_key else None
+    key = request.headers.get("idempotency-key") if service.settings.profile.takes_idempotency_key else None
     job = await service.create_batch(body, owner_of(request), key)
     return reply(job.faults.remember(service.present(job)))
 
@@ -146,25 +146,25 @@ async def list_batches(request: Request) -> Response:
     """``GET /v1/batches``."""
     service = service_of(request)
     batches = service.newest_first(owner_of(request))
-    if service.settings.speaks.is_azure:
-        is_chosen = filters.chosen(request.query_params)
-        batches = [job for job in batches if is_chosen(job.batch)]
+    if service.settings.profile.is_azure:
+        matches = filters.batch_filter(request.query_params)
+        batches = [job for job in batches if matches(job.batch)]
         if filters.is_ascending(request.query_params):
             batches.reverse()
-    is_by_cursor = service.settings.speaks.pages_by_cursor
-    wanted = request.query_params.getlist("id") if is_by_cursor else []
-    if len(wanted) > _MOST_IDS:
-        raise errors.array_length("id", len(wanted), _MOST_IDS, above=True)
-    if wanted:
-        batches = [job for job in batches if job.id in wanted]
+    is_by_cursor = service.settings.profile.pages_by_cursor
+    ids = request.query_params.getlist("id") if is_by_cursor else []
+    if len(ids) > _MAX_IDS:
+        raise errors.array_length("id", len(ids), _MAX_IDS, above=True)
+    if ids:
+        batches = [job for job in batches if job.id in ids]
     return page(
         request,
         batches,
         default=_BATCHES_PER_PAGE,
-        most=_MOST_BATCHES_PER_PAGE,
-        absent=errors.no_such_batch,
-        show=service.present_in_list,
-        key="value" if "value_list" in service.settings.chosen_oddities else "data",
+        max_limit=_MAX_BATCHES_PER_PAGE,
+        not_found=errors.no_such_batch,
+        present=service.present_in_list,
+        key="value" if "value_list" in service.settings.effective_oddities else "data",
         is_by_cursor=is_by_cursor,
     )
 
