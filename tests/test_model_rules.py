@@ -10,9 +10,9 @@ import pytest
 
 import batchframe as bf
 from batchframe._model_rules import refusals
-from batchframe.emulator._endpoints import ENDPOINTS
+from batchframe.emulator._endpoints.registry import ENDPOINTS
 from batchframe.emulator._errors import ApiError
-from batchframe.emulator._model_table import SNAPSHOTS, described
+from batchframe.emulator._model.model_table import SNAPSHOTS, described
 
 FRAME = pl.DataFrame({"n": [1, 2]})
 CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"

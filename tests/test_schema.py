@@ -30,7 +30,7 @@ from batchframe._results import ANSWER_SCHEMA
 from batchframe._schema import AnswerType, answer_type
 from batchframe._typed import _as_lists
 from batchframe.emulator import answer
-from batchframe.emulator._schemas import check_strict
+from batchframe.emulator._endpoints.strict_schemas import check_strict
 
 DATETIME = pl.Datetime("us", "UTC")
 TREE = {

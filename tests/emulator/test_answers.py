@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchframe.emulator import answer, body_digest
-from batchframe.emulator._bodies import check
+from batchframe.emulator._endpoints.chat_checks import check
 
 from .conftest import body
 

@@ -7,8 +7,8 @@ import time
 import openai
 import pytest
 
-from batchframe.emulator._batch_faults import BatchFault
-from batchframe.emulator._oddities import AZURE_ODDITIES, BATCH_ODDITIES
+from batchframe.emulator._config.oddities import AZURE_ODDITIES, BATCH_ODDITIES
+from batchframe.emulator._faults.batch_faults import BatchFault
 
 from .conftest import body, create, ended, jsonl, read, request, upload, wait
 from .test_control import call

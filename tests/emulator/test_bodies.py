@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from openai.types.chat.completion_create_params import CompletionCreateParamsNonStreaming
 
-from batchframe.emulator._bodies import PARAMETERS, check
+from batchframe.emulator._endpoints.chat_checks import PARAMETERS, check
 from batchframe.emulator._errors import ApiError
 
 from .conftest import body, ended, read, request

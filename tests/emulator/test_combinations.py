@@ -10,10 +10,10 @@ from typing import get_args
 import pytest
 
 from batchframe.emulator import Settings
-from batchframe.emulator._dialects import DIALECTS
-from batchframe.emulator._oddities import BATCH_ODDITIES
-from batchframe.emulator._row_faults import FILE_KINDS, RowKind
-from batchframe.emulator._validation import validate
+from batchframe.emulator._batches.validation import validate
+from batchframe.emulator._config.dialects import DIALECTS
+from batchframe.emulator._config.oddities import BATCH_ODDITIES
+from batchframe.emulator._faults.row_faults import FILE_KINDS, RowKind
 from batchframe.testing import emulator
 
 from .conftest import body, create, jsonl, request, upload, wait

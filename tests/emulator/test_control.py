@@ -23,7 +23,8 @@ from starlette.testclient import TestClient
 
 import batchframe as bf
 import batchframe.emulator
-from batchframe.emulator import Settings, _server, body_digest, create_app
+from batchframe.emulator import Settings, body_digest, create_app
+from batchframe.emulator._http import server
 from batchframe.testing import emulator
 
 from .conftest import body, create, ended, jsonl, request, upload, wait
@@ -223,7 +224,7 @@ def test_the_context_manager_leaves_nothing(tmp_path, monkeypatch):
 
 def test_the_end_waits_for_no_tick(monkeypatch):
     """It would take longer than a test may."""
-    monkeypatch.setattr(_server, "_TICK_SECONDS", 1000.0)
+    monkeypatch.setattr(server, "_TICK_SECONDS", 1000.0)
     with emulator() as service:
         service.client().batches.list()
 
@@ -247,7 +248,7 @@ def test_the_end_waits_for_a_call_that_is_under_way():
 
 
 def test_a_call_that_never_ends_holds_nobody_up(monkeypatch):
-    monkeypatch.setattr(_server, "_GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(server, "_GRACE_SECONDS", 0.1)
     with emulator() as service:
         service.fault("list_batches", "delay", seconds=1000.0)
         with openai.OpenAI(api_key="x", base_url=service.base_url, max_retries=0) as client:
@@ -347,7 +348,7 @@ def test_the_application_runs_under_another_server():
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_replies_are_not_held_back():
     """Without the name of the protocol asyncio leaves Nagle's algorithm on: 40 ms for each reply of two pieces."""
-    with _server.listen("127.0.0.1", 0) as sock:
+    with server.listen("127.0.0.1", 0) as sock:
         assert sock.proto == socket.IPPROTO_TCP
 
 

@@ -10,11 +10,11 @@ from typing import get_args
 import pytest
 
 import test_quirks
-from batchframe.emulator._batch_faults import BatchKind
-from batchframe.emulator._faults import CallKind
-from batchframe.emulator._file_faults import FileKind
-from batchframe.emulator._oddities import Oddity
-from batchframe.emulator._row_faults import RowKind
+from batchframe.emulator._config.oddities import Oddity
+from batchframe.emulator._faults.batch_faults import BatchKind
+from batchframe.emulator._faults.call_faults import CallKind
+from batchframe.emulator._faults.file_faults import FileKind
+from batchframe.emulator._faults.row_faults import RowKind
 from quirk_table import PAGE, ROWS
 
 TESTS = Path(__file__).parent

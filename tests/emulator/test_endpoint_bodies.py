@@ -12,10 +12,10 @@ from openai.types.embedding_create_params import EmbeddingCreateParams
 from openai.types.moderation_create_params import ModerationCreateParams
 from openai.types.responses.response_create_params import ResponseCreateParamsNonStreaming
 
-from batchframe.emulator import _bodies, _embeddings, _moderations, _response_bodies, _text_completions
-from batchframe.emulator._endpoints import ENDPOINTS
+from batchframe.emulator._endpoints import chat_checks, completions, embeddings, moderations, responses_checks
+from batchframe.emulator._endpoints.registry import ENDPOINTS
 from batchframe.emulator._errors import ApiError
-from batchframe.emulator._model_table import described
+from batchframe.emulator._model.model_table import described
 
 RESPONSES, EMBEDDINGS = "/v1/responses", "/v1/embeddings"
 COMPLETIONS, MODERATIONS, CHAT = "/v1/completions", "/v1/moderations", "/v1/chat/completions"
@@ -407,10 +407,10 @@ def test_good_bodies_pass(endpoint, changes):
 @pytest.mark.parametrize(
     ("table", "params"),
     [
-        (_response_bodies.PARAMETERS, ResponseCreateParamsNonStreaming),
-        (_embeddings.PARAMETERS, EmbeddingCreateParams),
-        (_text_completions.PARAMETERS, CompletionCreateParamsNonStreaming),
-        (_moderations.PARAMETERS, ModerationCreateParams),
+        (responses_checks.PARAMETERS, ResponseCreateParamsNonStreaming),
+        (embeddings.PARAMETERS, EmbeddingCreateParams),
+        (completions.PARAMETERS, CompletionCreateParamsNonStreaming),
+        (moderations.PARAMETERS, ModerationCreateParams),
     ],
 )
 def test_the_tables_have_the_parameters_of_the_sdk(table, params):
@@ -432,11 +432,11 @@ JSON = st.recursive(
     max_leaves=8,
 )
 TABLES = {
-    RESPONSES: _response_bodies.PARAMETERS,
-    EMBEDDINGS: _embeddings.PARAMETERS,
-    COMPLETIONS: _text_completions.PARAMETERS,
-    MODERATIONS: _moderations.PARAMETERS,
-    CHAT: _bodies.PARAMETERS,
+    RESPONSES: responses_checks.PARAMETERS,
+    EMBEDDINGS: embeddings.PARAMETERS,
+    COMPLETIONS: completions.PARAMETERS,
+    MODERATIONS: moderations.PARAMETERS,
+    CHAT: chat_checks.PARAMETERS,
 }
 
 

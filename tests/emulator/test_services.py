@@ -14,8 +14,8 @@ import pytest
 
 from batchframe.cli import _commands, main
 from batchframe.emulator import Settings
-from batchframe.emulator._services import SERVICES, ServiceName
-from batchframe.emulator._validation import validate
+from batchframe.emulator._batches.validation import validate
+from batchframe.emulator._config.services import SERVICES, ServiceName
 from batchframe.testing import emulator
 
 from .conftest import CHAT, body, create, jsonl, read, request, upload, wait

@@ -15,9 +15,9 @@ import openai
 import pytest
 
 from batchframe.emulator import body_digest
-from batchframe.emulator._ledger import Ledger, record
-from batchframe.emulator._results import ResultFile
-from batchframe.emulator._state import Storage
+from batchframe.emulator._batches.ledger import Ledger, record
+from batchframe.emulator._batches.result_files import ResultFile
+from batchframe.emulator._service.storage import Storage
 from batchframe.testing import emulator
 
 from .conftest import body, create, ended, jsonl, read, request, upload, wait

@@ -12,10 +12,11 @@ import pytest
 from starlette.testclient import TestClient
 
 from batchframe.cli import main
-from batchframe.emulator import _server, create_app, serve
-from batchframe.emulator._backing import Backing
-from batchframe.emulator._hosts import HostNames
-from batchframe.emulator._server import endpoint, listen
+from batchframe.emulator import create_app, serve
+from batchframe.emulator._config.backing import Backing
+from batchframe.emulator._config.host_names import HostNames
+from batchframe.emulator._http import server
+from batchframe.emulator._http.server import endpoint, listen
 from batchframe.testing import emulator
 
 from .conftest import body, create, ended, jsonl, request, upload, wait
@@ -203,7 +204,7 @@ def test_the_address_that_was_bound_is_ours():
 
 def test_every_address_without_a_name(monkeypatch):
     """An empty host binds all addresses, as 0.0.0.0 does."""
-    monkeypatch.setattr(_server._Server, "run", lambda server, sockets: sockets[0].close())
+    monkeypatch.setattr(server._Server, "run", lambda server, sockets: sockets[0].close())
     serve("", 0)
 
 

@@ -16,10 +16,10 @@ import polars as pl
 import pytest
 
 import batchframe as bf
-import batchframe.emulator._upstream as upstream_module
+import batchframe.emulator._batches.upstream as upstream_module
 from batchframe.emulator import create_app
-from batchframe.emulator._backing import Backing
-from batchframe.emulator._execution import Execution
+from batchframe.emulator._batches.execution import Execution
+from batchframe.emulator._config.backing import Backing
 from batchframe.testing import emulator
 
 from .conftest import body, create, ended, jsonl, read, request, upload, wait

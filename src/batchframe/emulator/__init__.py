@@ -5,9 +5,9 @@ It imports nothing of batchframe outside this package, so that a mistake of the 
 
 from __future__ import annotations
 
-from batchframe.emulator._endpoints import answer
+from batchframe.emulator._config.settings import Seconds, Settings
+from batchframe.emulator._endpoints.registry import answer
+from batchframe.emulator._entry import create_app, serve
 from batchframe.emulator._json import body_digest
-from batchframe.emulator._public import create_app, serve
-from batchframe.emulator._settings import Seconds, Settings
 
 __all__ = ["Seconds", "Settings", "answer", "body_digest", "create_app", "serve"]
