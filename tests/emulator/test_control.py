@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 import os
@@ -15,7 +14,6 @@ import threading
 import urllib.error
 import urllib.request
 import warnings
-from pathlib import Path
 
 import openai
 import pytest
@@ -321,18 +319,6 @@ def test_importing_the_package_does_not_import_the_extra_or_the_client():
     assert "starlette" not in shown
     assert "uvicorn" not in shown
     assert shown.strip().endswith("True")
-
-
-def test_the_emulator_imports_nothing_of_batchframe_but_itself():
-    found = []
-    for path in Path(batchframe.emulator.__file__).parent.glob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-            if isinstance(node, ast.ImportFrom):
-                names = [node.module or "."] + ["."] * node.level
-            found += [name for name in names if name.split(".")[0] in {"batchframe", ""}]
-    assert found
-    assert all(name == "batchframe.emulator" or name.startswith("batchframe.emulator.") for name in found)
 
 
 def test_the_application_runs_under_another_server():

@@ -37,14 +37,14 @@ def canonical(value: object) -> bytes:
     return _encode_canonical(value)
 
 
-def digest(body: object) -> bytes:
+def canonical_digest(body: object) -> bytes:
     """Return the SHA-256 of the canonical JSON of a request body."""
     return hashlib.sha256(canonical(body)).digest()
 
 
 def body_digest(body: object) -> str:
     """Return the key of a request body in the ledger: the SHA-256 of its canonical JSON, in hex."""
-    return digest(body).hex()
+    return canonical_digest(body).hex()
 
 
 def _is_too_deep(value: Any) -> bool:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 import msgspec
 
 from batchframe.emulator import _errors as errors
-from batchframe.emulator import _json as emulator_json
 from batchframe.emulator._batches import azure_result_lines, resume
 from batchframe.emulator._batches.ledger import Ledger, record
 from batchframe.emulator._batches.result_files import ResultFile
 from batchframe.emulator._endpoints.registry import ENDPOINTS
 from batchframe.emulator._errors import ApiError
 from batchframe.emulator._faults import row_effects
+from batchframe.emulator._json import canonical_digest
 from batchframe.emulator._model.shapes import Response, ResultLine
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ class Execution:
         request = _decode(line)
         custom_id, body = request["custom_id"], request["body"]
         endpoint = ENDPOINTS[self._path(request["url"])]
-        digest = emulator_json.digest(body)
+        digest = canonical_digest(body)
         hits: list[RowFault] = []
         if self._faults.waiting:
             hits = self._faults.of_row(custom_id, digest, position, line)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from batchframe.emulator import _json as emulator_json
 from batchframe.emulator._batches.execution import Execution
 from batchframe.emulator._batches.ledger import record
 from batchframe.emulator._batches.upstream import StoppedError
+from batchframe.emulator._json import canonical_digest
 from batchframe.emulator._model.shapes import Response, ResultLine
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Forwarding(Execution):
         ids = f"{self._random.getrandbits(256):064x}"
         if not reply.is_transient:
             # Before the result: if the process dies between the two, the line is executed again, and counted again.
-            digest = emulator_json.digest(msgspec.json.decode(line.body))
+            digest = canonical_digest(msgspec.json.decode(line.body))
             packed = record(digest, line.custom_id, billed=reply.is_answer)
             self._ledger.add(packed, executions=1, billed=int(reply.is_answer))
         if reply.status:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from batchframe.emulator._faults.row_faults import RowFault
-    from batchframe.emulator._model.model_table import Kind, Model
+    from batchframe.emulator._model.model_table import Model
 
 
 def add_nothing(_answer: dict[str, Any], *, has_details: bool) -> None:
@@ -30,7 +30,7 @@ class Endpoint(NamedTuple):
     path: str
     required: str
     """The member that a body needs besides its model: ``messages``, ``input`` or ``prompt``."""
-    model_kinds: tuple[Kind, ...]
+    model_kinds: tuple[str, ...]
     """The kinds of models that serve it."""
     azure_operation: str
     """Its name in Azure's errors."""

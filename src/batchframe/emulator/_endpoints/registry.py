@@ -1,4 +1,4 @@
-"""The endpoints that the emulator executes: one line for each, whose module holds the rest."""
+"""The endpoints that the emulator executes. Each is a module of its own that defines ``ENDPOINT``."""
 
 from __future__ import annotations
 
@@ -7,16 +7,10 @@ from typing import Any
 import msgspec
 
 from batchframe.emulator._endpoints import chat, completions, embeddings, moderations, responses
-from batchframe.emulator._json import digest
+from batchframe.emulator._json import canonical_digest
 from batchframe.emulator._model.model_table import described
 
-_MODULES = (
-    chat,
-    responses,
-    embeddings,
-    completions,
-    moderations,
-)
+_MODULES = (chat, responses, embeddings, completions, moderations)
 ENDPOINTS = {module.ENDPOINT.path: module.ENDPOINT for module in _MODULES}
 
 
@@ -36,6 +30,6 @@ def answer(body: dict[str, Any], *, created: int = 0, endpoint: str = chat.ENDPO
         raise ValueError(f"the emulator does not execute {endpoint!r}; it executes {', '.join(ENDPOINTS)}")
     target = ENDPOINTS[endpoint]
     model = described(body.get("model", "omni-moderation-latest"))
-    response = target.respond(body, digest(body), target.count(body), created, model)
+    response = target.respond(body, canonical_digest(body), target.count(body), created, model)
     decoded: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(response))
     return decoded
