@@ -74,7 +74,7 @@ def path(service, rest):
 # ------------------------------------------------------------------------------------------------- paths and headers
 
 
-def test_the_client_is_the_dialects_own(client, service, is_classic):
+def test_client_matches_the_dialect(client, service, is_classic):
     assert isinstance(client, openai.AzureOpenAI) == is_classic
     assert client.batches.list().data == []
     assert service.calls() == {"list_batches": 1}
@@ -95,7 +95,7 @@ def test_the_client_is_the_dialects_own(client, service, is_classic):
         (f"/openai/deployments/gpt-4o/chat/completions?{VERSION}", 501, "NotImplemented"),
     ],
 )
-def test_classic_paths_and_versions(classic, asked, status, code):
+def test_dated_versions_and_paths(classic, asked, status, code):
     got, reply, _ = bare(classic, asked)
     assert got == status
     assert code is None or (set(reply["error"]) == {"code", "message"} and reply["error"]["code"] == code)
@@ -111,7 +111,7 @@ def test_v1_needs_no_version_and_refuses_a_dated_one():
         assert bare(service, "/openai/v1/responses", "POST")[0] == 501
 
 
-def test_openai_refuses_what_is_azures():
+def test_openai_refuses_azure_features():
     with emulator() as service:
         assert bare(service, "/v1/batches")[0] == 401
         for asked in ("/openai/v1/batches", f"/openai/batches?{VERSION}"):
@@ -119,7 +119,7 @@ def test_openai_refuses_what_is_azures():
             assert (status, set(reply["error"])) == (404, {"message", "type", "param", "code"})
 
 
-def test_keys(service):
+def test_api_keys(service):
     asked = path(service, "/batches")
     assert bare(service, asked, authorization="Bearer token")[0] == 200
     status, reply, _ = bare(service, asked, accept="*/*")
@@ -167,7 +167,7 @@ def test_a_pending_file(client, service):
     assert wait(client, create(client, file_id).id).status == "completed"
 
 
-def test_a_null_status(client, service):
+def test_null_file_status(client, service):
     service.configure(oddities=["null_file_status"], pending_polls=1)
     file = client.files.create(file=("a.jsonl", jsonl(*ROWS)), purpose="batch")
     assert file.status is None
@@ -194,7 +194,7 @@ def test_expires_after_in_both_spellings(client, spelling, seconds, is_good):
     assert file.expires_at == file.created_at + seconds
 
 
-def test_the_quota_of_files(client, service):
+def test_file_quota(client, service):
     service.configure(files_without_expiry=2)
     kept = [upload(client, jsonl(*ROWS)) for _ in range(2)]
     with pytest.raises(openai.BadRequestError, match="quota for files without expiry is reached"):
@@ -250,7 +250,7 @@ def test_deployments(client, service):
     assert (error.code, "SKU" in error.message) == ("invalid_request", True)
 
 
-def test_an_unknown_deployment_refused_at_create(client, service):
+def test_unknown_deployment_is_refused_at_create(client, service):
     service.configure(errors_at_create=True)
     file_id = upload(client, jsonl(request("a", {**body(), "model": "nonsense"})))
     with pytest.raises(openai.BadRequestError) as refused:
@@ -274,13 +274,13 @@ def test_a_failed_and_a_filtered_row(client, service):
     assert service.ledger()["billed"] == 5
 
 
-def test_a_job_goes_on_after_its_window(client, service):
+def test_batch_runs_on_after_its_window(client, service):
     service.configure(window_seconds=0.01, seconds={"in_progress": 0.3})
     batch = wait(client, create(client, upload(client, jsonl(*ROWS))).id)
     assert (batch.status, batch.request_counts.completed) == ("completed", 6)
 
 
-def test_a_cancelled_job_has_its_partial_results(client, service):
+def test_cancelled_batch_keeps_partial_results(client, service):
     service.configure(progression="stepped")
     batch = create(client, upload(client, jsonl(*ROWS)))
     service.step(2)
@@ -302,7 +302,7 @@ def test_refusals_have_azures_envelope(client):
     assert refused.value.status_code == 501
 
 
-def test_the_order_of_keys_is_the_alphabets(classic):
+def test_keys_are_in_alphabetical_order(classic):
     client = classic.client()
     create(client, upload(client, jsonl(*ROWS)))
     [batch] = bare(classic, f"/openai/batches?{VERSION}")[1]["data"]

@@ -32,7 +32,7 @@ def get(service, batch):
 
 @pytest.mark.parametrize("progression", ["instant", "timed"])
 @pytest.mark.parametrize(("kind", "status"), [("expire", "expired"), ("cancel", "cancelled")])
-def test_an_end_after_a_fraction(client, service, kind, status, progression):
+def test_batch_ends_after_a_fraction_of_its_rows(client, service, kind, status, progression):
     service.configure(progression=progression)
     service.batch_fault(kind, at=0.25)
     batch = ended(client, *ROWS)
@@ -48,13 +48,13 @@ def test_an_end_after_a_fraction(client, service, kind, status, progression):
 
 
 @pytest.mark.parametrize("kind", ["expire", "cancel"])
-def test_rows_that_stand_in_neither_file(client, service, kind):
+def test_unexecuted_rows_in_neither_file(client, service, kind):
     service.batch_fault(kind, at=0.5, unexecuted="nowhere")
     batch = ended(client, *ROWS)
     assert (len(read(client, batch.output_file_id)), batch.error_file_id) == (10, None)
 
 
-def test_an_end_before_the_first_row(client, service):
+def test_batch_ends_before_its_first_row(client, service):
     service.batch_fault("expire", at=0)
     batch = ended(client, *ROWS)
     assert (batch.status, batch.output_file_id, len(read(client, batch.error_file_id))) == ("expired", None, 20)
@@ -70,7 +70,7 @@ def test_fail(client, service):
     assert service.ledger()["executions"] == 0
 
 
-def test_a_file_that_exists_and_cannot_be_found(client, service):
+def test_existing_file_is_not_found(client, service):
     service.batch_fault("cannot_find_file")
     file_id = upload(client, jsonl(*ROWS))
     [error] = wait(client, create(client, file_id).id).errors.data
@@ -83,7 +83,7 @@ def test_a_file_that_exists_and_cannot_be_found(client, service):
 
 
 @pytest.mark.parametrize("phase", ["validating", "in_progress", "finalizing"])
-def test_a_stuck_batch_goes_on_only_to_be_cancelled(client, service, phase):
+def test_stuck_batch_can_only_be_cancelled(client, service, phase):
     service.configure(progression="instant")
     service.batch_fault("stuck", phase=phase)
     batch = create(client, upload(client, jsonl(*ROWS)))
@@ -144,7 +144,7 @@ def test_outputs_expired(client, service):
 
 
 @pytest.mark.parametrize(("spelling", "found"), [("null", None), ("empty", ""), ("zero_bytes", "file-")])
-def test_the_id_of_a_file_without_lines(client, service, spelling, found):
+def test_spellings_of_an_absent_file_id(client, service, spelling, found):
     service.batch_fault("absent_id", spelling=spelling)
     batch = ended(client, *ROWS)
     assert batch.error_file_id == found or batch.error_file_id.startswith("file-")
@@ -161,7 +161,7 @@ def test_an_unknown_status(client, service):
     assert seen == ["queued", "queued", "queued", "validating"]
 
 
-def test_a_batch_that_is_gone_for_some_polls(client, service):
+def test_batch_is_gone_for_some_polls(client, service):
     service.batch_fault("gone", polls=2)
     batch = create(client, upload(client, jsonl(*ROWS)))
     for _ in range(2):
@@ -170,7 +170,7 @@ def test_a_batch_that_is_gone_for_some_polls(client, service):
     assert client.batches.retrieve(batch.id).id == batch.id
 
 
-def test_a_list_that_shows_a_batch_late(client, service):
+def test_list_shows_a_batch_late(client, service):
     service.batch_fault("list_late", polls=2)
     service.batch_fault("list_late", seconds=0.3, skip=1)
     by_calls, by_time = (create(client, "file-x").id for _ in range(2))
@@ -180,7 +180,7 @@ def test_a_list_that_shows_a_batch_late(client, service):
     assert [batch.id for batch in client.batches.list().data] == [by_time, by_calls]
 
 
-def test_a_list_that_does_not_move(client, service):
+def test_list_shows_an_outdated_batch(client, service):
     service.configure(progression="stepped")
     service.batch_fault("list_still")
     service.batch_fault("list_still", polls=0, skip=1)
@@ -225,7 +225,7 @@ SEEN = [
 ]
 
 
-def test_the_table_of_oddities_is_whole():
+def test_the_table_of_oddities_is_complete():
     assert {name for name, _, _ in SEEN} | {"canceled", "progress_status"} == BATCH_ODDITIES
 
 
@@ -247,21 +247,21 @@ def test_an_oddity(client, service, oddity, rows, is_seen, by):  # noqa: PLR0917
     assert not is_seen(get(service, plain))
 
 
-def test_canceled_with_one_l(client, service):
+def test_status_canceled_with_one_l(client, service):
     service.batch_fault("canceled")
     service.batch_fault("cancel")
     batch = create(client, upload(client, jsonl(*ROWS)))
     assert wait(client, batch.id, lambda batch: batch.status == "canceled").cancelled_at is not None
 
 
-def test_in_progress_by_another_word(client, service):
+def test_in_progress_is_called_progress(client, service):
     service.batch_fault("progress_status")
     service.batch_fault("stuck", phase="in_progress", at=0)
     batch = create(client, upload(client, jsonl(*ROWS)))
     assert wait(client, batch.id, lambda batch: batch.status == "progress").in_progress_at is not None
 
 
-def test_the_list_under_another_key(client, service):
+def test_list_is_called_value(client, service):
     create(client, "file-x")
     service.configure(oddities=["value_list"])
     page = client.batches.list()
@@ -282,7 +282,7 @@ def test_all_of_azures_oddities(client, service):
 # ---------------------------------------------------------------------------------------------------- which, how often
 
 
-def test_times_and_skip_and_combination(client, service):
+def test_times_skip_and_combined_faults(client, service):
     service.batch_fault("expire", at=0.5, times=2, skip=1)
     service.batch_fault("late_output", polls=1, skip=1, times=None)
     seen = [ended(client, *ROWS) for _ in range(4)]
@@ -290,7 +290,7 @@ def test_times_and_skip_and_combination(client, service):
     assert [batch.output_file_id is None for batch in seen] == [False, True, True, True]
 
 
-def test_over_http_and_what_is_refused(client, service):
+def test_batch_faults_over_http(client, service):
     status, waiting = call(service, "POST", "/_emulator/batch-faults", {"kind": "fail", "code": "c"})
     assert (status, len(waiting)) == (200, 1)
     assert ended(client, *ROWS).errors.data[0].code == "c"

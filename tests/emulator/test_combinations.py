@@ -50,7 +50,7 @@ def share(kind):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_every_fault_of_rows_at_once(spoken, seed):
+def test_all_row_faults_at_once(spoken, seed):
     spoken.reset()
     spoken.configure(seed=seed)
     for kind in KINDS:
@@ -88,7 +88,7 @@ def test_two_faults_on_every_row(spoken, kind, other):
 
 
 @pytest.mark.parametrize("end", ["expire", "cancel"])
-def test_every_oddity_at_once(spoken, end):
+def test_all_oddities_at_once(spoken, end):
     spoken.reset()
     for oddity in BATCH_ODDITIES - {"omit_nulls"}:
         spoken.batch_fault(oddity)
@@ -101,7 +101,7 @@ def test_every_oddity_at_once(spoken, end):
     assert len(ids) == len(ROWS)
 
 
-def test_a_call_that_fails_every_time_and_one_row_that_fails_once(spoken):
+def test_persistent_call_fault_with_one_row_fault(spoken):
     spoken.reset()
     spoken.fault("list_batches", "status", times=None)
     spoken.row_fault("server_error", custom_ids=["row-0"])
@@ -111,7 +111,7 @@ def test_a_call_that_fails_every_time_and_one_row_that_fails_once(spoken):
 
 
 @pytest.mark.parametrize(("dialect", "most"), [("openai", 50_000), ("azure", 100_000), ("azure-v1", 100_000)])
-def test_the_most_requests_of_a_file(dialect, most):
+def test_file_with_the_maximum_of_requests(dialect, most):
     line = '{"custom_id":"%d","method":"POST","url":"/v1/chat/completions","body":{"model":"gpt-4o","messages":[]}}\n'
     content = "".join(line % number for number in range(most)).encode()
     settings = Settings(dialect=dialect)

@@ -42,7 +42,7 @@ def call(service, method, path, value=None, key=None):
             return refused.code, json.load(refused)
 
 
-def test_a_key_is_asked_for(service):
+def test_missing_key_is_refused(service):
     status, reply = call(service, "GET", "/v1/batches")
     assert status == 401
     assert reply["error"]["message"].startswith("You didn't provide an API key.")
@@ -50,7 +50,7 @@ def test_a_key_is_asked_for(service):
     assert call(service, "GET", "/v1/batches", key="anything")[0] == 200
 
 
-def test_a_wrong_key_is_refused_and_not_shown(service):
+def test_wrong_key_is_refused_and_masked(service):
     service.configure(api_keys=["sk-right"])
     with pytest.raises(openai.AuthenticationError) as refused:
         service.client(api_key="sk-wrong-long-long").batches.list()
@@ -75,14 +75,14 @@ def test_a_wrong_key_is_refused_and_not_shown(service):
         ("GET", "/_emulator/nonsense", 404, "Invalid URL"),
     ],
 )
-def test_what_is_not_there_is_said_so(service, method, path, status, message):
+def test_unknown_path_is_404_with_message(service, method, path, status, message):
     got, reply = call(service, method, path, key="x")
     assert got == status
     assert reply["error"]["message"].startswith(message)
     assert set(reply["error"]) == {"message", "type", "param", "code"}
 
 
-def test_a_body_that_is_no_json(service):
+def test_body_that_is_not_json(service):
     asked = urllib.request.Request(
         service.base_url + "/batches", data=b"{oops", method="POST", headers={"Authorization": "Bearer x"}
     )
@@ -205,7 +205,7 @@ def test_reset_while_batches_run(client, service):
 # ------------------------------------------------------------------------------------------------- batchframe.testing
 
 
-def test_the_context_manager_leaves_nothing(tmp_path, monkeypatch):
+def test_context_manager_leaves_no_files(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     before = set(threading.enumerate())
     with warnings.catch_warnings():
@@ -220,14 +220,14 @@ def test_the_context_manager_leaves_nothing(tmp_path, monkeypatch):
         openai.OpenAI(api_key="x", base_url=service.base_url, max_retries=0).batches.list()
 
 
-def test_the_end_waits_for_no_tick(monkeypatch):
+def test_shutdown_does_not_wait_for_a_tick(monkeypatch):
     """It would take longer than a test may."""
     monkeypatch.setattr(server, "_TICK_SECONDS", 1000.0)
     with emulator() as service:
         service.client().batches.list()
 
 
-def test_the_end_waits_for_a_call_that_is_under_way():
+def test_shutdown_waits_for_calls_under_way():
     replies = []
     with emulator() as service:
         service.fault("list_batches", "delay", seconds=0.3)
@@ -245,7 +245,7 @@ def test_the_end_waits_for_a_call_that_is_under_way():
     assert replies == [[], []]
 
 
-def test_a_call_that_never_ends_holds_nobody_up(monkeypatch):
+def test_shutdown_does_not_wait_for_endless_calls(monkeypatch):
     monkeypatch.setattr(server, "_GRACE_SECONDS", 0.1)
     with emulator() as service:
         service.fault("list_batches", "delay", seconds=1000.0)
@@ -267,7 +267,7 @@ def test_a_call_that_never_ends_holds_nobody_up(monkeypatch):
     assert len(failures) == 1
 
 
-def test_a_client_of_the_emulator_reads_no_certificates(monkeypatch):
+def test_client_of_the_emulator_loads_no_certificates(monkeypatch):
     """It speaks plain HTTP, and reading them takes longer than all else."""
     with emulator() as service, emulator("azure") as azure:
         monkeypatch.setattr(ssl, "create_default_context", lambda *_, **__: pytest.fail("certificates are read"))
@@ -279,7 +279,7 @@ def test_a_client_of_the_emulator_reads_no_certificates(monkeypatch):
     assert client.is_closed()
 
 
-def test_a_client_of_another_service_does_read_them(service, monkeypatch):
+def test_client_of_another_service_loads_certificates(service, monkeypatch):
     """A URL of one's own may be one of the world's: its certificate is looked at."""
     read, make = [], ssl.create_default_context
     monkeypatch.setattr(ssl, "create_default_context", lambda *given, **more: read.append(1) or make(*given, **more))
@@ -289,7 +289,7 @@ def test_a_client_of_another_service_does_read_them(service, monkeypatch):
         assert service.client(http_client=own)._client is own
 
 
-def test_what_is_not_there_at_all():
+def test_unknown_options_are_type_errors():
     with pytest.raises(TypeError, match="klingon"), emulator("klingon"):
         pass
     with pytest.raises(TypeError, match="nonsense"), emulator(nonsense=1):
@@ -332,13 +332,13 @@ def test_the_application_runs_under_another_server():
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
-def test_replies_are_not_held_back():
+def test_replies_are_not_delayed_by_nagle():
     """Without the name of the protocol asyncio leaves Nagle's algorithm on: 40 ms for each reply of two pieces."""
     with server.listen("127.0.0.1", 0) as sock:
         assert sock.proto == socket.IPPROTO_TCP
 
 
-def test_serve_says_its_url_and_ends_cleanly_on_ctrl_c():
+def test_serve_prints_its_url_and_ends_cleanly_on_ctrl_c():
     script = "import batchframe.emulator as e; e.serve(port=0)"
     with subprocess.Popen([sys.executable, "-W", "error", "-c", script], stderr=subprocess.PIPE, text=True) as process:
         line = process.stderr.readline()

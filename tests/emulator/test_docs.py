@@ -28,7 +28,7 @@ def kinds(method):
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[row.quirk for row in ROWS])
-def test_a_row(service, row):
+def test_switch_and_test_of_a_row_exist(service, row):
     if row.switch != "always":
         # The switch exists, with these options: it is thrown.
         eval(f"service.{row.switch}", {"service": service})
@@ -48,7 +48,7 @@ def client_tests(path):
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[row.quirk for row in ROWS])
-def test_the_client_test_of_a_row(row):
+def test_client_test_of_a_row_uses_its_switch(row):
     """It exists, and throws this switch: it takes it from this very table, by the name of the quirk."""
     file, name = row.client_test.split("::")
     uses = client_tests(TESTS.parent / file)[name]
@@ -59,7 +59,7 @@ def test_the_client_test_of_a_row(row):
     assert row.switch == "always" or {"throw", "SWITCHES"} <= uses
 
 
-def test_every_kind_of_fault_and_every_oddity_has_a_row():
+def test_every_fault_kind_and_oddity_has_a_row():
     assert kinds("fault") == set(get_args(CallKind))
     assert kinds("row_fault") == set(get_args(RowKind))
     assert kinds("batch_fault") == set(get_args(BatchKind))

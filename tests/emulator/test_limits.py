@@ -34,7 +34,7 @@ def start(client, rows=ROWS):
     return create(client, upload(client, jsonl(*rows))).id
 
 
-def test_the_limit_is_of_batches_that_have_not_ended(client, service):
+def test_token_limit_covers_unfinished_batches(client, service):
     service.configure(progression="stepped", enqueued_token_limit=2 * TOKENS)
     first, second, third = (start(client) for _ in range(3))
     service.step()
@@ -55,7 +55,7 @@ def test_the_limit_is_of_batches_that_have_not_ended(client, service):
 
 
 @pytest.mark.parametrize(("limit", "status"), [(TOKENS, "completed"), (TOKENS - 1, "failed")])
-def test_the_limit_counts_the_tokens_of_the_usage(client, service, limit, status):
+def test_token_limit_counts_as_usage_does(client, service, limit, status):
     service.configure(enqueued_token_limit=limit)
     batch = wait(client, start(client))
     assert batch.status == status
@@ -63,7 +63,7 @@ def test_the_limit_counts_the_tokens_of_the_usage(client, service, limit, status
         assert batch.usage.input_tokens == TOKENS
 
 
-def test_limits_by_model(client, service):
+def test_token_limits_by_model(client, service):
     service.configure(enqueued_token_limits={"gpt-4o": 1})
     assert wait(client, start(client)).status == "completed"
     rows = [{**row, "body": {**row["body"], "model": "gpt-4o"}} for row in ROWS]
@@ -71,7 +71,7 @@ def test_limits_by_model(client, service):
 
 
 @pytest.mark.parametrize("end", ["cancel", "expire"])
-def test_whatever_the_end_it_lets_go(client, service, end):
+def test_every_end_releases_tokens(client, service, end):
     service.configure(enqueued_token_limit=TOKENS)
     service.batch_fault(end)
     assert wait(client, start(client)).status in {"cancelled", "expired"}
@@ -86,7 +86,7 @@ def test_tokens_released_late(client, service):
     assert wait(client, start(client)).status == "completed"
 
 
-def test_refused_batches_that_hold_their_tokens(client, service):
+def test_refused_batches_can_hold_their_tokens(client, service):
     service.configure(enqueued_token_limit=TOKENS - 1, token_release_seconds=0.4, refused_hold_tokens=True)
     assert wait(client, start(client)).status == "failed"
     assert wait(client, start(client, ROWS[:1])).status == "failed"
@@ -96,7 +96,7 @@ def test_refused_batches_that_hold_their_tokens(client, service):
 
 
 @pytest.mark.parametrize("limit", ["30K", "2M", "31"])
-def test_azures_sentence_later(limit):
+def test_azures_token_limit_sentence(limit):
     number = int(limit.replace("K", "000").replace("M", "000000"))
     rows = ROWS[:1] if number < 1_000_000 else [request(str(i), body("x" * 400_000)) for i in range(21)]
     rows = [request("a", body("x" * 130_000))] if limit == "30K" else rows
@@ -107,7 +107,7 @@ def test_azures_sentence_later(limit):
 
 
 @pytest.mark.parametrize("dialect", ["azure", "azure-v1"])
-def test_azure_fails_fast(dialect):
+def test_token_limit_at_create(dialect):
     with emulator(dialect, enqueued_token_limit=TOKENS, over_limit_at="create", progression="stepped") as service:
         client = service.client(max_retries=0)
         start(client)
@@ -174,7 +174,7 @@ def test_inputs_for_embeddings(client, service, inputs, status):
 
 
 @pytest.mark.parametrize("isolate", ["project", "key"])
-def test_callers_that_do_not_see_one_another(service, isolate):
+def test_isolated_callers_do_not_see_one_another(service, isolate):
     service.configure(isolate=isolate, enqueued_token_limit=TOKENS)
     options = [{"project": name} if isolate == "project" else {"api_key": name} for name in ("one", "two")]
     one, two = (service.client(max_retries=0, **option) for option in options)
@@ -195,12 +195,12 @@ def test_callers_that_do_not_see_one_another(service, isolate):
     assert wait(two, start(two)).status == "completed"
 
 
-def test_without_isolation_all_see_all(service):
+def test_without_isolation_callers_share_everything(service):
     one, two = (service.client(project=name) for name in ("one", "two"))
     assert two.files.retrieve(upload(one, jsonl(*ROWS))).id
 
 
-def test_storage_that_is_full(client, service):
+def test_full_storage(client, service):
     service.configure(storage_bytes=len(jsonl(*ROWS)) + 10)
     file_id = upload(client, jsonl(*ROWS))
     with pytest.raises(openai.BadRequestError, match="Organizations are limited to"):
@@ -235,7 +235,7 @@ def test_a_file_without_a_status(client, service):
     assert wait(client, create(client, file_id).id).status == "completed"
 
 
-def test_a_file_that_some_batches_do_not_find(client, service):
+def test_file_not_found_by_some_batches(client, service):
     service.file_fault("cannot_find", polls=2)
     file_id = upload(client, jsonl(*ROWS))
     batches = [wait(client, create(client, file_id).id) for _ in range(3)]
@@ -243,7 +243,7 @@ def test_a_file_that_some_batches_do_not_find(client, service):
     assert batches[0].errors.data[0].message.startswith(f"Cannot find file {file_id}, or organization")
 
 
-def test_a_file_that_is_gone_for_some_retrieves(client, service):
+def test_file_is_gone_for_some_retrieves(client, service):
     service.file_fault("gone", polls=1)
     file_id = upload(client, jsonl(*ROWS))
     with pytest.raises(openai.NotFoundError):
@@ -251,7 +251,7 @@ def test_a_file_that_is_gone_for_some_retrieves(client, service):
     assert client.files.retrieve(file_id).id == file_id
 
 
-def test_a_file_of_which_only_a_part_arrived(client, service):
+def test_file_stored_in_part(client, service):
     service.file_fault("short", at=0.5, skip=1)
     content = jsonl(*ROWS)
     assert client.files.retrieve(upload(client, content)).bytes == len(content)
@@ -282,7 +282,7 @@ def test_a_slow_call(client, service, direction):
     assert found.startswith("file-") if direction == "upload" else found == content
 
 
-def test_more_headers_of_a_refusal(client, service):
+def test_extra_headers_of_a_status_fault(client, service):
     service.fault("list_batches", "status", headers={"x-should-retry": "false"})
     with pytest.raises(openai.InternalServerError) as refused:
         client.batches.list()
@@ -290,7 +290,7 @@ def test_more_headers_of_a_refusal(client, service):
 
 
 @pytest.mark.parametrize("how", ["chunked", "gzip"])
-def test_ways_of_downloading(client, service, how):
+def test_download_transfers(client, service, how):
     file_id = upload(client, jsonl(*ROWS))
     service.configure(download=how)
     reply = client.files.with_raw_response.content(file_id)
@@ -307,7 +307,7 @@ def test_ways_of_downloading(client, service, how):
 
 
 @pytest.mark.parametrize("how", ["chunked", "gzip"])
-def test_a_cut_download_whatever_the_way(client, service, how):
+def test_truncated_download_in_every_transfer(client, service, how):
     file_id = upload(client, jsonl(*ROWS))
     service.configure(download=how)
     service.fault("file_content", "truncate", at=0.5)

@@ -88,7 +88,7 @@ def test_a_row_of_status_0_is_counted_as_completed_and_was_not_executed(client, 
         ("length", "half", None, "length"),
     ],
 )
-def test_an_answer_that_is_no_use_is_billed(client, service, kind, content, refusal, reason):  # noqa: PLR0917
+def test_useless_answer_is_billed(client, service, kind, content, refusal, reason):  # noqa: PLR0917
     [line], error = hit(client, service, kind)
     usual = answer(ROWS[3]["body"])["choices"][0]["message"]["content"]
     [choice] = line["response"]["body"]["choices"]
@@ -100,7 +100,7 @@ def test_an_answer_that_is_no_use_is_billed(client, service, kind, content, refu
     assert billed(service) == (1, 1)
 
 
-def test_separators_stand_unescaped_in_the_answer(client, service):
+def test_separators_are_unescaped_in_the_answer(client, service):
     [line], _ = hit(client, service, "separators")
     usual = answer(ROWS[3]["body"])["choices"][0]["message"]["content"]
     said = line["response"]["body"]["choices"][0]["message"]["content"]
@@ -110,7 +110,7 @@ def test_separators_stand_unescaped_in_the_answer(client, service):
     assert all(character.encode() in content for character in "\u2028\u2029\u0085")
 
 
-def test_separators_leave_a_json_answer_json(client, service):
+def test_separators_keep_a_json_answer_valid(client, service):
     service.row_fault("separators")
     schema = {"type": "object", "properties": {"note": {"type": "string", "minLength": 1}}, "required": ["note"]}
     asked = body(
@@ -159,7 +159,7 @@ def test_a_duplicate_line(client, service):
     assert billed(service) == (1, 1)
 
 
-def test_a_second_line_that_disagrees(client, service):
+def test_duplicate_line_with_an_error(client, service):
     [one], [other] = hit(client, service, "duplicate", copy="error")
     assert (one["response"]["status_code"], other["response"]["status_code"]) == (200, 500)
 
@@ -192,7 +192,7 @@ def test_an_answer_in_the_error_file(client, service):
     assert billed(service) == (1, 1)
 
 
-def test_a_line_of_an_id_nobody_sent(client, service):
+def test_line_with_an_unknown_custom_id(client, service):
     service.row_fault("unknown_id", custom_ids=["row-3"])
     batch = ended(client, *ROWS[:10])
     assert {line["custom_id"] for line in read(client, batch.output_file_id)} == {
@@ -203,7 +203,7 @@ def test_a_line_of_an_id_nobody_sent(client, service):
 
 
 @pytest.mark.parametrize("kind", ["crlf", "blank_lines", "no_final_newline", "truncated_last_line"])
-def test_whole_files(client, service, kind):
+def test_faults_of_whole_files(client, service, kind):
     service.configure(shuffle=False)
     usual = raw(client, ended(client, *ROWS).output_file_id)
     service.row_fault(kind)
@@ -247,7 +247,7 @@ def test_every_nth(client, service):
     assert failed(client) == {"row-5", "row-11", "row-17"}
 
 
-def test_a_share_is_drawn_by_the_seed(client, service):
+def test_share_depends_on_the_seed(client, service):
     def drawn(seed):
         service.reset()
         service.configure(seed=seed)
@@ -273,7 +273,7 @@ def test_faults_combine(client, service):
     assert {line["custom_id"] for line in read(client, batch.error_file_id)} == {"row-4", "row-9", "row-14", "row-19"}
 
 
-def test_over_http_and_what_is_refused(client, service):
+def test_row_faults_over_http(client, service):
     fault = {"kind": "missing", "custom_ids": ["row-0"], "attempts": None}
     status, waiting = call(service, "POST", "/_emulator/row-faults", [fault])
     assert (status, len(waiting)) == (200, 1)
@@ -297,7 +297,7 @@ def test_over_http_and_what_is_refused(client, service):
     assert len(files(client, ended(client, *ROWS))[0]) == 20
 
 
-def test_a_cancelled_batch_has_faults_only_where_it_was_executed(client, service):
+def test_cancelled_batch_has_faults_only_in_executed_rows(client, service):
     service.configure(progression="stepped")
     service.row_fault("rate_limited", attempts=None)
     batch = create(client, upload(client, jsonl(*ROWS)))

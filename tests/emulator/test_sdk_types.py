@@ -63,7 +63,7 @@ def raw(answer):
     return answer.http_response.json()
 
 
-def test_the_guard_itself():
+def test_the_check_itself_fails_on_missing_fields():
     """A type that resolved to nothing would let everything pass."""
     assert len(openai.types.Batch.model_fields) >= 20
     assert {".status", ".request_counts.failed"} <= set(missing({"request_counts": {"total": 1}}, openai.types.Batch))
@@ -114,7 +114,7 @@ def test_lines_have_the_fields_of_the_specification(client):
 
 @pytest.mark.parametrize("dialect", ["openai", "azure-v1"])
 @pytest.mark.parametrize("endpoint", ANSWERS)
-def test_the_bodies_of_lines_are_what_the_sdk_expects(dialect, endpoint):
+def test_bodies_of_lines_match_the_sdk(dialect, endpoint):
     """Each has what its type requires, and of the right types, as the same body has in a real-time reply."""
     model, bodies = ANSWERS[endpoint]
     lines = [

@@ -58,7 +58,7 @@ def ended(client, *lines, endpoint=CHAT, **more):
     return wait(client, made.id)
 
 
-def test_every_service_has_a_row_in_the_documents_and_a_word_on_the_command_line():
+def test_every_service_is_documented_and_a_command_line_choice():
     rows = re.findall(r"^\| `(\w+)` \| `(.*?)` \|", PAGE.read_text(), re.MULTILINE)
     assert dict(rows) == {name: dialect.prefix for name, dialect in SERVICES.items()}
     assert tuple(SERVICES) == get_args(ServiceName) == tuple(_commands.SERVICES)
@@ -66,7 +66,7 @@ def test_every_service_has_a_row_in_the_documents_and_a_word_on_the_command_line
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_a_service_answers_under_its_path_alone(service, name):
+def test_service_answers_only_under_its_path(service, name):
     assert like(service, name).batches.list().data == []
     for prefix in PREFIXES:
         client = openai.OpenAI(api_key="k", base_url=service.endpoint + prefix, max_retries=0)
@@ -218,7 +218,7 @@ def test_dashscope_writes_failures_into_the_output_file(service):
     assert batch.input_file_id.startswith("file-batch-")
 
 
-def test_dashscope_has_a_word_of_its_own_for_a_wrong_url(service):
+def test_dashscope_has_its_own_code_for_a_wrong_url(service):
     batch = ended(like(service, "dashscope"), {**ROWS[0], "url": "/v1/embeddings"})
     assert [(error.code, error.line) for error in batch.errors.data] == [("url_not_found", 1)]
 
@@ -227,7 +227,7 @@ def trial(number, **more):
     return {**request(f"row-{number}", body("x", model="batch-test-model")), "url": "/v1/chat/ds-test", **more}
 
 
-def test_dashscope_has_an_endpoint_for_trials(service):
+def test_dashscope_trial_endpoint(service):
     client = like(service, "dashscope")
 
     def codes(*lines):
@@ -243,7 +243,7 @@ def test_dashscope_has_an_endpoint_for_trials(service):
     assert [error.code for error in batch.errors.data] == ["model_not_found"]
 
 
-def test_siliconflow_takes_chats_that_end_with_the_user(service):
+def test_siliconflow_requires_a_user_message_last(service):
     client = like(service, "siliconflow")
     told = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
     batch = ended(client, ROWS[0], request("told", body("x", **told)))
@@ -279,14 +279,14 @@ def test_zhipu_has_the_version_in_the_endpoint(service):
 
 
 @pytest.mark.parametrize(("more", "is_there"), [({}, False), ({"auto_delete_input_file": False}, True)])
-def test_zhipu_deletes_input_files_unless_it_is_told_not_to(service, more, is_there):
+def test_zhipu_deletes_input_files_by_default(service, more, is_there):
     client = like(service, "zhipu")
     batch = ended(client, zhipu(0), endpoint="/v4/chat/completions", extra_body=more)
     assert len(read(client, batch.output_file_id)) == 1
     assert any(file.id == batch.input_file_id for file in client.files.list()) is is_there
 
 
-def test_the_parameter_of_zhipu_is_its_own(service):
+def test_only_zhipu_knows_auto_delete_input_file(service):
     asked = {"input_file_id": "f", "endpoint": CHAT, "completion_window": "24h"}
     with pytest.raises(openai.BadRequestError, match="Unknown parameter: 'auto_delete_input_file'"):
         like(service, "parasail").batches.create(**asked, extra_body={"auto_delete_input_file": True})
@@ -296,7 +296,7 @@ def test_the_parameter_of_zhipu_is_its_own(service):
         )
 
 
-def test_an_upstream_is_asked_for_what_a_line_means(service):
+def test_upstream_gets_the_canonical_endpoint(service):
     found = validate(BytesIO(jsonl(zhipu(0))), "/v4/chat/completions", Settings(service="zhipu"), Event())
     assert not found.errors
     assert SERVICES["zhipu"].endpoints[zhipu(0)["url"]] == CHAT
@@ -306,7 +306,7 @@ def responses(number, **more):
     return {**request(f"row-{number}", {"model": "gpt-4o-mini", "input": "x"}), "url": "/v1/responses", **more}
 
 
-def test_perplexity_looks_at_each_line_when_a_file_is_uploaded(service):
+def test_perplexity_validates_uploads(service):
     client = like(service, "perplexity")
     for bad, says in (
         ([responses(0), b"{"], "Line 2: This line is not parseable"),
@@ -322,7 +322,7 @@ def test_perplexity_looks_at_each_line_when_a_file_is_uploaded(service):
         client.batches.create(input_file_id="f", endpoint=CHAT, completion_window="24h")
 
 
-def test_perplexity_keeps_files_as_long_as_it_does(service):
+def test_perplexity_takes_no_expiry(service):
     client = like(service, "perplexity")
     expiry = {"anchor": "created_at", "seconds": 90_000}
     with pytest.raises(openai.BadRequestError, match="Unsupported parameter: 'expires_after'") as refused:
@@ -334,7 +334,7 @@ def test_perplexity_keeps_files_as_long_as_it_does(service):
         )
 
 
-def test_perplexity_knows_a_create_by_its_key(service):
+def test_perplexity_idempotency_key(service):
     asked = {"endpoint": "/v1/responses", "completion_window": "24h"}
 
     def made(client, key, number=0):
@@ -364,7 +364,7 @@ def test_deepinfra_has_three_endpoints(service):
         client.batches.create(input_file_id="f", endpoint="/v1/responses", completion_window="24h")
 
 
-def test_novita_spells_its_batches_in_its_own_way(service):
+def test_novita_oddities(service):
     client = like(service, "novita")
     file_id = upload(client, jsonl(*ROWS))
     assert client.files.retrieve(file_id).expires_at == client.files.retrieve(file_id).created_at + 15 * 86_400
@@ -385,6 +385,6 @@ def test_novita_spells_its_batches_in_its_own_way(service):
     assert errors_of(client, bad).startswith("line 2: duplicate_custom_id: ")
 
 
-def test_a_line_of_dashscope_has_at_most_6_mb(service):
+def test_dashscope_line_size_limit(service):
     batch = ended(like(service, "dashscope"), ROWS[0], request("long", body("x" * (6 << 20))))
     assert [(error.code, error.line) for error in batch.errors.data] == [("invalid_request", 2)]

@@ -72,7 +72,7 @@ def rows_of(client, batch):
     return sorted(line["custom_id"] for file_id in files for line in read(client, file_id))
 
 
-def test_a_batch_that_was_killed_in_the_middle_goes_on(tmp_path, upstream):
+def test_killed_batch_resumes(tmp_path, upstream):
     upstream.seconds = 0.02
     rows = [request(f"row-{number}") for number in range(150)] + [request("bad 1"), request("bad 2")]
     with life(tmp_path, upstream=upstream.url, concurrency=4) as first:
@@ -104,7 +104,7 @@ def test_a_batch_that_was_killed_in_the_middle_goes_on(tmp_path, upstream):
     assert ledger["billed"] == ledger["executions"] - ledger["by_custom_id"]["bad 1"] - ledger["by_custom_id"]["bad 2"]
 
 
-def test_killed_again_and_again(tmp_path, upstream):
+def test_batch_killed_repeatedly_resumes(tmp_path, upstream):
     upstream.seconds = 0.01
     rows = [request(f"row-{number}") for number in range(120)]
     kills, batch = 0, None
@@ -128,7 +128,7 @@ def test_killed_again_and_again(tmp_path, upstream):
     assert sum(upstream.seen.values()) <= len(rows) + 3 * kills
 
 
-def test_what_was_finished_stays_as_it_was(tmp_path):
+def test_finished_batches_are_unchanged_after_a_restart(tmp_path):
     with life(tmp_path) as first:
         client = first.client
         batch = ended(client, request("a"), request("b", body(foo=1)))
@@ -158,7 +158,7 @@ def test_what_was_finished_stays_as_it_was(tmp_path):
         assert second.ledger()["by_custom_id"] == {"a": 1, "b": 1, "d": 1}
 
 
-def test_a_batch_that_was_validating_validates_again(tmp_path):
+def test_killed_while_validating(tmp_path):
     with life(tmp_path, seconds={"validating": 60}) as first:
         batch = create(first.client, upload(first.client, jsonl(request("a"))))
         wrong = create(first.client, upload(first.client, jsonl({"custom_id": "a"})))
@@ -169,7 +169,7 @@ def test_a_batch_that_was_validating_validates_again(tmp_path):
 
 
 @pytest.mark.parametrize("status", ["cancelling", "finalizing"])
-def test_a_batch_that_was_about_to_end_ends(tmp_path, upstream, status):
+def test_killed_while_ending(tmp_path, upstream, status):
     slow = {"cancelling": 60, "finalizing": 60}
     rows = [request("one"), request("two"), *([request("hold 1")] if status == "cancelling" else [])]
     with life(tmp_path, upstream=upstream.url, concurrency=1, seconds=slow) as first:
@@ -190,7 +190,7 @@ def test_a_batch_that_was_about_to_end_ends(tmp_path, upstream, status):
     assert (upstream.seen["one"], upstream.seen["two"]) == (1, 1)
 
 
-def test_the_emulators_own_answers_are_not_given_twice_either(tmp_path):
+def test_own_answers_are_not_given_twice_after_a_restart(tmp_path):
     rows = [request(f"row-{number}") for number in range(400)]
     with life(tmp_path, seconds={"in_progress": 3}) as first:
         batch = create(first.client, upload(first.client, jsonl(*rows)))
@@ -204,7 +204,7 @@ def test_the_emulators_own_answers_are_not_given_twice_either(tmp_path):
     assert set(ledger["by_body"]) == {body_digest(row["body"]) for row in rows}
 
 
-def test_an_ordinary_end_keeps_too_and_reset_does_not(tmp_path, upstream):
+def test_clean_shutdown_keeps_state_and_reset_drops_it(tmp_path, upstream):
     with emulator(state_dir=tmp_path, upstream=upstream.url) as service:
         client = service.client()
         finished = ended(client, request("a"))
@@ -223,7 +223,7 @@ def test_an_ordinary_end_keeps_too_and_reset_does_not(tmp_path, upstream):
         assert len(service.client().batches.list().data) == 1
 
 
-def test_the_window_ends_while_nobody_serves(tmp_path, upstream):
+def test_window_ends_between_two_processes(tmp_path, upstream):
     with emulator(state_dir=tmp_path, upstream=upstream.url, window_seconds=1.5) as service:
         client = service.client()
         batch = create(client, upload(client, jsonl(request("a"), request("hold"))))
@@ -239,7 +239,7 @@ def test_the_window_ends_while_nobody_serves(tmp_path, upstream):
 
 
 @pytest.mark.parametrize("shuffle", [False, True])
-def test_a_death_between_the_result_files_and_the_end(tmp_path, upstream, monkeypatch, shuffle):
+def test_killed_between_result_files_and_end(tmp_path, upstream, monkeypatch, shuffle):
     def die(self, record):
         if record.batch.status == "completed":
             raise RuntimeError("as if killed")
@@ -286,7 +286,7 @@ def test_no_key_is_on_disk(tmp_path, upstream):
     assert upstream.keys == {"Bearer sk-very-secret"}
 
 
-def test_left_overs_are_removed(tmp_path):
+def test_leftovers_are_removed(tmp_path):
     with emulator(state_dir=tmp_path) as service:
         kept = upload(service.client(), jsonl(request("a")))
     (tmp_path / "files" / "file-nobody").write_bytes(b"x")

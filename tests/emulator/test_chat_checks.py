@@ -194,7 +194,7 @@ BODIES = [
 
 
 @pytest.mark.parametrize(("bad", "code", "param", "message"), BODIES, ids=[f"{x[1]}-{x[2]}" for x in BODIES])
-def test_a_bad_body_is_refused_in_the_service_s_words(bad, code, param, message):
+def test_bad_body_is_refused_with_the_services_sentence(bad, code, param, message):
     with pytest.raises(ApiError) as refused:
         check(bad)
     error = refused.value.body()["error"]
@@ -282,11 +282,11 @@ GOOD = [
 
 
 @pytest.mark.parametrize("good", GOOD)
-def test_good_bodies_pass(good):
+def test_good_bodies_are_accepted(good):
     assert check(good) > 0
 
 
-def test_refused_bodies_are_lines_of_the_error_file(client, service):
+def test_refused_bodies_go_to_the_error_file(client, service):
     bad = [(b, c, p) for b, c, p, _ in BODIES if b.get("model") == "gpt-4o-mini" and "messages" in b]
     lines = [request(f"bad-{i}", b) for i, (b, _, _) in enumerate(bad)]
     batch = ended(client, *lines, request("good"))
@@ -301,5 +301,5 @@ def test_refused_bodies_are_lines_of_the_error_file(client, service):
     assert (ledger["executions"], ledger["billed"]) == (len(bad) + 1, 1)
 
 
-def test_the_table_has_the_parameters_of_the_sdk():
+def test_parameter_table_covers_the_sdk():
     assert set(CompletionCreateParamsNonStreaming.__annotations__) <= set(PARAMETERS)

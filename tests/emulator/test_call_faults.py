@@ -27,7 +27,7 @@ def appears(list_, seconds=5):
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-def test_status_is_answered_without_acting(client, service, status):
+def test_status_is_returned_without_acting(client, service, status):
     service.fault("create_batch", "status", status=status, retry_after=2)
     with pytest.raises(openai.APIStatusError) as refused:
         create(client, "file-x")
@@ -37,7 +37,7 @@ def test_status_is_answered_without_acting(client, service, status):
     assert create(client, "file-x").status == "validating"
 
 
-def test_status_for_an_upload_that_was_read_to_its_end(client, service):
+def test_status_for_an_upload_read_to_its_end(client, service):
     service.fault("create_file", "status", status=500)
     with pytest.raises(openai.InternalServerError):
         upload(client, CONTENT * 10)
@@ -133,14 +133,14 @@ def test_truncate_cuts_any_reply(client, service):
         client.batches.list()
 
 
-def test_other_calls_go_on_beside_a_fault(client, service):
+def test_faults_do_not_affect_other_calls(client, service):
     service.fault("list_files", "delay", seconds=30)
     with pytest.raises(openai.APITimeoutError):
         client.with_options(timeout=0.3).files.list()
     assert ended(client, request("a")).status == "completed"
 
 
-def test_a_late_call_that_is_refused_loses_its_reply_too(client, service):
+def test_refused_late_call_loses_its_reply_too(client, service):
     service.fault("create_batch", "late", seconds=0)
     with pytest.raises(openai.APIConnectionError):
         client.batches.create(input_file_id="file-x", endpoint="/nonsense", completion_window="24h")

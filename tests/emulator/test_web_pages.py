@@ -52,7 +52,7 @@ def refusal(answer):
 @pytest.mark.parametrize(
     "origin", ["https://evil.example", "null", "http://localhost:3000", "http://127.0.0.1", "http://[", ""]
 )
-def test_a_page_cannot_steer_the_emulator(client, service, origin):
+def test_web_page_cannot_control_the_emulator(client, service, origin):
     """A POST whose body is text needs no preflight: the browser sends it, and only hides the reply from the page."""
     service.fault("list_batches", "status", times=None, skip=1000)
     ended(client, request("a"))
@@ -78,7 +78,7 @@ def test_a_preflight_is_refused(service):
     assert "evil.example" in refusal(asked(service, "OPTIONS", LEDGER, Origin="https://evil.example", **asks))
 
 
-def test_a_page_cannot_use_up_a_fault_by_an_image(service):
+def test_image_of_a_page_cannot_use_up_a_fault(service):
     """Images and scripts are fetched without an Origin; the browser says in another header whose page they are of."""
     service.fault("list_batches", "status")
     image = {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "no-cors", "Sec_Fetch_Dest": "image"}
@@ -87,7 +87,7 @@ def test_a_page_cannot_use_up_a_fault_by_an_image(service):
     assert len(asked(service, "GET", "/_emulator/faults")[1]) == 1
 
 
-def test_who_types_the_address_sees_the_ledger(service):
+def test_typed_address_shows_the_ledger(service):
     assert asked(service, "GET", LEDGER, Sec_Fetch_Site="none", Sec_Fetch_Mode="navigate")[0] == 200
 
 
@@ -119,7 +119,7 @@ def test_names_of_this_machine(service, host):
     assert asked(service, "GET", LEDGER, host=host)[0] == 200
 
 
-def test_the_refusal_says_what_to_do(service):
+def test_refusal_names_the_option(service):
     message = refusal(asked(service, "GET", "/v1/batches", host="batches.example:8080"))
     assert "'batches.example'" in message
     assert "--allowed-host batches.example" in message
@@ -131,7 +131,7 @@ def test_azure_refuses_in_its_own_envelope():
         assert (status, set(reply["error"])) == (403, {"code", "message"})
 
 
-def test_names_that_were_allowed():
+def test_allowed_hosts():
     with emulator(allowed_hosts=["Batches.example", "192.168.1.5", "2001:DB8:0::1"]) as service:
         for host in ("batches.example", "BATCHES.example.:99", "192.168.1.5:1", "[2001:db8::1]:1"):
             assert asked(service, "GET", LEDGER, host=host)[0] == 200
@@ -142,25 +142,25 @@ def test_names_that_were_allowed():
 
 
 @pytest.mark.parametrize("wrong", ["http://batches.example", "batches.example:8080", "*", "", "a b"])
-def test_what_is_no_name_of_a_host(wrong):
+def test_invalid_allowed_host(wrong):
     with pytest.raises(ValueError, match="allowed_hosts: expected"):
         Backing(allowed_hosts=[wrong])
 
 
-def test_one_name_is_no_list():
+def test_allowed_hosts_must_be_a_list():
     with pytest.raises(ValueError, match=r"allowed_hosts: expected a list .* got 'batches\.example'"):
         Backing(allowed_hosts="batches.example")
 
 
 @pytest.mark.parametrize("option", [["--allowed-host", "http://x"], ["--upstream", "x"]])
-def test_the_command_says_what_is_wrong(option, capsys):
+def test_command_reports_a_bad_option(option, capsys):
     assert main(["emulator", "--port", "0", *option]) == 2
     said = capsys.readouterr().err
     assert said.startswith(("error: allowed_hosts: expected", "error: upstream: expected"))
     assert said.count("\n") == 1
 
 
-def test_the_command_allows_names(monkeypatch):
+def test_command_takes_allowed_hosts(monkeypatch):
     """What it hands on is what serve() is called with; that this allows the names, other tests see."""
     calls = []
     monkeypatch.setattr("batchframe.emulator.serve", lambda *_, **options: calls.append(options))
@@ -168,13 +168,13 @@ def test_the_command_allows_names(monkeypatch):
     assert calls[0]["allowed_hosts"] == ("a.example", "b.example")
 
 
-def test_the_command_says_who_has_the_folder(tmp_path, capsys):
+def test_command_reports_a_folder_in_use(tmp_path, capsys):
     with emulator(state_dir=tmp_path):
         assert main(["emulator", "--port", "0", "--state-dir", str(tmp_path)]) == 1
     assert capsys.readouterr().err == f"error: another emulator works in {tmp_path}\n"
 
 
-def test_the_control_plane_allows_no_further_name(service):
+def test_control_plane_cannot_allow_hosts(service):
     assert asked(service, "PATCH", "/_emulator/settings", data='{"allowed_hosts": ["evil.example"]}')[0] == 400
 
 
@@ -190,25 +190,25 @@ def test_the_control_plane_allows_no_further_name(service):
         ("emulator", None, False),
     ],
 )
-def test_the_address_that_was_reached_is_ours(header, local, is_ours):
+def test_reached_address_is_allowed(header, local, is_ours):
     """Who listens on all addresses is called by any of them, and no name can be made one of them."""
     assert HostNames().include(header, local) is is_ours
 
 
-def test_the_address_that_was_bound_is_ours():
+def test_bound_address_is_allowed():
     """Its line at the start names it, so that it must work."""
     with listen("0.0.0.0", 0) as sock:
         host = urlsplit(endpoint(sock)).netloc
     assert HostNames(["0.0.0.0"]).include(host, "127.0.0.1")
 
 
-def test_every_address_without_a_name(monkeypatch):
+def test_all_addresses_without_a_name(monkeypatch):
     """An empty host binds all addresses, as 0.0.0.0 does."""
     monkeypatch.setattr(server._Server, "run", lambda server, sockets: sockets[0].close())
     serve("", 0)
 
 
-def test_an_application_of_ones_own_server():
+def test_application_under_another_server():
     with TestClient(create_app(allowed_hosts=["batches.example"]), base_url="http://127.0.0.1:1") as own:
         assert own.get(LEDGER).status_code == own.get(LEDGER, headers={"Host": "batches.example"}).status_code == 200
         assert own.get(LEDGER, headers={"Host": "evil.example"}).status_code == 403
@@ -230,7 +230,7 @@ def test_a_call_without_a_host(service):
 
 @pytest.mark.skipif(os.name == "nt", reason="modes of files")
 @pytest.mark.parametrize("is_there", [False, True], ids=["new", "left by an earlier version"])
-def test_nobody_else_reads_the_state(tmp_path, is_there):
+def test_state_is_readable_only_by_its_owner(tmp_path, is_there):
     root = tmp_path / "below" / "state"
     if is_there:
         for name in ("files", "work", "scratch", "file-records", "batch-records"):

@@ -45,7 +45,7 @@ def call(service, method, path, data):
 
 
 @given(st.lists(st.sampled_from(["[%s]", '{"a":%s}', '[[], "[[[", %s, {}]']), min_size=1, max_size=MAX_LEVELS + 3))
-def test_the_bound_is_of_levels(forms):
+def test_nesting_is_limited_by_depth(forms):
     raw = "1"
     for form in forms:
         raw = form % raw
@@ -58,7 +58,7 @@ def test_the_bound_is_of_levels(forms):
 
 
 @pytest.mark.parametrize("form", ["[%s]", '{"a":%s}'])
-def test_the_bound_itself(form):
+def test_nesting_limit(form):
     raw = "1"
     for _ in range(MAX_LEVELS):
         raw = form % raw
@@ -69,7 +69,7 @@ def test_the_bound_itself(form):
 
 @unreadable
 @pytest.mark.parametrize("where", ["%s", '{"input_file_id": "file-x", "metadata": {"a": %s}}', '{"nonsense": %s}'])
-def test_a_create(service, raw, where):
+def test_create_with_malformed_json(service, raw, where):
     status, message = call(service, "POST", "/v1/batches", where.encode().replace(b"%s", raw))
     assert (status, message[:29]) == (400, "We could not parse the JSON b")
 
@@ -82,24 +82,24 @@ def test_a_create(service, raw, where):
         ("POST", "file-faults"), ("POST", "step"), ("POST", "expire"),
     ],
 )  # fmt: skip
-def test_a_control_call(service, raw, method, path):
+def test_control_call_with_malformed_json(service, raw, method, path):
     status, message = call(service, method, f"/_emulator/{path}", b'{"seed": ' + raw + b"}")
     assert (status, message[:29]) == (400, "We could not parse the JSON b")
 
 
 @pytest.mark.parametrize("batch_id", [[], {}, 5, True])
-def test_an_expire_of_what_is_no_id(service, batch_id):
+def test_expire_with_a_bad_batch_id(service, batch_id):
     status, message = call(service, "POST", "/_emulator/expire", json.dumps({"batch_id": batch_id}).encode())
     assert (status, message[:40]) == (400, "Invalid type for 'batch_id': expected a ")
 
 
-def test_more_steps_than_anybody_takes(service):
+def test_more_steps_than_needed(service):
     service.configure(progression="stepped")
     assert call(service, "POST", "/_emulator/step", b'{"steps": %d}' % 10**15)[0] == 200
 
 
 @unreadable
-def test_the_first_line_of_an_upload(client, raw):
+def test_malformed_first_line_of_an_upload(client, raw):
     with pytest.raises(Exception, match="Invalid file format for Batch API") as refused:
         upload(client, raw + b"\n")
     assert refused.value.status_code == 400
@@ -107,7 +107,7 @@ def test_the_first_line_of_an_upload(client, raw):
 
 @unreadable
 @pytest.mark.parametrize("dialect", ["openai", "azure-v1"])
-def test_another_line(raw, dialect):
+def test_malformed_later_line(raw, dialect):
     line = json.dumps(request("b", body("x", metadata={"a": "HERE"}))).encode().replace(b'"HERE"', raw)
     with emulator(dialect) as service:
         client = service.client()
@@ -118,7 +118,7 @@ def test_another_line(raw, dialect):
     assert "JSON" in error.message or "json" in error.message
 
 
-def test_a_line_as_deep_as_can_be_is_its_rows_error(client, service):
+def test_deepest_line_fails_its_row_only(client, service):
     """Executed like any other, whatever its bound on enqueued tokens; nothing of it ends in a RecursionError."""
     service.configure(enqueued_token_limit=10**9)
     deep = json.loads("[" * (MAX_LEVELS - 4) + "]" * (MAX_LEVELS - 4))
@@ -161,7 +161,7 @@ def test_a_pattern_of_many_groups(client, groups):
     assert (batch.status, batch.request_counts.completed) == ("completed", 1)
 
 
-def test_an_input_without_items_is_counted_too(service):
+def test_input_without_items_is_counted(service):
     """Its tokens are none; what is wrong with it is found when it is executed."""
     service.configure(enqueued_token_limit=10**9)
     client = service.client()
@@ -171,7 +171,7 @@ def test_an_input_without_items_is_counted_too(service):
     assert (wait(client, batch.id).status, wait(client, batch.id).request_counts.failed) == ("completed", 1)
 
 
-def test_an_upstream_gets_what_is_not_too_deep():
+def test_upstream_gets_bodies_within_the_limit():
     deep = json.loads("[" * (MAX_LEVELS - 3) + "]" * (MAX_LEVELS - 3))
     with UpstreamServer().running() as upstream, emulator(upstream=upstream.url) as service:
         client = service.client()
@@ -181,7 +181,7 @@ def test_an_upstream_gets_what_is_not_too_deep():
 
 
 @pytest.mark.parametrize("seconds", ["9" * 5000, "--5", "\N{SUPERSCRIPT TWO}", "1e3", ""])
-def test_an_expiry_that_is_no_number(client, seconds):
+def test_expiry_that_is_not_a_number(client, seconds):
     # Older SDKs leave an empty field out.
     said = (
         "expected an integer"

@@ -47,13 +47,13 @@ def test_the_system_message_instructs():
     assert said(request_body) in {"good", "bad"}
 
 
-def test_numbers_stay_in_their_range_and_follow_the_mood():
+def test_numbers_stay_in_range_and_follow_the_sentiment():
     good = int(said(body("Rate this review from 1 to 5: I love it, excellent")))
     bad = int(said(body("Rate this review from 1 to 5: awful, it broke")))
     assert 1 <= bad < good <= 5
 
 
-def test_the_same_body_gives_the_same_answer_and_another_body_another_id():
+def test_the_same_body_gets_the_same_answer_and_another_body_another_id():
     bodies = [body(f"text {i}") for i in range(2000)]
     answers = [answer(b) for b in bodies]
     assert answers == [answer(json.loads(json.dumps(b))) for b in bodies]
@@ -62,7 +62,7 @@ def test_the_same_body_gives_the_same_answer_and_another_body_another_id():
     assert (answer(reordered), body_digest(reordered)) == (answers[0], body_digest(bodies[0]))
 
 
-def test_the_shape_is_the_service_s():
+def test_the_answer_has_the_services_shape():
     got = answer(body("Tell me about owls."), created=5)
     assert list(got) == ["id", "object", "created", "model", "choices", "usage", "service_tier", "system_fingerprint"]
     assert (got["object"], got["created"], got["model"]) == ("chat.completion", 5, "gpt-4o-mini-2024-07-18")
@@ -131,7 +131,7 @@ TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": PARA
 @pytest.mark.parametrize(
     ("choice", "reason"), [("required", "tool_calls"), ({"type": "function", "function": {"name": "weather"}}, "stop")]
 )
-def test_a_tool_that_must_be_called_is_called(choice, reason):
+def test_a_required_tool_is_called(choice, reason):
     [got] = answer(body("Weather in Oslo?", tools=TOOLS, tool_choice=choice))["choices"]
     [call] = got["message"]["tool_calls"]
     assert (got["finish_reason"], got["message"]["content"]) == (reason, None)

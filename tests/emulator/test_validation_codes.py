@@ -121,7 +121,7 @@ def spoken(request):
 
 
 @pytest.mark.parametrize("what", CODES)
-def test_a_code(spoken, what):
+def test_validation_code(spoken, what):
     dialect, service = spoken
     service.reset()
     lines, settings, openais, azures = CODES[what]
@@ -136,7 +136,7 @@ def test_a_code(spoken, what):
     assert service.ledger()["executions"] == 0
 
 
-def test_azures_window_fails_the_job():
+def test_bad_window_fails_the_batch_at_azure():
     with emulator("azure") as service:
         client = service.client()
         made = client.batches.create(
