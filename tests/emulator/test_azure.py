@@ -56,9 +56,9 @@ def classic(one_classic):
 
 def bare(service, path, method="GET", data=None, **headers):
     headers = {name.replace("_", "-"): value for name, value in (headers or {"api_key": "x"}).items()}
-    asked = urllib.request.Request(service.endpoint + path, method=method, data=data, headers=headers)
+    http_request = urllib.request.Request(service.endpoint + path, method=method, data=data, headers=headers)
     try:
-        with urllib.request.urlopen(asked) as reply:
+        with urllib.request.urlopen(http_request) as reply:
             return reply.status, json.load(reply), reply.headers
     except urllib.error.HTTPError as refused:
         with refused:
@@ -81,7 +81,7 @@ def test_client_matches_the_dialect(client, service, is_classic):
 
 
 @pytest.mark.parametrize(
-    ("asked", "status", "code"),
+    ("target", "status", "code"),
     [
         (f"/openai/batches?{VERSION}", 200, None),
         ("/openai/batches", 404, "404"),
@@ -95,9 +95,9 @@ def test_client_matches_the_dialect(client, service, is_classic):
         (f"/openai/deployments/gpt-4o/chat/completions?{VERSION}", 501, "NotImplemented"),
     ],
 )
-def test_dated_versions_and_paths(classic, asked, status, code):
-    got, reply, _ = bare(classic, asked)
-    assert got == status
+def test_dated_versions_and_paths(classic, target, status, code):
+    actual, reply, _ = bare(classic, target)
+    assert actual == status
     assert code is None or (set(reply["error"]) == {"code", "message"} and reply["error"]["code"] == code)
 
 
@@ -114,19 +114,19 @@ def test_v1_needs_no_version_and_refuses_a_dated_one():
 def test_openai_refuses_azure_features():
     with emulator() as service:
         assert bare(service, "/v1/batches")[0] == 401
-        for asked in ("/openai/v1/batches", f"/openai/batches?{VERSION}"):
-            status, reply, _ = bare(service, asked, authorization="Bearer x")
+        for target in ("/openai/v1/batches", f"/openai/batches?{VERSION}"):
+            status, reply, _ = bare(service, target, authorization="Bearer x")
             assert (status, set(reply["error"])) == (404, {"message", "type", "param", "code"})
 
 
 def test_api_keys(service):
-    asked = path(service, "/batches")
-    assert bare(service, asked, authorization="Bearer token")[0] == 200
-    status, reply, _ = bare(service, asked, accept="*/*")
+    target = path(service, "/batches")
+    assert bare(service, target, authorization="Bearer token")[0] == 200
+    status, reply, _ = bare(service, target, accept="*/*")
     assert (status, reply["error"]["code"]) == (401, "401")
     assert reply["error"]["message"].startswith("Access denied due to invalid subscription key or wrong API endpoint.")
     service.configure(api_keys=["right"])
-    assert [bare(service, asked, api_key=key)[0] for key in ("wrong", "right")] == [401, 200]
+    assert [bare(service, target, api_key=key)[0] for key in ("wrong", "right")] == [401, 200]
 
 
 # ------------------------------------------------------------------------------------------------------------- files
@@ -196,12 +196,12 @@ def test_expires_after_in_both_spellings(client, spelling, seconds, is_good):
 
 def test_file_quota(client, service):
     service.configure(files_without_expiry=2)
-    kept = [upload(client, jsonl(*ROWS)) for _ in range(2)]
+    file_ids = [upload(client, jsonl(*ROWS)) for _ in range(2)]
     with pytest.raises(openai.BadRequestError, match="quota for files without expiry is reached"):
         upload(client, jsonl(*ROWS))
     life = {"expires_after": {"anchor": "created_at", "seconds": 1_209_600}}
     client.files.create(file=("a.jsonl", jsonl(*ROWS)), purpose="batch", extra_body=life)
-    client.files.delete(kept[0])
+    client.files.delete(file_ids[0])
     upload(client, jsonl(*ROWS))
 
 
@@ -212,8 +212,10 @@ def test_file_quota(client, service):
 @pytest.mark.parametrize("url", ["/chat/completions", "/v1/chat/completions"])
 def test_a_batch(client, is_classic, endpoint, url):
     file_id = upload(client, jsonl(*({**row, "url": url} for row in ROWS)))
-    made = client.batches.create(input_file_id=file_id, endpoint=endpoint, completion_window="24h", metadata={"a": "b"})
-    batch = wait(client, made.id)
+    new_batch = client.batches.create(
+        input_file_id=file_id, endpoint=endpoint, completion_window="24h", metadata={"a": "b"}
+    )
+    batch = wait(client, new_batch.id)
     assert re.fullmatch("batch_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", batch.id)
     assert (batch.status, batch.endpoint, batch.metadata) == ("completed", endpoint, {"a": "b"})
     assert (batch.usage is None, batch.model is None) == (is_classic, is_classic)
@@ -255,9 +257,9 @@ def test_unknown_deployment_is_refused_at_create(client, service):
     file_id = upload(client, jsonl(request("a", {**body(), "model": "nonsense"})))
     with pytest.raises(openai.BadRequestError) as refused:
         create(client, file_id)
-    found = refused.value.response.json()
-    assert set(found) == {"errors"}
-    assert found["errors"]["data"][0]["code"] == "model_not_found"
+    reply = refused.value.response.json()
+    assert set(reply) == {"errors"}
+    assert reply["errors"]["data"][0]["code"] == "model_not_found"
     assert client.batches.list().data == []
 
 
@@ -313,8 +315,8 @@ def test_keys_are_in_alphabetical_order(classic):
 
 
 def listed(service, **query):
-    asked = path(service, "/batches?" + urllib.parse.urlencode({f"${k}": v for k, v in query.items()}))
-    status, reply, _ = bare(service, asked)
+    target = path(service, "/batches?" + urllib.parse.urlencode({f"${k}": v for k, v in query.items()}))
+    status, reply, _ = bare(service, target)
     return [batch["id"] for batch in reply["data"]] if status == 200 else status
 
 
@@ -344,5 +346,5 @@ def test_filter_and_order(client, service):
 
 
 def test_paging(client):
-    made = [create(client, upload(client, jsonl(*ROWS))).id for _ in range(5)]
-    assert [batch.id for batch in client.batches.list(limit=2)] == made[::-1]
+    batch_ids = [create(client, upload(client, jsonl(*ROWS))).id for _ in range(5)]
+    assert [batch.id for batch in client.batches.list(limit=2)] == batch_ids[::-1]

@@ -21,10 +21,10 @@ def counts(batch):
 
 
 def get(service, batch):
-    """Return a batch object as it travels."""
-    status, found = call(service, "GET", f"/v1/batches/{batch.id}", key="x")
+    """Return the JSON of a batch object."""
+    status, reply = call(service, "GET", f"/v1/batches/{batch.id}", key="x")
     assert status == 200
-    return found
+    return reply
 
 
 # ------------------------------------------------------------------------------------------------------- ways to end
@@ -43,7 +43,7 @@ def test_batch_ends_after_a_fraction_of_its_rows(client, service, kind, status, 
     assert {line["error"]["code"] for line in error} == {f"batch_{status}"}
     assert all(line["response"] is None for line in error)
     assert service.ledger()["billed"] == 5
-    # One batch was hit.
+    # Only one batch is hit.
     assert ended(client, *ROWS).status == "completed"
 
 
@@ -65,8 +65,8 @@ def test_fail(client, service):
     service.batch_fault("fail", code="billing_hard_limit_reached", message="No money.", param="x", lines=[2, 5])
     batch = ended(client, *ROWS)
     assert (batch.status, batch.output_file_id, counts(batch)) == ("failed", None, (0, 0, 0))
-    found = [(e.code, e.message, e.param, e.line) for e in batch.errors.data]
-    assert found == [("billing_hard_limit_reached", "No money.", "x", line) for line in (2, 5)]
+    errors = [(e.code, e.message, e.param, e.line) for e in batch.errors.data]
+    assert errors == [("billing_hard_limit_reached", "No money.", "x", line) for line in (2, 5)]
     assert service.ledger()["executions"] == 0
 
 
@@ -127,10 +127,10 @@ def test_a_stuck_batch_does_not_hold_up_steps(client, service):
 def test_a_late_output_id(client, service):
     service.batch_fault("late_output", polls=2)
     batch = ended(client, *ROWS)
-    seen = [batch.output_file_id]
-    seen += [client.batches.retrieve(batch.id).output_file_id for _ in range(2)]
-    assert seen[:2] == [None, None]
-    assert len(read(client, seen[2])) == 20
+    output_ids = [batch.output_file_id]
+    output_ids += [client.batches.retrieve(batch.id).output_file_id for _ in range(2)]
+    assert output_ids[:2] == [None, None]
+    assert len(read(client, output_ids[2])) == 20
 
 
 def test_outputs_expired(client, service):
@@ -143,11 +143,11 @@ def test_outputs_expired(client, service):
     assert batch.created_at <= batch.completed_at
 
 
-@pytest.mark.parametrize(("spelling", "found"), [("null", None), ("empty", ""), ("zero_bytes", "file-")])
-def test_spellings_of_an_absent_file_id(client, service, spelling, found):
+@pytest.mark.parametrize(("spelling", "expected"), [("null", None), ("empty", ""), ("zero_bytes", "file-")])
+def test_spellings_of_an_absent_file_id(client, service, spelling, expected):
     service.batch_fault("absent_id", spelling=spelling)
     batch = ended(client, *ROWS)
-    assert batch.error_file_id == found or batch.error_file_id.startswith("file-")
+    assert batch.error_file_id == expected or batch.error_file_id.startswith("file-")
     if spelling == "zero_bytes":
         assert client.files.content(batch.error_file_id).content == b""
     assert len(read(client, batch.output_file_id)) == 20
@@ -157,8 +157,8 @@ def test_an_unknown_status(client, service):
     service.configure(progression="stepped")
     service.batch_fault("unknown_status", status="queued", polls=2)
     batch = create(client, upload(client, jsonl(*ROWS)))
-    seen = [batch.status] + [client.batches.retrieve(batch.id).status for _ in range(3)]
-    assert seen == ["queued", "queued", "queued", "validating"]
+    statuses = [batch.status] + [client.batches.retrieve(batch.id).status for _ in range(3)]
+    assert statuses == ["queued", "queued", "queued", "validating"]
 
 
 def test_batch_is_gone_for_some_polls(client, service):
@@ -192,8 +192,8 @@ def test_list_shows_an_outdated_batch(client, service):
 
     service.step()
     assert listed() == {still: "validating", frozen: "validating"}
-    asked = [client.batches.retrieve(batch).status for batch in (still, frozen)]
-    assert asked == ["in_progress", "in_progress"]
+    statuses = [client.batches.retrieve(batch).status for batch in (still, frozen)]
+    assert statuses == ["in_progress", "in_progress"]
     assert listed() == {still: "in_progress", frozen: "validating"}
 
 
@@ -285,9 +285,9 @@ def test_all_of_azures_oddities(client, service):
 def test_times_skip_and_combined_faults(client, service):
     service.batch_fault("expire", at=0.5, times=2, skip=1)
     service.batch_fault("late_output", polls=1, skip=1, times=None)
-    seen = [ended(client, *ROWS) for _ in range(4)]
-    assert [batch.status for batch in seen] == ["completed", "expired", "expired", "completed"]
-    assert [batch.output_file_id is None for batch in seen] == [False, True, True, True]
+    batches = [ended(client, *ROWS) for _ in range(4)]
+    assert [batch.status for batch in batches] == ["completed", "expired", "expired", "completed"]
+    assert [batch.output_file_id is None for batch in batches] == [False, True, True, True]
 
 
 def test_batch_faults_over_http(client, service):

@@ -40,12 +40,12 @@ def test_life_of_a_batch_step_by_step(client, stepped):
     assert (batch.input_file_id, batch.metadata) == (file_id, {"a": "b"})
     assert batch.expires_at == batch.created_at + 86_400
     assert (batch.output_file_id, batch.error_file_id, batch.errors, batch.usage) == (None,) * 4
-    seen = []
+    history = []
     for _ in range(5):
-        seen.append((batch.status, counts(batch), stamps(batch)))
+        history.append((batch.status, counts(batch), stamps(batch)))
         stepped.step()
         batch = client.batches.retrieve(batch.id)
-    assert seen == [
+    assert history == [
         ("validating", (0, 0, 0), set()),
         ("in_progress", (11, 0, 0), {"in_progress"}),
         ("in_progress", (11, 6, 0), {"in_progress"}),
@@ -162,10 +162,10 @@ def test_largest_metadata_is_accepted(client):
 
 
 def test_videos_endpoint_only_at_azure():
-    asked = {"input_file_id": "file-x", "endpoint": "/v1/videos", "completion_window": "24h"}
+    parameters = {"input_file_id": "file-x", "endpoint": "/v1/videos", "completion_window": "24h"}
     for dialect, refusal in (("openai", openai.BadRequestError), ("azure-v1", openai.InternalServerError)):
         with emulator(dialect) as service, pytest.raises(refusal) as refused:
-            service.client(max_retries=0).batches.create(**asked)
+            service.client(max_retries=0).batches.create(**parameters)
         assert refused.value.status_code == (400 if dialect == "openai" else 501)
 
 

@@ -1,4 +1,4 @@
-"""Each kind of fault, as the SDK meets it."""
+"""Each fault of API calls, as the SDK sees it."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def test_status_for_an_upload_read_to_its_end(client, service):
 
 def test_times_and_skip(client, service):
     service.fault("list_batches", "status", times=2, skip=1)
-    seen = []
+    statuses = []
     for _ in range(5):
         try:
             client.batches.list()
-            seen.append(200)
+            statuses.append(200)
         except openai.InternalServerError as refused:  # noqa: PERF203 - five times
-            seen.append(refused.status_code)
-    assert seen == [200, 503, 503, 200, 200]
+            statuses.append(refused.status_code)
+    assert statuses == [200, 503, 503, 200, 200]
     service.fault("list_batches", "status", times=None)
     for _ in range(4):
         with pytest.raises(openai.InternalServerError):
@@ -114,16 +114,16 @@ def test_delay(client, service):
 def test_truncate_cuts_a_download(client, service, at):
     file_id = upload(client, CONTENT)
     service.fault("file_content", "truncate", at=at)
-    got = b""
+    content = b""
     with (  # noqa: PT012 - the stream breaks where it will
         pytest.raises((openai.APIConnectionError, httpx.TransportError)),
         client.files.with_streaming_response.content(file_id) as reply,
     ):
         assert int(reply.headers["content-length"]) == len(CONTENT)
         for piece in reply.iter_bytes():
-            got += piece
-    assert len(got) <= int(len(CONTENT) * at)
-    assert CONTENT.startswith(got)
+            content += piece
+    assert len(content) <= int(len(CONTENT) * at)
+    assert CONTENT.startswith(content)
     assert client.files.content(file_id).content == CONTENT
 
 

@@ -1,4 +1,4 @@
-"""What the emulator answers: pure, sensible to read, and of the asked form."""
+"""The answers of the chat endpoint: deterministic, plausible, and in the requested format."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from batchframe.emulator._endpoints.chat_checks import check
 from .conftest import body
 
 
-def said(request_body):
+def text_of(request_body):
     return answer(request_body)["choices"][0]["message"]["content"]
 
 
@@ -38,18 +38,18 @@ def said(request_body):
     ],
 )
 def test_answers_are_sensible(text, expected):
-    assert said(body(text)) == expected
+    assert text_of(body(text)) == expected
 
 
 def test_the_system_message_instructs():
     request_body = body("Terrible, it leaks.")
     request_body["messages"].insert(0, {"role": "system", "content": "Reply with good or bad. Sentiment only."})
-    assert said(request_body) in {"good", "bad"}
+    assert text_of(request_body) in {"good", "bad"}
 
 
 def test_numbers_stay_in_range_and_follow_the_sentiment():
-    good = int(said(body("Rate this review from 1 to 5: I love it, excellent")))
-    bad = int(said(body("Rate this review from 1 to 5: awful, it broke")))
+    good = int(text_of(body("Rate this review from 1 to 5: I love it, excellent")))
+    bad = int(text_of(body("Rate this review from 1 to 5: awful, it broke")))
     assert 1 <= bad < good <= 5
 
 
@@ -87,11 +87,11 @@ def test_a_cap_cuts_the_answer():
     got = answer(body("Tell me about the great grey owls of the north.", max_tokens=2))
     assert got["choices"][0]["finish_reason"] == "length"
     assert (got["choices"][0]["message"]["content"], got["usage"]["completion_tokens"]) == ("In short", 2)
-    assert "\ufffd" not in said(body("äöü" * 20, max_tokens=4))
+    assert "\ufffd" not in text_of(body("äöü" * 20, max_tokens=4))
 
 
 def test_stop_sequences_end_the_answer():
-    assert said(body("Tell me about owls.", stop=["about", "zzz"])) == "In short: Tell me "
+    assert text_of(body("Tell me about owls.", stop=["about", "zzz"])) == "In short: Tell me "
 
 
 def test_n_choices():
@@ -140,7 +140,9 @@ def test_a_required_tool_is_called(choice, reason):
 
 
 def test_json_object():
-    value = json.loads(said(body("Classify the sentiment as JSON: I love it", response_format={"type": "json_object"})))
+    value = json.loads(
+        text_of(body("Classify the sentiment as JSON: I love it", response_format={"type": "json_object"}))
+    )
     assert value == {"answer": "positive"}
 
 
@@ -148,7 +150,7 @@ def test_json_object():
 
 
 def assert_conforms(value, schema, root=None):  # noqa: C901, PLR0912 - a branch a keyword
-    """A validator of the used part of JSON schema, written apart from the emulator."""
+    """Validate a value against the part of JSON schema used here; written independently of the emulator."""
     root = root or schema
     if "$ref" in schema:
         target = root
@@ -293,5 +295,5 @@ def test_an_enum_of_sentiments_follows_the_text():
         {"label": {"type": "string", "enum": ["POSITIVE", "NEGATIVE"]}, "score": {"type": "integer"}}
     )
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema, "strict": True}}
-    got = [json.loads(said(body(t, response_format=form)))["label"] for t in ("I love it", "I hate it")]
+    got = [json.loads(text_of(body(t, response_format=form)))["label"] for t in ("I love it", "I hate it")]
     assert got == ["POSITIVE", "NEGATIVE"]

@@ -1,4 +1,4 @@
-"""Every way the service refuses the body of a request: a line of the error file each."""
+"""Every way the service refuses a chat body."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def form(schema, name="x", strict=True):
     return {"type": "json_schema", "json_schema": {"name": name, "strict": strict, "schema": schema}}
 
 
-def messages(*given):
-    return {"model": "gpt-4o-mini", "messages": list(given)}
+def messages(*items):
+    return {"model": "gpt-4o-mini", "messages": list(items)}
 
 
 def reasoning(**more):
@@ -268,7 +268,7 @@ GOOD = [
     body("Answer in JSON.", response_format={"type": "json_object"}),
     body(tools=[TOOL], tool_choice="required"),
     reasoning(max_completion_tokens=100, reasoning_effort="low", temperature=1),
-    # Those that reason on demand sample where they do not.
+    # Models that reason on demand take sampling parameters while they do not reason.
     body(model="gpt-5.1", temperature=0, top_p=0.5, logprobs=True),
     body(model="gpt-5.4-2026-03-05", temperature=0, reasoning_effort="none"),
     messages({"role": "developer", "content": "x"}, {"role": "assistant", "content": None, "tool_calls": [{}]}, USER),

@@ -25,7 +25,7 @@ TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "ob
 ROWS += [request(f"tool-{i}", body(f"{i}", tools=[TOOL], tool_choice="required")) for i in range(10)]
 ROWS += [request(f"bad-{i}", body(f"{i}", foo=1)) for i in range(10)]
 KINDS = get_args(RowKind)
-# What a kind does not go without.
+# The options that a kind requires.
 REQUIRED = {"rewritten": {"old": '"error":null', "new": '"error":NaN'}}
 ENDS = {"completed", "expired", "cancelled", "canceled"}
 
@@ -62,7 +62,7 @@ def test_all_row_faults_at_once(spoken, seed):
     assert not any(b"emulator_error" in line for line in lines)
     ledger = spoken.ledger()
     assert len(ROWS) * 0.3 < ledger["billed"] < ledger["executions"] < len(ROWS)
-    # The same seed, the same outcome.
+    # The same seed gives the same outcome.
     spoken.reset()
     spoken.configure(seed=seed)
     for kind in KINDS:
@@ -116,5 +116,5 @@ def test_file_with_the_maximum_of_requests(dialect, most):
     content = "".join(line % number for number in range(most)).encode()
     settings = Settings(dialect=dialect)
     for more, codes in ((b"", []), ((line % -1).encode(), [{"openai": "batch_request_limit_exceeded"}.get(dialect)])):
-        found = validate(BytesIO(content + more), "/v1/chat/completions", settings, Event())
-        assert [error.code for error in found.errors] == [code or "too_many_tasks" for code in codes]
+        validation = validate(BytesIO(content + more), "/v1/chat/completions", settings, Event())
+        assert [error.code for error in validation.errors] == [code or "too_many_tasks" for code in codes]

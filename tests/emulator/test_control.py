@@ -1,4 +1,4 @@
-"""Keys, unknown paths, the control plane over HTTP, and what the helpers of batchframe.testing do."""
+"""Keys, unknown paths, the control plane over HTTP, and batchframe.testing."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def call(service, method, path, value=None, key=None):
     host = service.base_url.removesuffix("/v1")
     headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
     data = None if value is None else json.dumps(value).encode()
-    asked = urllib.request.Request(host + path, data=data, method=method, headers=headers)
+    http_request = urllib.request.Request(host + path, data=data, method=method, headers=headers)
     try:
-        with urllib.request.urlopen(asked) as reply:
+        with urllib.request.urlopen(http_request) as reply:
             return reply.status, json.load(reply)
     except urllib.error.HTTPError as refused:
         with refused:
@@ -76,18 +76,18 @@ def test_wrong_key_is_refused_and_masked(service):
     ],
 )
 def test_unknown_path_is_404_with_message(service, method, path, status, message):
-    got, reply = call(service, method, path, key="x")
-    assert got == status
+    actual, reply = call(service, method, path, key="x")
+    assert actual == status
     assert reply["error"]["message"].startswith(message)
     assert set(reply["error"]) == {"message", "type", "param", "code"}
 
 
 def test_body_that_is_not_json(service):
-    asked = urllib.request.Request(
+    http_request = urllib.request.Request(
         service.base_url + "/batches", data=b"{oops", method="POST", headers={"Authorization": "Bearer x"}
     )
     with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(asked)
+        urllib.request.urlopen(http_request)
     with refused.value as reply:
         assert reply.code == 400
         assert json.load(reply)["error"]["message"].startswith("We could not parse the JSON body of your request.")
@@ -221,7 +221,7 @@ def test_context_manager_leaves_no_files(tmp_path, monkeypatch):
 
 
 def test_shutdown_does_not_wait_for_a_tick(monkeypatch):
-    """It would take longer than a test may."""
+    """Waiting for a tick would exceed the time limit of the test."""
     monkeypatch.setattr(server, "_TICK_SECONDS", 1000.0)
     with emulator() as service:
         service.client().batches.list()
@@ -261,14 +261,14 @@ def test_shutdown_does_not_wait_for_endless_calls(monkeypatch):
             thread.start()
             while not service.calls():
                 pass
-            # The end of the outer block, while the inner one waits for the thread.
+            # The shutdown starts here, while the thread still waits for its call.
             service._server.stop()
             thread.join()
     assert len(failures) == 1
 
 
 def test_client_of_the_emulator_loads_no_certificates(monkeypatch):
-    """It speaks plain HTTP, and reading them takes longer than all else."""
+    """It speaks plain HTTP, and loading certificates would take most of the time."""
     with emulator() as service, emulator("azure") as azure:
         monkeypatch.setattr(ssl, "create_default_context", lambda *_, **__: pytest.fail("certificates are read"))
         for each in (service, azure):
@@ -280,9 +280,9 @@ def test_client_of_the_emulator_loads_no_certificates(monkeypatch):
 
 
 def test_client_of_another_service_loads_certificates(service, monkeypatch):
-    """A URL of one's own may be one of the world's: its certificate is looked at."""
+    """A user's base URL may be on the internet, so its certificate is verified."""
     read, make = [], ssl.create_default_context
-    monkeypatch.setattr(ssl, "create_default_context", lambda *given, **more: read.append(1) or make(*given, **more))
+    monkeypatch.setattr(ssl, "create_default_context", lambda *args, **kwargs: read.append(1) or make(*args, **kwargs))
     service.client(base_url="https://127.0.0.1:1/v1")
     assert read
     with openai.DefaultHttpxClient() as own:
@@ -314,7 +314,7 @@ def test_importing_the_package_does_not_import_the_extra_or_the_client():
         "import sys, batchframe.emulator as e; "
         "print(sorted({'starlette', 'uvicorn', 'openai', 'polars'} & set(sys.modules)), sorted(e.__all__) == e.__all__)"
     )
-    # The package above may import polars; what counts is that the emulator can be imported without the rest.
+    # batchframe itself may import polars; the emulator must be importable without its extra.
     shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert "starlette" not in shown
     assert "uvicorn" not in shown
@@ -322,7 +322,7 @@ def test_importing_the_package_does_not_import_the_extra_or_the_client():
 
 
 def test_the_application_runs_under_another_server():
-    """Without its own server, faults on the connection say what they need."""
+    """Under another server, connection faults are refused with a message."""
     with TestClient(create_app(Settings(progression="instant"))) as other:
         assert other.get("/_emulator/health").json() == {"status": "ok"}
         other.post("/_emulator/faults", json={"call": "list_batches", "kind": "reset_before"})
@@ -333,7 +333,7 @@ def test_the_application_runs_under_another_server():
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_replies_are_not_delayed_by_nagle():
-    """Without the name of the protocol asyncio leaves Nagle's algorithm on: 40 ms for each reply of two pieces."""
+    """Unless the socket names its protocol, asyncio leaves Nagle's algorithm on: 40 ms for a reply of two pieces."""
     with server.listen("127.0.0.1", 0) as sock:
         assert sock.proto == socket.IPPROTO_TCP
 

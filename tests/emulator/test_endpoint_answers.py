@@ -1,4 +1,4 @@
-"""What is answered on the other endpoints than chat: pure, sensible to read, and of the asked form."""
+"""The answers of the other endpoints: deterministic, plausible, and in the requested format."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ def test_reasoning_models_put_reasoning_first():
     got = responded(model="o3", reasoning={"summary": "auto"})
     assert [item["type"] for item in got["output"]] == ["reasoning", "message"]
     assert got["output"][0]["summary"][0]["type"] == "summary_text"
-    thought = got["usage"]["output_tokens_details"]["reasoning_tokens"]
-    assert got["usage"]["output_tokens"] == thought + 2
-    assert got["usage"]["total_tokens"] == got["usage"]["input_tokens"] + thought + 2
+    reasoning = got["usage"]["output_tokens_details"]["reasoning_tokens"]
+    assert got["usage"]["output_tokens"] == reasoning + 2
+    assert got["usage"]["total_tokens"] == got["usage"]["input_tokens"] + reasoning + 2
     assert [item["type"] for item in responded(model="gpt-5", reasoning={"effort": "minimal"})["output"]] == ["message"]
 
 

@@ -1,4 +1,4 @@
-"""Every way the bodies of the other endpoints than chat are refused; and that no body is too strange to be judged."""
+"""Every way the other endpoints refuse a body; and any body at all is either answered or refused."""
 
 from __future__ import annotations
 

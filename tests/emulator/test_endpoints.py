@@ -1,4 +1,4 @@
-"""Batches for every endpoint, over HTTP: lines, usage, errors, faults, and Azure's ways."""
+"""Batches for every endpoint, over HTTP: lines, usage, errors, faults, and Azure's differences."""
 
 from __future__ import annotations
 
@@ -71,11 +71,11 @@ def test_a_batch_of_each_endpoint(client, service, endpoint):
     batch = ended(client, endpoint, *lines(endpoint, *bodies))
     assert (batch.status, batch.request_counts.completed, batch.error_file_id) == ("completed", len(bodies), None)
     got = answers(client, batch)
-    for body, given in zip(bodies, got, strict=True):
-        created = given.get("created", given.get("created_at", 0))
-        assert given == {**answer(body, endpoint=endpoint, created=created), **completed_at(given)}
-        TYPES[endpoint].model_validate(given, strict=False)
-    usages = [given.get("usage", {}) for given in got]
+    for body, body_of_line in zip(bodies, got, strict=True):
+        created = body_of_line.get("created", body_of_line.get("created_at", 0))
+        assert body_of_line == {**answer(body, endpoint=endpoint, created=created), **completed_at(body_of_line)}
+        TYPES[endpoint].model_validate(body_of_line, strict=False)
+    usages = [body_of_line.get("usage", {}) for body_of_line in got]
     assert batch.usage.input_tokens == sum(u.get("prompt_tokens", u.get("input_tokens", 0)) for u in usages)
     assert batch.usage.output_tokens == sum(u.get("completion_tokens", u.get("output_tokens", 0)) for u in usages)
     assert batch.usage.total_tokens == sum(u.get("total_tokens", 0) for u in usages)
@@ -83,8 +83,8 @@ def test_a_batch_of_each_endpoint(client, service, endpoint):
     assert {body_digest(body) for body in bodies} == set(service.ledger()["by_body"])
 
 
-def completed_at(given):
-    return {"completed_at": given["completed_at"]} if "completed_at" in given else {}
+def completed_at(body_of_line):
+    return {"completed_at": body_of_line["completed_at"]} if "completed_at" in body_of_line else {}
 
 
 NAMES = {
@@ -183,11 +183,11 @@ def test_inputs_per_batch_are_limited(client, service, inputs):
     bodies = [
         {"model": "text-embedding-3-small", "input": ["x"] * min(2000, inputs - n)} for n in range(0, inputs, 2000)
     ]
-    made = client.batches.create(
+    new_batch = client.batches.create(
         input_file_id=upload(client, jsonl(*lines(EMBEDDINGS, *bodies))), endpoint=EMBEDDINGS, completion_window="24h"
     )
     service.step(1)
-    batch = client.batches.retrieve(made.id)
+    batch = client.batches.retrieve(new_batch.id)
     if inputs == 50_000:
         assert batch.status == "in_progress"
     else:
@@ -229,8 +229,8 @@ def test_faults_of_a_response(client, service, kind, end, part):
     Response.model_validate(got)
     assert (got["status"], got["incomplete_details"]) == end
     assert part.items() <= got["output"][0]["content"][0].items()
-    said = part.get("text", part.get("refusal"))
-    assert got["usage"]["output_tokens"] == -(-len(said) // 4)
+    text = part.get("text", part.get("refusal"))
+    assert got["usage"]["output_tokens"] == -(-len(text) // 4)
 
 
 @pytest.mark.parametrize(("kind", "text"), [("length", "posi"), ("content_filter", "")])
@@ -278,8 +278,8 @@ def test_azure_reads_the_endpoint_from_the_lines(azure, endpoint, url):
 
 def test_azure_rows_must_name_one_endpoint(azure):
     azure.reset()
-    given = [lines("/responses", MINIMAL[RESPONSES])[0], {**lines(CHAT, MINIMAL[CHAT])[0], "custom_id": "b"}]
-    [error] = ended(azure.client(), "/chat/completions", *given).errors.data
+    mixed = [lines("/responses", MINIMAL[RESPONSES])[0], {**lines(CHAT, MINIMAL[CHAT])[0], "custom_id": "b"}]
+    [error] = ended(azure.client(), "/chat/completions", *mixed).errors.data
     assert (error.code, error.line) == ("url_mismatch", 2)
 
 

@@ -60,7 +60,7 @@ def test_invalid_batch_file_is_refused(client, name, content):
 
 
 def test_name_without_an_extension_is_accepted(client):
-    # What the SDK calls bytes, and anything else that has no name.
+    # The SDK's name for plain bytes, and another name without an extension.
     file = client.files.create(file=LINE, purpose="batch")
     assert (file.filename, file.status) == ("upload", "processed")
     assert wait(client, create(client, file.id).id).status == "completed"

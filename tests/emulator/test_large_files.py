@@ -80,9 +80,9 @@ def test_a_large_file_in_bounded_memory(tmp_path, total):
         batch = client.batches.create(input_file_id=file_id, endpoint=CHAT, completion_window="24h")
         batch = wait(client, batch.id, seconds=100)
         with client.files.with_streaming_response.content(file_id) as reply:
-            got = sum(len(piece) for piece in reply.iter_bytes())
+            received = sum(len(piece) for piece in reply.iter_bytes())
     assert (batch.status, batch.request_counts.completed) == ("completed", rows)
-    assert got == path.stat().st_size
+    assert received == path.stat().st_size
     print(f"{total} MB: server memory grew by {peak.growth / MB:.1f} MB")  # noqa: T201 - the measurement
     assert 0 < peak.growth < 60 * MB
 

@@ -1,4 +1,4 @@
-"""Enqueued tokens, storage, callers that do not see one another, faults of files, slow calls, ways of downloading."""
+"""Enqueued tokens, storage, isolated callers, faults of files, slow calls, download transfers."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_token_limit_covers_unfinished_batches(client, service):
     again = start(client)
     service.step(4)
     assert client.batches.retrieve(again).status == "failed"
-    # The others have ended by now, and have let go of their tokens.
+    # The others have ended by now, and have released their tokens.
     again = start(client)
     service.step(4)
     assert client.batches.retrieve(again).status == "completed"
@@ -127,8 +127,8 @@ def test_token_limit_at_create(dialect):
 
 def embeddings(*inputs):
     lines = [
-        {**request(str(n)), "url": "/v1/embeddings", "body": {"model": "text-embedding-3-small", "input": given}}
-        for n, given in enumerate(inputs)
+        {**request(str(n)), "url": "/v1/embeddings", "body": {"model": "text-embedding-3-small", "input": value}}
+        for n, value in enumerate(inputs)
     ]
     return jsonl(*lines)
 
@@ -139,7 +139,7 @@ def embed(client, *inputs):
 
 
 def test_enqueued_requests_for_embeddings(client, service):
-    """An input too many makes no difference; a request too many does. Chat has no such limit."""
+    """The limit counts requests, not inputs, and does not apply to chat."""
     service.configure(progression="stepped", enqueued_request_limit=6)
     full = [embed(client, *"abcd"), embed(client, ["e", "f", "g"], "h")]
     service.step()
@@ -170,7 +170,7 @@ def test_inputs_for_embeddings(client, service, inputs, status):
         assert "at most 4 over all its requests" in batch.errors.data[0].message
 
 
-# ------------------------------------------------------------------------------------------------------ who sees what
+# ------------------------------------------------------------------------------------------------------ isolation
 
 
 @pytest.mark.parametrize("isolate", ["project", "key"])
@@ -216,9 +216,9 @@ def test_a_pending_file(client, service):
     service.file_fault("pending", polls=2)
     file = client.files.create(file=("a.jsonl", jsonl(*ROWS)), purpose="batch")
     assert file.status == "uploaded"
-    seen = [client.files.retrieve(file.id).status for _ in range(3)]
-    assert seen == ["uploaded", "uploaded", "processed"]
-    # One upload was hit.
+    statuses = [client.files.retrieve(file.id).status for _ in range(3)]
+    assert statuses == ["uploaded", "uploaded", "processed"]
+    # Only one upload is hit.
     assert client.files.create(file=("a.jsonl", jsonl(*ROWS)), purpose="batch").status == "processed"
 
 
@@ -277,9 +277,9 @@ def test_a_slow_call(client, service, direction):
     file_id = upload(client, content)
     service.fault("create_file" if direction == "upload" else "file_content", "slow", bytes_per_second=len(content) * 2)
     started = time.monotonic()
-    found = upload(client, content) if direction == "upload" else client.files.content(file_id).content
+    result = upload(client, content) if direction == "upload" else client.files.content(file_id).content
     assert time.monotonic() - started >= 0.5
-    assert found.startswith("file-") if direction == "upload" else found == content
+    assert result.startswith("file-") if direction == "upload" else result == content
 
 
 def test_extra_headers_of_a_status_fault(client, service):
@@ -297,13 +297,15 @@ def test_download_transfers(client, service, how):
     assert reply.headers.get("content-length") is None
     assert reply.headers.get("content-encoding") == ("gzip" if how == "gzip" else None)
     assert reply.content == jsonl(*ROWS)
-    asked = urllib.request.Request(f"{service.base_url}/files/{file_id}/content", headers={"Authorization": "Bearer x"})
-    with urllib.request.urlopen(asked) as bare:
+    http_request = urllib.request.Request(
+        f"{service.base_url}/files/{file_id}/content", headers={"Authorization": "Bearer x"}
+    )
+    with urllib.request.urlopen(http_request) as bare:
         assert bare.read() == jsonl(*ROWS)
-    asked.add_header("Accept-Encoding", "gzip")
-    with urllib.request.urlopen(asked) as bare:
-        got = bare.read()
-    assert (gzip.decompress(got) if how == "gzip" else got) == jsonl(*ROWS)
+    http_request.add_header("Accept-Encoding", "gzip")
+    with urllib.request.urlopen(http_request) as bare:
+        content = bare.read()
+    assert (gzip.decompress(content) if how == "gzip" else content) == jsonl(*ROWS)
 
 
 @pytest.mark.parametrize("how", ["chunked", "gzip"])

@@ -1,4 +1,4 @@
-"""JSON that no service takes: nested without end, NaN, half a surrogate pair, broken UTF-8. None of it is a 500."""
+"""Malformed JSON: deep nesting, NaN, lone surrogates, broken UTF-8. None of it leads to a 500."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ unreadable = pytest.mark.parametrize("raw", UNREADABLE.values(), ids=UNREADABLE)
 def call(service, method, path, data):
     """Return the status and the message of a call."""
     headers = {"Authorization": "Bearer x", "Content-Type": "application/json"}
-    asked = urllib.request.Request(service.endpoint + path, data, headers, method=method)
+    http_request = urllib.request.Request(service.endpoint + path, data, headers, method=method)
     try:
-        with urllib.request.urlopen(asked) as reply:
+        with urllib.request.urlopen(http_request) as reply:
             return reply.status, json.load(reply)
     except urllib.error.HTTPError as refused:
         with refused:
@@ -49,7 +49,7 @@ def test_nesting_is_limited_by_depth(forms):
     raw = "1"
     for form in forms:
         raw = form % raw
-    # Neither a text that looks like brackets nor a bracket beside the others is a level; an innermost one is.
+    # Brackets in strings and brackets side by side add no level; the innermost bracket does.
     if len(forms) + (forms[0][1] == "[") <= MAX_LEVELS:
         assert decode(raw.encode()) == json.loads(raw)
     else:
@@ -119,14 +119,14 @@ def test_malformed_later_line(raw, dialect):
 
 
 def test_deepest_line_fails_its_row_only(client, service):
-    """Executed like any other, whatever its bound on enqueued tokens; nothing of it ends in a RecursionError."""
+    """It is executed like any other line, without a RecursionError, whatever the limit on enqueued tokens."""
     service.configure(enqueued_token_limit=10**9)
     deep = json.loads("[" * (MAX_LEVELS - 4) + "]" * (MAX_LEVELS - 4))
     schema = {"type": "string"}
     for _ in range(MAX_LEVELS // 2 - 5):
         schema = {"anyOf": [schema]}
-    asked = {"type": "object", "properties": {"a": schema}, "required": ["a"], "additionalProperties": False}
-    forms = [{"type": "json_schema", "json_schema": {"name": "a", "strict": s, "schema": asked}} for s in (True, False)]
+    outer = {"type": "object", "properties": {"a": schema}, "required": ["a"], "additionalProperties": False}
+    forms = [{"type": "json_schema", "json_schema": {"name": "a", "strict": s, "schema": outer}} for s in (True, False)]
     rows = [
         request("deep", body(logit_bias=deep)),
         request("content", body([{"type": "text", "text": "x", "more": deep[0][0][0]}])),
@@ -162,7 +162,7 @@ def test_a_pattern_of_many_groups(client, groups):
 
 
 def test_input_without_items_is_counted(service):
-    """Its tokens are none; what is wrong with it is found when it is executed."""
+    """It counts no tokens; its execution refuses it."""
     service.configure(enqueued_token_limit=10**9)
     client = service.client()
     path = "/v1/moderations"
@@ -182,13 +182,13 @@ def test_upstream_gets_bodies_within_the_limit():
 
 @pytest.mark.parametrize("seconds", ["9" * 5000, "--5", "\N{SUPERSCRIPT TWO}", "1e3", ""])
 def test_expiry_that_is_not_a_number(client, seconds):
-    # Older SDKs leave an empty field out.
-    said = (
+    # Older SDKs omit an empty field.
+    message = (
         "expected an integer"
         if seconds
         else r"expected an integer|Missing required parameter: 'expires_after\.seconds'"
     )
-    with pytest.raises(Exception, match=said) as refused:
+    with pytest.raises(Exception, match=message) as refused:
         client.files.create(
             file=("a.jsonl", jsonl(request("a"))),
             purpose="batch",
@@ -206,7 +206,7 @@ def test_a_filter_with_too_many_digits():
 @pytest.mark.parametrize("kind", ["file-records", "batch-records"])
 @pytest.mark.parametrize("raw", [b'{"number": 0', b"[]", *UNREADABLE.values()])
 def test_a_damaged_record(tmp_path, kind, raw):
-    """As of a disk that was full: it is named before anything is served."""
+    """A record that a full disk damaged is reported before the server starts."""
     (tmp_path / kind).mkdir()
     path = tmp_path / kind / "x.json"
     path.write_bytes(raw)

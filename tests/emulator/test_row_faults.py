@@ -1,4 +1,4 @@
-"""Each fault of a row, as it stands in the files, and what the ledger says of it."""
+"""Each fault of rows: its lines in the files, and its entries in the ledger."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def files(client, batch):
 
 
 def hit(client, service, kind, **options):
-    """Run ten rows of which row-3 is hit; return its lines in either file, after checking the other rows."""
+    """Run ten rows of which row-3 is hit; return its lines in both files, after checking the other rows."""
     service.row_fault(kind, **{"custom_ids": ["row-3"], **options})
     output, error = files(client, ended(client, *ROWS[:10]))
     assert {f"row-{i}" for i in range(10)} - {"row-3"} == {x["custom_id"] for x in output if x["custom_id"] != "row-3"}
@@ -67,11 +67,11 @@ def test_a_failed_row_has_an_error_line_whose_error_is_null(client, service, kin
     assert (batch.request_counts.completed, batch.request_counts.failed) == (9, 1)
 
 
-@pytest.mark.parametrize(("how", "found"), [(None, None), ("empty", {}), ("null", None)])
-def test_a_row_of_status_0_is_counted_as_completed_and_was_not_executed(client, service, how, found):
+@pytest.mark.parametrize(("how", "expected"), [(None, None), ("empty", {}), ("null", None)])
+def test_a_row_of_status_0_is_counted_as_completed_and_was_not_executed(client, service, how, expected):
     output, [line] = hit(client, service, "status", status=0, **({"body": how} if how else {}))
     assert output == []
-    assert (line["response"]["status_code"], line["response"]["body"], line["error"]) == (0, found, None)
+    assert (line["response"]["status_code"], line["response"]["body"], line["error"]) == (0, expected, None)
     [batch] = client.batches.list().data
     assert (batch.request_counts.completed, batch.request_counts.failed) == (10, 0)
     assert billed(service) == (0, 0)
@@ -103,8 +103,8 @@ def test_useless_answer_is_billed(client, service, kind, content, refusal, reaso
 def test_separators_are_unescaped_in_the_answer(client, service):
     [line], _ = hit(client, service, "separators")
     usual = answer(ROWS[3]["body"])["choices"][0]["message"]["content"]
-    said = line["response"]["body"]["choices"][0]["message"]["content"]
-    assert said == "one\u2028two\u2029three\u0085four " + usual
+    content = line["response"]["body"]["choices"][0]["message"]["content"]
+    assert content == "one\u2028two\u2029three\u0085four " + usual
     [batch] = client.batches.list().data
     content = raw(client, batch.output_file_id)
     assert all(character.encode() in content for character in "\u2028\u2029\u0085")
@@ -113,13 +113,13 @@ def test_separators_are_unescaped_in_the_answer(client, service):
 def test_separators_keep_a_json_answer_valid(client, service):
     service.row_fault("separators")
     schema = {"type": "object", "properties": {"note": {"type": "string", "minLength": 1}}, "required": ["note"]}
-    asked = body(
+    request_body = body(
         "one two three four", response_format={"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}
     )
-    batch = ended(client, request("a", asked))
+    batch = ended(client, request("a", request_body))
     [line] = read(client, batch.output_file_id)
-    said = line["response"]["body"]["choices"][0]["message"]["content"]
-    assert "\u2028" in json.loads(said)["note"]
+    content = line["response"]["body"]["choices"][0]["message"]["content"]
+    assert "\u2028" in json.loads(content)["note"]
 
 
 def test_a_missing_row_was_executed_and_billed(client, service):
@@ -164,11 +164,11 @@ def test_duplicate_line_with_an_error(client, service):
     assert (one["response"]["status_code"], other["response"]["status_code"]) == (200, 500)
 
 
-@pytest.mark.parametrize(("how", "found"), [(None, None), ("empty", {}), ("absent", "absent")])
-def test_an_answer_without_a_body(client, service, how, found):
+@pytest.mark.parametrize(("how", "expected"), [(None, None), ("empty", {}), ("absent", "absent")])
+def test_an_answer_without_a_body(client, service, how, expected):
     [line], _ = hit(client, service, "no_body", **({"body": how} if how else {}))
     assert line["response"]["status_code"] == 200
-    assert line["response"].get("body", "absent") == found
+    assert line["response"].get("body", "absent") == expected
     assert billed(service) == (1, 1)
 
 
@@ -221,7 +221,7 @@ def test_faults_of_whole_files(client, service, kind):
     )
     assert sum(b'"custom_id":"row-' in line for line in content.split(b"\n")) == 20
     assert service.ledger()["billed"] == 40
-    # One batch was hit, the next is not.
+    # Only one batch is hit.
     assert raw(client, ended(client, *ROWS).output_file_id).count(b"\n") == 20
 
 

@@ -1,4 +1,4 @@
-"""Other services with OpenAI's batch API: each under its path, with its spellings, limits and oddities, strictly."""
+"""Other services with OpenAI's batch API: each with its own path, spellings, limits and oddities."""
 
 from __future__ import annotations
 
@@ -47,15 +47,15 @@ def seconds(moment):
 
 
 def errors_of(client, batch):
-    """Return the errors as they travel: for the SDK they are no bare list."""
+    """Return the errors from the raw JSON, as the SDK does not expect a bare list."""
     return client.batches.with_raw_response.retrieve(batch.id).http_response.json()["errors"]
 
 
 def ended(client, *lines, endpoint=CHAT, **more):
-    made = client.batches.create(
+    new_batch = client.batches.create(
         input_file_id=upload(client, jsonl(*lines)), endpoint=endpoint, **{"completion_window": "24h"} | more
     )
-    return wait(client, made.id)
+    return wait(client, new_batch.id)
 
 
 def test_every_service_is_documented_and_a_command_line_choice():
@@ -133,15 +133,15 @@ def test_windows(service, name, window):
     }
     client = like(service, name, models=["m"])
     endpoint = next(iter(SERVICES[name].endpoints))
-    asked = {"input_file_id": "file-x", "endpoint": endpoint, "completion_window": window}
+    parameters = {"input_file_id": "file-x", "endpoint": endpoint, "completion_window": window}
     if window in known.get(name, {"24h"}):
-        made = client.batches.create(**asked)
-        created, expires = map(seconds, (made.created_at, made.expires_at))
+        batch = client.batches.create(**parameters)
+        created, expires = map(seconds, (batch.created_at, batch.expires_at))
         hours = {"d": 24, "h": 1}[window[-1]] * int(window[:-1])
         assert expires - created == pytest.approx(hours * 3_600, abs=1)
     else:
         with pytest.raises(openai.BadRequestError, match=r"Supported values are: '.*(24h|48h)'") as refused:
-            client.batches.create(**asked)
+            client.batches.create(**parameters)
         assert refused.value.param == "completion_window"
 
 
@@ -151,18 +151,18 @@ def test_windows(service, name, window):
 def test_groq_ids_and_pages(service):
     client = like(service, "groq")
     file_id = upload(client, jsonl(*ROWS))
-    made = [create(client, file_id).id for _ in range(5)]
+    batch_ids = [create(client, file_id).id for _ in range(5)]
     assert re.fullmatch("file_01j[0-9a-z]{23}", file_id)
-    assert all(re.fullmatch("batch_01j[0-9a-z]{23}", batch_id) for batch_id in made)
-    seen, cursor = [], {}
+    assert all(re.fullmatch("batch_01j[0-9a-z]{23}", batch_id) for batch_id in batch_ids)
+    listed, cursor = [], {}
     for size in (2, 2, 1):
         page = client.batches.list(limit=2, extra_query=cursor)
         assert len(page.data) == size
-        seen += [batch.id for batch in page.data]
+        listed += [batch.id for batch in page.data]
         cursor = {"cursor": page.paging["next_cursor"]}
-    assert (seen, cursor) == (made[::-1], {"cursor": None})
-    chosen = client.get(f"/batches?id={made[0]}&id={made[3]}", cast_to=object)
-    assert [batch["id"] for batch in chosen["data"]] == [made[3], made[0]]
+    assert (listed, cursor) == (batch_ids[::-1], {"cursor": None})
+    selection = client.get(f"/batches?id={batch_ids[0]}&id={batch_ids[3]}", cast_to=object)
+    assert [batch["id"] for batch in selection["data"]] == [batch_ids[3], batch_ids[0]]
     with pytest.raises(openai.BadRequestError, match="maximum length 200"):
         client.get("/batches?" + "id=x&" * 201, cast_to=object)
 
@@ -245,8 +245,8 @@ def test_dashscope_trial_endpoint(service):
 
 def test_siliconflow_requires_a_user_message_last(service):
     client = like(service, "siliconflow")
-    told = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
-    batch = ended(client, ROWS[0], request("told", body("x", **told)))
+    conversation = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+    batch = ended(client, ROWS[0], request("told", body("x", **conversation)))
     assert [(error.code, error.param, error.line) for error in batch.errors.data] == [
         ("invalid_request", "body.messages", 2)
     ]
@@ -287,18 +287,18 @@ def test_zhipu_deletes_input_files_by_default(service, more, is_there):
 
 
 def test_only_zhipu_knows_auto_delete_input_file(service):
-    asked = {"input_file_id": "f", "endpoint": CHAT, "completion_window": "24h"}
+    parameters = {"input_file_id": "f", "endpoint": CHAT, "completion_window": "24h"}
     with pytest.raises(openai.BadRequestError, match="Unknown parameter: 'auto_delete_input_file'"):
-        like(service, "parasail").batches.create(**asked, extra_body={"auto_delete_input_file": True})
+        like(service, "parasail").batches.create(**parameters, extra_body={"auto_delete_input_file": True})
     with pytest.raises(openai.BadRequestError, match="expected a boolean, but got a string"):
         like(service, "zhipu").batches.create(
-            **asked | {"endpoint": "/v4/chat/completions"}, extra_body={"auto_delete_input_file": "no"}
+            **parameters | {"endpoint": "/v4/chat/completions"}, extra_body={"auto_delete_input_file": "no"}
         )
 
 
 def test_upstream_gets_the_canonical_endpoint(service):
-    found = validate(BytesIO(jsonl(zhipu(0))), "/v4/chat/completions", Settings(service="zhipu"), Event())
-    assert not found.errors
+    validation = validate(BytesIO(jsonl(zhipu(0))), "/v4/chat/completions", Settings(service="zhipu"), Event())
+    assert not validation.errors
     assert SERVICES["zhipu"].endpoints[zhipu(0)["url"]] == CHAT
 
 
@@ -335,19 +335,19 @@ def test_perplexity_takes_no_expiry(service):
 
 
 def test_perplexity_idempotency_key(service):
-    asked = {"endpoint": "/v1/responses", "completion_window": "24h"}
+    parameters = {"endpoint": "/v1/responses", "completion_window": "24h"}
 
-    def made(client, key, number=0):
+    def batch_id(client, key, number=0):
         file_id = upload(client, jsonl(responses(number)))
-        return client.batches.create(**asked, input_file_id=file_id, extra_headers={"Idempotency-Key": key}).id
+        return client.batches.create(**parameters, input_file_id=file_id, extra_headers={"Idempotency-Key": key}).id
 
     service.configure(isolate="key")
     client, other = like(service, "perplexity"), service.client(api_key="other")
-    first = made(client, "a")
-    assert made(client, "a", 1) == first
-    assert len({first, made(client, "b"), made(other, "a")}) == 3
+    first = batch_id(client, "a")
+    assert batch_id(client, "a", 1) == first
+    assert len({first, batch_id(client, "b"), batch_id(other, "a")}) == 3
     service.reset()
-    assert made(like(service, "perplexity"), "a") != first
+    assert batch_id(like(service, "perplexity"), "a") != first
     plain = like(service, "deepinfra")
     chat = {"endpoint": CHAT, "completion_window": "24h", "input_file_id": upload(plain, jsonl(ROWS[0]))}
     assert len({plain.batches.create(**chat, extra_headers={"Idempotency-Key": "a"}).id for _ in range(2)}) == 2
@@ -368,12 +368,12 @@ def test_novita_oddities(service):
     client = like(service, "novita")
     file_id = upload(client, jsonl(*ROWS))
     assert client.files.retrieve(file_id).expires_at == client.files.retrieve(file_id).created_at + 15 * 86_400
-    made = client.batches.create(
+    new_batch = client.batches.create(
         input_file_id=file_id, endpoint=CHAT, completion_window="48h", metadata={"dropped": "here"}
     )
-    assert (made.status, made.output_file_id, made.metadata) == ("VALIDATING", "", None)
-    wait(client, made.id, lambda batch: batch.status == "COMPLETED")
-    shown = client.batches.with_raw_response.retrieve(made.id).http_response.json()
+    assert (new_batch.status, new_batch.output_file_id, new_batch.metadata) == ("VALIDATING", "", None)
+    wait(client, new_batch.id, lambda batch: batch.status == "COMPLETED")
+    shown = client.batches.with_raw_response.retrieve(new_batch.id).http_response.json()
     assert {name: shown[name] for name in ("total", "completed", "failed", "request_counts")} == {
         "total": 6, "completed": 6, "failed": 0, "request_counts": None
     }  # fmt: skip

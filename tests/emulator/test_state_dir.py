@@ -1,4 +1,4 @@
-"""A folder that outlives the process: what is there again after a kill, and what goes on."""
+"""The state folder: what a restart or a kill leaves, and how batches resume."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from batchframe.testing import emulator
 from .conftest import body, create, ended, jsonl, read, request, upload, wait
 from .upstream_server import UpstreamServer
 
-# Each starts processes of its own, several times: a minute in all.
+# Each test starts several processes: a minute in all.
 pytestmark = pytest.mark.slow
 
 
@@ -34,7 +34,7 @@ def upstream():
 
 
 class Server:
-    """An emulator in a process of its own, for one life."""
+    """An emulator in a process of its own, until it is killed or stopped."""
 
     def __init__(self, state_dir, **options):
         script = (
@@ -67,7 +67,7 @@ def life(state_dir, **options):
 
 
 def rows_of(client, batch):
-    """Return the custom_ids of all result lines, those of both files, with repetitions."""
+    """Return the custom_ids of the result lines of both files, with repetitions."""
     files = [file_id for file_id in (batch.output_file_id, batch.error_file_id) if file_id]
     return sorted(line["custom_id"] for file_id in files for line in read(client, file_id))
 
@@ -77,27 +77,27 @@ def test_killed_batch_resumes(tmp_path, upstream):
     rows = [request(f"row-{number}") for number in range(150)] + [request("bad 1"), request("bad 2")]
     with life(tmp_path, upstream=upstream.url, concurrency=4) as first:
         batch = create(first.client, upload(first.client, jsonl(*rows)))
-        seen = wait(first.client, batch.id, lambda now: now.request_counts.completed >= 50)
-        assert seen.status == "in_progress"
-        # A batch lives on without the file that it was made of.
+        before = wait(first.client, batch.id, lambda now: now.request_counts.completed >= 50)
+        assert before.status == "in_progress"
+        # A batch does not need its input file any more.
         first.client.files.delete(batch.input_file_id)
     with life(tmp_path, upstream=upstream.url, concurrency=4) as second:
         again = second.client.batches.retrieve(batch.id)
         assert (again.status, again.created_at, again.in_progress_at) == (
             "in_progress",
             batch.created_at,
-            seen.in_progress_at,
+            before.in_progress_at,
         )
-        assert again.request_counts.completed >= seen.request_counts.completed
+        assert again.request_counts.completed >= before.request_counts.completed
         done = wait(second.client, batch.id)
         ledger = second.ledger()
         assert rows_of(second.client, done) == sorted(row["custom_id"] for row in rows)
     assert (done.status, done.request_counts.completed, done.request_counts.failed) == ("completed", 150, 2)
     assert done.usage.input_tokens == 150 * 3
-    # At most what was under way at the kill was asked twice.
+    # At most the requests under way at the kill are sent twice.
     assert set(upstream.seen) == {row["custom_id"] for row in rows}
     assert sum(upstream.seen.values()) <= len(rows) + 4
-    # In the ledger, unless its record was not yet followed by its result, each stands once.
+    # The ledger has each once, unless the process died between its record and its result.
     assert set(ledger["by_custom_id"]) == {row["custom_id"] for row in rows}
     assert ledger["executions"] == sum(ledger["by_custom_id"].values())
     assert len(rows) <= ledger["executions"] <= sum(upstream.seen.values())
@@ -152,7 +152,7 @@ def test_finished_batches_are_unchanged_after_a_restart(tmp_path):
         assert after == before
         assert [each["id"] for each in after[0]] == [failed.id, batch.id]
         assert len(after[1]) == 4
-        # What is made now comes after what was there.
+        # New objects come after the old ones.
         newest = ended(client, request("d"))
         assert [each.id for each in client.batches.list()] == [newest.id, failed.id, batch.id]
         assert second.ledger()["by_custom_id"] == {"a": 1, "b": 1, "d": 1}
@@ -230,12 +230,12 @@ def test_window_ends_between_two_processes(tmp_path, upstream):
         wait(client, batch.id, lambda now: now.request_counts.completed == 1)
     upstream.release.set()
     time.sleep(1.5)
-    asked = sum(upstream.seen.values())
+    requests_before = sum(upstream.seen.values())
     with emulator(state_dir=tmp_path, upstream=upstream.url) as service:
         client = service.client()
         assert wait(client, batch.id).status == "expired"
         assert rows_of(client, wait(client, batch.id)) == ["a", "hold"]
-    assert sum(upstream.seen.values()) == asked
+    assert sum(upstream.seen.values()) == requests_before
 
 
 @pytest.mark.parametrize("shuffle", [False, True])
@@ -288,12 +288,12 @@ def test_no_key_is_on_disk(tmp_path, upstream):
 
 def test_leftovers_are_removed(tmp_path):
     with emulator(state_dir=tmp_path) as service:
-        kept = upload(service.client(), jsonl(request("a")))
+        file_id = upload(service.client(), jsonl(request("a")))
     (tmp_path / "files" / "file-nobody").write_bytes(b"x")
     (tmp_path / "scratch" / "upload").write_bytes(b"x")
     (tmp_path / "mine.txt").write_bytes(b"x")
     with emulator(state_dir=tmp_path):
-        assert [path.name for path in (tmp_path / "files").iterdir()] == [kept]
+        assert [path.name for path in (tmp_path / "files").iterdir()] == [file_id]
         assert list((tmp_path / "scratch").iterdir()) == []
         assert (tmp_path / "mine.txt").exists()
 

@@ -68,7 +68,7 @@ def test_the_upstreams_answers_are_the_results(client, upstream, fronted):
     response = got["a"]["response"]
     assert (response["status_code"], response["request_id"], got["a"]["error"]) == (200, "up-one", None)
     assert response["body"]["choices"][0]["message"]["content"] == "one"
-    # Whatever stands in a body is the upstream's business, and arrives as it was written.
+    # Bodies are not checked, and arrive byte for byte.
     assert upstream.bodies["one"] == json.dumps(odd).encode()
     assert upstream.keys == {f"Bearer {KEY}"}
     ledger = fronted.ledger()
@@ -107,16 +107,16 @@ def test_errors_become_error_lines(client, upstream, fronted):
     assert {name: line["response"]["status_code"] for name, line in got.items()} == prompts
     assert all(line["error"] is None for line in got.values())
     assert got["bad"]["response"]["body"]["error"]["message"] == "no such thing"
-    # A proxy's page, say.
+    # A proxy's page, for instance.
     assert got["down"]["response"]["body"]["error"]["message"] == "<html>down</html>"
     assert upstream.seen == {"ok": 1, "bad": 1, "broken": 4, "down": 4}
-    # As with the service: what was refused for good was executed, what failed was not.
+    # As with the service: permanent refusals count as executed, failures do not.
     assert fronted.ledger()["by_custom_id"] == {"ok": 1, "bad": 1}
     assert fronted.ledger()["billed"] == 1
 
 
 def test_unreadable_answer_is_not_requested_again(client, upstream, fronted):
-    """Each was paid for: its text is kept, in the place of the body."""
+    """Each answer was paid for, so its text becomes the body."""
     batch = ended(client, *(request(what, body(what)) for what in UNREADABLE))
     assert (batch.status, batch.request_counts.completed, batch.error_file_id) == ("completed", len(UNREADABLE), None)
     assert upstream.seen == dict.fromkeys(UNREADABLE, 1)
@@ -164,13 +164,13 @@ def test_concurrency_is_used_and_limited_over_all_batches(client, upstream):
 
 
 def test_only_the_lines_under_way_are_in_memory(client, upstream, monkeypatch):
-    taken = []
+    lines_read = []
     following = Execution._next
-    monkeypatch.setattr(Execution, "_next", lambda self: taken.append(following(self)) or taken[-1])
+    monkeypatch.setattr(Execution, "_next", lambda self: lines_read.append(following(self)) or lines_read[-1])
     batch = create(client, upload(client, jsonl(*(request(f"hold {number}") for number in range(50)))))
     wait(client, batch.id, lambda _: upstream.now == 4)
     time.sleep(0.1)
-    assert len(taken) == 4
+    assert len(lines_read) == 4
     upstream.release.set()
     assert wait(client, batch.id).request_counts.completed == 50
 
@@ -179,14 +179,14 @@ def test_only_the_lines_under_way_are_in_memory(client, upstream, monkeypatch):
 def test_stop_keeps_answers_and_starts_no_request(client, upstream, fronted, how):
     rows = [request(f"ok-{number}") for number in range(3)] + [request(f"hold {number}") for number in range(20)]
     batch = create(client, upload(client, jsonl(*rows)))
-    wait(client, batch.id, lambda seen: seen.request_counts.completed == 3 and upstream.now == 4)
+    wait(client, batch.id, lambda now: now.request_counts.completed == 3 and upstream.now == 4)
     client.batches.cancel(batch.id) if how == "cancel" else fronted.expire(batch.id)
     time.sleep(0.15)
     upstream.release.set()
     batch = wait(client, batch.id)
     assert batch.status == {"cancel": "cancelled", "expire": "expired"}[how]
     answered, unanswered = lines(client, batch.output_file_id), lines(client, batch.error_file_id)
-    # Three answered before, four while it stopped.
+    # Three were answered before the stop, four during it.
     assert (len(answered), batch.request_counts.completed, sum(upstream.seen.values())) == (7, 7, 7)
     assert set(answered) | set(unanswered) == {row["custom_id"] for row in rows}
     assert not set(answered) & set(unanswered)

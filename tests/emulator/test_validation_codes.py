@@ -139,8 +139,8 @@ def test_validation_code(spoken, what):
 def test_bad_window_fails_the_batch_at_azure():
     with emulator("azure") as service:
         client = service.client()
-        made = client.batches.create(
+        new_batch = client.batches.create(
             input_file_id=upload(client, jsonl(GOOD)), endpoint="/chat/completions", completion_window="48h"
         )
-        [error] = wait(client, made.id).errors.data
+        [error] = wait(client, new_batch.id).errors.data
         assert (error.code, "48h" in error.message) == ("invalid_request", True)

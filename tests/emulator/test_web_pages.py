@@ -1,4 +1,4 @@
-"""Who may call: not a web page that is open in the browser of this machine, whichever way it takes."""
+"""Web pages in a browser on this machine cannot reach the emulator, and others cannot read its state."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def address(service):
     return urlsplit(service.endpoint).netloc
 
 
-def asked(service, method, path, *, host=None, data=None, **headers):
-    """Call the service under a name, as a browser does that has resolved it to this machine; return status and JSON."""
+def call(service, method, path, *, host=None, data=None, **headers):
+    """Call the service under a host name, as a browser that resolved it to this machine; return status and JSON."""
     connection = http.client.HTTPConnection(address(service))
     try:
         sent = {"Host": host or address(service), **{name.replace("_", "-"): value for name, value in headers.items()}}
@@ -46,14 +46,14 @@ def refusal(answer):
     return reply["error"]["message"]
 
 
-# ----------------------------------------------------------------------------------------------- a page's simple calls
+# ----------------------------------------------------------------------------------------------- calls by web pages
 
 
 @pytest.mark.parametrize(
     "origin", ["https://evil.example", "null", "http://localhost:3000", "http://127.0.0.1", "http://[", ""]
 )
 def test_web_page_cannot_control_the_emulator(client, service, origin):
-    """A POST whose body is text needs no preflight: the browser sends it, and only hides the reply from the page."""
+    """A POST of plain text needs no preflight: the browser sends it, and only hides the reply from the page."""
     service.fault("list_batches", "status", times=None, skip=1000)
     ended(client, request("a"))
     simple = {"Origin": origin, "Content_Type": "text/plain"}
@@ -66,35 +66,35 @@ def test_web_page_cannot_control_the_emulator(client, service, origin):
         ("/v1/batches", "{}"),
         ("/nowhere", "{}"),
     ]:
-        assert f"(origin: {origin!r})" in refusal(asked(service, "POST", path, data=data, **simple))
+        assert f"(origin: {origin!r})" in refusal(call(service, "POST", path, data=data, **simple))
     assert service.ledger()["executions"] == 1
-    assert [fault["call"] for fault in asked(service, "GET", "/_emulator/faults")[1]] == ["list_batches"]
+    assert [fault["call"] for fault in call(service, "GET", "/_emulator/faults")[1]] == ["list_batches"]
     assert service.calls()["create_batch"] == 1
 
 
 def test_a_preflight_is_refused(service):
-    """So that no call with a key, and no PATCH or DELETE, comes after it."""
+    """So no call with a key, and no PATCH or DELETE, can follow."""
     asks = {"Access_Control_Request_Method": "PATCH", "Access_Control_Request_Headers": "authorization"}
-    assert "evil.example" in refusal(asked(service, "OPTIONS", LEDGER, Origin="https://evil.example", **asks))
+    assert "evil.example" in refusal(call(service, "OPTIONS", LEDGER, Origin="https://evil.example", **asks))
 
 
 def test_image_of_a_page_cannot_use_up_a_fault(service):
-    """Images and scripts are fetched without an Origin; the browser says in another header whose page they are of."""
+    """Images and scripts are fetched without an Origin; another header tells where the page is from."""
     service.fault("list_batches", "status")
     image = {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "no-cors", "Sec_Fetch_Dest": "image"}
-    refusal(asked(service, "GET", "/v1/batches", **image))
+    refusal(call(service, "GET", "/v1/batches", **image))
     assert service.calls() == {}
-    assert len(asked(service, "GET", "/_emulator/faults")[1]) == 1
+    assert len(call(service, "GET", "/_emulator/faults")[1]) == 1
 
 
 def test_typed_address_shows_the_ledger(service):
-    assert asked(service, "GET", LEDGER, Sec_Fetch_Site="none", Sec_Fetch_Mode="navigate")[0] == 200
+    assert call(service, "GET", LEDGER, Sec_Fetch_Site="none", Sec_Fetch_Mode="navigate")[0] == 200
 
 
 def test_a_refused_upload_is_read_to_its_end(service):
-    """So that the caller meets the refusal, and no broken connection."""
+    """So the caller gets the refusal, not a broken connection."""
     data = b"x" * 3_000_000
-    assert "evil.example" in refusal(asked(service, "POST", "/v1/files", data=data, Origin="https://evil.example"))
+    assert "evil.example" in refusal(call(service, "POST", "/v1/files", data=data, Origin="https://evil.example"))
 
 
 # ------------------------------------------------------------------------------------------------------ a rebound name
@@ -108,37 +108,37 @@ def test_a_refused_upload_is_read_to_its_end(service):
     ],
 )  # fmt: skip
 def test_a_rebound_name_is_refused(service, host):
-    """The page is of the same origin then, and could read every prompt; the name is what it cannot hide."""
+    """The page then has the same origin, and could read every prompt; only the host name reveals it."""
     own = {"host": host or " ", "Origin": f"http://{host}", "Sec_Fetch_Site": "same-origin"}
-    assert refusal(asked(service, "GET", LEDGER, **own))
-    assert refusal(asked(service, "POST", "/_emulator/reset", **own))
+    assert refusal(call(service, "GET", LEDGER, **own))
+    assert refusal(call(service, "POST", "/_emulator/reset", **own))
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1", "localhost.", "127.0.0.1", "127.8.9.10:80", "[::1]:8080"])
 def test_names_of_this_machine(service, host):
-    assert asked(service, "GET", LEDGER, host=host)[0] == 200
+    assert call(service, "GET", LEDGER, host=host)[0] == 200
 
 
 def test_refusal_names_the_option(service):
-    message = refusal(asked(service, "GET", "/v1/batches", host="batches.example:8080"))
+    message = refusal(call(service, "GET", "/v1/batches", host="batches.example:8080"))
     assert "'batches.example'" in message
     assert "--allowed-host batches.example" in message
 
 
 def test_azure_refuses_in_its_own_envelope():
     with emulator("azure") as service:
-        status, reply = asked(service, "GET", "/openai/batches", host="evil.example")
+        status, reply = call(service, "GET", "/openai/batches", host="evil.example")
         assert (status, set(reply["error"])) == (403, {"code", "message"})
 
 
 def test_allowed_hosts():
     with emulator(allowed_hosts=["Batches.example", "192.168.1.5", "2001:DB8:0::1"]) as service:
         for host in ("batches.example", "BATCHES.example.:99", "192.168.1.5:1", "[2001:db8::1]:1"):
-            assert asked(service, "GET", LEDGER, host=host)[0] == 200
-        assert asked(service, "GET", LEDGER, host="a.batches.example")[0] == 403
-        # A page of that name is still a page, unless it is the service's own.
-        assert asked(service, "GET", LEDGER, host="batches.example", Origin="http://other.batches.example")[0] == 403
-        assert asked(service, "GET", LEDGER, host="batches.example:1", Origin="http://batches.example:1")[0] == 200
+            assert call(service, "GET", LEDGER, host=host)[0] == 200
+        assert call(service, "GET", LEDGER, host="a.batches.example")[0] == 403
+        # A page under an allowed name is still refused, unless it is the service's own.
+        assert call(service, "GET", LEDGER, host="batches.example", Origin="http://other.batches.example")[0] == 403
+        assert call(service, "GET", LEDGER, host="batches.example:1", Origin="http://batches.example:1")[0] == 200
 
 
 @pytest.mark.parametrize("wrong", ["http://batches.example", "batches.example:8080", "*", "", "a b"])
@@ -155,13 +155,13 @@ def test_allowed_hosts_must_be_a_list():
 @pytest.mark.parametrize("option", [["--allowed-host", "http://x"], ["--upstream", "x"]])
 def test_command_reports_a_bad_option(option, capsys):
     assert main(["emulator", "--port", "0", *option]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith(("error: allowed_hosts: expected", "error: upstream: expected"))
-    assert said.count("\n") == 1
+    stderr = capsys.readouterr().err
+    assert stderr.startswith(("error: allowed_hosts: expected", "error: upstream: expected"))
+    assert stderr.count("\n") == 1
 
 
 def test_command_takes_allowed_hosts(monkeypatch):
-    """What it hands on is what serve() is called with; that this allows the names, other tests see."""
+    """The command passes the names to serve(); other tests check that this allows them."""
     calls = []
     monkeypatch.setattr("batchframe.emulator.serve", lambda *_, **options: calls.append(options))
     assert main(["emulator", "--allowed-host", "a.example", "--allowed-host", "b.example"]) == 0
@@ -175,7 +175,7 @@ def test_command_reports_a_folder_in_use(tmp_path, capsys):
 
 
 def test_control_plane_cannot_allow_hosts(service):
-    assert asked(service, "PATCH", "/_emulator/settings", data='{"allowed_hosts": ["evil.example"]}')[0] == 400
+    assert call(service, "PATCH", "/_emulator/settings", data='{"allowed_hosts": ["evil.example"]}')[0] == 400
 
 
 @pytest.mark.parametrize(
@@ -191,12 +191,12 @@ def test_control_plane_cannot_allow_hosts(service):
     ],
 )
 def test_reached_address_is_allowed(header, local, is_ours):
-    """Who listens on all addresses is called by any of them, and no name can be made one of them."""
+    """A server on all addresses can be reached by each of them; no page can turn its name into an address."""
     assert HostNames().include(header, local) is is_ours
 
 
 def test_bound_address_is_allowed():
-    """Its line at the start names it, so that it must work."""
+    """The line at the start shows this address, so it must work."""
     with listen("0.0.0.0", 0) as sock:
         host = urlsplit(endpoint(sock)).netloc
     assert HostNames(["0.0.0.0"]).include(host, "127.0.0.1")
@@ -216,7 +216,7 @@ def test_application_under_another_server():
 
 
 def test_a_call_without_a_host(service):
-    """Of HTTP/1.0, as a probe makes it and no browser."""
+    """An HTTP/1.0 call, which a probe makes and no browser does."""
     connection = http.client.HTTPConnection(address(service))
     connection._http_vsn, connection._http_vsn_str = 10, "HTTP/1.0"
     connection.putrequest("GET", "/_emulator/health", skip_host=True)
@@ -225,7 +225,7 @@ def test_a_call_without_a_host(service):
     connection.close()
 
 
-# --------------------------------------------------------------------------------------------------- others on the disk
+# --------------------------------------------------------------------------------------------------- file modes
 
 
 @pytest.mark.skipif(os.name == "nt", reason="modes of files")
@@ -242,12 +242,12 @@ def test_state_is_readable_only_by_its_owner(tmp_path, is_there):
             client = service.client()
             batch = create(client, upload(client, jsonl(request("a", body("a secret")))))
             wait(client, batch.id, lambda now: now.status == "in_progress")
-            found = {path: stat.S_IMODE(path.stat().st_mode) for path in root.rglob("*")}
+            modes = {path: stat.S_IMODE(path.stat().st_mode) for path in root.rglob("*")}
     finally:
         os.umask(old)
-    folders = {path.relative_to(root).as_posix(): mode for path, mode in found.items() if path.is_dir()}
+    folders = {path.relative_to(root).as_posix(): mode for path, mode in modes.items() if path.is_dir()}
     assert {"files", "work", "scratch", "file-records", "batch-records", f"work/{batch.id}"} <= folders.keys()
     assert set(folders.values()) == {0o700}
-    # What lies in the folder itself is private even where the folder is the user's and open to others.
-    assert {mode & 0o077 for path, mode in found.items() if path.parent == root} == {0}
+    # The contents are private even if the folder itself is the user's and open to others.
+    assert {mode & 0o077 for path, mode in modes.items() if path.parent == root} == {0}
     assert is_there or stat.S_IMODE(root.stat().st_mode) == 0o700

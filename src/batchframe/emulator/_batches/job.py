@@ -9,13 +9,14 @@ import logging
 import math
 import shutil
 import time
-from typing import TYPE_CHECKING, BinaryIO, Literal
+from typing import TYPE_CHECKING, BinaryIO
 
 from batchframe.emulator._batches.batch_object import TERMINAL, Batch, Errors, LineError
 from batchframe.emulator._batches.batch_record import BatchRecord
 from batchframe.emulator._batches.execution import Execution, usage_object
 from batchframe.emulator._batches.forwarding import Forwarding
 from batchframe.emulator._batches.output_files import add_output
+from batchframe.emulator._batches.pace import Pace
 from batchframe.emulator._batches.refusals import refusal
 from batchframe.emulator._batches.validation import Validation, model_behind
 from batchframe.emulator._errors import ApiError
@@ -60,15 +61,11 @@ class Job:
         self.owner = owner
         self.faults = faults
         self.enqueued: Load | None = None
-        self.stop: Literal["cancel", "expire"] | None = None
-        self.wake = asyncio.Event()
-        self.idle = asyncio.Event()
+        self.pace = Pace(deadline)
         self._folder = folder
         self._order = order
-        self._deadline = deadline
         self._life_seconds = life_seconds
         self._deletes_input = deletes_input
-        self._steps = 0
         self._execution: Execution | None = None
 
     @property
@@ -81,22 +78,11 @@ class Job:
         return BatchRecord(
             batch=self.batch,
             owner=self.owner,
-            deadline=None if self._deadline == math.inf else self._deadline,
+            deadline=None if self.pace.deadline == math.inf else self.pace.deadline,
             life_seconds=self._life_seconds,
-            stop=self.stop,
+            stop=self.pace.stop,
             deletes_input=self._deletes_input,
         )
-
-    def stop_for(self, reason: Literal["cancel", "expire"]) -> None:
-        """End the batch before its work is done."""
-        self.stop = reason
-        self.wake.set()
-
-    def grant_step(self) -> None:
-        """Allow one more step; ``idle`` is set again when it has been taken."""
-        self._steps += 1
-        self.idle.clear()
-        self.wake.set()
 
     def discard(self) -> None:
         """Close the files of unfinished work."""
@@ -123,7 +109,7 @@ class Job:
                 self._keep(host)
                 self.clean()
             self._dequeue(host)
-            self.idle.set()
+            self.pace.idle.set()
 
     async def _drive(self, host: Host) -> None:
         batch = self.batch
@@ -131,18 +117,18 @@ class Job:
             # Another process began; what it wrote is not executed again.
             source = self._open_input(host)
             self._make_execution(host, source, batch.model or "", batch.request_counts.total)
-            self._check_deadline()
+            self.pace.check_deadline()
         elif not await self._validate(host):
             return
-        if self._execution is not None and self.stop is None:
+        if self._execution is not None and self.pace.stop is None:
             await self._execute(host, self._execution)
-        if self.stop is None:
+        if self.pace.stop is None:
             batch.status, batch.finalizing_at = "finalizing", batch.finalizing_at or int(time.time())
             self._keep(host)
-            await self._gate(host, host.settings.seconds.finalizing)
-            await self._hold(self.faults.hold("finalizing"))
-        if self.stop == "cancel":
-            await self._gate(host, host.settings.seconds.cancelling, stoppable=False)
+            await self.pace.gate(host, host.settings.seconds.finalizing)
+            await self.pace.hold(self.faults.hold("finalizing"))
+        if self.pace.stop == "cancel":
+            await self.pace.gate(host, host.settings.seconds.cancelling, stoppable=False)
         await self._finish(host)
 
     def _keep(self, host: Host) -> None:
@@ -156,13 +142,13 @@ class Job:
     async def _validate(self, host: Host) -> bool:
         """Prepare the execution; False: the batch has failed."""
         batch = self.batch
-        await self._gate(host, host.settings.seconds.validating)
-        await self._hold(self.faults.hold("validating"))
+        await self.pace.gate(host, host.settings.seconds.validating)
+        await self.pace.hold(self.faults.hold("validating"))
         failure = self.faults.failure(batch, host.settings.organization)
-        if self.stop is None and failure is not None:
+        if self.pace.stop is None and failure is not None:
             self._fail(failure.data)
             return False
-        if self.stop is None:
+        if self.pace.stop is None:
             error = self._input_error(host)
             if error is not None:
                 self._fail([error])
@@ -175,7 +161,7 @@ class Job:
                     opened.pop_all()
                     self._accept(host, source, validation)
                 # A batch cancelled meanwhile ends as cancelled, whatever validation found.
-                elif self.stop is None:
+                elif self.pace.stop is None:
                     self._fail(validation.errors)
                     return False
         return True
@@ -232,7 +218,7 @@ class Job:
         source.seek(0)
         self._make_execution(host, source, validation.model or "", validation.requests)
         self.batch.request_counts.total = validation.requests
-        if self.stop is None:
+        if self.pace.stop is None:
             self.batch.status, self.batch.in_progress_at = "in_progress", int(time.time())
         self._keep(host)
 
@@ -262,8 +248,8 @@ class Job:
             while not work.done():
                 await asyncio.wait({work}, timeout=_SLICE_SECONDS)
                 self._update_counts(execution)
-                self._check_deadline()
-                if self.stop is not None:
+                self.pace.check_deadline()
+                if self.pace.stop is not None:
                     execution.stop()
         finally:
             work.cancel()
@@ -275,7 +261,7 @@ class Job:
             await self._forward(execution)
             return
         started = time.monotonic()
-        while execution.done < execution.requests and self.stop is None:
+        while execution.done < execution.requests and self.pace.stop is None:
             settings = host.settings
             until = self.faults.next_interruption(execution.requests)
             if until is not None and execution.done >= until:
@@ -283,20 +269,20 @@ class Job:
                 continue
             target = execution.requests
             if settings.progression == "stepped":
-                await self._gate(host, 0.0)
+                await self.pace.gate(host, 0.0)
                 target = execution.done + math.ceil(execution.requests / settings.execution_steps)
             elif settings.progression == "timed" and settings.seconds.in_progress > 0:
                 share = min(1.0, (time.monotonic() - started) / settings.seconds.in_progress)
                 target = math.floor(execution.requests * share)
                 if target <= execution.done:
-                    await self._pause(min(_SLICE_SECONDS, settings.seconds.in_progress / 10))
+                    await self.pace.pause(min(_SLICE_SECONDS, settings.seconds.in_progress / 10))
                     continue
             target = min(target, execution.requests if until is None else until)
-            while execution.done < target and self.stop is None:
+            while execution.done < target and self.pace.stop is None:
                 requests = target - execution.done
                 await host.in_thread(functools.partial(execution.run, requests, _SLICE_SECONDS))
                 self._update_counts(execution)
-                self._check_deadline()
+                self.pace.check_deadline()
 
     def _update_counts(self, execution: Execution) -> None:
         self.batch.request_counts.completed = execution.completed
@@ -305,16 +291,16 @@ class Job:
     async def _interrupt(self, fault: BatchFault) -> None:
         if fault.kind == "cancel":
             self.batch.status, self.batch.cancelling_at = "cancelling", int(time.time())
-            self.stop_for("cancel")
+            self.pace.stop_for("cancel")
         elif fault.kind == "expire":
-            self.stop_for("expire")
+            self.pace.stop_for("expire")
         else:
-            await self._hold(fault)
+            await self.pace.hold(fault)
 
     # ----------------------------------------------------------------------------------------------------------- end
 
     async def _finish(self, host: Host) -> None:
-        batch, execution, stop = self.batch, self._execution, self.stop
+        batch, execution, stop = self.batch, self._execution, self.pace.stop
         batch.usage = usage_object()
         if execution is not None:
             if stop is not None and not self._leaves_no_trace():
@@ -328,7 +314,7 @@ class Job:
             self._apply_file_faults(host)
         now = int(time.time())
         # A cancel that comes while the files are written finds all requests executed; the status honours it.
-        if self.stop == "cancel":
+        if self.pace.stop == "cancel":
             batch.status, batch.cancelled_at = "cancelled", now
         elif stop == "expire":
             batch.status, batch.expired_at = "expired", now
@@ -345,7 +331,7 @@ class Job:
 
     def _leaves_no_trace(self) -> bool:
         """Say whether rows that were not executed are in neither file."""
-        fault = self.faults.of("expire" if self.stop == "expire" else "cancel")
+        fault = self.faults.of("expire" if self.pace.stop == "expire" else "cancel")
         return fault is not None and fault.unexecuted == "nowhere"
 
     def _apply_file_faults(self, host: Host) -> None:
@@ -367,51 +353,6 @@ class Job:
     def _fail(self, errors: list[LineError]) -> None:
         self.batch.errors = Errors(data=errors)
         self.batch.status, self.batch.failed_at = "failed", int(time.time())
-
-    # ------------------------------------------------------------------------------------------------------- waiting
-
-    async def _gate(self, host: Host, seconds: float, *, stoppable: bool = True) -> None:
-        """Wait as the progression says: not at all, `seconds`, or for a step. A stop ends the wait."""
-        started = time.monotonic()
-        while not (stoppable and self.stop is not None):
-            progression = host.settings.progression
-            if progression == "instant":
-                return
-            if progression == "stepped":
-                if self._steps:
-                    self._steps -= 1
-                    return
-                self.idle.set()
-                await self._pause(None)
-            else:
-                left = started + seconds - time.monotonic()
-                if left <= 0:
-                    return
-                await self._pause(left)
-
-    async def _hold(self, fault: BatchFault | None) -> None:
-        """Stay in this phase as a fault says, for ever or for some seconds. A stop ends the wait."""
-        if fault is None:
-            return
-        seconds = 1.0 if fault.seconds is None else fault.seconds
-        end = math.inf if fault.kind == "stuck" else time.monotonic() + seconds
-        while self.stop is None and (left := end - time.monotonic()) > 0:
-            self.idle.set()
-            await self._pause(None if left == math.inf else left)
-
-    async def _pause(self, seconds: float | None) -> None:
-        """Sleep until something changes, `seconds` have passed or the window has ended."""
-        limits = [self._deadline - time.time()] if self.stop is None else []
-        if seconds is not None:
-            limits.append(seconds)
-        self.wake.clear()
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self.wake.wait(), max(0.0, min(limits)) if limits else None)
-        self._check_deadline()
-
-    def _check_deadline(self) -> None:
-        if self.stop is None and time.time() >= self._deadline:
-            self.stop = "expire"
 
 
 def _backdate(batch: Batch, days: int) -> None:

@@ -123,7 +123,7 @@ class Service:
             self.row_faults.reseed(settings.seed)
         self.settings = settings
         for job in self.jobs.values():
-            job.wake.set()
+            job.pace.wake.set()
         return settings
 
     def clear_faults(self) -> None:
@@ -230,7 +230,7 @@ class Service:
             owner=record.owner,
             deletes_input=record.deletes_input,
         )
-        job.stop = record.stop
+        job.pace.stop = record.stop
         if batch.status in TERMINAL:
             job.clean()
             self.jobs[batch.id] = job
@@ -273,7 +273,7 @@ class Service:
             raise errors.not_cancellable(batch.status)
         if batch.status not in {"cancelling", "cancelled"}:
             batch.status, batch.cancelling_at = "cancelling", int(time.time())
-            job.stop_for("cancel")
+            job.pace.stop_for("cancel")
             self.storage.keep(job.record())
         return job
 
@@ -282,9 +282,9 @@ class Service:
         if batch_id is not None and batch_id not in self.jobs:
             raise errors.no_such_batch(batch_id)
         jobs = list(self.jobs.values()) if batch_id is None else [self.jobs[batch_id]]
-        unfinished = [job for job in jobs if job.batch.status not in TERMINAL and job.stop is None]
+        unfinished = [job for job in jobs if job.batch.status not in TERMINAL and job.pace.stop is None]
         for job in unfinished:
-            job.stop_for("expire")
+            job.pace.stop_for("expire")
             self.storage.keep(job.record())
         return len(unfinished)
 
@@ -297,6 +297,6 @@ class Service:
             if not unfinished:
                 return
             for job in unfinished:
-                job.grant_step()
+                job.pace.grant_step()
             for job in unfinished:
-                await job.idle.wait()
+                await job.pace.idle.wait()
