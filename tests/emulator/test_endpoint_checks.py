@@ -15,7 +15,7 @@ from openai.types.responses.response_create_params import ResponseCreateParamsNo
 from batchframe.emulator._endpoints import chat_checks, completions, embeddings, moderations, responses_checks
 from batchframe.emulator._endpoints.registry import ENDPOINTS
 from batchframe.emulator._errors import ApiError
-from batchframe.emulator._model.model_table import described
+from batchframe.emulator._model.model_table import model_named
 
 RESPONSES, EMBEDDINGS = "/v1/responses", "/v1/embeddings"
 COMPLETIONS, MODERATIONS, CHAT = "/v1/completions", "/v1/moderations", "/v1/chat/completions"
@@ -33,7 +33,7 @@ FORM = {"type": "json_schema", "name": "x", "strict": True, "schema": SCHEMA}
 
 def admit(endpoint, changes):
     body = {**MINIMAL[endpoint], **changes}
-    return ENDPOINTS[endpoint].admit(body, described(body["model"]), is_azure=False)
+    return ENDPOINTS[endpoint].admit(body, model_named(body["model"]), is_azure=False)
 
 
 # (endpoint, changes to the minimal body, (status, code, param), the message or its beginning)
@@ -446,7 +446,7 @@ def test_any_body_is_answered_or_refused(data):
     endpoint = data.draw(st.sampled_from(sorted(TABLES)))
     names = st.sampled_from(sorted(set(TABLES[endpoint]) - {"model"}))
     body = {**MINIMAL[endpoint], **data.draw(st.dictionaries(names, JSON, max_size=3))}
-    asked, model = ENDPOINTS[endpoint], described(body["model"])
+    asked, model = ENDPOINTS[endpoint], model_named(body["model"])
     try:
         tokens = asked.admit(body, model, is_azure=False)
     except ApiError:

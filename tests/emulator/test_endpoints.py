@@ -124,7 +124,7 @@ def test_a_new_endpoint_needs_only_its_own_definition(client, service, monkeypat
         count=lambda body: len(body["prompt"]),
         check=refuse_empty,
         respond=lambda body, _digest, tokens, created, model: {"data": [body["prompt"]], "model": model.snapshot},
-        spent=lambda answer: (3, 4, 0),
+        used_tokens=lambda answer: (3, 4, 0),
         alter=alter,
     )
     monkeypatch.setitem(ENDPOINTS, images.path, images)

@@ -66,12 +66,12 @@ class ApiError(Exception):
         return {"error": {"code": self.code or _AZURE_CODES.get(self.status, "BadRequest"), "message": self.message}}
 
 
-def named(value: object) -> str:
+def type_name(value: object) -> str:
     """Name the JSON type of `value` as the service does: ``an array``."""
     return TYPE_NAMES[type(value)]
 
 
-def listed(values: Iterable[str]) -> str:
+def quoted_list(values: Iterable[str]) -> str:
     """Quote and join: ``'a', 'b', and 'c'``."""
     quoted = [f"'{value}'" for value in values]
     if len(quoted) < 3:  # noqa: PLR2004 - the comma before "and" comes with the third
@@ -99,13 +99,13 @@ def unsupported(param: str) -> ApiError:
 
 def wrong_type(param: str, expected: str, value: object) -> ApiError:
     """Refuse a value of the wrong JSON type."""
-    message = f"Invalid type for '{param}': expected {expected}, but got {named(value)} instead."
+    message = f"Invalid type for '{param}': expected {expected}, but got {type_name(value)} instead."
     return ApiError(message, param=param, code="invalid_type")
 
 
 def wrong_value(param: str, value: object, supported: Iterable[str]) -> ApiError:
     """Refuse an unsupported string."""
-    message = f"Invalid value: '{value}'. Supported values are: {listed(supported)}."
+    message = f"Invalid value: '{value}'. Supported values are: {quoted_list(supported)}."
     return ApiError(message, param=param, code="invalid_value")
 
 
@@ -117,10 +117,10 @@ def out_of_range(param: str, value: float, bound: float, *, above: bool) -> ApiE
     return ApiError(message, param=param, code=f"{noun}_{code}_value")
 
 
-def too_long(param: str, text: str, most: int) -> ApiError:
-    """Refuse a string longer than `most` characters."""
+def too_long(param: str, text: str, maximum: int) -> ApiError:
+    """Refuse a string longer than `maximum` characters."""
     message = (
-        f"Invalid '{param}': string too long. Expected a string with maximum length {most}, "
+        f"Invalid '{param}': string too long. Expected a string with maximum length {maximum}, "
         f"but got a string with length {len(text)} instead."
     )
     return ApiError(message, param=param, code="string_above_max_length")
@@ -142,10 +142,10 @@ def array_length(param: str, length: int, bound: int, *, above: bool) -> ApiErro
     return ApiError(message, param=param, code=f"array_{code}_length")
 
 
-def too_many_keys(param: str, count: int, most: int) -> ApiError:
-    """Refuse an object with more than `most` keys."""
+def too_many_keys(param: str, count: int, maximum: int) -> ApiError:
+    """Refuse an object with more than `maximum` keys."""
     message = (
-        f"Invalid '{param}': too many properties. Expected an object with at most {most} properties, "
+        f"Invalid '{param}': too many properties. Expected an object with at most {maximum} properties, "
         f"but got an object with {count} properties instead."
     )
     return ApiError(message, param=param, code="object_above_max_properties")
@@ -225,15 +225,15 @@ def file_not_processed(file_id: str, status: str | None) -> ApiError:
     )
 
 
-def too_many_files(most: int, *, have_expiry: bool) -> ApiError:
+def too_many_files(maximum: int, *, have_expiry: bool) -> ApiError:
     """Refuse one more file. The sentence for files with an expiry is modelled on the one for those without."""
-    which = "with" if have_expiry else "without"
-    return ApiError(f"The quota for files {which} expiry is reached. The maximum is {most}.")
+    preposition = "with" if have_expiry else "without"
+    return ApiError(f"The quota for files {preposition} expiry is reached. The maximum is {maximum}.")
 
 
-def storage_full(most: int) -> ApiError:
+def storage_full(maximum: int) -> ApiError:
     """Refuse a file that exceeds the storage. The beginning of the sentence was seen, with "100 GB"."""
-    size = f"{most / 1e9:g} GB" if most >= 1e9 else f"{most} bytes"  # noqa: PLR2004 - GB read better from here on
+    size = f"{maximum / 1e9:g} GB" if maximum >= 1e9 else f"{maximum} bytes"  # noqa: PLR2004 - GB read better from here on
     return ApiError(f"Organizations are limited to {size} of files. Please delete old files to upload more.")
 
 

@@ -208,7 +208,7 @@ class Execution:
     def _account(self, endpoint: Endpoint, answer: Any, hits: list[RowFault]) -> None:
         if hits:
             endpoint.alter(answer, hits)
-        input_tokens, output_tokens, reasoning = endpoint.spent(answer)
+        input_tokens, output_tokens, reasoning = endpoint.used_tokens(answer)
         self._input_tokens += input_tokens
         self._output_tokens += output_tokens
         self._reasoning_tokens += reasoning

@@ -29,7 +29,7 @@ class BatchStorage(Protocol):
     def own_input(self, batch_id: str, path: Path) -> Path:
         """Return the batch's own name for its input file."""
 
-    def handed_over(self, path: Path) -> Path:
+    def movable_copy(self, path: Path) -> Path:
         """Return a path of a result file that may be moved away."""
 
 

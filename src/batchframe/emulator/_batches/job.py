@@ -20,7 +20,7 @@ from batchframe.emulator._batches.pace import Pace
 from batchframe.emulator._batches.refusals import refusal
 from batchframe.emulator._batches.validation import Validation, model_behind
 from batchframe.emulator._errors import ApiError
-from batchframe.emulator._model.model_table import described
+from batchframe.emulator._model.model_table import model_named
 
 if TYPE_CHECKING:
     import random
@@ -225,7 +225,7 @@ class Job:
     # ----------------------------------------------------------------------------------------------------- execution
 
     def _make_execution(self, host: Host, source: BinaryIO, name: str, requests: int) -> None:
-        model = described(model_behind(name, host.settings) or name)
+        model = model_named(model_behind(name, host.settings) or name)
         upstream = host.upstream
         make = Execution if upstream is None else functools.partial(Forwarding, upstream)
         self._execution = make(
@@ -326,7 +326,7 @@ class Job:
     def _add_file(self, host: Host, path: Path | None, name: str) -> str | None:
         if path is None:
             return None
-        path = host.storage.handed_over(path)
+        path = host.storage.movable_copy(path)
         return add_output(host, path, f"{self.batch.id}_{name}.jsonl", self._life_seconds, self.owner).id
 
     def _leaves_no_trace(self) -> bool:

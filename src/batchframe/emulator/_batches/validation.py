@@ -11,7 +11,7 @@ from batchframe.emulator._batches.quota import Load
 from batchframe.emulator._batches.refusals import refusal
 from batchframe.emulator._endpoints.registry import ENDPOINTS
 from batchframe.emulator._json import UnreadableError, decode
-from batchframe.emulator._model.model_table import known
+from batchframe.emulator._model.model_table import known_model
 
 if TYPE_CHECKING:
     import threading
@@ -54,7 +54,7 @@ def model_behind(name: str, settings: Settings) -> str | None:
     """Return the model that a line's ``model`` stands for, itself or that of an Azure deployment; None: unknown."""
     if settings.profile.is_azure and settings.deployments:
         return settings.deployments.get(name)
-    is_known = name in settings.profile.models if settings.profile.models else known(name) is not None
+    is_known = name in settings.profile.models if settings.profile.models else known_model(name) is not None
     return name if is_known or name in settings.models else None
 
 
@@ -125,10 +125,10 @@ class _Checks:
         return math.inf if self.trial is None else self.trial.max_bytes
 
     def check(self, line: bytes) -> tuple[str, object] | None:
-        """Say what is wrong with a line, and the value that is."""
-        most = self._settings.profile.max_line_bytes
-        if most is not None and len(line) > most:
-            return "long_line", most
+        """Return the reason to refuse a line, and the value that the sentence names; None: the line is valid."""
+        max_line_bytes = self._settings.profile.max_line_bytes
+        if max_line_bytes is not None and len(line) > max_line_bytes:
+            return "long_line", max_line_bytes
         try:
             request = decode(line)
         except UnreadableError:

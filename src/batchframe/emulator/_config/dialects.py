@@ -103,7 +103,7 @@ _AZURE = Dialect(
     "/openai/v1",
     is_azure=True,
     # The documents have both spellings: with and without the version.
-    endpoints={spelt: path for path in AZURE_ENDPOINTS for spelt in (path, path.removeprefix("/v1"))},
+    endpoints={spelling: path for path in AZURE_ENDPOINTS for spelling in (path, path.removeprefix("/v1"))},
     max_requests=100_000,
     life_seconds=None,
     shortest_life_seconds=1_209_600,

@@ -40,7 +40,7 @@ class Endpoint(NamedTuple):
     """Refuses a body, or returns its input tokens."""
     respond: Callable[[dict[str, Any], bytes, int, int, Model], Any]
     """Answers a body, given its digest, its tokens, the time and the model."""
-    spent: Callable[[Any], tuple[int, int, int]]
+    used_tokens: Callable[[Any], tuple[int, int, int]]
     """Returns the input, output and reasoning tokens of an answer."""
     streams: str | None = None
     """Its name in the error that refuses streaming; None: it has no parameter ``stream``."""

@@ -76,7 +76,7 @@ def _choice(
     return choice, used
 
 
-def spent(answer: Completion) -> tuple[int, int, int]:
+def used_tokens(answer: Completion) -> tuple[int, int, int]:
     """Return the input, output and reasoning tokens of an answer."""
     usage = answer.usage
     return usage.prompt_tokens, usage.completion_tokens, usage.completion_tokens_details.reasoning_tokens
@@ -124,7 +124,7 @@ ENDPOINT = Endpoint(
     count=chat_messages.count,
     check=chat_checks.check,
     respond=respond,
-    spent=spent,
+    used_tokens=used_tokens,
     streams="Chat Completions",
     alter=alter,
     add_azure_fields=content_filters.annotate_choices,

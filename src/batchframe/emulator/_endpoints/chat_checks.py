@@ -8,7 +8,7 @@ from batchframe.emulator import _errors as errors
 from batchframe.emulator._endpoints import parameter_kinds as kinds
 from batchframe.emulator._endpoints.chat_messages import check_messages, count, mentions_json
 from batchframe.emulator._endpoints.strict_schemas import check_strict
-from batchframe.emulator._model.model_table import Model, described
+from batchframe.emulator._model.model_table import Model, model_named
 
 
 def _function(param: str, value: Any) -> None:
@@ -119,7 +119,7 @@ _SAMPLING = frozenset({"temperature", "top_p", "logprobs", "top_logprobs"})
 def check(body: dict[str, Any], model: Model | None = None) -> int:
     """Refuse a body the service would refuse; return its input tokens. `model`: None looks its name up."""
     kinds.parameters(body, PARAMETERS, required=("messages", "model"), not_null=_NOT_NULL)
-    model = model or described(body["model"])
+    model = model or model_named(body["model"])
     if model.is_reasoning:
         _check_reasoning(body, model)
     elif body.get("reasoning_effort") is not None:

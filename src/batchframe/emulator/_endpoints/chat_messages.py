@@ -80,7 +80,7 @@ def _check_message(position: int, message: Any) -> None:
     if role is None:
         raise errors.missing(f"messages[{position}].role")
     if type(role) is not str:
-        raise errors.wrong_type(f"messages[{position}].role", f"one of {errors.listed(_ROLES)}", role)
+        raise errors.wrong_type(f"messages[{position}].role", f"one of {errors.quoted_list(_ROLES)}", role)
     if role not in _ROLE_SET:
         raise errors.wrong_value(f"messages[{position}].role", role, _ROLES)
     for key in message:

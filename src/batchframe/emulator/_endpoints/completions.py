@@ -104,7 +104,7 @@ def respond(body: dict[str, Any], digest: bytes, prompt_tokens: int, created: in
     }
 
 
-def spent(answer: dict[str, Any]) -> tuple[int, int, int]:
+def used_tokens(answer: dict[str, Any]) -> tuple[int, int, int]:
     """Return the input, output and reasoning tokens of an answer."""
     return answer["usage"]["prompt_tokens"], answer["usage"]["completion_tokens"], 0
 
@@ -158,7 +158,7 @@ ENDPOINT = Endpoint(
     count=count,
     check=check,
     respond=respond,
-    spent=spent,
+    used_tokens=used_tokens,
     streams="Completions",
     alter=alter,
     add_azure_fields=content_filters.annotate_choices,

@@ -93,7 +93,7 @@ def respond(body: dict[str, Any], _digest: bytes, prompt_tokens: int, _created: 
     }
 
 
-def spent(answer: dict[str, Any]) -> tuple[int, int, int]:
+def used_tokens(answer: dict[str, Any]) -> tuple[int, int, int]:
     """Return the input, output and reasoning tokens of an answer."""
     return answer["usage"]["prompt_tokens"], 0, 0
 
@@ -114,7 +114,7 @@ ENDPOINT = Endpoint(
     count=count,
     check=check,
     respond=respond,
-    spent=spent,
+    used_tokens=used_tokens,
     wrong_model=_wrong_model,
     count_inputs=count_inputs,
 )

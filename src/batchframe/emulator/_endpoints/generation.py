@@ -75,10 +75,10 @@ def logprobs(text: str, top: int) -> list[dict[str, Any]]:
 
 
 def _logprob(piece: str, position: int, top: int) -> dict[str, Any]:
-    likely = -((len(piece) * 31 + position * 7) % 97 + 1) / 1000
-    entry = {"token": piece, "logprob": likely, "bytes": list(piece.encode())}
+    logprob = -((len(piece) * 31 + position * 7) % 97 + 1) / 1000
+    entry = {"token": piece, "logprob": logprob, "bytes": list(piece.encode())}
     alternatives = [
-        {"token": f"{piece}{'~' * rank}", "logprob": round(likely - math.log1p(rank) * 3, 6), "bytes": None}
+        {"token": f"{piece}{'~' * rank}", "logprob": round(logprob - math.log1p(rank) * 3, 6), "bytes": None}
         for rank in range(1, top)
     ]
     return {**entry, "top_logprobs": [dict(entry), *alternatives] if top else []}

@@ -40,9 +40,9 @@ def check_detail(param: str, detail: Any) -> None:
         kinds.one_of(*_DETAILS)(param, detail)
 
 
-def check_file(param: str, file: dict[str, Any], *, where: str, other: tuple[str, ...] = ()) -> None:
-    """Refuse a file without an id, without a name and data, and without any of the `other` members."""
-    if any(isinstance(file.get(name), str) for name in ("file_id", *other)):
+def check_file(param: str, file: dict[str, Any], *, where: str, alternatives: tuple[str, ...] = ()) -> None:
+    """Refuse a file without an id, without a name and data, and without any of the `alternatives`."""
+    if any(isinstance(file.get(name), str) for name in ("file_id", *alternatives)):
         return
     data = file.get("file_data")
     if not isinstance(data, str) or not isinstance(file.get("filename"), str):

@@ -92,7 +92,7 @@ def respond(body: dict[str, Any], digest: bytes, _tokens: int, _created: int, mo
     return {"id": f"modr-{digest.hex()[:32]}", "model": model.snapshot, "results": results}
 
 
-def spent(_answer: dict[str, Any]) -> tuple[int, int, int]:
+def used_tokens(_answer: dict[str, Any]) -> tuple[int, int, int]:
     """Return no tokens: moderation is free, and its answers have no usage."""
     return 0, 0, 0
 
@@ -115,5 +115,5 @@ ENDPOINT = Endpoint(
     count=count,
     check=check,
     respond=respond,
-    spent=spent,
+    used_tokens=used_tokens,
 )

@@ -62,7 +62,7 @@ def one_of(*supported: str) -> Check:
 
     def check(param: str, value: Any) -> None:
         if type(value) is not str:
-            raise errors.wrong_type(param, f"one of {errors.listed(supported)}", value)
+            raise errors.wrong_type(param, f"one of {errors.quoted_list(supported)}", value)
         if value not in supported:
             raise errors.wrong_value(param, value, supported)
 

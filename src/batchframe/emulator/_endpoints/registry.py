@@ -8,7 +8,7 @@ import msgspec
 
 from batchframe.emulator._endpoints import chat, completions, embeddings, moderations, responses
 from batchframe.emulator._json import canonical_digest
-from batchframe.emulator._model.model_table import described
+from batchframe.emulator._model.model_table import model_named
 
 _MODULES = (chat, responses, embeddings, completions, moderations)
 ENDPOINTS = {module.ENDPOINT.path: module.ENDPOINT for module in _MODULES}
@@ -29,7 +29,7 @@ def answer(body: dict[str, Any], *, created: int = 0, endpoint: str = chat.ENDPO
     if endpoint not in ENDPOINTS:
         raise ValueError(f"the emulator does not execute {endpoint!r}; it executes {', '.join(ENDPOINTS)}")
     target = ENDPOINTS[endpoint]
-    model = described(body.get("model", "omni-moderation-latest"))
+    model = model_named(body.get("model", "omni-moderation-latest"))
     response = target.respond(body, canonical_digest(body), target.count(body), created, model)
     decoded: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(response))
     return decoded

@@ -88,7 +88,7 @@ def respond(body: dict[str, Any], digest: bytes, prompt_tokens: int, created: in
     }
 
 
-def spent(answer: dict[str, Any]) -> tuple[int, int, int]:
+def used_tokens(answer: dict[str, Any]) -> tuple[int, int, int]:
     """Return the input, output and reasoning tokens of an answer."""
     usage = answer["usage"]
     return usage["input_tokens"], usage["output_tokens"], usage["output_tokens_details"]["reasoning_tokens"]
@@ -201,7 +201,7 @@ ENDPOINT = Endpoint(
     count=responses_items.count,
     check=responses_checks.check,
     respond=respond,
-    spent=spent,
+    used_tokens=used_tokens,
     streams="Responses",
     alter=alter,
     add_azure_fields=add_azure_fields,

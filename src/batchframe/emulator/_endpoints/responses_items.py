@@ -81,7 +81,7 @@ def _check_part(param: str, part: Any) -> None:
     if kind == "input_image":
         _check_image(param, part)
     elif kind == "input_file":
-        media.check_file(param, part, where="Invalid file data:", other=("file_url",))
+        media.check_file(param, part, where="Invalid file data:", alternatives=("file_url",))
     if member is None:
         return
     if part.get(member) is None:

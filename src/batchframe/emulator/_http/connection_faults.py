@@ -47,20 +47,20 @@ class TruncatedReply(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the beginning of the reply and close the connection."""
-        left_bytes = 0
+        remaining_bytes = 0
 
         async def send_some(message: Message) -> None:
-            nonlocal left_bytes
+            nonlocal remaining_bytes
             if message["type"] == "http.response.start":
                 header = dict(message["headers"]).get(b"content-length")
                 size_bytes = int(header) if header else getattr(self._whole, "size_bytes", 0)
-                left_bytes = int(size_bytes * self._fraction)
+                remaining_bytes = int(size_bytes * self._fraction)
             else:
-                piece = message.get("body", b"")[:left_bytes]
-                left_bytes -= len(piece)
+                piece = message.get("body", b"")[:remaining_bytes]
+                remaining_bytes -= len(piece)
                 message = {**message, "body": piece, "more_body": True}
             await send(message)
-            if message["type"] == "http.response.body" and not left_bytes:
+            if message["type"] == "http.response.body" and not remaining_bytes:
                 raise _TruncatedError
 
         with contextlib.suppress(_TruncatedError):

@@ -97,7 +97,7 @@ _ON_DEMAND = re.compile(r"gpt-5\.[124](-\d{4}-\d\d-\d\d)?")
 
 
 @functools.lru_cache(maxsize=256)
-def known(name: str) -> Model | None:
+def known_model(name: str) -> Model | None:
     """Look up a model; None: the service does not know it."""
     snapshot = SNAPSHOTS.get(name, name)
     for pattern, context_tokens, output_tokens, kind in _OTHERS:
@@ -111,6 +111,6 @@ def known(name: str) -> Model | None:
     return None
 
 
-def described(name: str) -> Model:
+def model_named(name: str) -> Model:
     """Look up a model; for a name that only the settings know, return a middle-sized one."""
-    return known(name) or Model(name, 128_000, 16_384, kind=None)
+    return known_model(name) or Model(name, 128_000, 16_384, kind=None)

@@ -84,13 +84,13 @@ class _Maker:
         return schema
 
     def _option(self, options: list[Any], depth: int) -> Any:
-        null = [option for option in options if self._flattened(option).get("type") == "null"]
-        other = [option for option in options if self._flattened(option).get("type") != "null"]
-        if not other or (null and depth >= _DEPTH):
-            return null[0]
+        nulls = [option for option in options if self._flattened(option).get("type") == "null"]
+        values = [option for option in options if self._flattened(option).get("type") != "null"]
+        if not values or (nulls and depth >= _DEPTH):
+            return nulls[0]
         if depth >= _DEPTH:
-            return min(other, key=lambda option: _weight(self._flattened(option)))
-        return other[self._next() % len(other)]
+            return min(values, key=lambda option: _weight(self._flattened(option)))
+        return values[self._next() % len(values)]
 
     def _of_enum(self, values: list[Any]) -> Any:
         if all(isinstance(value, str) for value in values):

@@ -72,14 +72,14 @@ class Storage:
             record.number = self._batches.number(record.batch.id)
             self._batches.write(record.batch.id, record)
 
-    def handed_over(self, path: Path) -> Path:
+    def movable_copy(self, path: Path) -> Path:
         """Return a path of a result file that may be moved away: the batch needs its own until its end is recorded."""
         if not self.is_kept:
             return path
-        other = path.with_suffix(".handed-over")
-        other.unlink(missing_ok=True)
-        _link(path, other)
-        return other
+        copy = path.with_suffix(".handed-over")
+        copy.unlink(missing_ok=True)
+        _link(path, copy)
+        return copy
 
     def own_input(self, batch_id: str, path: Path) -> Path:
         """Return a batch's input; in a state folder a link of its own, as the file may be deleted meanwhile."""
