@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import random
 
-from batchframe._desk import Clock
-from batchframe._run import Run
+from batchframe._core.clock import Clock
+from batchframe._runs.run import Run
 
 
 class Time:
@@ -30,5 +31,5 @@ class Time:
 
     def run(self, begun: Run, **options) -> Run:
         """Return a run as a process of this time opens it, perhaps with other options."""
-        options = begun._options.__class__(**vars(begun._options) | options)
-        return Run(begun._folder, begun._record, options, begun._connect, clock=self.clock)
+        settings = dataclasses.replace(begun._settings, **options)
+        return Run(begun._folder, begun._record, settings, begun._service, clock=self.clock)

@@ -8,9 +8,10 @@ import polars as pl
 import pytest
 
 import batchframe as bf
-from batchframe import _events, testing
-from batchframe._desk import Clock
-from batchframe._run import Run
+from batchframe import testing
+from batchframe._core import events
+from batchframe._core.clock import Clock
+from batchframe._runs.run import Run
 
 N = 12
 FRAME = pl.DataFrame({"n": range(N)})
@@ -40,7 +41,7 @@ def dies(service, point, nth=1, **options):
             raise ZeroDivisionError
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(_events._triggers, point, die)
+        patch.setitem(events._triggers, point, die)
         with pytest.raises(ZeroDivisionError):
             ask(service, **options)
 
@@ -222,7 +223,7 @@ def test_what_the_service_may_have_forgotten_since_is_not_asked_for(service):
     downloaded(service)
     run = bf.open_run(bf.list_runs()["path"][0], client=service.client(api_key="sk-second"))
     later = Clock(now=lambda: dt.datetime.now(dt.timezone.utc) + dt.timedelta(days=31))
-    assert Run(run._folder, run._record, run._options, run._connect, clock=later).wait().succeeded == N
+    assert Run(run._folder, run._record, run._settings, run._service, clock=later).wait().succeeded == N
     assert once(service)
 
 

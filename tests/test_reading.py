@@ -9,8 +9,8 @@ import polars as pl
 import pytest
 
 import batchframe as bf
-from batchframe import _sources
-from batchframe._columns import CORE
+from batchframe._api import result_sources
+from batchframe._results.columns import CORE
 from batchframe.testing import emulator
 from odd_service import OddService
 from test_account import batch, make
@@ -18,8 +18,8 @@ from test_account import batch, make
 
 @pytest.fixture(autouse=True)
 def in_no_time(monkeypatch):
-    monkeypatch.setattr(_sources, "_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(_sources, "_SETTLE_SECONDS", 0.1)
+    monkeypatch.setattr(result_sources, "_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(result_sources, "_SETTLE_SECONDS", 0.1)
 
 
 def good(custom_id, content="yes"):

@@ -12,10 +12,10 @@ import polars as pl
 import pytest
 
 import batchframe as bf
-from batchframe import _run
-from batchframe._desk import Clock
-from batchframe._trouble import forget_trouble, keep_trouble, read_trouble
-from batchframe._types import UnreadReply
+from batchframe._batches.trouble import forget_trouble, keep_trouble, read_trouble
+from batchframe._core.clock import Clock
+from batchframe._runs import run as _run
+from batchframe._store.records import UnreadReply
 from batchframe.cli import main
 from made_up_time import Time
 from odd_replies import PAGE, OddReplies

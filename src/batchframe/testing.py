@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
 
-from batchframe._exceptions import MissingExtraError
+from batchframe._core.exceptions import MissingExtraError
 from batchframe.emulator._entry import thread_server
 from batchframe.emulator._faults.batch_faults import BatchFault, BatchKind
 from batchframe.emulator._faults.call_faults import CallFault
