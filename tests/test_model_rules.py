@@ -10,9 +10,9 @@ import pytest
 
 import batchframe as bf
 from batchframe._endpoints.model_rules import refusals
-from batchframe.emulator._endpoints import ENDPOINTS
+from batchframe.emulator._endpoints.registry import ENDPOINTS
 from batchframe.emulator._errors import ApiError
-from batchframe.emulator._model_table import SNAPSHOTS, described
+from batchframe.emulator._model.model_table import SNAPSHOTS, model_named
 
 FRAME = pl.DataFrame({"n": [1, 2]})
 CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
@@ -124,7 +124,7 @@ def is_refused(model, endpoint, parameters):
     asked = {CHAT: {"messages": [{"role": "user", "content": "x"}]}, RESPONSES: {"input": "x"}}[endpoint]
     body = {"model": model, **asked, **parameters}
     try:
-        ENDPOINTS[endpoint].admit(body, described(model), is_azure=False)
+        ENDPOINTS[endpoint].admit(body, model_named(model), is_azure=False)
     except ApiError:
         return True
     return False

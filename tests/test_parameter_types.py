@@ -17,14 +17,8 @@ from batchframe import testing
 from batchframe._endpoints import parameter_checks
 from batchframe._endpoints.parameter_table import PARAMETERS
 from batchframe._endpoints.registry import ENDPOINTS
-from batchframe.emulator import (
-    _bodies,
-    _embeddings,
-    _errors,
-    _moderations,
-    _response_bodies,
-    _text_completions,
-)
+from batchframe.emulator import _errors
+from batchframe.emulator._endpoints import chat_checks, completions, embeddings, moderations, responses_checks
 
 CHAT, RESPONSES, COMPLETIONS = "/v1/chat/completions", "/v1/responses", "/v1/completions"
 EMBEDDINGS, MODERATIONS = "/v1/embeddings", "/v1/moderations"
@@ -304,7 +298,7 @@ def test_what_is_told_leads_to_a_parameter(endpoint):
 
 
 def test_what_the_service_says_has_moved_is_told():
-    moved = _response_bodies._MOVED.items()
+    moved = responses_checks._MOVED.items()
     told = {name: ENDPOINTS[RESPONSES].renamed_parameters.get(name, "").partition("=")[0] for name, _ in moved}
     ours = {"messages", "response_format"}
     assert {name: text for name, text in told.items() if name not in ours} == {
@@ -372,11 +366,11 @@ def test_changes_of_a_retry_are_checked():
 # -- against the emulator's own tables
 
 TABLES = {
-    CHAT: _bodies._PARAMETERS,
-    COMPLETIONS: _text_completions.PARAMETERS,
-    EMBEDDINGS: _embeddings.PARAMETERS,
-    MODERATIONS: _moderations.PARAMETERS,
-    RESPONSES: _response_bodies.PARAMETERS,
+    CHAT: chat_checks.PARAMETERS,
+    COMPLETIONS: completions.PARAMETERS,
+    EMBEDDINGS: embeddings.PARAMETERS,
+    MODERATIONS: moderations.PARAMETERS,
+    RESPONSES: responses_checks.PARAMETERS,
 }
 # What the emulator leaves open, and the SDK's types do not.
 OPEN = {(CHAT, "function_call"), (RESPONSES, "include")}

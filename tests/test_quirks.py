@@ -15,7 +15,7 @@ import batchframe as bf
 from batchframe import testing
 from batchframe._api import result_sources
 from batchframe._providers.service import Service
-from batchframe.emulator import _refusals
+from batchframe.emulator._batches import refusals
 from quirk_table import ROWS, SWITCHES
 
 N = 20
@@ -324,11 +324,11 @@ OF_ALL_LINES = {"model", "mismatch", "url", "openai stream", "openai no_model"}
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("spoken", "what"),
-    [("openai", what) for what in _refusals.OPENAI] + [("azure", what) for what in _refusals.AZURE],
+    [("openai", what) for what in refusals.OPENAI] + [("azure", what) for what in refusals.AZURE],
 )
 def test_every_way_a_file_is_refused(speaking, what, spoken):
     """A line goes by itself; what is the matter with the file is said, and nothing of it was executed."""
-    words = (_refusals.OPENAI if spoken == "openai" else _refusals.AZURE)[what]
+    words = (refusals.OPENAI if spoken == "openai" else refusals.AZURE)[what]
     service, is_of = speaking(spoken), {what, f"{spoken} {what}"}
     lines = [] if is_of & OF_FILES else [7]
     service.batch_fault("fail", code=words.code, message=words.message, lines=lines)

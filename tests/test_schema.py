@@ -30,7 +30,7 @@ from batchframe._results.result_lines import ANSWER_SCHEMA
 from batchframe._schemas.decoder import _as_lists
 from batchframe._schemas.response_format import AnswerType, answer_type
 from batchframe.emulator import answer
-from batchframe.emulator._schemas import check_strict
+from batchframe.emulator._endpoints.strict_schemas import check_strict
 
 DATETIME = pl.Datetime("us", "UTC")
 TREE = {

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import msgspec
 
 from batchframe._core.exceptions import MissingExtraError
-from batchframe.emulator._batch_faults import BatchFault, BatchKind
-from batchframe.emulator._faults import Fault
-from batchframe.emulator._file_faults import FileFault, FileKind
-from batchframe.emulator._public import thread_server
-from batchframe.emulator._row_faults import RowFault, RowKind
+from batchframe.emulator._entry import thread_server
+from batchframe.emulator._faults.batch_faults import BatchFault, BatchKind
+from batchframe.emulator._faults.call_faults import CallFault
+from batchframe.emulator._faults.file_faults import FileFault, FileKind
+from batchframe.emulator._faults.row_faults import RowFault, RowKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import openai
 
-    from batchframe.emulator._dialects import DialectName
-    from batchframe.emulator._server import ThreadServer
-    from batchframe.emulator._service import Service
+    from batchframe.emulator._config.dialects import DialectName
+    from batchframe.emulator._http.server import ThreadServer
+    from batchframe.emulator._service.service import Service
 
 __all__ = ["Emulator", "emulator"]
 
@@ -131,7 +131,7 @@ class Emulator:
             `status` (503), `retry_after`, `headers`, `bytes_per_second` (a million), `seconds` (1), `at` (0.5),
             `times` (1; None: always), `skip` (0: how many calls pass first).
         """
-        fault = _converted({"call": call, "kind": kind, **options}, Fault)
+        fault = _converted({"call": call, "kind": kind, **options}, CallFault)
 
         async def add(service: Service) -> None:
             service.faults.add(fault)
@@ -145,7 +145,7 @@ class Emulator:
         ----------
         kind
             What happens to the rows that are hit, or to whole result files, as
-            :class:`~batchframe.emulator._row_faults.RowFault` says.
+            :class:`~batchframe.emulator._faults.row_faults.RowFault` says.
         **options
             Which rows: `custom_ids`, `containing` (a text of the request), `share` (of the rows, chosen by their
             bodies), `every` (n-th of a file); all of them when none is given. How often: `attempts` (1; None: always).
@@ -164,8 +164,8 @@ class Emulator:
         Parameters
         ----------
         kind
-            What happens, as :class:`~batchframe.emulator._batch_faults.BatchFault` says; also the name of an oddity,
-            which then changes only the batches that are hit.
+            What happens, as :class:`~batchframe.emulator._faults.batch_faults.BatchFault` says; also the name of an
+            oddity, which then changes only the batches that are hit.
         **options
             `times` (1; None: all batches) and `skip` (0: how many batches pass first); what each kind takes: `at`,
             `unexecuted`, `code`, `message`, `param`, `lines`, `phase`, `seconds`, `polls`, `spelling`, `status`.
@@ -183,7 +183,7 @@ class Emulator:
         Parameters
         ----------
         kind
-            What happens, as :class:`~batchframe.emulator._file_faults.FileFault` says.
+            What happens, as :class:`~batchframe.emulator._faults.file_faults.FileFault` says.
         **options
             `times` (1; None: all files), `skip` (0: how many files pass first), `polls` (1), `at` (0.5).
         """

@@ -1,4 +1,4 @@
-"""A run against aimock, an emulator by other people: nothing that batchframe relies on is ours alone.
+"""A run against aimock, an emulator by other people: batchframe relies on nothing that only ours has.
 
 It is written for Node and has no dependencies; npm installs it into a temporary folder.
 """
@@ -42,16 +42,16 @@ def aimock(tmp_path_factory):
 def client(aimock):
     with subprocess.Popen(aimock, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:
-            said = process.stdout.readline()
-            url = re.search(r"http://127\.0\.0\.1:\d+", said)
-            assert url, said + process.stdout.read()
+            line = process.stdout.readline()
+            url = re.search(r"http://127\.0\.0\.1:\d+", line)
+            assert url, line + process.stdout.read()
             with openai.OpenAI(api_key="x", base_url=f"{url[0]}/v1") as client:
                 yield client
         finally:
             process.kill()
 
 
-# aimock's list shows a batch as it was when it was last retrieved by its id; from four in flight batchframe lists.
+# aimock's list shows a batch as of its last retrieve by id; batchframe uses the list from four batches in flight on.
 @pytest.mark.parametrize("batches", [3, 10])
 def test_a_run_over_several_batches(client, batches):
     # The first batch has one row: it shows whether the service takes the file at all.
@@ -64,10 +64,10 @@ def test_a_run_over_several_batches(client, batches):
     assert out["error"].null_count() == rows
     assert out["response"].to_list() == ["Mock batch completion"] * rows
     assert out["usage"].struct.field("total_tokens").to_list() == [2] * rows
-    made = client.batches.list(limit=100).data
-    assert len(made) == batches
-    assert {batch.status for batch in made} == {"completed"}
-    assert {batch.metadata["batchframe_part"] for batch in made} == {str(number) for number in range(batches)}
-    # The same call again asks for nothing.
+    all_batches = client.batches.list(limit=100).data
+    assert len(all_batches) == batches
+    assert {batch.status for batch in all_batches} == {"completed"}
+    assert {batch.metadata["batchframe_part"] for batch in all_batches} == {str(number) for number in range(batches)}
+    # Repeating the call sends nothing.
     assert bf.run(frame, "Classify: {text}", **options).equals(out)
     assert len(client.batches.list(limit=100).data) == batches

@@ -56,9 +56,9 @@ def classic(one_classic):
 
 def bare(service, path, method="GET", data=None, **headers):
     headers = {name.replace("_", "-"): value for name, value in (headers or {"api_key": "x"}).items()}
-    asked = urllib.request.Request(service.endpoint + path, method=method, data=data, headers=headers)
+    http_request = urllib.request.Request(service.endpoint + path, method=method, data=data, headers=headers)
     try:
-        with urllib.request.urlopen(asked) as reply:
+        with urllib.request.urlopen(http_request) as reply:
             return reply.status, json.load(reply), reply.headers
     except urllib.error.HTTPError as refused:
         with refused:
@@ -74,14 +74,14 @@ def path(service, rest):
 # ------------------------------------------------------------------------------------------------- paths and headers
 
 
-def test_the_client_is_the_dialects_own(client, service, is_classic):
+def test_client_matches_the_dialect(client, service, is_classic):
     assert isinstance(client, openai.AzureOpenAI) == is_classic
     assert client.batches.list().data == []
     assert service.calls() == {"list_batches": 1}
 
 
 @pytest.mark.parametrize(
-    ("asked", "status", "code"),
+    ("target", "status", "code"),
     [
         (f"/openai/batches?{VERSION}", 200, None),
         ("/openai/batches", 404, "404"),
@@ -95,9 +95,9 @@ def test_the_client_is_the_dialects_own(client, service, is_classic):
         (f"/openai/deployments/gpt-4o/chat/completions?{VERSION}", 501, "NotImplemented"),
     ],
 )
-def test_classic_paths_and_versions(classic, asked, status, code):
-    got, reply, _ = bare(classic, asked)
-    assert got == status
+def test_dated_versions_and_paths(classic, target, status, code):
+    actual, reply, _ = bare(classic, target)
+    assert actual == status
     assert code is None or (set(reply["error"]) == {"code", "message"} and reply["error"]["code"] == code)
 
 
@@ -111,22 +111,22 @@ def test_v1_needs_no_version_and_refuses_a_dated_one():
         assert bare(service, "/openai/v1/responses", "POST")[0] == 501
 
 
-def test_openai_refuses_what_is_azures():
+def test_openai_refuses_azure_features():
     with emulator() as service:
         assert bare(service, "/v1/batches")[0] == 401
-        for asked in ("/openai/v1/batches", f"/openai/batches?{VERSION}"):
-            status, reply, _ = bare(service, asked, authorization="Bearer x")
+        for target in ("/openai/v1/batches", f"/openai/batches?{VERSION}"):
+            status, reply, _ = bare(service, target, authorization="Bearer x")
             assert (status, set(reply["error"])) == (404, {"message", "type", "param", "code"})
 
 
-def test_keys(service):
-    asked = path(service, "/batches")
-    assert bare(service, asked, authorization="Bearer token")[0] == 200
-    status, reply, _ = bare(service, asked, accept="*/*")
+def test_api_keys(service):
+    target = path(service, "/batches")
+    assert bare(service, target, authorization="Bearer token")[0] == 200
+    status, reply, _ = bare(service, target, accept="*/*")
     assert (status, reply["error"]["code"]) == (401, "401")
     assert reply["error"]["message"].startswith("Access denied due to invalid subscription key or wrong API endpoint.")
     service.configure(api_keys=["right"])
-    assert [bare(service, asked, api_key=key)[0] for key in ("wrong", "right")] == [401, 200]
+    assert [bare(service, target, api_key=key)[0] for key in ("wrong", "right")] == [401, 200]
 
 
 # ------------------------------------------------------------------------------------------------------------- files
@@ -167,7 +167,7 @@ def test_a_pending_file(client, service):
     assert wait(client, create(client, file_id).id).status == "completed"
 
 
-def test_a_null_status(client, service):
+def test_null_file_status(client, service):
     service.configure(oddities=["null_file_status"], pending_polls=1)
     file = client.files.create(file=("a.jsonl", jsonl(*ROWS)), purpose="batch")
     assert file.status is None
@@ -194,14 +194,14 @@ def test_expires_after_in_both_spellings(client, spelling, seconds, is_good):
     assert file.expires_at == file.created_at + seconds
 
 
-def test_the_quota_of_files(client, service):
+def test_file_quota(client, service):
     service.configure(files_without_expiry=2)
-    kept = [upload(client, jsonl(*ROWS)) for _ in range(2)]
+    file_ids = [upload(client, jsonl(*ROWS)) for _ in range(2)]
     with pytest.raises(openai.BadRequestError, match="quota for files without expiry is reached"):
         upload(client, jsonl(*ROWS))
     life = {"expires_after": {"anchor": "created_at", "seconds": 1_209_600}}
     client.files.create(file=("a.jsonl", jsonl(*ROWS)), purpose="batch", extra_body=life)
-    client.files.delete(kept[0])
+    client.files.delete(file_ids[0])
     upload(client, jsonl(*ROWS))
 
 
@@ -212,8 +212,10 @@ def test_the_quota_of_files(client, service):
 @pytest.mark.parametrize("url", ["/chat/completions", "/v1/chat/completions"])
 def test_a_batch(client, is_classic, endpoint, url):
     file_id = upload(client, jsonl(*({**row, "url": url} for row in ROWS)))
-    made = client.batches.create(input_file_id=file_id, endpoint=endpoint, completion_window="24h", metadata={"a": "b"})
-    batch = wait(client, made.id)
+    new_batch = client.batches.create(
+        input_file_id=file_id, endpoint=endpoint, completion_window="24h", metadata={"a": "b"}
+    )
+    batch = wait(client, new_batch.id)
     assert re.fullmatch("batch_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", batch.id)
     assert (batch.status, batch.endpoint, batch.metadata) == ("completed", endpoint, {"a": "b"})
     assert (batch.usage is None, batch.model is None) == (is_classic, is_classic)
@@ -250,14 +252,14 @@ def test_deployments(client, service):
     assert (error.code, "SKU" in error.message) == ("invalid_request", True)
 
 
-def test_an_unknown_deployment_refused_at_create(client, service):
+def test_unknown_deployment_is_refused_at_create(client, service):
     service.configure(errors_at_create=True)
     file_id = upload(client, jsonl(request("a", {**body(), "model": "nonsense"})))
     with pytest.raises(openai.BadRequestError) as refused:
         create(client, file_id)
-    found = refused.value.response.json()
-    assert set(found) == {"errors"}
-    assert found["errors"]["data"][0]["code"] == "model_not_found"
+    reply = refused.value.response.json()
+    assert set(reply) == {"errors"}
+    assert reply["errors"]["data"][0]["code"] == "model_not_found"
     assert client.batches.list().data == []
 
 
@@ -274,13 +276,13 @@ def test_a_failed_and_a_filtered_row(client, service):
     assert service.ledger()["billed"] == 5
 
 
-def test_a_job_goes_on_after_its_window(client, service):
+def test_batch_runs_on_after_its_window(client, service):
     service.configure(window_seconds=0.01, seconds={"in_progress": 0.3})
     batch = wait(client, create(client, upload(client, jsonl(*ROWS))).id)
     assert (batch.status, batch.request_counts.completed) == ("completed", 6)
 
 
-def test_a_cancelled_job_has_its_partial_results(client, service):
+def test_cancelled_batch_keeps_partial_results(client, service):
     service.configure(progression="stepped")
     batch = create(client, upload(client, jsonl(*ROWS)))
     service.step(2)
@@ -302,7 +304,7 @@ def test_refusals_have_azures_envelope(client):
     assert refused.value.status_code == 501
 
 
-def test_the_order_of_keys_is_the_alphabets(classic):
+def test_keys_are_in_alphabetical_order(classic):
     client = classic.client()
     create(client, upload(client, jsonl(*ROWS)))
     [batch] = bare(classic, f"/openai/batches?{VERSION}")[1]["data"]
@@ -313,8 +315,8 @@ def test_the_order_of_keys_is_the_alphabets(classic):
 
 
 def listed(service, **query):
-    asked = path(service, "/batches?" + urllib.parse.urlencode({f"${k}": v for k, v in query.items()}))
-    status, reply, _ = bare(service, asked)
+    target = path(service, "/batches?" + urllib.parse.urlencode({f"${k}": v for k, v in query.items()}))
+    status, reply, _ = bare(service, target)
     return [batch["id"] for batch in reply["data"]] if status == 200 else status
 
 
@@ -344,5 +346,5 @@ def test_filter_and_order(client, service):
 
 
 def test_paging(client):
-    made = [create(client, upload(client, jsonl(*ROWS))).id for _ in range(5)]
-    assert [batch.id for batch in client.batches.list(limit=2)] == made[::-1]
+    batch_ids = [create(client, upload(client, jsonl(*ROWS))).id for _ in range(5)]
+    assert [batch.id for batch in client.batches.list(limit=2)] == batch_ids[::-1]

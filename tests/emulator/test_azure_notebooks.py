@@ -18,7 +18,7 @@ from .conftest import jsonl
 
 @pytest.fixture(autouse=True)
 def files_left_open():
-    """Collect the files that the notebook opens and never closes, here and not in somebody else's test."""
+    """Collect the files that the notebook never closes here, not in another test."""
     yield
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
@@ -217,23 +217,23 @@ TASKS = [
     }
     for number, question in enumerate(QUESTIONS)
 ]
-# What the cells leave to the garbage collector: the files they open.
+# The cells leave their open files to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
 
 
 class Requests:
-    """As much of the library ``requests`` as the cell uses."""
+    """The part of the library ``requests`` that the cell uses."""
 
     @staticmethod
     def get(url, headers, params):
         with urlopen(Request(f"{url}?{urlencode(params)}", headers=headers)) as reply:
-            found = json.load(reply)
-            return SimpleNamespace(status_code=reply.status, json=lambda: found, text="")
+            content = json.load(reply)
+            return SimpleNamespace(status_code=reply.status, json=lambda: content, text="")
 
 
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys):
-    """Run cells one after the other; each sleep is one step of the service."""
+    """Run cells in order; each sleep is one step of the service."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "test.jsonl").write_bytes(jsonl(*TASKS))
     (tmp_path / "test2-base64-encoded-image.jsonl").write_bytes(jsonl(*TASKS))
@@ -259,8 +259,8 @@ def test_the_notebook(run):
     assert json.loads(run(UPLOAD))["status"] == "pending"
     run.names["file_id"] = run.names["file"].id
     assert [line.split("Status: ")[1] for line in run(TRACK_FILE).splitlines()] == ["pending", "pending", "processed"]
-    made = json.loads(run(CREATE))
-    assert (made["status"], made["endpoint"], made["error_file_id"]) == ("validating", "/chat/completions", None)
+    batch = json.loads(run(CREATE))
+    assert (batch["status"], batch["endpoint"], batch["error_file_id"]) == ("validating", "/chat/completions", None)
     statuses = [line.split("Status: ")[1] for line in run(TRACK).splitlines()]
     assert statuses == ["in_progress", "in_progress", "finalizing", "completed"]
     done = json.loads(run(SHOW))
@@ -292,8 +292,8 @@ def test_the_tutorial(run):
         word.strip('",') for line in run(READ_1).splitlines() for word in line.split() if word.startswith('"task-')
     }
     assert "Batch(id='batch_" in run(LIST_1)
-    found = json.loads(run(FILTER_1))
-    assert [batch["id"] for batch in found["data"]] == [run.names["batch_id"]]
+    page = json.loads(run(FILTER_1))
+    assert [batch["id"] for batch in page["data"]] == [run.names["batch_id"]]
 
 
 def test_the_tutorial_with_a_wrong_deployment(run):

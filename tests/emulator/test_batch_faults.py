@@ -7,8 +7,8 @@ import time
 import openai
 import pytest
 
-from batchframe.emulator._batch_faults import BatchFault
-from batchframe.emulator._oddities import AZURE_ODDITIES, BATCH_ODDITIES
+from batchframe.emulator._config.oddities import AZURE_ODDITIES, BATCH_ODDITIES
+from batchframe.emulator._faults.batch_faults import BatchFault
 
 from .conftest import body, create, ended, jsonl, read, request, upload, wait
 from .test_control import call
@@ -21,10 +21,10 @@ def counts(batch):
 
 
 def get(service, batch):
-    """Return a batch object as it travels."""
-    status, found = call(service, "GET", f"/v1/batches/{batch.id}", key="x")
+    """Return the JSON of a batch object."""
+    status, reply = call(service, "GET", f"/v1/batches/{batch.id}", key="x")
     assert status == 200
-    return found
+    return reply
 
 
 # ------------------------------------------------------------------------------------------------------- ways to end
@@ -32,7 +32,7 @@ def get(service, batch):
 
 @pytest.mark.parametrize("progression", ["instant", "timed"])
 @pytest.mark.parametrize(("kind", "status"), [("expire", "expired"), ("cancel", "cancelled")])
-def test_an_end_after_a_fraction(client, service, kind, status, progression):
+def test_batch_ends_after_a_fraction_of_its_rows(client, service, kind, status, progression):
     service.configure(progression=progression)
     service.batch_fault(kind, at=0.25)
     batch = ended(client, *ROWS)
@@ -43,18 +43,18 @@ def test_an_end_after_a_fraction(client, service, kind, status, progression):
     assert {line["error"]["code"] for line in error} == {f"batch_{status}"}
     assert all(line["response"] is None for line in error)
     assert service.ledger()["billed"] == 5
-    # One batch was hit.
+    # Only one batch is hit.
     assert ended(client, *ROWS).status == "completed"
 
 
 @pytest.mark.parametrize("kind", ["expire", "cancel"])
-def test_rows_that_stand_in_neither_file(client, service, kind):
+def test_unexecuted_rows_in_neither_file(client, service, kind):
     service.batch_fault(kind, at=0.5, unexecuted="nowhere")
     batch = ended(client, *ROWS)
     assert (len(read(client, batch.output_file_id)), batch.error_file_id) == (10, None)
 
 
-def test_an_end_before_the_first_row(client, service):
+def test_batch_ends_before_its_first_row(client, service):
     service.batch_fault("expire", at=0)
     batch = ended(client, *ROWS)
     assert (batch.status, batch.output_file_id, len(read(client, batch.error_file_id))) == ("expired", None, 20)
@@ -65,12 +65,12 @@ def test_fail(client, service):
     service.batch_fault("fail", code="billing_hard_limit_reached", message="No money.", param="x", lines=[2, 5])
     batch = ended(client, *ROWS)
     assert (batch.status, batch.output_file_id, counts(batch)) == ("failed", None, (0, 0, 0))
-    found = [(e.code, e.message, e.param, e.line) for e in batch.errors.data]
-    assert found == [("billing_hard_limit_reached", "No money.", "x", line) for line in (2, 5)]
+    errors = [(e.code, e.message, e.param, e.line) for e in batch.errors.data]
+    assert errors == [("billing_hard_limit_reached", "No money.", "x", line) for line in (2, 5)]
     assert service.ledger()["executions"] == 0
 
 
-def test_a_file_that_exists_and_cannot_be_found(client, service):
+def test_existing_file_is_not_found(client, service):
     service.batch_fault("cannot_find_file")
     file_id = upload(client, jsonl(*ROWS))
     [error] = wait(client, create(client, file_id).id).errors.data
@@ -83,7 +83,7 @@ def test_a_file_that_exists_and_cannot_be_found(client, service):
 
 
 @pytest.mark.parametrize("phase", ["validating", "in_progress", "finalizing"])
-def test_a_stuck_batch_goes_on_only_to_be_cancelled(client, service, phase):
+def test_stuck_batch_can_only_be_cancelled(client, service, phase):
     service.configure(progression="instant")
     service.batch_fault("stuck", phase=phase)
     batch = create(client, upload(client, jsonl(*ROWS)))
@@ -127,10 +127,10 @@ def test_a_stuck_batch_does_not_hold_up_steps(client, service):
 def test_a_late_output_id(client, service):
     service.batch_fault("late_output", polls=2)
     batch = ended(client, *ROWS)
-    seen = [batch.output_file_id]
-    seen += [client.batches.retrieve(batch.id).output_file_id for _ in range(2)]
-    assert seen[:2] == [None, None]
-    assert len(read(client, seen[2])) == 20
+    output_ids = [batch.output_file_id]
+    output_ids += [client.batches.retrieve(batch.id).output_file_id for _ in range(2)]
+    assert output_ids[:2] == [None, None]
+    assert len(read(client, output_ids[2])) == 20
 
 
 def test_outputs_expired(client, service):
@@ -143,11 +143,11 @@ def test_outputs_expired(client, service):
     assert batch.created_at <= batch.completed_at
 
 
-@pytest.mark.parametrize(("spelling", "found"), [("null", None), ("empty", ""), ("zero_bytes", "file-")])
-def test_the_id_of_a_file_without_lines(client, service, spelling, found):
+@pytest.mark.parametrize(("spelling", "expected"), [("null", None), ("empty", ""), ("zero_bytes", "file-")])
+def test_spellings_of_an_absent_file_id(client, service, spelling, expected):
     service.batch_fault("absent_id", spelling=spelling)
     batch = ended(client, *ROWS)
-    assert batch.error_file_id == found or batch.error_file_id.startswith("file-")
+    assert batch.error_file_id == expected or batch.error_file_id.startswith("file-")
     if spelling == "zero_bytes":
         assert client.files.content(batch.error_file_id).content == b""
     assert len(read(client, batch.output_file_id)) == 20
@@ -157,11 +157,11 @@ def test_an_unknown_status(client, service):
     service.configure(progression="stepped")
     service.batch_fault("unknown_status", status="queued", polls=2)
     batch = create(client, upload(client, jsonl(*ROWS)))
-    seen = [batch.status] + [client.batches.retrieve(batch.id).status for _ in range(3)]
-    assert seen == ["queued", "queued", "queued", "validating"]
+    statuses = [batch.status] + [client.batches.retrieve(batch.id).status for _ in range(3)]
+    assert statuses == ["queued", "queued", "queued", "validating"]
 
 
-def test_a_batch_that_is_gone_for_some_polls(client, service):
+def test_batch_is_gone_for_some_polls(client, service):
     service.batch_fault("gone", polls=2)
     batch = create(client, upload(client, jsonl(*ROWS)))
     for _ in range(2):
@@ -170,7 +170,7 @@ def test_a_batch_that_is_gone_for_some_polls(client, service):
     assert client.batches.retrieve(batch.id).id == batch.id
 
 
-def test_a_list_that_shows_a_batch_late(client, service):
+def test_list_shows_a_batch_late(client, service):
     service.batch_fault("list_late", polls=2)
     service.batch_fault("list_late", seconds=0.3, skip=1)
     by_calls, by_time = (create(client, "file-x").id for _ in range(2))
@@ -180,7 +180,7 @@ def test_a_list_that_shows_a_batch_late(client, service):
     assert [batch.id for batch in client.batches.list().data] == [by_time, by_calls]
 
 
-def test_a_list_that_does_not_move(client, service):
+def test_list_shows_an_outdated_batch(client, service):
     service.configure(progression="stepped")
     service.batch_fault("list_still")
     service.batch_fault("list_still", polls=0, skip=1)
@@ -192,8 +192,8 @@ def test_a_list_that_does_not_move(client, service):
 
     service.step()
     assert listed() == {still: "validating", frozen: "validating"}
-    asked = [client.batches.retrieve(batch).status for batch in (still, frozen)]
-    assert asked == ["in_progress", "in_progress"]
+    statuses = [client.batches.retrieve(batch).status for batch in (still, frozen)]
+    assert statuses == ["in_progress", "in_progress"]
     assert listed() == {still: "in_progress", frozen: "validating"}
 
 
@@ -225,7 +225,7 @@ SEEN = [
 ]
 
 
-def test_the_table_of_oddities_is_whole():
+def test_the_table_of_oddities_is_complete():
     assert {name for name, _, _ in SEEN} | {"canceled", "progress_status"} == BATCH_ODDITIES
 
 
@@ -247,21 +247,21 @@ def test_an_oddity(client, service, oddity, rows, is_seen, by):  # noqa: PLR0917
     assert not is_seen(get(service, plain))
 
 
-def test_canceled_with_one_l(client, service):
+def test_status_canceled_with_one_l(client, service):
     service.batch_fault("canceled")
     service.batch_fault("cancel")
     batch = create(client, upload(client, jsonl(*ROWS)))
     assert wait(client, batch.id, lambda batch: batch.status == "canceled").cancelled_at is not None
 
 
-def test_in_progress_by_another_word(client, service):
+def test_in_progress_is_called_progress(client, service):
     service.batch_fault("progress_status")
     service.batch_fault("stuck", phase="in_progress", at=0)
     batch = create(client, upload(client, jsonl(*ROWS)))
     assert wait(client, batch.id, lambda batch: batch.status == "progress").in_progress_at is not None
 
 
-def test_the_list_under_another_key(client, service):
+def test_list_is_called_value(client, service):
     create(client, "file-x")
     service.configure(oddities=["value_list"])
     page = client.batches.list()
@@ -282,15 +282,15 @@ def test_all_of_azures_oddities(client, service):
 # ---------------------------------------------------------------------------------------------------- which, how often
 
 
-def test_times_and_skip_and_combination(client, service):
+def test_times_skip_and_combined_faults(client, service):
     service.batch_fault("expire", at=0.5, times=2, skip=1)
     service.batch_fault("late_output", polls=1, skip=1, times=None)
-    seen = [ended(client, *ROWS) for _ in range(4)]
-    assert [batch.status for batch in seen] == ["completed", "expired", "expired", "completed"]
-    assert [batch.output_file_id is None for batch in seen] == [False, True, True, True]
+    batches = [ended(client, *ROWS) for _ in range(4)]
+    assert [batch.status for batch in batches] == ["completed", "expired", "expired", "completed"]
+    assert [batch.output_file_id is None for batch in batches] == [False, True, True, True]
 
 
-def test_over_http_and_what_is_refused(client, service):
+def test_batch_faults_over_http(client, service):
     status, waiting = call(service, "POST", "/_emulator/batch-faults", {"kind": "fail", "code": "c"})
     assert (status, len(waiting)) == (200, 1)
     assert ended(client, *ROWS).errors.data[0].code == "c"

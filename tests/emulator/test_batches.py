@@ -30,7 +30,7 @@ def stamps(batch):
     return {name for name in names if getattr(batch, f"{name}_at") is not None}
 
 
-def test_the_life_of_a_batch_step_by_step(client, stepped):
+def test_life_of_a_batch_step_by_step(client, stepped):
     bad = request("bad", body(temperature="hot"))
     file_id = upload(client, jsonl(*ROWS, bad))
     batch = create(client, file_id, metadata={"a": "b"})
@@ -40,12 +40,12 @@ def test_the_life_of_a_batch_step_by_step(client, stepped):
     assert (batch.input_file_id, batch.metadata) == (file_id, {"a": "b"})
     assert batch.expires_at == batch.created_at + 86_400
     assert (batch.output_file_id, batch.error_file_id, batch.errors, batch.usage) == (None,) * 4
-    seen = []
+    history = []
     for _ in range(5):
-        seen.append((batch.status, counts(batch), stamps(batch)))
+        history.append((batch.status, counts(batch), stamps(batch)))
         stepped.step()
         batch = client.batches.retrieve(batch.id)
-    assert seen == [
+    assert history == [
         ("validating", (0, 0, 0), set()),
         ("in_progress", (11, 0, 0), {"in_progress"}),
         ("in_progress", (11, 6, 0), {"in_progress"}),
@@ -59,7 +59,7 @@ def test_the_life_of_a_batch_step_by_step(client, stepped):
     assert (output.purpose, error.purpose) == ("batch_output", "batch_output")
 
 
-def test_output_lines_are_shuffled_and_each_is_the_answer_to_its_row(client):
+def test_output_lines_are_shuffled_and_answer_their_rows(client):
     rows = [request(f"row-{i}", body(f"Text number {i}")) for i in range(300)]
     batch = ended(client, *rows)
     assert (batch.status, batch.error_file_id) == ("completed", None)
@@ -147,7 +147,7 @@ CREATES = [
 
 
 @pytest.mark.parametrize(("changes", "code", "param", "message"), CREATES, ids=[f"{x[1]}-{x[2]}" for x in CREATES])
-def test_what_create_refuses_at_once(client, changes, code, param, message):
+def test_create_refuses_bad_parameters(client, changes, code, param, message):
     options = {"input_file_id": "file-x", "endpoint": CHAT, "completion_window": "24h", **changes}
     with pytest.raises(openai.BadRequestError) as refused:
         client.batches.create(**options)
@@ -156,21 +156,21 @@ def test_what_create_refuses_at_once(client, changes, code, param, message):
     assert client.batches.list().data == []
 
 
-def test_the_largest_metadata_passes(client):
+def test_largest_metadata_is_accepted(client):
     metadata = {f"{i:064}": "v" * 512 for i in range(16)}
     assert create(client, "file-x", metadata=metadata).metadata == metadata
 
 
-def test_videos_are_no_more_at_openai_and_are_listed_at_azure():
-    asked = {"input_file_id": "file-x", "endpoint": "/v1/videos", "completion_window": "24h"}
+def test_videos_endpoint_only_at_azure():
+    parameters = {"input_file_id": "file-x", "endpoint": "/v1/videos", "completion_window": "24h"}
     for dialect, refusal in (("openai", openai.BadRequestError), ("azure-v1", openai.InternalServerError)):
         with emulator(dialect) as service, pytest.raises(refusal) as refused:
-            service.client(max_retries=0).batches.create(**asked)
+            service.client(max_retries=0).batches.create(**parameters)
         assert refused.value.status_code == (400 if dialect == "openai" else 501)
 
 
 @pytest.mark.parametrize("endpoint", ["/v1/images/generations", "/v1/images/edits"])
-def test_endpoints_that_are_not_executed_say_so(client, endpoint):
+def test_unexecuted_endpoints_get_501(client, endpoint):
     with pytest.raises(openai.InternalServerError) as refused:
         client.batches.create(input_file_id="file-x", endpoint=endpoint, completion_window="24h")
     assert refused.value.status_code == 501
@@ -229,7 +229,7 @@ def test_cancel_while_validating(client, stepped):
     assert stepped.ledger()["executions"] == 0
 
 
-def test_cancel_while_running_keeps_what_was_done(client, stepped):
+def test_cancel_while_running_keeps_executed_rows(client, stepped):
     batch = create(client, upload(client, jsonl(*ROWS)))
     stepped.step(2)
     batch = client.batches.cancel(batch.id)
@@ -248,7 +248,7 @@ def test_cancel_while_running_keeps_what_was_done(client, stepped):
     assert client.batches.cancel(batch.id).status == "cancelled"
 
 
-def test_cancel_while_finalizing_finds_everything_done(client, stepped):
+def test_cancel_while_finalizing_finds_all_rows_executed(client, stepped):
     batch = create(client, upload(client, jsonl(*ROWS)))
     stepped.step(3)
     assert client.batches.retrieve(batch.id).status == "finalizing"
@@ -259,7 +259,7 @@ def test_cancel_while_finalizing_finds_everything_done(client, stepped):
 
 
 @pytest.mark.parametrize("status", ["completed", "failed", "expired"])
-def test_what_has_ended_cannot_be_cancelled(client, service, status):
+def test_ended_batch_cannot_be_cancelled(client, service, status):
     if status == "expired":
         service.configure(progression="stepped")
     batch = create(client, "file-x" if status == "failed" else upload(client, jsonl(*ROWS)))
@@ -276,7 +276,7 @@ def test_what_has_ended_cannot_be_cancelled(client, service, status):
     }
 
 
-def test_an_expired_batch_keeps_what_was_done(client, stepped):
+def test_expired_batch_keeps_executed_rows(client, stepped):
     batch = create(client, upload(client, jsonl(*ROWS)))
     stepped.step(2)
     stepped.expire(batch.id)
@@ -300,7 +300,7 @@ def test_the_window_ends_by_the_clock(client, service):
     assert len(read(client, batch.error_file_id)) == 10
 
 
-def test_changing_the_progression_frees_what_waits(client, stepped):
+def test_changing_the_progression_frees_waiting_batches(client, stepped):
     batch = create(client, upload(client, jsonl(*ROWS)))
     stepped.step(2)
     stepped.configure(progression="instant")

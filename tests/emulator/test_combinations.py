@@ -10,10 +10,10 @@ from typing import get_args
 import pytest
 
 from batchframe.emulator import Settings
-from batchframe.emulator._dialects import DIALECTS
-from batchframe.emulator._oddities import BATCH_ODDITIES
-from batchframe.emulator._row_faults import FILE_KINDS, RowKind
-from batchframe.emulator._validation import validate
+from batchframe.emulator._batches.validation import validate
+from batchframe.emulator._config.dialects import DIALECTS
+from batchframe.emulator._config.oddities import BATCH_ODDITIES
+from batchframe.emulator._faults.row_faults import FILE_KINDS, RowKind
 from batchframe.testing import emulator
 
 from .conftest import body, create, jsonl, request, upload, wait
@@ -25,7 +25,7 @@ TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "ob
 ROWS += [request(f"tool-{i}", body(f"{i}", tools=[TOOL], tool_choice="required")) for i in range(10)]
 ROWS += [request(f"bad-{i}", body(f"{i}", foo=1)) for i in range(10)]
 KINDS = get_args(RowKind)
-# What a kind does not go without.
+# The options that a kind requires.
 REQUIRED = {"rewritten": {"old": '"error":null', "new": '"error":NaN'}}
 ENDS = {"completed", "expired", "cancelled", "canceled"}
 
@@ -50,7 +50,7 @@ def share(kind):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_every_fault_of_rows_at_once(spoken, seed):
+def test_all_row_faults_at_once(spoken, seed):
     spoken.reset()
     spoken.configure(seed=seed)
     for kind in KINDS:
@@ -62,7 +62,7 @@ def test_every_fault_of_rows_at_once(spoken, seed):
     assert not any(b"emulator_error" in line for line in lines)
     ledger = spoken.ledger()
     assert len(ROWS) * 0.3 < ledger["billed"] < ledger["executions"] < len(ROWS)
-    # The same seed, the same outcome.
+    # The same seed gives the same outcome.
     spoken.reset()
     spoken.configure(seed=seed)
     for kind in KINDS:
@@ -88,7 +88,7 @@ def test_two_faults_on_every_row(spoken, kind, other):
 
 
 @pytest.mark.parametrize("end", ["expire", "cancel"])
-def test_every_oddity_at_once(spoken, end):
+def test_all_oddities_at_once(spoken, end):
     spoken.reset()
     for oddity in BATCH_ODDITIES - {"omit_nulls"}:
         spoken.batch_fault(oddity)
@@ -101,7 +101,7 @@ def test_every_oddity_at_once(spoken, end):
     assert len(ids) == len(ROWS)
 
 
-def test_a_call_that_fails_every_time_and_one_row_that_fails_once(spoken):
+def test_persistent_call_fault_with_one_row_fault(spoken):
     spoken.reset()
     spoken.fault("list_batches", "status", times=None)
     spoken.row_fault("server_error", custom_ids=["row-0"])
@@ -111,10 +111,10 @@ def test_a_call_that_fails_every_time_and_one_row_that_fails_once(spoken):
 
 
 @pytest.mark.parametrize(("dialect", "most"), [("openai", 50_000), ("azure", 100_000), ("azure-v1", 100_000)])
-def test_the_most_requests_of_a_file(dialect, most):
+def test_file_with_the_maximum_of_requests(dialect, most):
     line = '{"custom_id":"%d","method":"POST","url":"/v1/chat/completions","body":{"model":"gpt-4o","messages":[]}}\n'
     content = "".join(line % number for number in range(most)).encode()
     settings = Settings(dialect=dialect)
     for more, codes in ((b"", []), ((line % -1).encode(), [{"openai": "batch_request_limit_exceeded"}.get(dialect)])):
-        found = validate(BytesIO(content + more), "/v1/chat/completions", settings, Event())
-        assert [error.code for error in found.errors] == [code or "too_many_tasks" for code in codes]
+        validation = validate(BytesIO(content + more), "/v1/chat/completions", settings, Event())
+        assert [error.code for error in validation.errors] == [code or "too_many_tasks" for code in codes]

@@ -1,8 +1,7 @@
-"""Keys, unknown paths, the control plane over HTTP, and what the helpers of batchframe.testing do."""
+"""Keys, unknown paths, the control plane over HTTP, and batchframe.testing."""
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 import os
@@ -15,7 +14,6 @@ import threading
 import urllib.error
 import urllib.request
 import warnings
-from pathlib import Path
 
 import openai
 import pytest
@@ -23,7 +21,8 @@ from starlette.testclient import TestClient
 
 import batchframe as bf
 import batchframe.emulator
-from batchframe.emulator import Settings, _server, body_digest, create_app
+from batchframe.emulator import Settings, body_digest, create_app
+from batchframe.emulator._http import server
 from batchframe.testing import emulator
 
 from .conftest import body, create, ended, jsonl, request, upload, wait
@@ -34,16 +33,16 @@ def call(service, method, path, value=None, key=None):
     host = service.base_url.removesuffix("/v1")
     headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
     data = None if value is None else json.dumps(value).encode()
-    asked = urllib.request.Request(host + path, data=data, method=method, headers=headers)
+    http_request = urllib.request.Request(host + path, data=data, method=method, headers=headers)
     try:
-        with urllib.request.urlopen(asked) as reply:
+        with urllib.request.urlopen(http_request) as reply:
             return reply.status, json.load(reply)
     except urllib.error.HTTPError as refused:
         with refused:
             return refused.code, json.load(refused)
 
 
-def test_a_key_is_asked_for(service):
+def test_missing_key_is_refused(service):
     status, reply = call(service, "GET", "/v1/batches")
     assert status == 401
     assert reply["error"]["message"].startswith("You didn't provide an API key.")
@@ -51,7 +50,7 @@ def test_a_key_is_asked_for(service):
     assert call(service, "GET", "/v1/batches", key="anything")[0] == 200
 
 
-def test_a_wrong_key_is_refused_and_not_shown(service):
+def test_wrong_key_is_refused_and_masked(service):
     service.configure(api_keys=["sk-right"])
     with pytest.raises(openai.AuthenticationError) as refused:
         service.client(api_key="sk-wrong-long-long").batches.list()
@@ -76,19 +75,19 @@ def test_a_wrong_key_is_refused_and_not_shown(service):
         ("GET", "/_emulator/nonsense", 404, "Invalid URL"),
     ],
 )
-def test_what_is_not_there_is_said_so(service, method, path, status, message):
-    got, reply = call(service, method, path, key="x")
-    assert got == status
+def test_unknown_path_is_404_with_message(service, method, path, status, message):
+    actual, reply = call(service, method, path, key="x")
+    assert actual == status
     assert reply["error"]["message"].startswith(message)
     assert set(reply["error"]) == {"message", "type", "param", "code"}
 
 
-def test_a_body_that_is_no_json(service):
-    asked = urllib.request.Request(
+def test_body_that_is_not_json(service):
+    http_request = urllib.request.Request(
         service.base_url + "/batches", data=b"{oops", method="POST", headers={"Authorization": "Bearer x"}
     )
     with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(asked)
+        urllib.request.urlopen(http_request)
     with refused.value as reply:
         assert reply.code == 400
         assert json.load(reply)["error"]["message"].startswith("We could not parse the JSON body of your request.")
@@ -206,7 +205,7 @@ def test_reset_while_batches_run(client, service):
 # ------------------------------------------------------------------------------------------------- batchframe.testing
 
 
-def test_the_context_manager_leaves_nothing(tmp_path, monkeypatch):
+def test_context_manager_leaves_no_files(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     before = set(threading.enumerate())
     with warnings.catch_warnings():
@@ -221,14 +220,14 @@ def test_the_context_manager_leaves_nothing(tmp_path, monkeypatch):
         openai.OpenAI(api_key="x", base_url=service.base_url, max_retries=0).batches.list()
 
 
-def test_the_end_waits_for_no_tick(monkeypatch):
-    """It would take longer than a test may."""
-    monkeypatch.setattr(_server, "_TICK_SECONDS", 1000.0)
+def test_shutdown_does_not_wait_for_a_tick(monkeypatch):
+    """Waiting for a tick would exceed the time limit of the test."""
+    monkeypatch.setattr(server, "_TICK_SECONDS", 1000.0)
     with emulator() as service:
         service.client().batches.list()
 
 
-def test_the_end_waits_for_a_call_that_is_under_way():
+def test_shutdown_waits_for_calls_under_way():
     replies = []
     with emulator() as service:
         service.fault("list_batches", "delay", seconds=0.3)
@@ -246,8 +245,8 @@ def test_the_end_waits_for_a_call_that_is_under_way():
     assert replies == [[], []]
 
 
-def test_a_call_that_never_ends_holds_nobody_up(monkeypatch):
-    monkeypatch.setattr(_server, "_GRACE_SECONDS", 0.1)
+def test_shutdown_does_not_wait_for_endless_calls(monkeypatch):
+    monkeypatch.setattr(server, "_GRACE_SECONDS", 0.1)
     with emulator() as service:
         service.fault("list_batches", "delay", seconds=1000.0)
         with openai.OpenAI(api_key="x", base_url=service.base_url, max_retries=0) as client:
@@ -262,14 +261,14 @@ def test_a_call_that_never_ends_holds_nobody_up(monkeypatch):
             thread.start()
             while not service.calls():
                 pass
-            # The end of the outer block, while the inner one waits for the thread.
+            # The shutdown starts here, while the thread still waits for its call.
             service._server.stop()
             thread.join()
     assert len(failures) == 1
 
 
-def test_a_client_of_the_emulator_reads_no_certificates(monkeypatch):
-    """It speaks plain HTTP, and reading them takes longer than all else."""
+def test_client_of_the_emulator_loads_no_certificates(monkeypatch):
+    """It speaks plain HTTP, and loading certificates would take most of the time."""
     with emulator() as service, emulator("azure") as azure:
         monkeypatch.setattr(ssl, "create_default_context", lambda *_, **__: pytest.fail("certificates are read"))
         for each in (service, azure):
@@ -280,17 +279,17 @@ def test_a_client_of_the_emulator_reads_no_certificates(monkeypatch):
     assert client.is_closed()
 
 
-def test_a_client_of_another_service_does_read_them(service, monkeypatch):
-    """A URL of one's own may be one of the world's: its certificate is looked at."""
+def test_client_of_another_service_loads_certificates(service, monkeypatch):
+    """A user's base URL may be on the internet, so its certificate is verified."""
     read, make = [], ssl.create_default_context
-    monkeypatch.setattr(ssl, "create_default_context", lambda *given, **more: read.append(1) or make(*given, **more))
+    monkeypatch.setattr(ssl, "create_default_context", lambda *args, **kwargs: read.append(1) or make(*args, **kwargs))
     service.client(base_url="https://127.0.0.1:1/v1")
     assert read
     with openai.DefaultHttpxClient() as own:
         assert service.client(http_client=own)._client is own
 
 
-def test_what_is_not_there_at_all():
+def test_unknown_options_are_type_errors():
     with pytest.raises(TypeError, match="klingon"), emulator("klingon"):
         pass
     with pytest.raises(TypeError, match="nonsense"), emulator(nonsense=1):
@@ -315,27 +314,15 @@ def test_importing_the_package_does_not_import_the_extra_or_the_client():
         "import sys, batchframe.emulator as e; "
         "print(sorted({'starlette', 'uvicorn', 'openai', 'polars'} & set(sys.modules)), sorted(e.__all__) == e.__all__)"
     )
-    # The package above may import polars; what counts is that the emulator can be imported without the rest.
+    # batchframe itself may import polars; the emulator must be importable without its extra.
     shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert "starlette" not in shown
     assert "uvicorn" not in shown
     assert shown.strip().endswith("True")
 
 
-def test_the_emulator_imports_nothing_of_batchframe_but_itself():
-    found = []
-    for path in Path(batchframe.emulator.__file__).parent.glob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-            if isinstance(node, ast.ImportFrom):
-                names = [node.module or "."] + ["."] * node.level
-            found += [name for name in names if name.split(".")[0] in {"batchframe", ""}]
-    assert found
-    assert all(name == "batchframe.emulator" or name.startswith("batchframe.emulator.") for name in found)
-
-
 def test_the_application_runs_under_another_server():
-    """Without its own server, faults on the connection say what they need."""
+    """Under another server, connection faults are refused with a message."""
     with TestClient(create_app(Settings(progression="instant"))) as other:
         assert other.get("/_emulator/health").json() == {"status": "ok"}
         other.post("/_emulator/faults", json={"call": "list_batches", "kind": "reset_before"})
@@ -345,13 +332,13 @@ def test_the_application_runs_under_another_server():
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
-def test_replies_are_not_held_back():
-    """Without the name of the protocol asyncio leaves Nagle's algorithm on: 40 ms for each reply of two pieces."""
-    with _server.listen("127.0.0.1", 0) as sock:
+def test_replies_are_not_delayed_by_nagle():
+    """Unless the socket names its protocol, asyncio leaves Nagle's algorithm on: 40 ms for a reply of two pieces."""
+    with server.listen("127.0.0.1", 0) as sock:
         assert sock.proto == socket.IPPROTO_TCP
 
 
-def test_serve_says_its_url_and_ends_cleanly_on_ctrl_c():
+def test_serve_prints_its_url_and_ends_cleanly_on_ctrl_c():
     script = "import batchframe.emulator as e; e.serve(port=0)"
     with subprocess.Popen([sys.executable, "-W", "error", "-c", script], stderr=subprocess.PIPE, text=True) as process:
         line = process.stderr.readline()

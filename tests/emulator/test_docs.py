@@ -1,4 +1,4 @@
-"""The table of docs/emulator.md is whole, and each of its rows is true."""
+"""The table of docs/emulator.md is complete, and each row is true."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from typing import get_args
 import pytest
 
 import test_quirks
-from batchframe.emulator._batch_faults import BatchKind
-from batchframe.emulator._faults import Kind
-from batchframe.emulator._file_faults import FileKind
-from batchframe.emulator._oddities import Oddity
-from batchframe.emulator._row_faults import RowKind
+from batchframe.emulator._config.oddities import Oddity
+from batchframe.emulator._faults.batch_faults import BatchKind
+from batchframe.emulator._faults.call_faults import CallKind
+from batchframe.emulator._faults.file_faults import FileKind
+from batchframe.emulator._faults.row_faults import RowKind
 from quirk_table import PAGE, ROWS
 
 TESTS = Path(__file__).parent
 
 
 def kinds(method):
-    """Return the kinds that the table switches on by a method."""
+    """Return the kinds that the table passes to a method."""
     called = [ast.parse(row.switch, mode="eval").body for row in ROWS if row.switch != "always"]
     position = 1 if method == "fault" else 0
     return {node.args[position].value for node in called if node.func.id == method}
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[row.quirk for row in ROWS])
-def test_a_row(service, row):
+def test_switch_and_test_of_a_row_exist(service, row):
     if row.switch != "always":
-        # The switch exists, with these options: it is thrown.
+        # Throw the switch, to see that it exists and takes these options.
         eval(f"service.{row.switch}", {"service": service})
     file, name = row.test.split("::")
     assert f"def {name}(" in (TESTS / file).read_text()
@@ -39,7 +39,7 @@ def test_a_row(service, row):
 
 @functools.cache
 def client_tests(path):
-    """Return the tests of a module by name, with every text and every name that each uses or is parametrized by."""
+    """Return the tests of a module by name, with the texts and names in each, its parameters included."""
     tests = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)]
     return {
         test.name: {getattr(node, "value", None) or getattr(node, "id", None) for node in ast.walk(test)}
@@ -48,8 +48,8 @@ def client_tests(path):
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[row.quirk for row in ROWS])
-def test_the_client_test_of_a_row(row):
-    """It exists, and throws this switch: it takes it from this very table, by the name of the quirk."""
+def test_client_test_of_a_row_uses_its_switch(row):
+    """The client test exists, and throws this switch, which it looks up in the table by the quirk's name."""
     file, name = row.client_test.split("::")
     uses = client_tests(TESTS.parent / file)[name]
     if name == "test_quirk":
@@ -59,8 +59,8 @@ def test_the_client_test_of_a_row(row):
     assert row.switch == "always" or {"throw", "SWITCHES"} <= uses
 
 
-def test_every_kind_of_fault_and_every_oddity_has_a_row():
-    assert kinds("fault") == set(get_args(Kind))
+def test_every_fault_kind_and_oddity_has_a_row():
+    assert kinds("fault") == set(get_args(CallKind))
     assert kinds("row_fault") == set(get_args(RowKind))
     assert kinds("batch_fault") == set(get_args(BatchKind))
     assert kinds("file_fault") == set(get_args(FileKind))
@@ -68,5 +68,5 @@ def test_every_kind_of_fault_and_every_oddity_has_a_row():
 
 
 def test_every_quirk_of_the_reference_has_a_row():
-    seen = {item for row in ROWS for item in row.seen}
-    assert {f"10.{number}" for number in range(1, 22)} <= seen
+    references = {item for row in ROWS for item in row.seen}
+    assert {f"10.{number}" for number in range(1, 22)} <= references

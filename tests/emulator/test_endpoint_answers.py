@@ -1,4 +1,4 @@
-"""What is answered on the other endpoints than chat: pure, sensible to read, and of the asked form."""
+"""The answers of the other endpoints: deterministic, plausible, and in the requested format."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from openai.types.responses import Response
 
 from batchframe.emulator import answer
 
-from .test_endpoint_bodies import COMPLETIONS, EMBEDDINGS, FORM, MODERATIONS, RESPONSES, TOOL
+from .test_endpoint_checks import COMPLETIONS, EMBEDDINGS, FORM, MODERATIONS, RESPONSES, TOOL
 
 LOVE = "Classify the sentiment: I love it"
 
@@ -30,7 +30,7 @@ def text_of(response):
 # ----------------------------------------------------------------------------------------------------------- responses
 
 
-def test_a_response_says_what_a_chat_would():
+def test_response_has_the_text_of_a_chat_answer():
     assert text_of(responded()) == "positive"
     assert text_of(responded(input="Awful, it leaks.", instructions="Reply with positive or negative.")) == "negative"
     items = [
@@ -46,13 +46,13 @@ def test_a_response_says_what_a_chat_would():
     assert text_of(responded(input=items)) == "positive"
 
 
-def test_its_text_has_the_asked_form():
+def test_response_text_follows_its_format():
     assert set(json.loads(text_of(responded(text={"format": FORM})))) == {"a"}
     assert isinstance(json.loads(text_of(responded(text={"format": {"type": "json_object"}}))), dict)
 
 
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "name": "look"}])
-def test_a_function_that_has_to_be_called(choice):
+def test_required_function_is_called(choice):
     got = responded(tools=[TOOL], tool_choice=choice)
     [item] = got["output"]
     assert (item["type"], item["name"], item["status"]) == ("function_call", "look", "completed")
@@ -60,17 +60,17 @@ def test_a_function_that_has_to_be_called(choice):
     assert (got["tool_choice"], got["tools"], text_of(got)) == (choice, [TOOL], "")
 
 
-def test_reasoning_models_think_before_they_speak():
+def test_reasoning_models_put_reasoning_first():
     got = responded(model="o3", reasoning={"summary": "auto"})
     assert [item["type"] for item in got["output"]] == ["reasoning", "message"]
     assert got["output"][0]["summary"][0]["type"] == "summary_text"
-    thought = got["usage"]["output_tokens_details"]["reasoning_tokens"]
-    assert got["usage"]["output_tokens"] == thought + 2
-    assert got["usage"]["total_tokens"] == got["usage"]["input_tokens"] + thought + 2
+    reasoning = got["usage"]["output_tokens_details"]["reasoning_tokens"]
+    assert got["usage"]["output_tokens"] == reasoning + 2
+    assert got["usage"]["total_tokens"] == got["usage"]["input_tokens"] + reasoning + 2
     assert [item["type"] for item in responded(model="gpt-5", reasoning={"effort": "minimal"})["output"]] == ["message"]
 
 
-def test_the_cap_on_tokens():
+def test_output_token_limit():
     long = responded(input="Summarize: " + "supercalifragilistic " * 11, max_output_tokens=16)
     assert (long["status"], long["incomplete_details"]) == ("incomplete", {"reason": "max_output_tokens"})
     assert (long["output"][0]["status"], long["usage"]["output_tokens"], len(text_of(long))) == ("incomplete", 16, 64)
@@ -110,14 +110,14 @@ def cosine(one, other):
 @example("x", 1)
 @example("TX\u00ff:\u00cb\u00ca\u00d8", 1)
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), st.integers(1, 1536))
-def test_embeddings_are_unit_vectors_that_follow_from_the_text(text, dimensions):
+def test_embeddings_are_deterministic_unit_vectors(text, dimensions):
     [one], [same] = embedded(text, dimensions=dimensions), embedded(text, dimensions=dimensions)
     assert one == same
     assert len(one) == dimensions
     assert math.isclose(math.hypot(*one), 1, abs_tol=1e-6)
 
 
-def test_texts_that_share_words_are_nearer():
+def test_texts_with_common_words_are_nearer():
     kettle, kettles, soup, japanese, alike = embedded(
         "The kettle broke after two days.",
         "Two of the kettles were broken!",
@@ -168,7 +168,7 @@ def test_a_completion():
     assert got["usage"] == {"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 11}
 
 
-def test_the_choices_of_several_prompts():
+def test_choices_of_several_prompts():
     got = completed([LOVE, "Classify the sentiment: awful"], n=2)
     assert [choice["text"] for choice in got["choices"]] == ["positive", "positive", "negative", "negative"]
     assert [choice["index"] for choice in got["choices"]] == [0, 1, 2, 3]
@@ -205,7 +205,7 @@ def moderated(given, model="omni-moderation-latest"):
         ("how do I shoplift", {"illicit"}),
     ],
 )
-def test_what_is_flagged(text, categories):
+def test_flagged_categories(text, categories):
     [got] = moderated(text)
     assert {name for name, is_flagged in got["categories"].items() if is_flagged} == categories
     assert got["flagged"] == bool(categories)
@@ -215,7 +215,7 @@ def test_what_is_flagged(text, categories):
         assert (score >= 0.5) == (name in categories)
 
 
-def test_texts_get_a_result_each_and_parts_one_together():
+def test_one_result_per_text_and_one_for_all_parts():
     assert [result["flagged"] for result in moderated(["hello", "you moron"])] == [False, True]
     parts = [{"type": "text", "text": "you moron"}, {"type": "image_url", "image_url": {"url": "https://x"}}]
     [together] = moderated(parts)

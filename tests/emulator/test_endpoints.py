@@ -1,4 +1,4 @@
-"""Batches for every endpoint, over HTTP: lines, usage, errors, faults, and Azure's ways."""
+"""Batches for every endpoint, over HTTP: lines, usage, errors, faults, and Azure's differences."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from openai.types.chat import ChatCompletion
 from openai.types.responses import Response
 
 from batchframe.emulator import answer, body_digest
+from batchframe.emulator._endpoints.base import Endpoint
+from batchframe.emulator._endpoints.registry import ENDPOINTS
+from batchframe.emulator._errors import ApiError
 from batchframe.testing import emulator
 
 from .conftest import jsonl, read, upload, wait
-from .test_endpoint_bodies import CHAT, COMPLETIONS, EMBEDDINGS, FORM, MINIMAL, MODERATIONS, RESPONSES, TOOL
+from .test_endpoint_checks import CHAT, COMPLETIONS, EMBEDDINGS, FORM, MINIMAL, MODERATIONS, RESPONSES, TOOL
 
 TYPES = {
     CHAT: ChatCompletion,
@@ -68,11 +71,11 @@ def test_a_batch_of_each_endpoint(client, service, endpoint):
     batch = ended(client, endpoint, *lines(endpoint, *bodies))
     assert (batch.status, batch.request_counts.completed, batch.error_file_id) == ("completed", len(bodies), None)
     got = answers(client, batch)
-    for body, given in zip(bodies, got, strict=True):
-        created = given.get("created", given.get("created_at", 0))
-        assert given == {**answer(body, endpoint=endpoint, created=created), **completed_at(given)}
-        TYPES[endpoint].model_validate(given, strict=False)
-    usages = [given.get("usage", {}) for given in got]
+    for body, body_of_line in zip(bodies, got, strict=True):
+        created = body_of_line.get("created", body_of_line.get("created_at", 0))
+        assert body_of_line == {**answer(body, endpoint=endpoint, created=created), **completed_at(body_of_line)}
+        TYPES[endpoint].model_validate(body_of_line, strict=False)
+    usages = [body_of_line.get("usage", {}) for body_of_line in got]
     assert batch.usage.input_tokens == sum(u.get("prompt_tokens", u.get("input_tokens", 0)) for u in usages)
     assert batch.usage.output_tokens == sum(u.get("completion_tokens", u.get("output_tokens", 0)) for u in usages)
     assert batch.usage.total_tokens == sum(u.get("total_tokens", 0) for u in usages)
@@ -80,8 +83,8 @@ def test_a_batch_of_each_endpoint(client, service, endpoint):
     assert {body_digest(body) for body in bodies} == set(service.ledger()["by_body"])
 
 
-def completed_at(given):
-    return {"completed_at": given["completed_at"]} if "completed_at" in given else {}
+def completed_at(body_of_line):
+    return {"completed_at": body_of_line["completed_at"]} if "completed_at" in body_of_line else {}
 
 
 NAMES = {
@@ -102,6 +105,44 @@ def test_an_endpoint_that_is_not_executed():
         answer({}, endpoint="/v1/videos")
 
 
+def test_a_new_endpoint_needs_only_its_own_definition(client, service, monkeypatch):
+    """Its checks, answers, tokens, faults and models are all in the `Endpoint`: the registry is all that knows it."""
+
+    def refuse_empty(body, _model):
+        if not body["prompt"]:
+            raise ApiError("'prompt' is too short.", param="prompt")
+        return len(body["prompt"])
+
+    def alter(answer, hits):
+        answer["data"] = [hit.kind for hit in hits]
+
+    images = Endpoint(
+        path="/v1/images/generations",
+        required="prompt",
+        model_kinds=("image",),
+        azure_operation="imageGenerations",
+        count=lambda body: len(body["prompt"]),
+        check=refuse_empty,
+        respond=lambda body, _digest, tokens, created, model: {"data": [body["prompt"]], "model": model.snapshot},
+        used_tokens=lambda answer: (3, 4, 0),
+        alter=alter,
+    )
+    monkeypatch.setitem(ENDPOINTS, images.path, images)
+    service.configure(models=["painter"])
+    service.row_fault("refusal", custom_ids=["1"])
+    bodies = [{"model": "painter", "prompt": prompt} for prompt in ("a cat", "a dog", "")]
+    batch = ended(client, images.path, *lines(images.path, *bodies))
+    assert (batch.status, batch.request_counts.completed, batch.request_counts.failed) == ("completed", 2, 1)
+    assert [body["data"] for body in answers(client, batch)] == [["a cat"], ["refusal"]]
+    assert (batch.usage.input_tokens, batch.usage.output_tokens) == (6, 8)
+    (failed,) = read(client, batch.error_file_id)
+    assert failed["response"]["body"]["error"]["message"] == "'prompt' is too short."
+    wrong = ended(client, images.path, *lines(images.path, {"model": "gpt-4o", "prompt": "a cat"}))
+    (refused,) = read(client, wrong.error_file_id)
+    expected = "The model 'gpt-4o' is not supported in the v1/images/generations endpoint."
+    assert refused["response"]["body"]["error"]["message"] == expected
+
+
 # ---------------------------------------------------------------------------------------------------------- validation
 
 
@@ -115,7 +156,7 @@ def test_an_endpoint_that_is_not_executed():
         (MODERATIONS, "input", "Input parameter is required."),
     ],
 )
-def test_what_is_required(client, endpoint, name, text):
+def test_required_parameters(client, endpoint, name, text):
     batch = ended(client, endpoint, *lines(endpoint, {"model": MINIMAL[endpoint]["model"]}))
     [error] = batch.errors.data
     assert (error.code, error.param, error.line, error.message) == ("invalid_request", f"body.{name}", 1, text)
@@ -130,23 +171,23 @@ def test_streaming_is_refused(client, endpoint, name):
     assert error.message == f"{name}: Streaming is not supported in the Batch API."
 
 
-def test_an_endpoint_without_streams_does_not_know_the_parameter(client):
+def test_stream_is_unknown_to_endpoints_without_streaming(client):
     batch = ended(client, EMBEDDINGS, *lines(EMBEDDINGS, {**MINIMAL[EMBEDDINGS], "stream": True}))
     [line] = read(client, batch.error_file_id)
     assert line["response"]["body"]["error"]["code"] == "unknown_parameter"
 
 
 @pytest.mark.parametrize("inputs", [50_000, 50_001])
-def test_the_inputs_of_a_batch_are_limited(client, service, inputs):
+def test_inputs_per_batch_are_limited(client, service, inputs):
     service.configure(progression="stepped")
     bodies = [
         {"model": "text-embedding-3-small", "input": ["x"] * min(2000, inputs - n)} for n in range(0, inputs, 2000)
     ]
-    made = client.batches.create(
+    new_batch = client.batches.create(
         input_file_id=upload(client, jsonl(*lines(EMBEDDINGS, *bodies))), endpoint=EMBEDDINGS, completion_window="24h"
     )
     service.step(1)
-    batch = client.batches.retrieve(made.id)
+    batch = client.batches.retrieve(new_batch.id)
     if inputs == 50_000:
         assert batch.status == "in_progress"
     else:
@@ -154,7 +195,7 @@ def test_the_inputs_of_a_batch_are_limited(client, service, inputs):
         assert (batch.status, error.code, error.line) == ("failed", "batch_input_limit_exceeded", None)
 
 
-def test_a_model_of_another_endpoint_is_an_error_of_its_rows(client, service):
+def test_model_of_another_endpoint_fails_its_rows(client, service):
     batch = ended(client, EMBEDDINGS, *lines(EMBEDDINGS, {"model": "gpt-4o", "input": "x"}))
     [line] = read(client, batch.error_file_id)
     assert (batch.status, batch.output_file_id, batch.request_counts.failed) == ("completed", None, 1)
@@ -188,8 +229,8 @@ def test_faults_of_a_response(client, service, kind, end, part):
     Response.model_validate(got)
     assert (got["status"], got["incomplete_details"]) == end
     assert part.items() <= got["output"][0]["content"][0].items()
-    said = part.get("text", part.get("refusal"))
-    assert got["usage"]["output_tokens"] == -(-len(said) // 4)
+    text = part.get("text", part.get("refusal"))
+    assert got["usage"]["output_tokens"] == -(-len(text) // 4)
 
 
 @pytest.mark.parametrize(("kind", "text"), [("length", "posi"), ("content_filter", "")])
@@ -200,7 +241,7 @@ def test_faults_of_a_completion(client, service, kind, text):
 
 
 @pytest.mark.parametrize("endpoint", [EMBEDDINGS, MODERATIONS])
-def test_what_has_no_text_cannot_be_refused(client, service, endpoint):
+def test_text_faults_do_not_touch_answers_without_text(client, service, endpoint):
     service.row_fault("refusal")
     [got] = answers(client, ended(client, endpoint, *lines(endpoint, MINIMAL[endpoint])))
     assert got == answer(MINIMAL[endpoint], endpoint=endpoint)
@@ -235,14 +276,14 @@ def test_azure_reads_the_endpoint_from_the_lines(azure, endpoint, url):
         assert (got["object"], got["model"]) == ("chat.completion", "gpt-4o-mini-2024-07-18")
 
 
-def test_azures_rows_must_agree(azure):
+def test_azure_rows_must_name_one_endpoint(azure):
     azure.reset()
-    given = [lines("/responses", MINIMAL[RESPONSES])[0], {**lines(CHAT, MINIMAL[CHAT])[0], "custom_id": "b"}]
-    [error] = ended(azure.client(), "/chat/completions", *given).errors.data
+    mixed = [lines("/responses", MINIMAL[RESPONSES])[0], {**lines(CHAT, MINIMAL[CHAT])[0], "custom_id": "b"}]
+    [error] = ended(azure.client(), "/chat/completions", *mixed).errors.data
     assert (error.code, error.line) == ("url_mismatch", 2)
 
 
-def test_openai_takes_the_endpoint_as_it_was_said(client):
+def test_openai_uses_the_endpoint_of_the_batch(client):
     [error] = ended(client, CHAT, *lines(RESPONSES, MINIMAL[RESPONSES])).errors.data
     assert error.code == "invalid_url"
 
@@ -255,7 +296,7 @@ def test_azure_embeds(azure, endpoint):
     assert len(got["data"][0]["embedding"]) == 1536
 
 
-def test_azures_words_for_a_model_of_another_operation(azure):
+def test_azures_sentence_for_a_model_of_another_operation(azure):
     azure.reset()
     client = azure.client()
     batch = ended(client, "/embeddings", *lines("/embeddings", {"model": "gpt-4o", "input": "x"}))

@@ -16,7 +16,7 @@ from .conftest import create, jsonl, request, upload, wait
 LINE = jsonl(request("a"))
 
 
-def test_an_upload_is_described(client):
+def test_upload_returns_the_file_object(client):
     file = client.files.create(file=("some name.jsonl", LINE), purpose="batch")
     assert file.id.startswith("file-")
     assert len(file.id) == 29
@@ -48,7 +48,7 @@ def test_expires_after(client):
         ("upload", b"garbage\n"),
     ],
 )
-def test_what_is_no_batch_file_is_refused(client, name, content):
+def test_invalid_batch_file_is_refused(client, name, content):
     with pytest.raises(openai.BadRequestError) as refused:
         client.files.create(file=(name, content), purpose="batch")
     assert refused.value.body == {
@@ -59,14 +59,14 @@ def test_what_is_no_batch_file_is_refused(client, name, content):
     }
 
 
-def test_a_name_without_an_extension_passes(client):
-    # What the SDK calls bytes, and anything else that has no name.
+def test_name_without_an_extension_is_accepted(client):
+    # The SDK's name for plain bytes, and another name without an extension.
     file = client.files.create(file=LINE, purpose="batch")
     assert (file.filename, file.status) == ("upload", "processed")
     assert wait(client, create(client, file.id).id).status == "completed"
 
 
-def test_other_purposes_take_any_file(client):
+def test_other_purposes_accept_any_file(client):
     assert client.files.create(file=("a.txt", b"hello"), purpose="user_data").expires_at is None
     with pytest.raises(openai.BadRequestError, match="Supported values are: 'assistants'"):
         client.files.create(file=("a.txt", b"hello"), purpose="nonsense")
@@ -87,7 +87,7 @@ def test_a_form_without_a_file_or_a_purpose_is_refused(service):
             assert json.load(reply)["error"]["message"] == f"Missing required parameter: '{missing}'."
 
 
-def test_a_file_over_the_limit_is_413_and_one_at_the_limit_is_not(client, service):
+def test_file_size_limit(client, service):
     service.configure(max_file_bytes=len(LINE))
     assert upload(client, LINE).startswith("file-")
     for excess in (1, 3 << 20):
@@ -141,7 +141,7 @@ def test_deleting_the_input_of_a_running_batch_does_not_stop_it(client, service)
     assert client.batches.retrieve(batch.id).status == "completed"
 
 
-def test_a_caller_that_hangs_up_during_an_upload_is_no_failure_of_the_service(client, service, caplog):
+def test_client_disconnect_during_an_upload_is_not_logged(client, service, caplog):
     host, port = service.base_url.split("/")[2].split(":")
     with socket.create_connection((host, int(port))) as caller:
         head = "POST /v1/files HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer k\r\nContent-Length: 9000\r\n"

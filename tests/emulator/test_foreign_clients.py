@@ -1,4 +1,4 @@
-"""Clients that others wrote, from PyPI and unmodified, each in an environment of its own, complete a batch."""
+"""Clients by other people, unmodified from PyPI, each in an environment of its own, complete a batch."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from filelock import FileLock
 from batchframe.emulator import answer, body_digest
 from batchframe.testing import emulator
 
-# Environments take up to a minute each to make, the first time.
+# Making an environment takes up to a minute, the first time.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 SCRIPTS = Path(__file__).parent / "foreign"
-# Each with the SDK that it is tested with. openai-batch imports httpx without asking for it; from 3 on the SDK brings
-# another.
+# Each with the SDK that it is tested with. openai-batch imports httpx without requiring it; the SDK has brought
+# another library since version 3.
 SDKS = {
     "llm-batch-py==0.1.8": "openai==3.54.0",
     "openai-batch==0.3.3": "openai==2.54.0",
@@ -43,7 +43,7 @@ PROMPTS = [f'Customer {n} says: "Das Gerät {n} läuft{" nicht" * (n % 2)}."\nZu
 
 
 def ran(*command, text="", folder=None, **variables):
-    """Run a command with the machine's variables, which pip may need, but without the way to our own sources."""
+    """Run a command with this environment's variables, which pip may need, but without our sources on its path."""
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     return subprocess.run(
         command,
@@ -64,11 +64,11 @@ def make(path):
 
 
 def install(python, *requirements, **variables):
-    """Install from PyPI; when pip cannot reach the index, skip, but not in CI."""
+    """Install from PyPI; skip if pip cannot reach the index, except in CI."""
     command = [python, "-m", "pip", "install", *requirements]
     if ran(*command, **variables).returncode == 0:
         return
-    # Again, because only -vv tells why a page of the index was not read.
+    # Run again, as only -vv shows why a page of the index could not be read.
     pip = ran(*command, "-vv", **variables)
     if pip.returncode == 0:
         return
@@ -81,7 +81,7 @@ def install(python, *requirements, **variables):
 
 @pytest.fixture(scope="session")
 def client(request, pytestconfig):
-    """Return a client's name and the interpreter that has it, made once for all workers, and kept in pytest's cache."""
+    """Return a client's name and its interpreter, made once for all workers and kept in pytest's cache."""
     requirements = [request.param, SDKS[request.param]]
     path = pytestconfig.cache.mkdir("foreign-clients") / f"{request.param}-python{sys.version.split()[0]}"
     made_of = path / "made-of"
@@ -93,7 +93,7 @@ def client(request, pytestconfig):
 
 
 def complete(client, kind, service, folder, *, is_azure=False):
-    """Let a client answer the prompts; its script leaves the answers in the folder."""
+    """Run a client on the prompts; its script leaves the answers in the folder."""
     name, python = client
     variables = {"OPENAI_BASE_URL": service.base_url, "OPENAI_API_KEY": "sk-emulator"}
     if is_azure:
@@ -103,7 +103,7 @@ def complete(client, kind, service, folder, *, is_azure=False):
 
 
 def requests_of(service):
-    """Return the requests of the one batch that was made, of which each was executed and billed once."""
+    """Return the requests of the only batch, after checking that each was executed and billed once."""
     client = service.client()
     (batch,) = client.batches.list().data
     assert (batch.status, batch.request_counts.completed) == ("completed", len(PROMPTS))
@@ -116,7 +116,7 @@ def requests_of(service):
 
 
 def answer_to(prompt, requests, kind):
-    """Return what the request that holds a prompt was answered, as the client should hand it on."""
+    """Return the answer to the request with a prompt, as the client should return it."""
     (request,) = [request for request in requests if json.dumps(prompt)[1:-1] in json.dumps(request["body"])]
     body = answer(request["body"], endpoint=request["url"])
     if request["url"] == "/v1/embeddings":
@@ -136,7 +136,7 @@ def test_a_batch(client, kind, dialect, tmp_path):
         requests = requests_of(service)
     answers = json.loads((tmp_path / "answers.json").read_text())
     assert answers == [answer_to(prompt, requests, kind) for prompt in PROMPTS]
-    assert len({str(said) for said in answers}) == len(PROMPTS)
+    assert len({str(text) for text in answers}) == len(PROMPTS)
 
 
 @pytest.mark.parametrize("client", ["chatlas==0.23.0"], indirect=True)
@@ -145,7 +145,7 @@ def test_chatlas_wants_an_id_in_each_line_and_azure_writes_none(client, kind, tm
     with emulator("azure") as service:
         script = complete(client, kind, service, tmp_path, is_azure=True)
         assert "1 validation error for BatchResult\nid\n  Field required" in script.stderr
-        # Up to there all went well.
+        # Everything before this point works.
         assert len(requests_of(service)) == len(PROMPTS)
 
 

@@ -1,4 +1,4 @@
-"""Enqueued tokens, storage, callers that do not see one another, faults of files, slow calls, ways of downloading."""
+"""Enqueued tokens, storage, isolated callers, faults of files, slow calls, download transfers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def start(client, rows=ROWS):
     return create(client, upload(client, jsonl(*rows))).id
 
 
-def test_the_limit_is_of_batches_that_have_not_ended(client, service):
+def test_token_limit_covers_unfinished_batches(client, service):
     service.configure(progression="stepped", enqueued_token_limit=2 * TOKENS)
     first, second, third = (start(client) for _ in range(3))
     service.step()
@@ -47,7 +47,7 @@ def test_the_limit_is_of_batches_that_have_not_ended(client, service):
     again = start(client)
     service.step(4)
     assert client.batches.retrieve(again).status == "failed"
-    # The others have ended by now, and have let go of their tokens.
+    # The others have ended by now, and have released their tokens.
     again = start(client)
     service.step(4)
     assert client.batches.retrieve(again).status == "completed"
@@ -55,7 +55,7 @@ def test_the_limit_is_of_batches_that_have_not_ended(client, service):
 
 
 @pytest.mark.parametrize(("limit", "status"), [(TOKENS, "completed"), (TOKENS - 1, "failed")])
-def test_the_limit_counts_the_tokens_of_the_usage(client, service, limit, status):
+def test_token_limit_counts_as_usage_does(client, service, limit, status):
     service.configure(enqueued_token_limit=limit)
     batch = wait(client, start(client))
     assert batch.status == status
@@ -63,7 +63,7 @@ def test_the_limit_counts_the_tokens_of_the_usage(client, service, limit, status
         assert batch.usage.input_tokens == TOKENS
 
 
-def test_limits_by_model(client, service):
+def test_token_limits_by_model(client, service):
     service.configure(enqueued_token_limits={"gpt-4o": 1})
     assert wait(client, start(client)).status == "completed"
     rows = [{**row, "body": {**row["body"], "model": "gpt-4o"}} for row in ROWS]
@@ -71,7 +71,7 @@ def test_limits_by_model(client, service):
 
 
 @pytest.mark.parametrize("end", ["cancel", "expire"])
-def test_whatever_the_end_it_lets_go(client, service, end):
+def test_every_end_releases_tokens(client, service, end):
     service.configure(enqueued_token_limit=TOKENS)
     service.batch_fault(end)
     assert wait(client, start(client)).status in {"cancelled", "expired"}
@@ -86,7 +86,7 @@ def test_tokens_released_late(client, service):
     assert wait(client, start(client)).status == "completed"
 
 
-def test_refused_batches_that_hold_their_tokens(client, service):
+def test_refused_batches_can_hold_their_tokens(client, service):
     service.configure(enqueued_token_limit=TOKENS - 1, token_release_seconds=0.4, refused_hold_tokens=True)
     assert wait(client, start(client)).status == "failed"
     assert wait(client, start(client, ROWS[:1])).status == "failed"
@@ -96,7 +96,7 @@ def test_refused_batches_that_hold_their_tokens(client, service):
 
 
 @pytest.mark.parametrize("limit", ["30K", "2M", "31"])
-def test_azures_sentence_later(limit):
+def test_azures_token_limit_sentence(limit):
     number = int(limit.replace("K", "000").replace("M", "000000"))
     rows = ROWS[:1] if number < 1_000_000 else [request(str(i), body("x" * 400_000)) for i in range(21)]
     rows = [request("a", body("x" * 130_000))] if limit == "30K" else rows
@@ -107,7 +107,7 @@ def test_azures_sentence_later(limit):
 
 
 @pytest.mark.parametrize("dialect", ["azure", "azure-v1"])
-def test_azure_fails_fast(dialect):
+def test_token_limit_at_create(dialect):
     with emulator(dialect, enqueued_token_limit=TOKENS, over_limit_at="create", progression="stepped") as service:
         client = service.client(max_retries=0)
         start(client)
@@ -127,8 +127,8 @@ def test_azure_fails_fast(dialect):
 
 def embeddings(*inputs):
     lines = [
-        {**request(str(n)), "url": "/v1/embeddings", "body": {"model": "text-embedding-3-small", "input": given}}
-        for n, given in enumerate(inputs)
+        {**request(str(n)), "url": "/v1/embeddings", "body": {"model": "text-embedding-3-small", "input": value}}
+        for n, value in enumerate(inputs)
     ]
     return jsonl(*lines)
 
@@ -139,7 +139,7 @@ def embed(client, *inputs):
 
 
 def test_enqueued_requests_for_embeddings(client, service):
-    """An input too many makes no difference; a request too many does. Chat has no such limit."""
+    """The limit counts requests, not inputs, and does not apply to chat."""
     service.configure(progression="stepped", enqueued_request_limit=6)
     full = [embed(client, *"abcd"), embed(client, ["e", "f", "g"], "h")]
     service.step()
@@ -170,11 +170,11 @@ def test_inputs_for_embeddings(client, service, inputs, status):
         assert "at most 4 over all its requests" in batch.errors.data[0].message
 
 
-# ------------------------------------------------------------------------------------------------------ who sees what
+# ------------------------------------------------------------------------------------------------------ isolation
 
 
 @pytest.mark.parametrize("isolate", ["project", "key"])
-def test_callers_that_do_not_see_one_another(service, isolate):
+def test_isolated_callers_do_not_see_one_another(service, isolate):
     service.configure(isolate=isolate, enqueued_token_limit=TOKENS)
     options = [{"project": name} if isolate == "project" else {"api_key": name} for name in ("one", "two")]
     one, two = (service.client(max_retries=0, **option) for option in options)
@@ -195,12 +195,12 @@ def test_callers_that_do_not_see_one_another(service, isolate):
     assert wait(two, start(two)).status == "completed"
 
 
-def test_without_isolation_all_see_all(service):
+def test_without_isolation_callers_share_everything(service):
     one, two = (service.client(project=name) for name in ("one", "two"))
     assert two.files.retrieve(upload(one, jsonl(*ROWS))).id
 
 
-def test_storage_that_is_full(client, service):
+def test_full_storage(client, service):
     service.configure(storage_bytes=len(jsonl(*ROWS)) + 10)
     file_id = upload(client, jsonl(*ROWS))
     with pytest.raises(openai.BadRequestError, match="Organizations are limited to"):
@@ -216,9 +216,9 @@ def test_a_pending_file(client, service):
     service.file_fault("pending", polls=2)
     file = client.files.create(file=("a.jsonl", jsonl(*ROWS)), purpose="batch")
     assert file.status == "uploaded"
-    seen = [client.files.retrieve(file.id).status for _ in range(3)]
-    assert seen == ["uploaded", "uploaded", "processed"]
-    # One upload was hit.
+    statuses = [client.files.retrieve(file.id).status for _ in range(3)]
+    assert statuses == ["uploaded", "uploaded", "processed"]
+    # Only one upload is hit.
     assert client.files.create(file=("a.jsonl", jsonl(*ROWS)), purpose="batch").status == "processed"
 
 
@@ -235,7 +235,7 @@ def test_a_file_without_a_status(client, service):
     assert wait(client, create(client, file_id).id).status == "completed"
 
 
-def test_a_file_that_some_batches_do_not_find(client, service):
+def test_file_not_found_by_some_batches(client, service):
     service.file_fault("cannot_find", polls=2)
     file_id = upload(client, jsonl(*ROWS))
     batches = [wait(client, create(client, file_id).id) for _ in range(3)]
@@ -243,7 +243,7 @@ def test_a_file_that_some_batches_do_not_find(client, service):
     assert batches[0].errors.data[0].message.startswith(f"Cannot find file {file_id}, or organization")
 
 
-def test_a_file_that_is_gone_for_some_retrieves(client, service):
+def test_file_is_gone_for_some_retrieves(client, service):
     service.file_fault("gone", polls=1)
     file_id = upload(client, jsonl(*ROWS))
     with pytest.raises(openai.NotFoundError):
@@ -251,7 +251,7 @@ def test_a_file_that_is_gone_for_some_retrieves(client, service):
     assert client.files.retrieve(file_id).id == file_id
 
 
-def test_a_file_of_which_only_a_part_arrived(client, service):
+def test_file_stored_in_part(client, service):
     service.file_fault("short", at=0.5, skip=1)
     content = jsonl(*ROWS)
     assert client.files.retrieve(upload(client, content)).bytes == len(content)
@@ -277,12 +277,12 @@ def test_a_slow_call(client, service, direction):
     file_id = upload(client, content)
     service.fault("create_file" if direction == "upload" else "file_content", "slow", bytes_per_second=len(content) * 2)
     started = time.monotonic()
-    found = upload(client, content) if direction == "upload" else client.files.content(file_id).content
+    result = upload(client, content) if direction == "upload" else client.files.content(file_id).content
     assert time.monotonic() - started >= 0.5
-    assert found.startswith("file-") if direction == "upload" else found == content
+    assert result.startswith("file-") if direction == "upload" else result == content
 
 
-def test_more_headers_of_a_refusal(client, service):
+def test_extra_headers_of_a_status_fault(client, service):
     service.fault("list_batches", "status", headers={"x-should-retry": "false"})
     with pytest.raises(openai.InternalServerError) as refused:
         client.batches.list()
@@ -290,24 +290,26 @@ def test_more_headers_of_a_refusal(client, service):
 
 
 @pytest.mark.parametrize("how", ["chunked", "gzip"])
-def test_ways_of_downloading(client, service, how):
+def test_download_transfers(client, service, how):
     file_id = upload(client, jsonl(*ROWS))
     service.configure(download=how)
     reply = client.files.with_raw_response.content(file_id)
     assert reply.headers.get("content-length") is None
     assert reply.headers.get("content-encoding") == ("gzip" if how == "gzip" else None)
     assert reply.content == jsonl(*ROWS)
-    asked = urllib.request.Request(f"{service.base_url}/files/{file_id}/content", headers={"Authorization": "Bearer x"})
-    with urllib.request.urlopen(asked) as bare:
+    http_request = urllib.request.Request(
+        f"{service.base_url}/files/{file_id}/content", headers={"Authorization": "Bearer x"}
+    )
+    with urllib.request.urlopen(http_request) as bare:
         assert bare.read() == jsonl(*ROWS)
-    asked.add_header("Accept-Encoding", "gzip")
-    with urllib.request.urlopen(asked) as bare:
-        got = bare.read()
-    assert (gzip.decompress(got) if how == "gzip" else got) == jsonl(*ROWS)
+    http_request.add_header("Accept-Encoding", "gzip")
+    with urllib.request.urlopen(http_request) as bare:
+        content = bare.read()
+    assert (gzip.decompress(content) if how == "gzip" else content) == jsonl(*ROWS)
 
 
 @pytest.mark.parametrize("how", ["chunked", "gzip"])
-def test_a_cut_download_whatever_the_way(client, service, how):
+def test_truncated_download_in_every_transfer(client, service, how):
     file_id = upload(client, jsonl(*ROWS))
     service.configure(download=how)
     service.fault("file_content", "truncate", at=0.5)

@@ -13,7 +13,7 @@ from .conftest import jsonl
 
 @pytest.fixture(autouse=True)
 def files_left_open():
-    """Collect the files that the notebook opens and never closes, here and not in somebody else's test."""
+    """Collect the files that the notebook never closes here, not in another test."""
     yield
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
@@ -111,7 +111,7 @@ def penguins(topic, number):
     }
 
 
-# What the notebook leaves to the garbage collector: the files it opens.
+# The notebook leaves its open files to the garbage collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
 def test_the_cells_run(tmp_path, monkeypatch, client, service, capsys):
     topics = ["the penguin lifecycle", "penguin mating habits", "penguin species differences"]
@@ -150,6 +150,6 @@ def test_the_cells_run(tmp_path, monkeypatch, client, service, capsys):
     assert statuses == ["validating", "in_progress", "cancelling", "cancelled"]
     exec(RESULTS, names)
     lines = [json.loads(line) for line in (tmp_path / "artifacts/goodbatchoutput.jsonl").read_text().splitlines()]
-    said = {line["custom_id"]: line["response"]["body"]["choices"][0]["message"]["content"] for line in lines}
-    assert said["request-1"] == "In short: Give me three paragraphs on the penguin lifecycle."
-    assert set(said) == {"request-1", "request-2", "request-3"}
+    texts = {line["custom_id"]: line["response"]["body"]["choices"][0]["message"]["content"] for line in lines}
+    assert texts["request-1"] == "In short: Give me three paragraphs on the penguin lifecycle."
+    assert set(texts) == {"request-1", "request-2", "request-3"}

@@ -1,4 +1,4 @@
-"""Each fault of a row, as it stands in the files, and what the ledger says of it."""
+"""Each fault of rows: its lines in the files, and its entries in the ledger."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def files(client, batch):
 
 
 def hit(client, service, kind, **options):
-    """Run ten rows of which row-3 is hit; return its lines in either file, after checking the other rows."""
+    """Run ten rows of which row-3 is hit; return its lines in both files, after checking the other rows."""
     service.row_fault(kind, **{"custom_ids": ["row-3"], **options})
     output, error = files(client, ended(client, *ROWS[:10]))
     assert {f"row-{i}" for i in range(10)} - {"row-3"} == {x["custom_id"] for x in output if x["custom_id"] != "row-3"}
@@ -67,11 +67,11 @@ def test_a_failed_row_has_an_error_line_whose_error_is_null(client, service, kin
     assert (batch.request_counts.completed, batch.request_counts.failed) == (9, 1)
 
 
-@pytest.mark.parametrize(("how", "found"), [(None, None), ("empty", {}), ("null", None)])
-def test_a_row_of_status_0_is_counted_as_completed_and_was_not_executed(client, service, how, found):
+@pytest.mark.parametrize(("how", "expected"), [(None, None), ("empty", {}), ("null", None)])
+def test_a_row_of_status_0_is_counted_as_completed_and_was_not_executed(client, service, how, expected):
     output, [line] = hit(client, service, "status", status=0, **({"body": how} if how else {}))
     assert output == []
-    assert (line["response"]["status_code"], line["response"]["body"], line["error"]) == (0, found, None)
+    assert (line["response"]["status_code"], line["response"]["body"], line["error"]) == (0, expected, None)
     [batch] = client.batches.list().data
     assert (batch.request_counts.completed, batch.request_counts.failed) == (10, 0)
     assert billed(service) == (0, 0)
@@ -88,7 +88,7 @@ def test_a_row_of_status_0_is_counted_as_completed_and_was_not_executed(client, 
         ("length", "half", None, "length"),
     ],
 )
-def test_an_answer_that_is_no_use_is_billed(client, service, kind, content, refusal, reason):  # noqa: PLR0917
+def test_useless_answer_is_billed(client, service, kind, content, refusal, reason):  # noqa: PLR0917
     [line], error = hit(client, service, kind)
     usual = answer(ROWS[3]["body"])["choices"][0]["message"]["content"]
     [choice] = line["response"]["body"]["choices"]
@@ -100,26 +100,26 @@ def test_an_answer_that_is_no_use_is_billed(client, service, kind, content, refu
     assert billed(service) == (1, 1)
 
 
-def test_separators_stand_unescaped_in_the_answer(client, service):
+def test_separators_are_unescaped_in_the_answer(client, service):
     [line], _ = hit(client, service, "separators")
     usual = answer(ROWS[3]["body"])["choices"][0]["message"]["content"]
-    said = line["response"]["body"]["choices"][0]["message"]["content"]
-    assert said == "one\u2028two\u2029three\u0085four " + usual
+    content = line["response"]["body"]["choices"][0]["message"]["content"]
+    assert content == "one\u2028two\u2029three\u0085four " + usual
     [batch] = client.batches.list().data
     content = raw(client, batch.output_file_id)
     assert all(character.encode() in content for character in "\u2028\u2029\u0085")
 
 
-def test_separators_leave_a_json_answer_json(client, service):
+def test_separators_keep_a_json_answer_valid(client, service):
     service.row_fault("separators")
     schema = {"type": "object", "properties": {"note": {"type": "string", "minLength": 1}}, "required": ["note"]}
-    asked = body(
+    request_body = body(
         "one two three four", response_format={"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}
     )
-    batch = ended(client, request("a", asked))
+    batch = ended(client, request("a", request_body))
     [line] = read(client, batch.output_file_id)
-    said = line["response"]["body"]["choices"][0]["message"]["content"]
-    assert "\u2028" in json.loads(said)["note"]
+    content = line["response"]["body"]["choices"][0]["message"]["content"]
+    assert "\u2028" in json.loads(content)["note"]
 
 
 def test_a_missing_row_was_executed_and_billed(client, service):
@@ -149,7 +149,7 @@ def test_a_rewritten_line(client, service):
     odd = [line for line in raw(client, batch.output_file_id).split(b"\n") if rb"\ud83d" in line]
     assert [json.loads(line)["custom_id"] for line in odd] == ["row-3"]
     assert billed(service) == (1, 1)
-    with pytest.raises(TypeError, match="'rewritten' takes 'old'"):
+    with pytest.raises(TypeError, match="'rewritten' needs 'old'"):
         service.row_fault("rewritten", new="x")
 
 
@@ -159,16 +159,16 @@ def test_a_duplicate_line(client, service):
     assert billed(service) == (1, 1)
 
 
-def test_a_second_line_that_disagrees(client, service):
+def test_duplicate_line_with_an_error(client, service):
     [one], [other] = hit(client, service, "duplicate", copy="error")
     assert (one["response"]["status_code"], other["response"]["status_code"]) == (200, 500)
 
 
-@pytest.mark.parametrize(("how", "found"), [(None, None), ("empty", {}), ("absent", "absent")])
-def test_an_answer_without_a_body(client, service, how, found):
+@pytest.mark.parametrize(("how", "expected"), [(None, None), ("empty", {}), ("absent", "absent")])
+def test_an_answer_without_a_body(client, service, how, expected):
     [line], _ = hit(client, service, "no_body", **({"body": how} if how else {}))
     assert line["response"]["status_code"] == 200
-    assert line["response"].get("body", "absent") == found
+    assert line["response"].get("body", "absent") == expected
     assert billed(service) == (1, 1)
 
 
@@ -192,7 +192,7 @@ def test_an_answer_in_the_error_file(client, service):
     assert billed(service) == (1, 1)
 
 
-def test_a_line_of_an_id_nobody_sent(client, service):
+def test_line_with_an_unknown_custom_id(client, service):
     service.row_fault("unknown_id", custom_ids=["row-3"])
     batch = ended(client, *ROWS[:10])
     assert {line["custom_id"] for line in read(client, batch.output_file_id)} == {
@@ -203,7 +203,7 @@ def test_a_line_of_an_id_nobody_sent(client, service):
 
 
 @pytest.mark.parametrize("kind", ["crlf", "blank_lines", "no_final_newline", "truncated_last_line"])
-def test_whole_files(client, service, kind):
+def test_faults_of_whole_files(client, service, kind):
     service.configure(shuffle=False)
     usual = raw(client, ended(client, *ROWS).output_file_id)
     service.row_fault(kind)
@@ -221,7 +221,7 @@ def test_whole_files(client, service, kind):
     )
     assert sum(b'"custom_id":"row-' in line for line in content.split(b"\n")) == 20
     assert service.ledger()["billed"] == 40
-    # One batch was hit, the next is not.
+    # Only one batch is hit.
     assert raw(client, ended(client, *ROWS).output_file_id).count(b"\n") == 20
 
 
@@ -247,7 +247,7 @@ def test_every_nth(client, service):
     assert failed(client) == {"row-5", "row-11", "row-17"}
 
 
-def test_a_share_is_drawn_by_the_seed(client, service):
+def test_share_depends_on_the_seed(client, service):
     def drawn(seed):
         service.reset()
         service.configure(seed=seed)
@@ -273,7 +273,7 @@ def test_faults_combine(client, service):
     assert {line["custom_id"] for line in read(client, batch.error_file_id)} == {"row-4", "row-9", "row-14", "row-19"}
 
 
-def test_over_http_and_what_is_refused(client, service):
+def test_row_faults_over_http(client, service):
     fault = {"kind": "missing", "custom_ids": ["row-0"], "attempts": None}
     status, waiting = call(service, "POST", "/_emulator/row-faults", [fault])
     assert (status, len(waiting)) == (200, 1)
@@ -297,7 +297,7 @@ def test_over_http_and_what_is_refused(client, service):
     assert len(files(client, ended(client, *ROWS))[0]) == 20
 
 
-def test_a_cancelled_batch_has_faults_only_where_it_was_executed(client, service):
+def test_cancelled_batch_has_faults_only_in_executed_rows(client, service):
     service.configure(progression="stepped")
     service.row_fault("rate_limited", attempts=None)
     batch = create(client, upload(client, jsonl(*ROWS)))

@@ -1,4 +1,4 @@
-"""The emulator's objects against the SDK's types: a field that the SDK learns of fails here until we have it too."""
+"""The emulator's objects against the SDK's types: a field that the SDK adds fails here until the emulator has it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .conftest import body, create, ended, jsonl, read, request, upload, wait
 
 EMBEDDING = {"model": "text-embedding-3-small", "input": ["one", "two"]}
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
-# Each endpoint with bodies that are answered, and the type of the answer.
+# Valid bodies of each endpoint, and the type of the answer.
 ANSWERS = {
     "/v1/chat/completions": (
         openai.types.chat.ChatCompletion,
@@ -39,32 +39,32 @@ ANSWERS = {
 
 
 def model_of(annotation):
-    """Return the model in an annotation, also of a list's items or beside None."""
+    """Return the model in an annotation, also inside a list or an optional."""
     if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
         return annotation
-    return next((found for part in typing.get_args(annotation) if (found := model_of(part))), None)
+    return next((model for part in typing.get_args(annotation) if (model := model_of(part))), None)
 
 
 def missing(value, model, path=""):
-    """Name the fields of an SDK type, and of the types in it, that an object does not have at all."""
-    found = []
+    """Return the fields of an SDK type, nested types included, that an object lacks."""
+    names = []
     for name, field in model.model_fields.items():
         where = f"{path}.{name}"
         if (field.alias or name) not in value:
-            found.append(where)
+            names.append(where)
         inner, held = model_of(field.annotation), value.get(field.alias or name)
         if inner is not None:
             objects = held if isinstance(held, list) else [held]
-            found += [one for each in objects if isinstance(each, dict) for one in missing(each, inner, where)]
-    return found
+            names += [one for each in objects if isinstance(each, dict) for one in missing(each, inner, where)]
+    return names
 
 
 def raw(answer):
     return answer.http_response.json()
 
 
-def test_the_guard_itself():
-    """A type that resolved to nothing would let everything pass."""
+def test_the_check_itself_fails_on_missing_fields():
+    """If a type resolved to nothing, every object would pass."""
     assert len(openai.types.Batch.model_fields) >= 20
     assert {".status", ".request_counts.failed"} <= set(missing({"request_counts": {"total": 1}}, openai.types.Batch))
     assert missing({"data": [{}]}, openai.types.batch.Errors) == [
@@ -81,17 +81,17 @@ def test_batches_and_files_have_every_field_of_the_sdk(dialect):
         good, bad = jsonl(request("a")), jsonl(request("a", url="/v1/embeddings"))
         file_id = upload(client, good)
         file = raw(client.files.with_raw_response.retrieve(file_id))
-        made = raw(
+        new_batch = raw(
             client.batches.with_raw_response.create(
                 input_file_id=file_id, endpoint="/v1/chat/completions", completion_window="24h", metadata={"a": "b"}
             )
         )
         failed = create(client, upload(client, bad)).id
-        done = [raw(client.batches.with_raw_response.retrieve(wait(client, i).id)) for i in (made["id"], failed)]
+        done = [raw(client.batches.with_raw_response.retrieve(wait(client, i).id)) for i in (new_batch["id"], failed)]
         listed = raw(client.batches.with_raw_response.list())
         output = raw(client.files.with_raw_response.retrieve(done[0]["output_file_id"]))
         deleted = raw(client.files.with_raw_response.delete(file_id))
-    for batch in (made, *done, *listed["data"]):
+    for batch in (new_batch, *done, *listed["data"]):
         assert missing(batch, openai.types.Batch) == []
         openai.types.Batch.model_validate(batch)
     assert (done[0]["usage"], done[1]["errors"]["data"]) != (None, [])
@@ -103,7 +103,7 @@ def test_batches_and_files_have_every_field_of_the_sdk(dialect):
 
 
 def test_lines_have_the_fields_of_the_specification(client):
-    """The SDK has no type of a line; these are those of the specification's BatchRequestOutput."""
+    """The SDK has no type for a line; these are the fields of the specification's BatchRequestOutput."""
     batch = ended(client, request("a"), request("b", body(foo=1)))
     (answered,), (refused,) = read(client, batch.output_file_id), read(client, batch.error_file_id)
     for line in (answered, refused):
@@ -114,12 +114,12 @@ def test_lines_have_the_fields_of_the_specification(client):
 
 @pytest.mark.parametrize("dialect", ["openai", "azure-v1"])
 @pytest.mark.parametrize("endpoint", ANSWERS)
-def test_the_bodies_of_lines_are_what_the_sdk_expects(dialect, endpoint):
-    """Each has what its type requires, and of the right types, as the same body has in a real-time reply."""
+def test_bodies_of_lines_match_the_sdk(dialect, endpoint):
+    """Each has the fields that its type requires, as in a synchronous reply."""
     model, bodies = ANSWERS[endpoint]
     lines = [
-        {"custom_id": str(number), "method": "POST", "url": endpoint, "body": asked}
-        for number, asked in enumerate(bodies)
+        {"custom_id": str(number), "method": "POST", "url": endpoint, "body": request_body}
+        for number, request_body in enumerate(bodies)
     ]
     with emulator(dialect) as service:
         client = service.client()

@@ -1,4 +1,4 @@
-"""Other services with OpenAI's batch API: each under its path, with its spellings, limits and oddities, strictly."""
+"""Other services with OpenAI's batch API: each with its own path, spellings, limits and oddities."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import pytest
 
 from batchframe.cli import _commands, main
 from batchframe.emulator import Settings
-from batchframe.emulator._services import SERVICES, ServiceName
-from batchframe.emulator._validation import validate
+from batchframe.emulator._batches.validation import validate
+from batchframe.emulator._config.services import SERVICES, ServiceName
 from batchframe.testing import emulator
 
 from .conftest import CHAT, body, create, jsonl, read, request, upload, wait
@@ -47,18 +47,18 @@ def seconds(moment):
 
 
 def errors_of(client, batch):
-    """Return the errors as they travel: for the SDK they are no bare list."""
+    """Return the errors from the raw JSON, as the SDK does not expect a bare list."""
     return client.batches.with_raw_response.retrieve(batch.id).http_response.json()["errors"]
 
 
 def ended(client, *lines, endpoint=CHAT, **more):
-    made = client.batches.create(
+    new_batch = client.batches.create(
         input_file_id=upload(client, jsonl(*lines)), endpoint=endpoint, **{"completion_window": "24h"} | more
     )
-    return wait(client, made.id)
+    return wait(client, new_batch.id)
 
 
-def test_every_service_has_a_row_in_the_documents_and_a_word_on_the_command_line():
+def test_every_service_is_documented_and_a_command_line_choice():
     rows = re.findall(r"^\| `(\w+)` \| `(.*?)` \|", PAGE.read_text(), re.MULTILINE)
     assert dict(rows) == {name: dialect.prefix for name, dialect in SERVICES.items()}
     assert tuple(SERVICES) == get_args(ServiceName) == tuple(_commands.SERVICES)
@@ -66,7 +66,7 @@ def test_every_service_has_a_row_in_the_documents_and_a_word_on_the_command_line
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_a_service_answers_under_its_path_alone(service, name):
+def test_service_answers_only_under_its_path(service, name):
     assert like(service, name).batches.list().data == []
     for prefix in PREFIXES:
         client = openai.OpenAI(api_key="k", base_url=service.endpoint + prefix, max_retries=0)
@@ -91,7 +91,7 @@ def test_the_command_line(monkeypatch, capsys):
     served = []
     monkeypatch.setattr("batchframe.emulator.serve", lambda host, port, settings, **_: served.append(settings))
     assert main(["emulator", "--service", "zhipu"]) == 0
-    assert [settings.speaks.prefix for settings in served] == ["/api/paas/v4"]
+    assert [settings.profile.prefix for settings in served] == ["/api/paas/v4"]
     assert main(["emulator", "--service", "zhipu", "--dialect", "azure"]) == 2
     assert "the service 'zhipu' speaks the dialect 'openai'" in capsys.readouterr().err
 
@@ -114,8 +114,9 @@ LIMITS = {
 @pytest.mark.parametrize("name", SERVICES)
 def test_limits(name):
     settings = Settings(service=name)
-    assert (settings.most_requests, settings.most_file_bytes) == (LIMITS[name][0], LIMITS[name][1] << 20)
-    assert Settings(service=name, max_requests=3, max_file_bytes=5).most_requests == 3
+    requests, megabytes = LIMITS[name]
+    assert (settings.effective_max_requests, settings.effective_max_file_bytes) == (requests, megabytes << 20)
+    assert Settings(service=name, max_requests=3, max_file_bytes=5).effective_max_requests == 3
     assert settings.token_limit("m") is None
     assert Settings(service=name, enqueued_token_limits={"m": 5}).token_limit("m") == 5
 
@@ -132,15 +133,15 @@ def test_windows(service, name, window):
     }
     client = like(service, name, models=["m"])
     endpoint = next(iter(SERVICES[name].endpoints))
-    asked = {"input_file_id": "file-x", "endpoint": endpoint, "completion_window": window}
+    parameters = {"input_file_id": "file-x", "endpoint": endpoint, "completion_window": window}
     if window in known.get(name, {"24h"}):
-        made = client.batches.create(**asked)
-        created, expires = map(seconds, (made.created_at, made.expires_at))
+        batch = client.batches.create(**parameters)
+        created, expires = map(seconds, (batch.created_at, batch.expires_at))
         hours = {"d": 24, "h": 1}[window[-1]] * int(window[:-1])
         assert expires - created == pytest.approx(hours * 3_600, abs=1)
     else:
         with pytest.raises(openai.BadRequestError, match=r"Supported values are: '.*(24h|48h)'") as refused:
-            client.batches.create(**asked)
+            client.batches.create(**parameters)
         assert refused.value.param == "completion_window"
 
 
@@ -150,18 +151,18 @@ def test_windows(service, name, window):
 def test_groq_ids_and_pages(service):
     client = like(service, "groq")
     file_id = upload(client, jsonl(*ROWS))
-    made = [create(client, file_id).id for _ in range(5)]
+    batch_ids = [create(client, file_id).id for _ in range(5)]
     assert re.fullmatch("file_01j[0-9a-z]{23}", file_id)
-    assert all(re.fullmatch("batch_01j[0-9a-z]{23}", batch_id) for batch_id in made)
-    seen, cursor = [], {}
+    assert all(re.fullmatch("batch_01j[0-9a-z]{23}", batch_id) for batch_id in batch_ids)
+    listed, cursor = [], {}
     for size in (2, 2, 1):
         page = client.batches.list(limit=2, extra_query=cursor)
         assert len(page.data) == size
-        seen += [batch.id for batch in page.data]
+        listed += [batch.id for batch in page.data]
         cursor = {"cursor": page.paging["next_cursor"]}
-    assert (seen, cursor) == (made[::-1], {"cursor": None})
-    chosen = client.get(f"/batches?id={made[0]}&id={made[3]}", cast_to=object)
-    assert [batch["id"] for batch in chosen["data"]] == [made[3], made[0]]
+    assert (listed, cursor) == (batch_ids[::-1], {"cursor": None})
+    selection = client.get(f"/batches?id={batch_ids[0]}&id={batch_ids[3]}", cast_to=object)
+    assert [batch["id"] for batch in selection["data"]] == [batch_ids[3], batch_ids[0]]
     with pytest.raises(openai.BadRequestError, match="maximum length 200"):
         client.get("/batches?" + "id=x&" * 201, cast_to=object)
 
@@ -217,7 +218,7 @@ def test_dashscope_writes_failures_into_the_output_file(service):
     assert batch.input_file_id.startswith("file-batch-")
 
 
-def test_dashscope_has_a_word_of_its_own_for_a_wrong_url(service):
+def test_dashscope_has_its_own_code_for_a_wrong_url(service):
     batch = ended(like(service, "dashscope"), {**ROWS[0], "url": "/v1/embeddings"})
     assert [(error.code, error.line) for error in batch.errors.data] == [("url_not_found", 1)]
 
@@ -226,7 +227,7 @@ def trial(number, **more):
     return {**request(f"row-{number}", body("x", model="batch-test-model")), "url": "/v1/chat/ds-test", **more}
 
 
-def test_dashscope_has_an_endpoint_for_trials(service):
+def test_dashscope_trial_endpoint(service):
     client = like(service, "dashscope")
 
     def codes(*lines):
@@ -242,10 +243,10 @@ def test_dashscope_has_an_endpoint_for_trials(service):
     assert [error.code for error in batch.errors.data] == ["model_not_found"]
 
 
-def test_siliconflow_takes_chats_that_end_with_the_user(service):
+def test_siliconflow_requires_a_user_message_last(service):
     client = like(service, "siliconflow")
-    told = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
-    batch = ended(client, ROWS[0], request("told", body("x", **told)))
+    conversation = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+    batch = ended(client, ROWS[0], request("told", body("x", **conversation)))
     assert [(error.code, error.param, error.line) for error in batch.errors.data] == [
         ("invalid_request", "body.messages", 2)
     ]
@@ -278,26 +279,26 @@ def test_zhipu_has_the_version_in_the_endpoint(service):
 
 
 @pytest.mark.parametrize(("more", "is_there"), [({}, False), ({"auto_delete_input_file": False}, True)])
-def test_zhipu_deletes_input_files_unless_it_is_told_not_to(service, more, is_there):
+def test_zhipu_deletes_input_files_by_default(service, more, is_there):
     client = like(service, "zhipu")
     batch = ended(client, zhipu(0), endpoint="/v4/chat/completions", extra_body=more)
     assert len(read(client, batch.output_file_id)) == 1
     assert any(file.id == batch.input_file_id for file in client.files.list()) is is_there
 
 
-def test_the_parameter_of_zhipu_is_its_own(service):
-    asked = {"input_file_id": "f", "endpoint": CHAT, "completion_window": "24h"}
+def test_only_zhipu_knows_auto_delete_input_file(service):
+    parameters = {"input_file_id": "f", "endpoint": CHAT, "completion_window": "24h"}
     with pytest.raises(openai.BadRequestError, match="Unknown parameter: 'auto_delete_input_file'"):
-        like(service, "parasail").batches.create(**asked, extra_body={"auto_delete_input_file": True})
+        like(service, "parasail").batches.create(**parameters, extra_body={"auto_delete_input_file": True})
     with pytest.raises(openai.BadRequestError, match="expected a boolean, but got a string"):
         like(service, "zhipu").batches.create(
-            **asked | {"endpoint": "/v4/chat/completions"}, extra_body={"auto_delete_input_file": "no"}
+            **parameters | {"endpoint": "/v4/chat/completions"}, extra_body={"auto_delete_input_file": "no"}
         )
 
 
-def test_an_upstream_is_asked_for_what_a_line_means(service):
-    found = validate(BytesIO(jsonl(zhipu(0))), "/v4/chat/completions", Settings(service="zhipu"), Event())
-    assert not found.errors
+def test_upstream_gets_the_canonical_endpoint(service):
+    validation = validate(BytesIO(jsonl(zhipu(0))), "/v4/chat/completions", Settings(service="zhipu"), Event())
+    assert not validation.errors
     assert SERVICES["zhipu"].endpoints[zhipu(0)["url"]] == CHAT
 
 
@@ -305,7 +306,7 @@ def responses(number, **more):
     return {**request(f"row-{number}", {"model": "gpt-4o-mini", "input": "x"}), "url": "/v1/responses", **more}
 
 
-def test_perplexity_looks_at_each_line_when_a_file_is_uploaded(service):
+def test_perplexity_validates_uploads(service):
     client = like(service, "perplexity")
     for bad, says in (
         ([responses(0), b"{"], "Line 2: This line is not parseable"),
@@ -321,7 +322,7 @@ def test_perplexity_looks_at_each_line_when_a_file_is_uploaded(service):
         client.batches.create(input_file_id="f", endpoint=CHAT, completion_window="24h")
 
 
-def test_perplexity_keeps_files_as_long_as_it_does(service):
+def test_perplexity_takes_no_expiry(service):
     client = like(service, "perplexity")
     expiry = {"anchor": "created_at", "seconds": 90_000}
     with pytest.raises(openai.BadRequestError, match="Unsupported parameter: 'expires_after'") as refused:
@@ -333,20 +334,20 @@ def test_perplexity_keeps_files_as_long_as_it_does(service):
         )
 
 
-def test_perplexity_knows_a_create_by_its_key(service):
-    asked = {"endpoint": "/v1/responses", "completion_window": "24h"}
+def test_perplexity_idempotency_key(service):
+    parameters = {"endpoint": "/v1/responses", "completion_window": "24h"}
 
-    def made(client, key, number=0):
+    def batch_id(client, key, number=0):
         file_id = upload(client, jsonl(responses(number)))
-        return client.batches.create(**asked, input_file_id=file_id, extra_headers={"Idempotency-Key": key}).id
+        return client.batches.create(**parameters, input_file_id=file_id, extra_headers={"Idempotency-Key": key}).id
 
     service.configure(isolate="key")
     client, other = like(service, "perplexity"), service.client(api_key="other")
-    first = made(client, "a")
-    assert made(client, "a", 1) == first
-    assert len({first, made(client, "b"), made(other, "a")}) == 3
+    first = batch_id(client, "a")
+    assert batch_id(client, "a", 1) == first
+    assert len({first, batch_id(client, "b"), batch_id(other, "a")}) == 3
     service.reset()
-    assert made(like(service, "perplexity"), "a") != first
+    assert batch_id(like(service, "perplexity"), "a") != first
     plain = like(service, "deepinfra")
     chat = {"endpoint": CHAT, "completion_window": "24h", "input_file_id": upload(plain, jsonl(ROWS[0]))}
     assert len({plain.batches.create(**chat, extra_headers={"Idempotency-Key": "a"}).id for _ in range(2)}) == 2
@@ -363,16 +364,16 @@ def test_deepinfra_has_three_endpoints(service):
         client.batches.create(input_file_id="f", endpoint="/v1/responses", completion_window="24h")
 
 
-def test_novita_spells_its_batches_in_its_own_way(service):
+def test_novita_oddities(service):
     client = like(service, "novita")
     file_id = upload(client, jsonl(*ROWS))
     assert client.files.retrieve(file_id).expires_at == client.files.retrieve(file_id).created_at + 15 * 86_400
-    made = client.batches.create(
+    new_batch = client.batches.create(
         input_file_id=file_id, endpoint=CHAT, completion_window="48h", metadata={"dropped": "here"}
     )
-    assert (made.status, made.output_file_id, made.metadata) == ("VALIDATING", "", None)
-    wait(client, made.id, lambda batch: batch.status == "COMPLETED")
-    shown = client.batches.with_raw_response.retrieve(made.id).http_response.json()
+    assert (new_batch.status, new_batch.output_file_id, new_batch.metadata) == ("VALIDATING", "", None)
+    wait(client, new_batch.id, lambda batch: batch.status == "COMPLETED")
+    shown = client.batches.with_raw_response.retrieve(new_batch.id).http_response.json()
     assert {name: shown[name] for name in ("total", "completed", "failed", "request_counts")} == {
         "total": 6, "completed": 6, "failed": 0, "request_counts": None
     }  # fmt: skip
@@ -384,6 +385,6 @@ def test_novita_spells_its_batches_in_its_own_way(service):
     assert errors_of(client, bad).startswith("line 2: duplicate_custom_id: ")
 
 
-def test_a_line_of_dashscope_has_at_most_6_mb(service):
+def test_dashscope_line_size_limit(service):
     batch = ended(like(service, "dashscope"), ROWS[0], request("long", body("x" * (6 << 20))))
     assert [(error.code, error.line) for error in batch.errors.data] == [("invalid_request", 2)]

@@ -1,4 +1,4 @@
-"""A folder that outlives the process: what is there again after a kill, and what goes on."""
+"""The state folder: what a restart or a kill leaves, and how batches resume."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ import openai
 import pytest
 
 from batchframe.emulator import body_digest
-from batchframe.emulator._ledger import Ledger, record
-from batchframe.emulator._results import ResultFile
-from batchframe.emulator._state import State
+from batchframe.emulator._batches.ledger import Ledger, record
+from batchframe.emulator._batches.result_files import ResultFile
+from batchframe.emulator._service.storage import Storage
 from batchframe.testing import emulator
 
 from .conftest import body, create, ended, jsonl, read, request, upload, wait
 from .upstream_server import UpstreamServer
 
-# Each starts processes of its own, several times: a minute in all.
+# Each test starts several processes: a minute in all.
 pytestmark = pytest.mark.slow
 
 
@@ -34,7 +34,7 @@ def upstream():
 
 
 class Server:
-    """An emulator in a process of its own, for one life."""
+    """An emulator in a process of its own, until it is killed or stopped."""
 
     def __init__(self, state_dir, **options):
         script = (
@@ -67,44 +67,44 @@ def life(state_dir, **options):
 
 
 def rows_of(client, batch):
-    """Return the custom_ids of all result lines, those of both files, with repetitions."""
+    """Return the custom_ids of the result lines of both files, with repetitions."""
     files = [file_id for file_id in (batch.output_file_id, batch.error_file_id) if file_id]
     return sorted(line["custom_id"] for file_id in files for line in read(client, file_id))
 
 
-def test_a_batch_that_was_killed_in_the_middle_goes_on(tmp_path, upstream):
+def test_killed_batch_resumes(tmp_path, upstream):
     upstream.seconds = 0.02
     rows = [request(f"row-{number}") for number in range(150)] + [request("bad 1"), request("bad 2")]
     with life(tmp_path, upstream=upstream.url, concurrency=4) as first:
         batch = create(first.client, upload(first.client, jsonl(*rows)))
-        seen = wait(first.client, batch.id, lambda now: now.request_counts.completed >= 50)
-        assert seen.status == "in_progress"
-        # A batch lives on without the file that it was made of.
+        before = wait(first.client, batch.id, lambda now: now.request_counts.completed >= 50)
+        assert before.status == "in_progress"
+        # A batch does not need its input file any more.
         first.client.files.delete(batch.input_file_id)
     with life(tmp_path, upstream=upstream.url, concurrency=4) as second:
         again = second.client.batches.retrieve(batch.id)
         assert (again.status, again.created_at, again.in_progress_at) == (
             "in_progress",
             batch.created_at,
-            seen.in_progress_at,
+            before.in_progress_at,
         )
-        assert again.request_counts.completed >= seen.request_counts.completed
+        assert again.request_counts.completed >= before.request_counts.completed
         done = wait(second.client, batch.id)
         ledger = second.ledger()
         assert rows_of(second.client, done) == sorted(row["custom_id"] for row in rows)
     assert (done.status, done.request_counts.completed, done.request_counts.failed) == ("completed", 150, 2)
     assert done.usage.input_tokens == 150 * 3
-    # At most what was under way at the kill was asked twice.
+    # At most the requests under way at the kill are sent twice.
     assert set(upstream.seen) == {row["custom_id"] for row in rows}
     assert sum(upstream.seen.values()) <= len(rows) + 4
-    # In the ledger, unless its record was not yet followed by its result, each stands once.
+    # The ledger has each once, unless the process died between its record and its result.
     assert set(ledger["by_custom_id"]) == {row["custom_id"] for row in rows}
     assert ledger["executions"] == sum(ledger["by_custom_id"].values())
     assert len(rows) <= ledger["executions"] <= sum(upstream.seen.values())
     assert ledger["billed"] == ledger["executions"] - ledger["by_custom_id"]["bad 1"] - ledger["by_custom_id"]["bad 2"]
 
 
-def test_killed_again_and_again(tmp_path, upstream):
+def test_batch_killed_repeatedly_resumes(tmp_path, upstream):
     upstream.seconds = 0.01
     rows = [request(f"row-{number}") for number in range(120)]
     kills, batch = 0, None
@@ -128,7 +128,7 @@ def test_killed_again_and_again(tmp_path, upstream):
     assert sum(upstream.seen.values()) <= len(rows) + 3 * kills
 
 
-def test_what_was_finished_stays_as_it_was(tmp_path):
+def test_finished_batches_are_unchanged_after_a_restart(tmp_path):
     with life(tmp_path) as first:
         client = first.client
         batch = ended(client, request("a"), request("b", body(foo=1)))
@@ -152,13 +152,13 @@ def test_what_was_finished_stays_as_it_was(tmp_path):
         assert after == before
         assert [each["id"] for each in after[0]] == [failed.id, batch.id]
         assert len(after[1]) == 4
-        # What is made now comes after what was there.
+        # New objects come after the old ones.
         newest = ended(client, request("d"))
         assert [each.id for each in client.batches.list()] == [newest.id, failed.id, batch.id]
         assert second.ledger()["by_custom_id"] == {"a": 1, "b": 1, "d": 1}
 
 
-def test_a_batch_that_was_validating_validates_again(tmp_path):
+def test_killed_while_validating(tmp_path):
     with life(tmp_path, seconds={"validating": 60}) as first:
         batch = create(first.client, upload(first.client, jsonl(request("a"))))
         wrong = create(first.client, upload(first.client, jsonl({"custom_id": "a"})))
@@ -169,7 +169,7 @@ def test_a_batch_that_was_validating_validates_again(tmp_path):
 
 
 @pytest.mark.parametrize("status", ["cancelling", "finalizing"])
-def test_a_batch_that_was_about_to_end_ends(tmp_path, upstream, status):
+def test_killed_while_ending(tmp_path, upstream, status):
     slow = {"cancelling": 60, "finalizing": 60}
     rows = [request("one"), request("two"), *([request("hold 1")] if status == "cancelling" else [])]
     with life(tmp_path, upstream=upstream.url, concurrency=1, seconds=slow) as first:
@@ -190,7 +190,7 @@ def test_a_batch_that_was_about_to_end_ends(tmp_path, upstream, status):
     assert (upstream.seen["one"], upstream.seen["two"]) == (1, 1)
 
 
-def test_the_emulators_own_answers_are_not_given_twice_either(tmp_path):
+def test_own_answers_are_not_given_twice_after_a_restart(tmp_path):
     rows = [request(f"row-{number}") for number in range(400)]
     with life(tmp_path, seconds={"in_progress": 3}) as first:
         batch = create(first.client, upload(first.client, jsonl(*rows)))
@@ -204,7 +204,7 @@ def test_the_emulators_own_answers_are_not_given_twice_either(tmp_path):
     assert set(ledger["by_body"]) == {body_digest(row["body"]) for row in rows}
 
 
-def test_an_ordinary_end_keeps_too_and_reset_does_not(tmp_path, upstream):
+def test_clean_shutdown_keeps_state_and_reset_drops_it(tmp_path, upstream):
     with emulator(state_dir=tmp_path, upstream=upstream.url) as service:
         client = service.client()
         finished = ended(client, request("a"))
@@ -223,33 +223,33 @@ def test_an_ordinary_end_keeps_too_and_reset_does_not(tmp_path, upstream):
         assert len(service.client().batches.list().data) == 1
 
 
-def test_the_window_ends_while_nobody_serves(tmp_path, upstream):
+def test_window_ends_between_two_processes(tmp_path, upstream):
     with emulator(state_dir=tmp_path, upstream=upstream.url, window_seconds=1.5) as service:
         client = service.client()
         batch = create(client, upload(client, jsonl(request("a"), request("hold"))))
         wait(client, batch.id, lambda now: now.request_counts.completed == 1)
     upstream.release.set()
     time.sleep(1.5)
-    asked = sum(upstream.seen.values())
+    requests_before = sum(upstream.seen.values())
     with emulator(state_dir=tmp_path, upstream=upstream.url) as service:
         client = service.client()
         assert wait(client, batch.id).status == "expired"
         assert rows_of(client, wait(client, batch.id)) == ["a", "hold"]
-    assert sum(upstream.seen.values()) == asked
+    assert sum(upstream.seen.values()) == requests_before
 
 
 @pytest.mark.parametrize("shuffle", [False, True])
-def test_a_death_between_the_result_files_and_the_end(tmp_path, upstream, monkeypatch, shuffle):
-    def die(self, job):
-        if job.batch.status == "completed":
+def test_killed_between_result_files_and_end(tmp_path, upstream, monkeypatch, shuffle):
+    def die(self, record):
+        if record.batch.status == "completed":
             raise RuntimeError("as if killed")
-        keep(self, job)
+        keep(self, record)
 
-    keep = State.keep
-    monkeypatch.setattr(State, "keep", die)
+    keep = Storage.keep
+    monkeypatch.setattr(Storage, "keep", die)
     with emulator(state_dir=tmp_path, upstream=upstream.url, shuffle=shuffle) as service:
         batch = ended(service.client(), request("a"), request("bad"))
-    monkeypatch.setattr(State, "keep", keep)
+    monkeypatch.setattr(Storage, "keep", keep)
     with emulator(state_dir=tmp_path, upstream=upstream.url) as service:
         client = service.client()
         done = wait(client, batch.id)
@@ -286,14 +286,14 @@ def test_no_key_is_on_disk(tmp_path, upstream):
     assert upstream.keys == {"Bearer sk-very-secret"}
 
 
-def test_left_overs_are_removed(tmp_path):
+def test_leftovers_are_removed(tmp_path):
     with emulator(state_dir=tmp_path) as service:
-        kept = upload(service.client(), jsonl(request("a")))
+        file_id = upload(service.client(), jsonl(request("a")))
     (tmp_path / "files" / "file-nobody").write_bytes(b"x")
     (tmp_path / "scratch" / "upload").write_bytes(b"x")
     (tmp_path / "mine.txt").write_bytes(b"x")
     with emulator(state_dir=tmp_path):
-        assert [path.name for path in (tmp_path / "files").iterdir()] == [kept]
+        assert [path.name for path in (tmp_path / "files").iterdir()] == [file_id]
         assert list((tmp_path / "scratch").iterdir()) == []
         assert (tmp_path / "mine.txt").exists()
 

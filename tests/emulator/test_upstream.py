@@ -16,10 +16,10 @@ import polars as pl
 import pytest
 
 import batchframe as bf
-import batchframe.emulator._upstream as upstream_module
+import batchframe.emulator._batches.upstream as upstream_module
 from batchframe.emulator import create_app
-from batchframe.emulator._backing import Backing
-from batchframe.emulator._execution import Execution
+from batchframe.emulator._batches.execution import Execution
+from batchframe.emulator._config.backing import Backing
 from batchframe.testing import emulator
 
 from .conftest import body, create, ended, jsonl, read, request, upload, wait
@@ -68,7 +68,7 @@ def test_the_upstreams_answers_are_the_results(client, upstream, fronted):
     response = got["a"]["response"]
     assert (response["status_code"], response["request_id"], got["a"]["error"]) == (200, "up-one", None)
     assert response["body"]["choices"][0]["message"]["content"] == "one"
-    # Whatever stands in a body is the upstream's business, and arrives as it was written.
+    # Bodies are not checked, and arrive byte for byte.
     assert upstream.bodies["one"] == json.dumps(odd).encode()
     assert upstream.keys == {f"Bearer {KEY}"}
     ledger = fronted.ledger()
@@ -89,7 +89,7 @@ def test_a_line_of_another_endpoint_is_still_refused(client, upstream):
     assert not upstream.seen
 
 
-def test_busy_is_tried_again_as_late_as_asked(client, upstream, fronted):
+def test_busy_upstream_is_retried_after_retry_after(client, upstream, fronted):
     batch = ended(client, request("a", body("busy")), request("b", body("fine")))
     assert batch.request_counts.completed == 2
     assert upstream.seen == {"busy": 3, "fine": 1}
@@ -107,16 +107,16 @@ def test_errors_become_error_lines(client, upstream, fronted):
     assert {name: line["response"]["status_code"] for name, line in got.items()} == prompts
     assert all(line["error"] is None for line in got.values())
     assert got["bad"]["response"]["body"]["error"]["message"] == "no such thing"
-    # A proxy's page, say.
+    # A proxy's page, for instance.
     assert got["down"]["response"]["body"]["error"]["message"] == "<html>down</html>"
     assert upstream.seen == {"ok": 1, "bad": 1, "broken": 4, "down": 4}
-    # As with the service: what was refused for good was executed, what failed was not.
+    # As with the service: permanent refusals count as executed, failures do not.
     assert fronted.ledger()["by_custom_id"] == {"ok": 1, "bad": 1}
     assert fronted.ledger()["billed"] == 1
 
 
-def test_an_answer_that_cannot_be_read_is_not_generated_again(client, upstream, fronted):
-    """Each was paid for: its text is kept, in the place of the body."""
+def test_unreadable_answer_is_not_requested_again(client, upstream, fronted):
+    """Each answer was paid for, so its text becomes the body."""
     batch = ended(client, *(request(what, body(what)) for what in UNREADABLE))
     assert (batch.status, batch.request_counts.completed, batch.error_file_id) == ("completed", len(UNREADABLE), None)
     assert upstream.seen == dict.fromkeys(UNREADABLE, 1)
@@ -132,7 +132,7 @@ def test_an_answer_that_cannot_be_read_is_not_generated_again(client, upstream, 
     assert ledger["billed"] == len(UNREADABLE)
 
 
-def test_batchframe_does_not_ask_again_either(client, upstream):
+def test_batchframe_does_not_request_it_again_either(client, upstream):
     frame = pl.DataFrame({"what": list(UNREADABLE)})
     with pytest.warns(bf.BatchframeWarning, match="invalid_response"):
         out = bf.run(frame, "{what}", model="local", client=client, poll_seconds=0.02)
@@ -140,7 +140,7 @@ def test_batchframe_does_not_ask_again_either(client, upstream):
     assert set(out["error"].struct.field("code")) == {"invalid_response"}
 
 
-def test_no_server_at_all():
+def test_unreachable_upstream():
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with emulator(upstream=f"http://127.0.0.1:{port}/v1") as service:
@@ -152,7 +152,7 @@ def test_no_server_at_all():
     assert "Connect" in line["error"]["message"]
 
 
-def test_the_concurrency_is_used_and_held_over_all_batches(client, upstream):
+def test_concurrency_is_used_and_limited_over_all_batches(client, upstream):
     upstream.seconds = 0.05
     batches = [
         create(client, upload(client, jsonl(*(request(f"{batch}-{number}") for number in range(20)))))
@@ -164,29 +164,29 @@ def test_the_concurrency_is_used_and_held_over_all_batches(client, upstream):
 
 
 def test_only_the_lines_under_way_are_in_memory(client, upstream, monkeypatch):
-    taken = []
+    lines_read = []
     following = Execution._next
-    monkeypatch.setattr(Execution, "_next", lambda self: taken.append(following(self)) or taken[-1])
+    monkeypatch.setattr(Execution, "_next", lambda self: lines_read.append(following(self)) or lines_read[-1])
     batch = create(client, upload(client, jsonl(*(request(f"hold {number}") for number in range(50)))))
     wait(client, batch.id, lambda _: upstream.now == 4)
     time.sleep(0.1)
-    assert len(taken) == 4
+    assert len(lines_read) == 4
     upstream.release.set()
     assert wait(client, batch.id).request_counts.completed == 50
 
 
 @pytest.mark.parametrize("how", ["cancel", "expire"])
-def test_a_stop_keeps_what_was_answered_and_begins_nothing(client, upstream, fronted, how):
+def test_stop_keeps_answers_and_starts_no_request(client, upstream, fronted, how):
     rows = [request(f"ok-{number}") for number in range(3)] + [request(f"hold {number}") for number in range(20)]
     batch = create(client, upload(client, jsonl(*rows)))
-    wait(client, batch.id, lambda seen: seen.request_counts.completed == 3 and upstream.now == 4)
+    wait(client, batch.id, lambda now: now.request_counts.completed == 3 and upstream.now == 4)
     client.batches.cancel(batch.id) if how == "cancel" else fronted.expire(batch.id)
     time.sleep(0.15)
     upstream.release.set()
     batch = wait(client, batch.id)
     assert batch.status == {"cancel": "cancelled", "expire": "expired"}[how]
     answered, unanswered = lines(client, batch.output_file_id), lines(client, batch.error_file_id)
-    # Three answered before, four while it stopped.
+    # Three were answered before the stop, four during it.
     assert (len(answered), batch.request_counts.completed, sum(upstream.seen.values())) == (7, 7, 7)
     assert set(answered) | set(unanswered) == {row["custom_id"] for row in rows}
     assert not set(answered) & set(unanswered)
@@ -195,7 +195,7 @@ def test_a_stop_keeps_what_was_answered_and_begins_nothing(client, upstream, fro
     }
 
 
-def test_a_stop_does_not_wait_for_a_pause_to_end(client, upstream, monkeypatch):
+def test_stop_does_not_wait_for_a_pause(client, upstream, monkeypatch):
     monkeypatch.setattr(upstream_module, "_backoff", lambda state: 60.0)
     batch = create(client, upload(client, jsonl(*(request(str(n), body(f"broken {n}")) for n in range(6)))))
     wait(client, batch.id, lambda _: len(upstream.seen) == 4)
@@ -206,7 +206,7 @@ def test_a_stop_does_not_wait_for_a_pause_to_end(client, upstream, monkeypatch):
     assert len(read(client, batch.error_file_id)) == 6
 
 
-def test_a_stopped_batch_that_waits_for_another_begins_nothing(client, upstream):
+def test_stopped_batch_waiting_for_a_slot_starts_no_request(client, upstream):
     first = create(client, upload(client, jsonl(*(request(f"hold {number}") for number in range(4)))))
     wait(client, first.id, lambda _: upstream.now == 4)
     second = create(client, upload(client, jsonl(*(request(f"late {number}") for number in range(10)))))
@@ -231,7 +231,7 @@ def test_azure_lines_keep_their_form(upstream):
     assert upstream.paths == {"/v1/chat/completions": 1}
 
 
-def test_the_key_is_shown_nowhere(client, upstream, fronted, caplog):
+def test_upstream_key_is_never_shown(client, upstream, fronted, caplog):
     with caplog.at_level(logging.DEBUG):
         batch = ended(client, request("a"), request("bad"))
     shown = urllib.request.urlopen(fronted.endpoint + "/_emulator/settings").read().decode()
@@ -245,7 +245,7 @@ def test_the_key_is_shown_nowhere(client, upstream, fronted, caplog):
 @pytest.mark.parametrize(
     "wrong", [{"upstream": "127.0.0.1:8000"}, {"upstream_key": KEY}, {"upstream": "http://x/v1", "concurrency": 0}]
 )
-def test_what_cannot_work_is_refused_at_the_start(wrong):
+def test_bad_upstream_options_are_refused_at_the_start(wrong):
     with pytest.raises(ValueError, match=r"upstream|concurrency") as refused:
         create_app(**wrong)
     assert KEY not in str(refused.value)

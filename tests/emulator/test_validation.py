@@ -65,7 +65,7 @@ LINES = [
 
 
 @pytest.mark.parametrize(("line", "code", "message", "param"), LINES, ids=[f"{x[1]}-{x[3]}" for x in LINES])
-def test_a_bad_line_fails_the_batch_and_is_named(client, line, code, message, param):
+def test_bad_line_fails_the_batch_with_its_number(client, line, code, message, param):
     batch = ended(client, GOOD, line)
     assert batch.status == "failed"
     assert batch.failed_at >= batch.created_at
@@ -75,7 +75,7 @@ def test_a_bad_line_fails_the_batch_and_is_named(client, line, code, message, pa
     assert message in error.message
 
 
-def test_lines_are_counted_from_1_with_blank_ones(client):
+def test_line_numbers_start_at_1_and_count_blank_lines(client):
     content = b"\n" + jsonl(GOOD) + b"   \r\n" + b"{broken\n"
     batch = wait(client, create(client, upload(client, content)).id)
     assert [(error.code, error.line) for error in batch.errors.data] == [("invalid_json_line", 4)]
@@ -97,12 +97,12 @@ def test_validation_goes_on_after_the_first_error(client):
     assert batch.errors.object == "list"
 
 
-def test_the_list_of_errors_has_an_end(client, service):
+def test_list_of_errors_is_limited(client, service):
     service.configure(max_errors=7)
     assert len(ended(client, GOOD, *[b"{"] * 20).errors.data) == 7
 
 
-def test_a_byte_order_mark_is_an_invalid_line_1(client):
+def test_byte_order_mark_makes_line_1_invalid(client):
     batch = wait(client, create(client, upload(client, b"\xef\xbb\xbf" + jsonl(GOOD))).id)
     assert [(error.code, error.line) for error in batch.errors.data] == [("invalid_json_line", 1)]
 
@@ -122,7 +122,7 @@ def test_too_many_requests(client, service):
 
 
 @pytest.mark.parametrize("deleted", [True, False])
-def test_a_missing_input_file_is_found_out_later(client, service, deleted):
+def test_missing_input_file_fails_the_batch_later(client, service, deleted):
     service.configure(progression="stepped")
     file_id = "file-doesnotexist"
     if deleted:
@@ -140,7 +140,7 @@ def test_a_missing_input_file_is_found_out_later(client, service, deleted):
     assert service.ledger()["executions"] == 0
 
 
-def test_a_file_of_another_purpose_is_not_executed(client, service):
+def test_file_of_another_purpose_is_not_executed(client, service):
     file = client.files.create(file=("input.jsonl", jsonl(GOOD)), purpose="user_data")
     [error] = wait(client, create(client, file.id).id).errors.data
     assert (error.code, error.param) == ("invalid_request", "file_id")

@@ -1,4 +1,4 @@
-"""A small OpenAI-compatible server that shares nothing with the emulator: what it does is said in the prompt."""
+"""A small OpenAI-compatible server, independent of the emulator. Prompts control what it does."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-# Replies with status 200 that no client can read as JSON: the bytes, and headers besides.
+# Replies with status 200 that are not JSON: the bytes, and extra headers.
 UNREADABLE = {
     "page": (b"<html>hello</html>", {}),
-    # Python's own JSON writes this for a logprob that is none; vLLM's does.
+    # Python's json module writes this for a missing logprob, and so does vLLM.
     "nan": (b'{"object": "chat.completion", "choices": [], "logprob": NaN}', {}),
     "deep": (b"[" * 100_000 + b"]" * 100_000, {}),
     "half-a-pair": (rb'{"content": "\ud83d"}', {}),
@@ -33,7 +33,7 @@ def error(status, message, headers=None):
 
 
 class UpstreamServer:
-    """Counts what it is asked. A prompt's first word is what it does, the rest is echoed."""
+    """Counts requests. The first word of a prompt is a command, the rest is echoed."""
 
     def __init__(self):
         self.seen = Counter()

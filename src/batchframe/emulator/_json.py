@@ -1,38 +1,55 @@
-"""Reading JSON that somebody else wrote."""
+"""JSON: strict reading of untrusted bytes, the canonical form, and the digest of a request body."""
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import msgspec
 
-# Whatever is nested deeper counts as no JSON, so that no walk over it ends in a RecursionError, on any Python. The
-# services' own bound is not documented; no parameter of theirs needs half of it.
-MOST_LEVELS = 200
+# Anything nested deeper counts as invalid JSON, so that no recursive walk over it can hit Python's recursion limit. The
+# services do not document their own bound; none of their parameters needs half of it.
+MAX_LEVELS = 200
 
 
 class UnreadableError(ValueError):
-    """What was sent is no JSON, or is nested too deeply."""
+    """The bytes are not JSON, or nested too deeply."""
 
 
 _decode = msgspec.json.Decoder().decode
+_encode_canonical = msgspec.json.Encoder(order="sorted").encode
 
 
 def decode(raw: bytes | bytearray) -> Any:
-    """Read a JSON value. What strict JSON does not have is refused: ``NaN``, half a surrogate pair, broken UTF-8."""
+    """Read a JSON value. ``NaN``, lone surrogates and broken UTF-8 are refused, as strict JSON requires."""
     try:
         value = _decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise UnreadableError(str(exc)) from exc
-    # With fewer brackets it cannot be too deep, and that is nearly always so.
-    if raw.count(b"[") + raw.count(b"{") > MOST_LEVELS and _is_too_deep(value):
-        raise UnreadableError(f"nested more than {MOST_LEVELS} levels deep")
+    # Counting brackets is cheap, and nearly always enough to rule out deep nesting.
+    if raw.count(b"[") + raw.count(b"{") > MAX_LEVELS and _is_too_deep(value):
+        raise UnreadableError(f"nested more than {MAX_LEVELS} levels deep")
     return value
+
+
+def canonical(value: object) -> bytes:
+    """Write `value` as JSON with sorted keys and no spaces."""
+    return _encode_canonical(value)
+
+
+def canonical_digest(body: object) -> bytes:
+    """Return the SHA-256 of the canonical JSON of a request body."""
+    return hashlib.sha256(canonical(body)).digest()
+
+
+def body_digest(body: object) -> str:
+    """Return the key of a request body in the ledger: the SHA-256 of its canonical JSON, in hex."""
+    return canonical_digest(body).hex()
 
 
 def _is_too_deep(value: Any) -> bool:
     level = [value]
-    for _ in range(MOST_LEVELS):
+    for _ in range(MAX_LEVELS):
         inner = [each.values() if isinstance(each, dict) else each for each in level]
         level = [value for values in inner for value in values if isinstance(value, (dict, list))]
         if not level:

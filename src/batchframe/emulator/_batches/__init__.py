@@ -1,0 +1,1 @@
+"""Batches: validation, execution, result files, and the objects that clients see."""

@@ -1,0 +1,1 @@
+"""Faults to inject: what can go wrong, where, and how often."""

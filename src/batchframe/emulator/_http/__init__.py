@@ -1,0 +1,1 @@
+"""The service over HTTP: routes, replies, uploads, and faults of the connection."""

@@ -1,0 +1,1 @@
+"""The service: its state, its files on disk, and what can be done with it."""
