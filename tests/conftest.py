@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
 
-from batchframe.testing import Emulator, emulator
+from batchframe import testing
+from batchframe.testing import Emulator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,10 +63,49 @@ def batchframe_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return home
 
 
+@pytest.fixture(scope="session", autouse=True)
+def unsynced() -> Iterator[None]:
+    """Leave out what only outlives a power cut, which is most of the time that a short run takes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _handle: None)
+        yield
+
+
+class Emulators:
+    """The services of a whole test run: each is started once, lent to one test after the other, and reset between."""
+
+    def __init__(self, services: contextlib.ExitStack) -> None:
+        self._services = services
+        self._free: list[Emulator] = []
+
+    @contextlib.contextmanager
+    def __call__(self, dialect: str = "openai", **settings: Any) -> Iterator[Emulator]:
+        """Lend a fresh service, as `batchframe.testing.emulator` starts one, but without a wait of its own.
+
+        Batches end as fast as the work goes: a test of what happens on the way says ``progression="timed"``. What is
+        no setting (``state_dir``, ``upstream``) and a service that stops need an emulator of their own.
+        """
+        service = self._free.pop() if self._free else self._services.enter_context(testing.emulator())
+        with contextlib.ExitStack() as clients:
+            try:
+                service.configure(**{"progression": "instant", "dialect": dialect, **settings})
+                yield Emulator(service._server, clients)
+            finally:
+                service.reset()
+        self._free.append(service)
+
+
+@pytest.fixture(scope="session")
+def emulate() -> Iterator[Emulators]:
+    """Lend services: ``with emulate("azure", oddities="all") as service:``."""
+    with contextlib.ExitStack() as services:
+        yield Emulators(services)
+
+
 @pytest.fixture
-def emu() -> Iterator[Emulator]:
+def emu(emulate: Emulators) -> Iterator[Emulator]:
     """A fresh service."""
-    with emulator() as service:
+    with emulate() as service:
         yield service
 
 
@@ -72,3 +113,10 @@ def emu() -> Iterator[Emulator]:
 def client(emu: Emulator) -> openai.OpenAI:
     """A client of the fresh service."""
     return emu.client()
+
+
+@pytest.fixture
+def clock() -> Iterator[testing.TestClock]:
+    """A time in which runs wait without waiting."""
+    with testing.clock() as made_up:
+        yield made_up

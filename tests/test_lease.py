@@ -23,13 +23,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import batchframe as bf
+from another_process import reopened
 from batchframe import _answers, _assembly, _begin, _events, _lease, _options, _run, _run_results
 from batchframe._blocks import final_blocks, own_successes
-from batchframe._desk import Clock
+from batchframe._desk import Clock, using
 from batchframe._exceptions import LeaseLostError
 from batchframe._forms import Form
 from batchframe._lease import Lease, LeaseRecord
-from batchframe._run import Run
 from batchframe._store import RunFolder, make_private
 
 N = 60
@@ -594,10 +594,6 @@ class Jumping:
         self.offset = dt.timedelta(days=self.chance.choice([-1, 0, 1]))
 
 
-def handle(run, clock):
-    return Run(run._folder, run._record, run._options, run._connect, clock=clock)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("fault", ["late", "reset_before", "reset_after", None])
@@ -607,13 +603,14 @@ def test_a_clock_that_jumps_by_a_day_between_passes(emu, client, fault, seed, is
         emu.fault("create_batch", fault, seconds=0.2, skip=1)
     jumping = Jumping(seed)
     options = _options.parse(ARGUMENTS | LIMITS | {"client": client, "settle_seconds": 0.6})
-    run = handle(_begin.begin(FRAME, "Repeat {n}", options), jumping.clock)
-    end = time.monotonic() + 30
-    while not run.advance().done:
-        assert time.monotonic() < end
-        time.sleep(0.05)
-        jumping.jump()
-        run = handle(run, jumping.clock) if is_fresh else run
+    with using(jumping.clock):
+        run = _begin.begin(FRAME, "Repeat {n}", options)
+        end = time.monotonic() + 30
+        while not run.advance().done:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+            jumping.jump()
+            run = reopened(run) if is_fresh else run
     assert run.status().succeeded == N
     assert once_each(emu)
     if fault in {"late", "reset_after"} and not is_fresh:

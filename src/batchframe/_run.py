@@ -11,7 +11,7 @@ import tenacity
 from batchframe._blocks import forget_results, request_ids
 from batchframe._choosing import check_changes, check_codes, chosen, condition_of, key_of, without_known
 from batchframe._cleaning import clean_up, has_files_left
-from batchframe._desk import Clock, LoopSettings, Pass
+from batchframe._desk import LoopSettings, Pass, current_clock
 from batchframe._events import Event, Listener, ignore, logger, trigger
 from batchframe._exceptions import (
     APICallError,
@@ -62,9 +62,8 @@ class Run(RunResults):
         *,
         view: RunFolder | None = None,
         news: str = "",
-        clock: Clock | None = None,
     ) -> None:
-        self._clock = clock or Clock()
+        self._clock = current_clock()
         super().__init__(folder, record, options, view, Lease(folder.path, self._clock.now, self._clock.monotonic))
         # Reading needs no lease, also where that writes down what was read; going on with the run does.
         self._leased_folder = RunFolder(folder.path, self._lease.fence)
