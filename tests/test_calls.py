@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 import batchframe as bf
-from batchframe import _assembly, testing
+from batchframe import _assembly
 
 CHAT, RESPONSES, COMPLETIONS = "/v1/chat/completions", "/v1/responses", "/v1/completions"
 CALLS = pl.List(pl.Struct({"id": pl.String, "name": pl.String, "arguments": pl.String}))
@@ -30,8 +30,8 @@ ASKS = {
 
 
 @pytest.fixture(params=["openai", "azure"])
-def service(request):
-    with testing.emulator(request.param) as emu:
+def service(request, emulate):
+    with emulate(request.param) as emu:
         yield emu
 
 

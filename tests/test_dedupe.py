@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 import batchframe as bf
-from batchframe import _frames, testing
+from batchframe import _frames
 
 ARGUMENTS = {"model": "gpt-4o-mini", "poll_seconds": 0.02, "settle_seconds": 0.3}
 # Rows 2, 3 and 5 ask what rows 0 and 1 ask.
@@ -61,16 +61,16 @@ def test_each_distinct_request_is_executed_once(emu, client, slices_of, rows):
 )
 @example(texts=[None, None, "", ""], rows=1, requests=1, on_null="render")
 @example(texts=["a"] * 9 + ["b"], rows=2, requests=1, on_null="skip")
-def test_any_frame_is_answered_as_without(texts, rows, requests, on_null):
+def test_any_frame_is_answered_as_without(texts, rows, requests, on_null, emulate):
     frame = pl.DataFrame({"t": texts}, schema={"t": pl.String})
     call = {"limits": bf.Limits(max_requests=requests), "on_null": on_null}
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as home:
         patch.setenv("BATCHFRAME_HOME", home)
         patch.setattr(_frames, "SLICE_ROWS", rows)
-        with testing.emulator() as service:
+        with emulate() as service:
             without = ask(service.client(), frame, **call)
             executions = service.ledger()["executions"]
-        with testing.emulator() as service:
+        with emulate() as service:
             out = ask(service.client(), frame, dedupe=True, **call)
             bodies = service.ledger()["by_body"]
     assert_frame_equal(out, without)

@@ -18,7 +18,6 @@ import polars as pl
 import pytest
 
 import batchframe as bf
-from batchframe import testing
 from batchframe.cli import _demo
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -144,7 +143,7 @@ def test_the_data():
     assert _demo.texts().equals(terms)
 
 
-def test_azure_with_entra_id(monkeypatch, capsys):
+def test_azure_with_entra_id(monkeypatch, capsys, emulate):
     """The example's own client makes the calls; only the credential is not that of a person."""
     identity = pytest.importorskip("azure.identity")
     asked = []
@@ -157,7 +156,7 @@ def test_azure_with_entra_id(monkeypatch, capsys):
     spec = importlib.util.spec_from_file_location("azure_entra", EXAMPLES / "azure_entra.py")
     example = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(example)
-    with testing.emulator("azure", deployments={"mine": "gpt-4o-mini"}) as emu:
+    with emulate("azure", deployments={"mine": "gpt-4o-mini"}) as emu:
         monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", emu.base_url.partition("/openai")[0])
         with example.entra_client() as client:
             example.main("mine", client)

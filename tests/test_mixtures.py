@@ -75,7 +75,7 @@ def expected(fault: tuple[str, int | None] | None, attempts: int) -> tuple[str |
 
 @pytest.fixture(scope="module", params=["openai", "azure"])
 def service(request):
-    with testing.emulator(request.param) as emu:
+    with testing.emulator(request.param, progression="instant") as emu:
         yield emu
 
 

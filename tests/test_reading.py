@@ -11,7 +11,6 @@ import pytest
 import batchframe as bf
 from batchframe import _sources
 from batchframe._columns import CORE
-from batchframe.testing import emulator
 from odd_service import OddService
 from test_account import batch, make
 
@@ -212,8 +211,8 @@ def test_the_client_of_the_environment(emu, monkeypatch):
     assert bf.read_batch(made.id).height == 1
 
 
-def test_a_batch_that_has_not_ended():
-    with emulator(progression="stepped") as service:
+def test_a_batch_that_has_not_ended(emulate):
+    with emulate(progression="stepped") as service:
         client = service.client()
         body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "x"}]}
         line = {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": body}

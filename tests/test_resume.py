@@ -81,10 +81,10 @@ def test_what_differs_is_another_run(emu, client, change):
     assert emu.ledger()["executions"] == executions + CHANGES[change].get("frame", call["frame"]).height
 
 
-def test_another_service_gets_nothing_of_the_first(emu, client):
+def test_another_service_gets_nothing_of_the_first(emu, client, emulate):
     frame = pl.DataFrame({"t": ["a"]})
     bf.run(frame, "Repeat {t}", client=client, **ARGUMENTS)
-    with testing.emulator() as other:
+    with emulate() as other:
         bf.run(frame, "Repeat {t}", client=other.client(), **ARGUMENTS)
         assert other.ledger()["executions"] == 1
     bf.run(frame, "Repeat {t}", client=emu.client(project="proj_2"), **ARGUMENTS)
@@ -121,10 +121,10 @@ def test_a_folder_of_another_run_is_refused_saying_what_differs(client, tmp_path
     ]
 
 
-def test_another_account_is_refused_in_a_named_folder(client, tmp_path):
+def test_another_account_is_refused_in_a_named_folder(client, tmp_path, emulate):
     frame = pl.DataFrame({"t": ["a"]})
     run = bf.submit(frame, "Repeat {t}", client=client, run_dir=tmp_path / "run", **ARGUMENTS)
-    with testing.emulator() as other:
+    with emulate() as other:
         with pytest.raises(bf.RunMismatchError, match="base_url was"):
             bf.run(frame, "Repeat {t}", client=other.client(), run_dir=tmp_path / "run", **ARGUMENTS)
         with pytest.raises(bf.RunMismatchError, match="belongs to another account: base_url was"):
