@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     import openai
 
 
-# A slow machine is no mistake; all else stays as Hypothesis has it here or in CI.
-settings.register_profile("in no hurry", settings.default, deadline=None)
-settings.load_profile("in no hurry")
+# A slow machine is no mistake. The slow tests are run with `--hypothesis-profile=thorough`, and with those tests of the
+# others that draw their examples.
+settings.register_profile("a few", settings.default, deadline=None, max_examples=25)
+settings.register_profile("thorough", settings.default, deadline=None, max_examples=200)
+settings.load_profile("a few")
 
 # Each test here runs on both services, and what differs between them is little: Azure's turn is among the slow tests.
 SLOW_ON_AZURE = {

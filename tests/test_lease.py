@@ -19,7 +19,7 @@ from pathlib import Path
 import filelock
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import batchframe as bf
@@ -244,7 +244,7 @@ def test_what_one_process_reads_another_that_is_done_does_not_remove(client, mon
 
 @pytest.mark.parametrize("count", [2, pytest.param(5, marks=pytest.mark.slow)])
 def test_of_processes_started_together_one_works_and_the_others_say_which(emu, start, tmp_path, count):
-    emu.configure(seconds={"in_progress": 1.0})
+    emu.configure(progression="timed", seconds={"in_progress": 1.0})
     body = """
         home = os.path.dirname(call["run_dir"])
         open(f"{home}/ready-{os.getpid()}", "w").close()
@@ -331,7 +331,7 @@ def test_a_cancel_during_a_pass_stops_the_next_create(emu, client, tmp_path):
 
 def test_two_threads_with_a_handle_each(emu, caplog):
     caplog.set_level("INFO", "batchframe")
-    emu.configure(seconds={"in_progress": 0.5})
+    emu.configure(progression="timed", seconds={"in_progress": 0.5})
     outs = []
     clients = [emu.client(), emu.client()]
 
@@ -726,7 +726,6 @@ class Table:
                 act()
 
 
-@settings(deadline=None, max_examples=60)
 @given(steps=STEPS)
 def test_at_most_one_holds_it_and_writes(tmp_path_factory, steps):
     """Whatever the clocks do."""

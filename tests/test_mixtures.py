@@ -79,7 +79,7 @@ def service(request):
         yield emu
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=settings.default.max_examples // 5, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(mixture=mixtures())
 def test_every_row_has_its_outcome_and_the_ledger_is_exact(service, mixture):
     rows, hit, attempts, is_cut_short, files, max_requests = mixture
