@@ -13,6 +13,8 @@ CONSTRAINTS ?=
 PYTEST_ARGS ?= -n 4
 
 BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
+# Without it every process of the tests would compile them, and pytest rewrite their assertions, anew.
+unexport PYTHONDONTWRITEBYTECODE
 # Another wheel or other constraints are another environment.
 STAMP := $(VENV)/.made-of$(subst /,-,$(if $(WHEEL),-$(WHEEL))$(if $(CONSTRAINTS),-$(CONSTRAINTS)))
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check

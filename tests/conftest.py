@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,9 @@ SLOW_ON_AZURE = {
 }
 
 
+_numbers = itertools.count()
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark as slow the tests on Azure that have a twin on OpenAI."""
@@ -55,12 +59,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def batchframe_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give each test its own root of runs, and take the services of the environment away."""
+def batchframe_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give each test its own root of runs, and take the services of the environment away.
+
+    Most tests make no run: the folder is made by the first.
+    """
     for name in list(os.environ):
         if name.startswith(("OPENAI_", "AZURE_OPENAI_", "BATCHFRAME_")):
             monkeypatch.delenv(name)
-    home = tmp_path / "batchframe-home"
+    home = tmp_path_factory.getbasetemp() / f"of-test-{next(_numbers)}" / "batchframe-home"
     monkeypatch.setenv("BATCHFRAME_HOME", str(home))
     return home
 
