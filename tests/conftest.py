@@ -92,7 +92,9 @@ class Emulators:
         """Lend a fresh service, as `batchframe.testing.emulator` starts one, but without a wait of its own.
 
         Batches end as fast as the work goes: a test of what happens on the way says ``progression="timed"``. What is
-        no setting (``state_dir``, ``upstream``) and a service that stops need an emulator of their own.
+        no setting (``state_dir``, ``upstream``) and a service that stops need an emulator of their own. A reset by the
+        test itself takes the settings back too. Two that are lent one after the other may have one address, and are
+        one account to batchframe, which finds its run again; two at a time are two.
         """
         service = self._free.pop() if self._free else self._services.enter_context(testing.emulator())
         with contextlib.ExitStack() as clients:

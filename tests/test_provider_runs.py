@@ -58,9 +58,8 @@ def with_trouble(emu, name, model, endpoint):
 )
 def test_the_same_frame_comes_back(name, service_like):
     model, endpoint = MODELS.get(name, "gpt-4o-mini"), ENDPOINTS.get(name)
-    with service_like("openai") as plain:
+    with service_like("openai") as plain, service_like(name) as emu:  # at a time: two accounts, and so two runs
         ours, our_ledger = with_trouble(plain, "openai", model, endpoint)
-    with service_like(name) as emu:
         theirs, their_ledger = with_trouble(emu, name, model, endpoint)
         assert emu.calls()["create_batch"] == emu.calls()["create_file"] == 2
     assert_frame_equal(theirs, ours)
