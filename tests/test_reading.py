@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import types
 import warnings
 
 import polars as pl
@@ -17,8 +18,12 @@ from test_account import batch, make
 
 @pytest.fixture(autouse=True)
 def in_no_time(monkeypatch):
+    """Only waiting takes time, and is not waited."""
     monkeypatch.setattr(_sources, "_PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(_sources, "_SETTLE_SECONDS", 0.1)
+    waits = []
+    made_up = types.SimpleNamespace(monotonic=lambda: sum(waits), sleep=waits.append)
+    monkeypatch.setattr(_sources, "time", made_up)
 
 
 def good(custom_id, content="yes"):
