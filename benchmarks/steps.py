@@ -17,10 +17,10 @@ import batchframe as bf
 import data
 import loop
 import measure
-from batchframe import _options
-from batchframe._begin import begin
-from batchframe._store import RunFolder
-from batchframe._types import SubmissionRecord
+from batchframe._api import options
+from batchframe._api.checked_call import run_of
+from batchframe._store.records import SubmissionRecord
+from batchframe._store.run_folder import RunFolder
 
 if TYPE_CHECKING:
     import polars as pl
@@ -30,7 +30,7 @@ def _begun(frame: pl.DataFrame, run_dir: Path) -> RunFolder:
     """Make a run: all that a call does before its first upload. The address is no one's."""
     client = openai.OpenAI(api_key="sk-none", base_url="http://127.0.0.1:9/v1")
     return RunFolder(
-        begin(frame, data.PROMPT, _options.parse({**data.OPTIONS, "run_dir": run_dir, "client": client})).path
+        run_of(frame, data.PROMPT, options.parse({**data.OPTIONS, "run_dir": run_dir, "client": client})).path
     )
 
 

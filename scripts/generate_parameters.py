@@ -1,4 +1,4 @@
-"""Write src/batchframe/_parameters.py from the request types of the installed openai SDK.
+"""Write src/batchframe/_endpoints/parameter_table.py from the request types of the installed openai SDK.
 
 Run generate_signatures.py after it, which writes the types of these parameters.
 """
@@ -24,7 +24,7 @@ TYPES = {
     "/v1/moderations": moderation_create_params.ModerationCreateParams,
     "/v1/responses": response_create_params.ResponseCreateParamsBase,
 }
-TARGET = Path(__file__).parents[1] / "src" / "batchframe" / "_parameters.py"
+TARGET = Path(__file__).parents[1] / "src" / "batchframe" / "_endpoints" / "parameter_table.py"
 _SIMPLE = {str: "text", int: "integer", float: "number", bool: "boolean"}
 _WIDTH = 120
 _HEAD = f'''"""The parameters of each endpoint in openai {openai.__version__}. Written by a script, not by hand.

@@ -1,8 +1,8 @@
 """Write the options into the signatures and docstrings of the public calls, and the types of request parameters.
 
-The sources are the table of options (``_option_table.py``) and that of request parameters (``_parameters.py``, which
-``generate_parameters.py`` writes: run this script after it). ``--check`` writes nothing, and fails where something
-would be written.
+The sources are the table of options (``_api/option_table.py``) and the table of request parameters
+(``_endpoints/parameter_table.py``, which ``generate_parameters.py`` writes: run this script after it). ``--check``
+writes nothing, and fails where something would be written.
 """
 # ruff: noqa: INP001  (a script, not a package)
 
@@ -16,12 +16,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from batchframe._option_table import OPTIONS
-from batchframe._options import _FROM_PROMPT, _NEVER, NAMES
-from batchframe._parameters import PARAMETERS
+from batchframe._api.option_table import OPTIONS
+from batchframe._core.option_names import OPTION_NAMES
+from batchframe._endpoints.parameter_table import PARAMETERS
+from batchframe._requests.parameters import NEVER, is_from_prompt
 
 ROOT = Path(__file__).parents[1] / "src" / "batchframe"
-MODULES = ("_arguments.py", "_calls.py", "_frame.py", "_parquet.py", "_previews.py")
+MODULES = tuple(f"_api/{name}.py" for name in ("arguments", "calls", "namespace", "parquet", "previews"))
 _WIDTH = 120
 # From the bare star to the request parameters, both included; and from the first option of a docstring to the last.
 _SIGNATURE = re.compile(
@@ -77,7 +78,8 @@ def _docstring() -> str:
 
 def _fields() -> str:
     """Return a line for each parameter that a call takes by its name, at whatever endpoint."""
-    names = sorted({name for known in PARAMETERS.values() for name in known} - NAMES - _FROM_PROMPT - _NEVER)
+    known = {name for names in PARAMETERS.values() for name in names} - OPTION_NAMES - NEVER
+    names = sorted(name for name in known if not is_from_prompt(name))
     return "".join(f"    {name}: {_type_of(name)}\n" for name in names)
 
 
@@ -104,7 +106,7 @@ def main(arguments: list[str]) -> int:
         if "--check" in arguments:
             sys.stderr.write(f"{path} is stale: run scripts/generate_signatures.py\n")
             return 1
-        path.write_text(written(path.name), encoding="utf-8")
+        path.write_text(written(path.relative_to(ROOT).as_posix()), encoding="utf-8")
     return 0
 
 

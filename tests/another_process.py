@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from batchframe._run import Run
+import dataclasses
+
+from batchframe._runs.run import Run
 
 
 def reopened(begun: Run, **options) -> Run:
     """Return another handle of a run, with the same client."""
-    options = begun._options.__class__(**vars(begun._options) | options)
-    return Run(begun._folder, begun._record, options, begun._connect)
+    settings = dataclasses.replace(begun._settings, **options)
+    return Run(begun._folder, begun._record, settings, begun._service)

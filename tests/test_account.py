@@ -11,9 +11,10 @@ import polars as pl
 import pytest
 
 import batchframe as bf
-from batchframe import _account, _lenient
-from batchframe._account import SCHEMA
-from batchframe._openai import OpenAIClient
+from batchframe._api import account
+from batchframe._api.account import SCHEMA
+from batchframe._core import lenient
+from batchframe._providers.service import Service
 from odd_service import OddService
 
 UTC = dt.timezone.utc
@@ -136,7 +137,7 @@ SINCE = {
 
 @pytest.mark.parametrize("since", SINCE, ids=repr)
 def test_since(since):
-    assert _account._start(since) == SINCE[since]
+    assert account._start(since) == SINCE[since]
 
 
 @pytest.mark.parametrize(
@@ -145,11 +146,11 @@ def test_since(since):
      ("2w", dt.timedelta(weeks=2)), (dt.timedelta(hours=1), dt.timedelta(hours=1))],
 )  # fmt: skip
 def test_since_back_from_now(since, back):
-    assert abs(_account._start(since) - (dt.datetime.now(UTC) - back)) < dt.timedelta(seconds=5)
+    assert abs(account._start(since) - (dt.datetime.now(UTC) - back)) < dt.timedelta(seconds=5)
 
 
 def test_since_before_all_time():
-    assert _account._start("999999w") == dt.datetime(1970, 1, 1, tzinfo=UTC)
+    assert account._start("999999w") == dt.datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
@@ -272,7 +273,7 @@ def test_a_service_that_cannot_be_asked():
 
 
 def azure(service):
-    return OpenAIClient(service.client, "azure")
+    return Service(service.client, "azure").client
 
 
 SINCE_2024 = dt.datetime(2024, 7, 1, tzinfo=UTC)
@@ -411,12 +412,12 @@ def test_a_batch_made_right_after_the_moment_is_listed(client):
     "value", [None, True, "", "x", [], {}, 1e300, -1e300, 10**400, float("nan"), "0000-00-00T00:00:00Z"]
 )
 def test_what_is_no_moment_is_none(value):
-    assert _lenient.moment(value) is None
+    assert lenient.moment(value) is None
 
 
 @pytest.mark.parametrize("value", [None, True, 1.5, "7", 2**63, -(2**63) - 1, [], {}])
 def test_what_is_no_number_is_none(value):
-    assert _lenient.integer(value) is None
+    assert lenient.integer(value) is None
 
 
 def test_many_batches_over_the_emulator(emulate):

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import batchframe as bf
-from batchframe._admission import Admission, Load, told_limit
-from batchframe._events import set_trigger
-from batchframe._limits import tells_of_no_room
-from batchframe._providers import provider_named
-from batchframe._tokens import estimated_tokens
+from batchframe._batches.admission import Admission, Load, told_limit
+from batchframe._core.events import set_trigger
+from batchframe._endpoints.token_estimate import estimated_tokens
+from batchframe._providers.limits import tells_of_no_room
+from batchframe._providers.profiles import provider_named
 from batchframe.emulator import answer
 from quirk_table import SWITCHES
 from test_quirks import throw
@@ -91,7 +91,7 @@ def test_a_part_larger_than_the_queue_is_split(service, told):
 
 @pytest.mark.slow
 def test_a_part_that_was_estimated_too_small_is_halved(emu, monkeypatch):
-    monkeypatch.setattr("batchframe._part_files.estimated_tokens", lambda _sample, n_bytes: n_bytes // 40)
+    monkeypatch.setattr("batchframe._store.input_files.estimated_tokens", lambda _sample, n_bytes: n_bytes // 40)
     emu.configure(enqueued_token_limit=PART // 2)
     assert is_whole(emu, ask(emu, limits={"max_enqueued_tokens": PART // 2}))
 

@@ -18,7 +18,7 @@ import polars as pl
 import pytest
 
 import batchframe as bf
-from batchframe import _adoption, _loop
+from batchframe._batches import adopt, loop
 
 N = 40
 FRAME = pl.DataFrame({"n": range(N)})
@@ -312,7 +312,7 @@ def test_a_row_is_explained_by_its_lines_in_a_batch_of_other_ids(service, lose):
 def test_a_run_that_was_paid_for_twice_is_paid_for_no_third_time(service, lose, monkeypatch):
     """Two machines made the same call at the same moment; both folders are lost, then the call is made again."""
     with monkeypatch.context() as patch:
-        patch.setattr(_loop, "is_new", lambda desk: False)
+        patch.setattr(loop, "is_new", lambda desk: False)
         service.row_fault("rate_limited", custom_ids=HIT)
         ask(service, **SMALL, max_attempts=1)
         lose()
@@ -427,7 +427,7 @@ def test_many_batches_of_others_are_looked_through(emu, lose):
 
 
 def test_no_account_is_read_for_ever(emu, lose, monkeypatch, caplog):
-    monkeypatch.setattr(_adoption, "_MOST_BATCHES", 100)
+    monkeypatch.setattr(adopt, "_MOST_BATCHES", 100)
     ask(emu)
     crowd(emu, 101)
     lose()
@@ -443,7 +443,7 @@ def test_no_account_is_read_for_ever(emu, lose, monkeypatch, caplog):
 def test_what_is_too_old_is_not_looked_at(emu, lose, monkeypatch, days):
     emu.batch_fault("outputs_expired")  # which makes it 30 days older
     ask(emu)
-    monkeypatch.setattr(_adoption, "_LOOK_BACK", dt.timedelta(days=days))
+    monkeypatch.setattr(adopt, "_LOOK_BACK", dt.timedelta(days=days))
     lose()
     out = ask(emu)
     assert emu.calls()["create_batch"] == (2 if days == 29 else 1)
@@ -515,13 +515,13 @@ def test_another_project_gets_no_file_of_a_batch_that_ended(emu, stage):
 
 KILL = """
     import os, signal, sys, openai, polars as pl, batchframe as bf
-    from batchframe import _events
+    from batchframe._core import events
     left = [int(sys.argv[2])]
     def maybe():
         left[0] -= 1
         if left[0] == 0:
             os.kill(os.getpid(), signal.SIGKILL)
-    _events.set_trigger(sys.argv[1], maybe)
+    events.set_trigger(sys.argv[1], maybe)
     client = openai.OpenAI(api_key="k", base_url=sys.argv[3])
     call = dict(client=client, model="gpt-4o-mini", poll_seconds=0.02, settle_seconds=0.3)
 """

@@ -6,7 +6,8 @@ import polars as pl
 import pytest
 
 import batchframe as bf
-from batchframe import _events, testing
+from batchframe import testing
+from batchframe._core import events
 
 N = 12
 FRAME = pl.DataFrame({"n": range(N)})
@@ -36,7 +37,7 @@ def dies(service, point, nth=1, **options):
             raise ZeroDivisionError
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(_events._triggers, point, die)
+        patch.setitem(events._triggers, point, die)
         with pytest.raises(ZeroDivisionError):
             ask(service, **options)
 

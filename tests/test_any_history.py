@@ -23,7 +23,7 @@ from hypothesis.stateful import (
 
 import batchframe as bf
 from batchframe import testing
-from batchframe._events import set_trigger
+from batchframe._core.events import set_trigger
 
 N = 24
 IDS = st.sets(st.sampled_from([f"row-{n}" for n in range(N)]), min_size=1, max_size=6)

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import batchframe as bf
-from batchframe import _parquet
-from batchframe._frames import to_polars
+from batchframe._api import parquet
+from batchframe._api.frames import to_polars
 from batchframe.cli import main
 from each import each
 
@@ -349,13 +349,13 @@ def test_parquet_values_are_exact(tmp_path, name):
         pq.write_table(table, tmp_path / "in.parquet")
     except pa.ArrowException:
         pytest.skip("pyarrow writes no Parquet of it")
-    assert to_polars(_parquet.scan(tmp_path / "in.parquet")).collect()["v"].to_list() == table["v"].to_pylist()
+    assert to_polars(parquet.scan(tmp_path / "in.parquet")).collect()["v"].to_list() == table["v"].to_pylist()
 
 
 @pytest.mark.skipif(not hasattr(pl, "Map"), reason="the oldest Polars reads no decimal of 256 bits")
 def test_a_narrow_decimal_of_256_bits_is_exact_in_parquet(tmp_path):
     path = written(tmp_path / "in.parquet", pa.array([WIDE], pa.decimal256(5, 2)))
-    assert _parquet.read(path)["v"].to_list() == [WIDE]
+    assert parquet.read(path)["v"].to_list() == [WIDE]
 
 
 def test_the_command_refuses_a_wide_decimal_by_name(emu, tmp_path, monkeypatch, capsys):
@@ -380,7 +380,7 @@ def test_the_command_that_reads_refuses_it_too(tmp_path, capsys):
 def test_the_cast_of_a_parquet_file_helps(tmp_path):
     path = written(tmp_path / "in.parquet", pa.array([WIDE], pa.decimal256(60, 2)))
     with pytest.raises(bf.InputError) as caught:
-        _parquet.scan(path)
+        parquet.scan(path)
     read, cast = str(caught.value).split("cast it first, ", 1)[1].split("; ")[:2]
     scope = {"pyarrow": pa}
     exec(read.removeprefix("such as "), scope)
@@ -394,7 +394,7 @@ def test_intervals_that_duckdb_wrote_are_refused_by_name(con, tmp_path, name, va
     path = tmp_path / "in.parquet"
     con.sql(f"""SELECT 'a' AS id, {value} AS "{name}" """).write_parquet(str(path))
     with pytest.raises(bf.InputError) as caught:
-        _parquet.scan(path)
+        parquet.scan(path)
     said = f"column '{name}' has the Parquet type INTERVAL, which Polars cannot hold: cast it first, where the file is "
     assert str(caught.value).startswith(said)
     read = str(caught.value).split("leave it out, by ", 1)[1].partition(". Pass table to bf.run, or ")[0]
@@ -407,7 +407,7 @@ def test_other_columns_that_duckdb_wrote_come_through(con, tmp_path):
     path = tmp_path / "in.parquet"
     query = "SELECT 'a' AS id, '00112233-4455-6677-8899-aabbccddeeff'::UUID AS v, 5::HUGEINT AS h, '[1]'::JSON AS j"
     con.sql(query).write_parquet(str(path))
-    frame = _parquet.scan(path)
+    frame = parquet.scan(path)
     assert frame.collect()["v"].to_list() == [bytes.fromhex("00112233445566778899aabbccddeeff")]
     assert texts(frame, "{id}") == ["a"]
     with pytest.raises(

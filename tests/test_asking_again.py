@@ -176,9 +176,9 @@ def test_killed_while_rows_are_asked_again(emu, tmp_path, point):
     run = failing(emu, run_dir=tmp_path / "run")
     program = textwrap.dedent(f"""
         import os, signal, sys, openai, polars as pl, batchframe as bf
-        from batchframe import _events
+        from batchframe._core import events
         if len(sys.argv) > 1:
-            _events.set_trigger({point!r}, lambda: os.kill(os.getpid(), signal.SIGKILL))
+            events.set_trigger({point!r}, lambda: os.kill(os.getpid(), signal.SIGKILL))
         client = openai.OpenAI(api_key="k", base_url={emu.base_url!r})
         run = bf.open_run({os.fspath(run.path)!r}, client=client)
         try:

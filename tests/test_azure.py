@@ -13,9 +13,11 @@ import pytest
 from polars.testing import assert_frame_equal
 
 import batchframe as bf
-from batchframe import _azure, _submitting
-from batchframe._lenient import moment
-from batchframe._openai import OpenAIClient, _remote_batch, map_error
+from batchframe._batches import submit
+from batchframe._core.lenient import moment
+from batchframe._providers import azure as _azure
+from batchframe._providers.openai import _remote_batch, map_error
+from batchframe._providers.service import Service
 
 transport = importlib.import_module("httpx2" if importlib.util.find_spec("httpx2") else "httpx")  # the SDK's own
 ARGUMENTS = {"model": "gpt-4o-mini", "poll_seconds": 0.05, "settle_seconds": 0.5}
@@ -44,15 +46,15 @@ CLIENTS = {
 
 @pytest.mark.parametrize("which", CLIENTS)
 def test_azure_is_known_by_its_client(which):
-    client = OpenAIClient(CLIENTS[which]())
+    client = Service(CLIENTS[which]()).client
     assert client.account.provider == "azure"
     assert client.account.base_url == "https://res.openai.azure.com"
     assert client.min_poll_seconds == 60
 
 
 def test_the_provider_option_says_it_outright():
-    assert OpenAIClient(v1(base_url="https://proxy.example/openai/v1"), "azure").account.provider == "azure"
-    assert OpenAIClient(v1(base_url="https://proxy.example/openai/v1"), "openai").account.provider == "openai"
+    assert Service(v1(base_url="https://proxy.example/openai/v1"), "azure").client.account.provider == "azure"
+    assert Service(v1(base_url="https://proxy.example/openai/v1"), "openai").client.account.provider == "openai"
 
 
 @pytest.mark.parametrize(
@@ -67,20 +69,20 @@ def test_the_provider_option_says_it_outright():
     ],
 )
 def test_azures_v1_path_tells_azure_behind_any_host(base_url, resource):
-    client = OpenAIClient(v1(base_url=base_url))
+    client = Service(v1(base_url=base_url)).client
     assert (client.account.provider, client.account.base_url) == ("azure", resource)
 
 
 def test_a_gateway_in_front_of_the_classic_interface():
     for options in ({}, {"azure_deployment": "openai"}):
-        client = OpenAIClient(classic(azure_endpoint="https://gateway.example/team-a", **options))
+        client = Service(classic(azure_endpoint="https://gateway.example/team-a", **options)).client
         assert client.account.base_url == "https://gateway.example/team-a"
-    client = OpenAIClient(classic(azure_endpoint=None, base_url="https://gateway.example/a/openai/v1/"))
+    client = Service(classic(azure_endpoint=None, base_url="https://gateway.example/a/openai/v1/")).client
     assert client.account.base_url == "https://gateway.example/a"
 
 
 def test_what_is_sent_through_a_gateway_holds_for_whoever_is_behind_it():
-    profile = OpenAIClient(v1(base_url="https://gateway.example/openai/v1")).provider
+    profile = Service(v1(base_url="https://gateway.example/openai/v1")).client.provider
     assert (profile.limits.max_requests, profile.limits.max_bytes) == (50_000, 200_000_000)
     request = bf.requests(FRAME, "{text}", client=v1(base_url="https://gateway.example/openai/v1"), model="m")
     assert json.loads(request["request"][0])["url"] == "/v1/chat/completions"
@@ -126,14 +128,14 @@ def test_the_environment_describes_azure(monkeypatch):
     monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", "https://res.openai.azure.com")
     monkeypatch.setenv("AZURE_OPENAI_API_KEY", "k-123")
     with pytest.raises(bf.OptionError, match=r"describes Azure OpenAI in part .*OPENAI_API_VERSION"):
-        OpenAIClient()
+        Service().client.close()
     monkeypatch.setenv("OPENAI_API_VERSION", "2024-10-21")
-    assert OpenAIClient().account.base_url == "https://res.openai.azure.com"
+    assert Service().client.account.base_url == "https://res.openai.azure.com"
     line = json.loads(bf.requests(FRAME, "{text}", model="my-deployment")["request"][0])
     assert line["url"] == "/chat/completions"
     monkeypatch.setenv("OPENAI_API_KEY", "sk-123")
     with pytest.raises(bf.OptionError, match="names two services"):
-        OpenAIClient()
+        Service().client.close()
 
 
 def test_expiry_within_azures_range(tmp_path):
@@ -286,7 +288,7 @@ def test_a_pending_file_is_waited_for_with_a_limit(monkeypatch, azure):
     azure.configure(pending_polls=3)
     assert ask(azure)["error"].null_count() == 40
     assert azure.calls()["create_batch"] == 1
-    monkeypatch.setattr(_submitting, "_LOOK_SECONDS", 0.3)
+    monkeypatch.setattr(submit, "_LOOK_SECONDS", 0.3)
     azure.configure(pending_polls=10_000)
     with pytest.raises(bf.RunError, match="had not looked at the input file after"):
         ask(azure, "Again: {text}")

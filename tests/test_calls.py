@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 import batchframe as bf
-from batchframe import _assembly
+from batchframe._results import assemble
 
 CHAT, RESPONSES, COMPLETIONS = "/v1/chat/completions", "/v1/responses", "/v1/completions"
 CALLS = pl.List(pl.Struct({"id": pl.String, "name": pl.String, "arguments": pl.String}))
@@ -111,11 +111,11 @@ def test_logprobs_are_a_column(service, endpoint):
 @pytest.mark.parametrize(
     ("endpoint", "given", "line"),
     [
-        (CHAT, {}, "add logprobs=True"),
-        (CHAT, {"logprobs": False}, "add logprobs=True"),
-        (COMPLETIONS, {}, "add logprobs=1"),
-        (RESPONSES, {}, r'add extra_body=\{"include": \["message.output_text.logprobs"\]\}'),
-        (RESPONSES, {"extra_body": {"include": ["reasoning.encrypted_content"]}}, "add extra_body="),
+        (CHAT, {}, "needs logprobs=True"),
+        (CHAT, {"logprobs": False}, "needs logprobs=True"),
+        (COMPLETIONS, {}, "needs logprobs=1"),
+        (RESPONSES, {}, r'needs extra_body=\{"include": \["message.output_text.logprobs"\]\}'),
+        (RESPONSES, {"extra_body": {"include": ["reasoning.encrypted_content"]}}, "needs extra_body="),
         ("/v1/embeddings", {}, "have none: leave it out"),
         ("/v1/moderations", {}, "have none: leave it out"),
     ],
@@ -138,7 +138,7 @@ def test_logprobs_of_some_rows(emu):
 @pytest.mark.filterwarnings("ignore::batchframe.BatchframeWarning")
 @pytest.mark.parametrize("piece_bytes", [32_000_000, 1])
 def test_columns_of_lines_that_are_asked_for_later_cost_no_request(emu, tmp_path, monkeypatch, piece_bytes):
-    monkeypatch.setattr(_assembly, "_PIECE_BYTES", piece_bytes)
+    monkeypatch.setattr(assemble, "_PIECE_BYTES", piece_bytes)
     plain = ask(emu, logprobs=True)
     before = emu.ledger()
     more = ask(emu, logprobs=True, include=["logprobs", "raw", "tool_calls"])

@@ -16,7 +16,8 @@ import polars as pl
 import pytest
 
 import batchframe as bf
-from batchframe import _openai, _run
+from batchframe._providers import openai as _openai
+from batchframe._runs import run
 from batchframe.cli import main
 from batchframe.testing import emulator
 
@@ -301,7 +302,7 @@ def test_status_of_no_run(here, capsys, folder):
 
 
 def test_an_unreachable_service(service, capsys, monkeypatch):
-    monkeypatch.setattr(_run, "_UNREACHABLE_SECONDS", 0.0)
+    monkeypatch.setattr(run, "_UNREACHABLE_SECONDS", 0.0)
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
     assert main(run_args()) == 1
     assert "cannot be reached" in only_error(capsys)

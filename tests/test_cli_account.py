@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from batchframe import _openai
+from batchframe._providers import openai
 from batchframe.cli import main
 from odd_service import OddService
 from test_account import batch, make
@@ -31,8 +31,8 @@ def service(emu, here, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
     monkeypatch.setenv("OPENAI_BASE_URL", emu.base_url)
     made = []
-    real = _openai.client_from_environment
-    monkeypatch.setattr(_openai, "client_from_environment", lambda: made.append(real()) or made[-1])
+    real = openai.client_from_environment
+    monkeypatch.setattr(openai, "client_from_environment", lambda: made.append(real()) or made[-1])
     yield emu
     for client in made:
         client.close()
@@ -64,7 +64,7 @@ def test_batches_as_json(service, capsys):
 
 def test_many_batches_are_all_shown(here, capsys, monkeypatch):
     with OddService(lambda *_: {"data": [batch(number) for number in range(60)]}) as odd:
-        monkeypatch.setattr(_openai, "client_from_environment", lambda: odd.client)
+        monkeypatch.setattr(openai, "client_from_environment", lambda: odd.client)
         assert main(["batches"]) == 0
     out = capsys.readouterr().out
     assert all(f"batch_{number} " in out for number in range(60))

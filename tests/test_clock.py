@@ -12,7 +12,7 @@ import pytest
 
 import batchframe as bf
 from batchframe import testing
-from batchframe._desk import current_clock
+from batchframe._core.clock import current_clock
 
 N = 6
 FRAME = pl.DataFrame({"n": range(N)})

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 import batchframe as bf
-from batchframe import _frames
+from batchframe._requests import frame_source
 
 ARGUMENTS = {"model": "gpt-4o-mini", "poll_seconds": 0.02, "settle_seconds": 0.3}
 # Rows 2, 3 and 5 ask what rows 0 and 1 ask.
@@ -30,7 +30,7 @@ def ask(client, frame=FRAME, **options):
 
 @pytest.fixture
 def slices_of(monkeypatch):
-    return lambda rows: monkeypatch.setattr(_frames, "SLICE_ROWS", rows)
+    return lambda rows: monkeypatch.setattr(frame_source, "SLICE_ROWS", rows)
 
 
 def own(emu):
@@ -68,7 +68,7 @@ def test_any_frame_is_answered_as_without(texts, rows, requests, on_null, emulat
     call = {"limits": bf.Limits(max_requests=requests), "on_null": on_null}
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as home:
         patch.setenv("BATCHFRAME_HOME", home)
-        patch.setattr(_frames, "SLICE_ROWS", rows)
+        patch.setattr(frame_source, "SLICE_ROWS", rows)
         with emulate() as one, emulate() as other:  # at a time: two accounts, and so two runs
             without = ask(one.client(), frame, **call)
             executions = one.ledger()["executions"]

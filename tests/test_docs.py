@@ -9,7 +9,8 @@ import polars as pl
 import pytest
 
 import batchframe as bf
-from batchframe import _run, testing
+from batchframe import testing
+from batchframe._runs import run
 
 DOCS = Path(__file__).parents[1] / "docs"
 FINDER = doctest.DocTestFinder(exclude_empty=True)
@@ -49,7 +50,7 @@ def test_the_page_of_endpoints(emu, tmp_path, monkeypatch):
     monkeypatch.setenv("OPENAI_BASE_URL", str(emu.base_url))
     monkeypatch.setenv("OPENAI_API_KEY", "unused")
     for name in ("_BRIEF_SECONDS", "_MIN_POLL_SECONDS", "_MAX_POLL_SECONDS"):
-        monkeypatch.setattr(_run, name, 0.02)
+        monkeypatch.setattr(run, name, 0.02)
     with pl.Config(restore_defaults=True):
         page = (DOCS / "endpoints.md").read_text(encoding="utf-8")
         examples = doctest.DocTestParser().get_doctest(page, {}, "endpoints.md", "endpoints.md", 0)

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 import batchframe as bf
-from batchframe import _visibility
+from batchframe._batches import access_check
 
 FIXTURE = Path(__file__).parent / "data" / "run-of-version-1"
 
@@ -21,7 +21,7 @@ FIXTURE = Path(__file__).parent / "data" / "run-of-version-1"
 @pytest.fixture
 def folder(emu, tmp_path, monkeypatch):
     """The run, as if its service were the one of this test, which has forgotten the batch of the first part."""
-    monkeypatch.setattr(_visibility, "_KEPT", dt.timedelta())
+    monkeypatch.setattr(access_check, "_KEPT", dt.timedelta())
     copied = shutil.copytree(FIXTURE, tmp_path / "run")
     record = copied / "run.json"
     record.write_text(record.read_text().replace("http://service/v1", emu.base_url))

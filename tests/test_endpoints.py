@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import batchframe as bf
+from batchframe._api.options import parse
 from batchframe._endpoints.moderations import _CATEGORIES as CATEGORIES
 from batchframe._endpoints.registry import ENDPOINTS, endpoint_of
-from batchframe._forms import Form
-from batchframe._results import ANSWER_SCHEMA, read_any
+from batchframe._results.answer_format import AnswerFormat
+from batchframe._results.result_lines import ANSWER_SCHEMA, read_any
 from batchframe.emulator import answer
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*did not succeed:batchframe.BatchframeWarning")
@@ -283,7 +284,7 @@ def test_a_choice_that_does_not_fit_fails_its_row():
         },
         schema_overrides={"code": pl.String, "message": pl.String},
     )
-    typed = bf._options.parse({"model": "m", "n": 2, "response_format": SHAPE}).form
+    typed = parse({"model": "m", "n": 2, "response_format": SHAPE}).answer_format
     found = typed.decoded(answers)
     assert found["code"].to_list() == ["invalid_response", "odd"]
     assert found["message"][0].startswith("choice 1: $.label")
@@ -312,7 +313,7 @@ def line(body):
 def test_embeddings_that_are_none(body, said):
     _, found = read_any(line(body), ENDPOINTS["/v1/embeddings"])
     answers = pl.DataFrame([("a", *found)], schema=ANSWER_SCHEMA, orient="row")
-    decoded = Form("/v1/embeddings", dimensions=3).decoded(answers)
+    decoded = AnswerFormat("/v1/embeddings", dimensions=3).decoded(answers)
     assert decoded["code"].to_list() == ["invalid_response"]
     assert said in decoded["message"][0]
     assert decoded["response"].dtype == pl.Array(pl.Float32, 3)
@@ -321,7 +322,7 @@ def test_embeddings_that_are_none(body, said):
 def test_vectors_of_several_sizes():
     texts = [base64.b64encode(struct.pack(f"<{size}f", *range(size))).decode() for size in (1, 3, 1)]
     answers = pl.DataFrame({"response": [*texts, None], "code": None, "message": None, "finish_reason": None})
-    found = Form("/v1/embeddings").decoded(answers.cast(pl.String))
+    found = AnswerFormat("/v1/embeddings").decoded(answers.cast(pl.String))
     assert found["response"].to_list() == [[0.0], [0.0, 1.0, 2.0], [0.0], None]
 
 
@@ -359,7 +360,7 @@ def test_a_body_of_any_shape_is_one_outcome(path, data, many):
     told = json.dumps({"custom_id": "a", "response": {"status_code": 200, "body": body}}).encode()
     custom_id, found = read_any(told, ENDPOINTS[path], many=many)
     assert custom_id == "a"
-    form = Form(path, choices=2 if many else 1, dimensions=3)
+    form = AnswerFormat(path, choices=2 if many else 1, dimensions=3)
     frame = pl.DataFrame([("a", *found)], schema=ANSWER_SCHEMA, orient="row")
     decoded = form.decoded(frame)
     assert decoded["response"].dtype == form.response

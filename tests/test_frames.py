@@ -9,9 +9,11 @@ import pyarrow as pa
 import pytest
 
 import batchframe as bf
-from batchframe import _frames, _options
-from batchframe._frames import Source, to_polars
-from batchframe._requests import compile_prompt
+from batchframe._api import options as _options
+from batchframe._api.frames import to_polars
+from batchframe._requests import frame_source
+from batchframe._requests.frame_source import Source
+from batchframe._requests.renderer import compile_prompt
 
 FRAME = pl.DataFrame({"x": ["a", "b", "c"], "n": [1, 2, 3]})
 
@@ -107,7 +109,7 @@ def test_no_columns():
 
 def test_columns_named_like_patterns_are_kept_apart():
     frame = pl.DataFrame({"*": ["star"], "^.*$": ["pattern"], "x": ["a"]})
-    (rows,) = compile_prompt(frame, "{*}", _options.parse({"model": "m"}), 10_000).slices()
+    (rows,) = compile_prompt(frame, _options.parse({"model": "m"}).request_spec("{*}"), 10_000).slices()
     assert rows.columns[:3] == ["*", "^.*$", "x"]
     assert rows.select(pl.nth(0, 1, 2)).rows() == [("star", "pattern", "a")]
     for given in (frame, frame.lazy()):
@@ -151,8 +153,8 @@ def test_a_lazy_frame_whose_expression_must_be_tried_is_evaluated_once():
 
 @pytest.mark.parametrize("lazy", [False, True], ids=["eager", "lazy"])
 def test_slices_are_bounded_in_rows_and_bytes(monkeypatch, lazy):
-    monkeypatch.setattr(_frames, "SLICE_ROWS", 1000)
-    monkeypatch.setattr(_frames, "SLICE_BYTES", 200_000)
+    monkeypatch.setattr(frame_source, "SLICE_ROWS", 1000)
+    monkeypatch.setattr(frame_source, "SLICE_BYTES", 200_000)
     frame = pl.DataFrame({"x": ["a" * 1000] * 2500, "n": range(2500)})
     slices = list(Source(frame.lazy() if lazy else frame).slices())
     assert pl.concat(slices).equals(frame)
@@ -167,11 +169,11 @@ def test_slices_are_bounded_in_rows_and_bytes(monkeypatch, lazy):
 
 def test_small_batches_are_joined():
     batches = (pl.DataFrame({"n": [row]}) for row in range(100))
-    assert [piece.height for piece in _frames._even(batches, 1_000)] == [100]
+    assert [piece.height for piece in frame_source._even(batches, 1_000)] == [100]
 
 
 def test_rows_are_numbered_over_slices(monkeypatch):
-    monkeypatch.setattr(_frames, "SLICE_ROWS", 2)
+    monkeypatch.setattr(frame_source, "SLICE_ROWS", 2)
     frame = pl.DataFrame({"x": list("abcde")})
     for given in (frame, frame.lazy()):
         assert bf.requests(given, "{x}", model="m")["custom_id"].to_list() == [f"row-{row}" for row in range(5)]

@@ -10,9 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import batchframe as bf
-from batchframe import _frames, _media, _options
-from batchframe._requests import compile_prompt
-from batchframe._tokens import estimated_tokens
+from batchframe._api import options as _options
+from batchframe._endpoints.token_estimate import estimated_tokens
+from batchframe._requests import frame_source, media
+from batchframe._requests.renderer import compile_prompt
 
 CHAT, RESPONSES, MODERATIONS = "/v1/chat/completions", "/v1/responses", "/v1/moderations"
 PNG = base64.b64decode(
@@ -31,7 +32,7 @@ def rendered(frame, prompt="{t}", **options):
     told = []
     for given in (frame, frame.lazy()):
         parsed = _options.parse({"model": "m", **options})
-        rows = pl.concat(compile_prompt(given, prompt, parsed, 200_000_000).slices())
+        rows = pl.concat(compile_prompt(given, parsed.request_spec(prompt), 200_000_000).slices())
         codes = zip(rows["batchframe:line"], rows["batchframe:code"], rows["batchframe:message"], strict=True)
         told.append(
             [(code, message) if line is None else images(json.loads(line)["body"]) for line, code, message in codes]
@@ -178,7 +179,7 @@ def test_texts_that_are_no_url_spoil_their_row(url, said):
 
 @pytest.mark.parametrize("as_text", [False, True], ids=["bytes", "data URL"])
 def test_an_image_that_is_too_large_spoils_its_row(as_text, monkeypatch):
-    monkeypatch.setattr(_media, "MAX_IMAGE_BYTES", 30)
+    monkeypatch.setattr(media, "MAX_IMAGE_BYTES", 30)
     fits, large = PNG[:30], PNG[:33]
     frame = column([data_url(fits), data_url(large)] if as_text else [fits, large])
     bad = ("invalid_input", "column 'image' has 33 bytes, and an image may have 30: make it smaller")
@@ -360,7 +361,7 @@ def test_runs_with_images(endpoint, client):
 
 
 def test_large_rows_make_small_row_groups(client, tmp_path, monkeypatch):
-    monkeypatch.setattr(_frames, "SLICE_BYTES", 10_000)
+    monkeypatch.setattr(frame_source, "SLICE_BYTES", 10_000)
     frame = column([PNG + bytes(2_000)] * 40)
     frame.write_parquet(tmp_path / "in.parquet")
     options = {"model": "gpt-4o-mini", "client": client, "poll_seconds": 0.05, "images": "image"}

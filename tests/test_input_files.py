@@ -12,12 +12,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import batchframe as bf
-from batchframe import _frames, _options
-from batchframe._input_files import Cut, Splitter
-from batchframe._prepare import prepare
-from batchframe._requests import compile_prompt
-from batchframe._store import RunFolder
-from batchframe._tokens import estimated_tokens
+from batchframe._api import options as _options
+from batchframe._endpoints.token_estimate import estimated_tokens
+from batchframe._requests import frame_source
+from batchframe._requests.renderer import compile_prompt
+from batchframe._runs.render import prepare
+from batchframe._store.run_folder import RunFolder
+from batchframe._store.splitter import Cut, Splitter
 
 
 def dealt(slices, max_requests, max_bytes):
@@ -79,7 +80,7 @@ def prepared(tmp_path, frame, limits, prompt="{x}", **options):
     parsed = _options.parse({"model": "m", **options})
     tmp_path.mkdir(exist_ok=True)
     folder = RunFolder(tmp_path)
-    made = prepare(folder, compile_prompt(frame, prompt, parsed, limits.max_bytes), limits)
+    made = prepare(folder, compile_prompt(frame, parsed.request_spec(prompt), limits.max_bytes), limits)
     records = folder.parts()
     return made, records, [folder.input_path(record.number).read_bytes() for record in records]
 
@@ -100,7 +101,7 @@ def rows_of(record, blocks):
 def test_files_hold_the_lines_of_the_preview(  # noqa: PLR0917
     tmp_path, monkeypatch, slice_rows, lazy, max_requests, max_bytes, parts
 ):
-    monkeypatch.setattr(_frames, "SLICE_ROWS", slice_rows)
+    monkeypatch.setattr(frame_source, "SLICE_ROWS", slice_rows)
     texts = [None if row in {5, 50} else "é" * (row % 13) + '"' for row in range(100)]
     frame = pl.DataFrame({"x": texts})
     wanted = bf.requests(frame, "{x}", model="m")["request"].drop_nulls().to_list()
@@ -147,7 +148,7 @@ def test_a_row_larger_than_a_file_is_not_sent():
     rows = bf.requests(frame, "{x}", model="m", limits=bf.Limits(max_bytes=sizes[1]))
     assert rows["request"].is_null().to_list() == [False, False, True]
     options = _options.parse({"model": "m"})
-    (slice_,) = compile_prompt(frame, "{x}", options, sizes[1]).slices()
+    (slice_,) = compile_prompt(frame, options.request_spec("{x}"), sizes[1]).slices()
     assert slice_["batchframe:code"].to_list() == [None, None, "request_too_large"]
     message = f"the request line has {sizes[2]} bytes, and at most {sizes[1]} are allowed"
     assert slice_["batchframe:message"].to_list() == [None, None, message]

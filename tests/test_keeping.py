@@ -8,8 +8,10 @@ import polars as pl
 import pytest
 
 import batchframe as bf
-from batchframe import _run_results, _store, testing
-from batchframe._store import RunFolder
+from batchframe import testing
+from batchframe._runs import run_reader
+from batchframe._store import run_folder
+from batchframe._store.run_folder import RunFolder
 
 FRAME = pl.DataFrame({"n": range(12)})
 ARGUMENTS = {"model": "gpt-4o-mini", "poll_seconds": 0.02, "settle_seconds": 0.3}
@@ -143,7 +145,7 @@ def test_a_run_that_is_made_or_deleted_just_now_hides_no_other(emu, batchframe_h
 def test_a_run_is_deleted_at_once_for_all_who_look(emu, monkeypatch):
     run = submitted(emu)
     seen = []
-    monkeypatch.setattr(_store.shutil, "rmtree", lambda *_, **__: seen.append(run.path.exists()))
+    monkeypatch.setattr(run_folder.shutil, "rmtree", lambda *_, **__: seen.append(run.path.exists()))
     run.delete()
     assert seen == [False]
     monkeypatch.undo()
@@ -160,14 +162,14 @@ def test_a_run_that_is_deleted_while_it_is_read_is_said_to_be_gone(emu, monkeypa
     name = "final_blocks" if is_finished else "blocks_so_far"
     if is_finished:
         run.wait()
-    act = getattr(_run_results, name)
+    act = getattr(run_reader, name)
 
     def then_it_is_deleted(*args, **options):
         found = act(*args, **options)
         run._folder.remove()
         return found
 
-    monkeypatch.setattr(_run_results, name, then_it_is_deleted)
+    monkeypatch.setattr(run_reader, name, then_it_is_deleted)
     with pytest.raises(bf.RunNotFoundError, match="no run in"):
         bf.open_run(run.path).result()
 

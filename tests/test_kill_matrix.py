@@ -40,14 +40,14 @@ def program(emu, tmp_path):
         made = f'openai.AzureOpenAI(api_key="k", azure_endpoint={emu.endpoint!r}, api_version="2024-10-21")'
     code = f"""
         import os, signal, sys, warnings, openai, polars as pl, batchframe as bf
-        from batchframe import _events
+        from batchframe._core import events
         left = [int(sys.argv[2])]
         def maybe():
             left[0] -= 1
             if left[0] == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
         if sys.argv[1]:
-            _events.set_trigger(sys.argv[1], maybe)
+            events.set_trigger(sys.argv[1], maybe)
         out = bf.run(pl.DataFrame({{"n": range({N})}}), "Repeat {{n}}", client={made}, model="gpt-4o-mini",
                      poll_seconds=0.02, settle_seconds=1.0, run_dir={os.fspath(tmp_path / "run")!r},
                      limits=bf.Limits(max_requests=12))

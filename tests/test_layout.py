@@ -9,13 +9,13 @@ import polars as pl
 import pytest
 
 import batchframe as bf
-from batchframe import _assembly
+from batchframe._results import assemble
 
 
 @pytest.fixture(params=[64_000_000, 0], ids=["in memory", "spilled"], autouse=True)
 def held_bytes(monkeypatch, request):
     """Answers are read the same whether they are few or many."""
-    monkeypatch.setattr(_assembly, "_HELD_BYTES", request.param)
+    monkeypatch.setattr(assemble, "_HELD_BYTES", request.param)
 
 
 def line(custom_id, text=None, *, status=200, code=None):

@@ -24,13 +24,19 @@ from hypothesis import strategies as st
 
 import batchframe as bf
 from another_process import reopened
-from batchframe import _answers, _assembly, _begin, _events, _lease, _options, _run, _run_results
-from batchframe._blocks import final_blocks, own_successes
-from batchframe._desk import Clock, using
-from batchframe._exceptions import LeaseLostError
-from batchframe._forms import Form
-from batchframe._lease import Lease, LeaseRecord
-from batchframe._store import RunFolder, make_private
+from batchframe._api import options as _options
+from batchframe._api.checked_call import run_of
+from batchframe._core import events
+from batchframe._core.clock import Clock, using
+from batchframe._core.exceptions import LeaseLostError
+from batchframe._results import assemble, parsed_answers
+from batchframe._results.answer_format import AnswerFormat
+from batchframe._results.result_blocks import final_blocks, own_successes
+from batchframe._runs import run as _run
+from batchframe._runs import run_reader
+from batchframe._store import lease as _lease
+from batchframe._store.lease import Lease, LeaseRecord
+from batchframe._store.run_folder import RunFolder, make_private
 
 N = 60
 FRAME = pl.DataFrame({"n": range(N)})
@@ -60,7 +66,8 @@ def wait_until(condition, seconds=20.0):
 
 HEAD = """
     import logging, os, signal, sys, time, openai, polars as pl, batchframe as bf
-    from batchframe import _events, _lease
+    from batchframe._core import events
+    from batchframe._store import lease as _lease
     _lease.LEASE_SECONDS = {lease_seconds}
     logging.basicConfig(format="%(message)s")
     logging.getLogger("batchframe").setLevel("INFO")
@@ -107,7 +114,7 @@ def stopped(process):
 
 STOP = """
     stops = iter([True])
-    _events.set_trigger({point!r}, lambda: next(stops, None) and os.kill(os.getpid(), signal.SIGSTOP))
+    events.set_trigger({point!r}, lambda: next(stops, None) and os.kill(os.getpid(), signal.SIGSTOP))
     run()
 """
 # Creates by both processes: three parts, and a create whose intent was on disk is neither repeated nor forgotten.
@@ -138,7 +145,7 @@ def test_stopped_past_its_lease_a_process_submits_nothing_more(emu, start, point
 
 
 SLIP = """
-    from batchframe._openai import OpenAIClient
+    from batchframe._providers.openai import OpenAIClient
     call_it, stops = OpenAIClient.{call}, iter([True])
 
     def slow(self, *arguments):
@@ -208,14 +215,14 @@ def test_stopped_and_continued_at_any_time_by_three_processes(emu, start, seed):
 
 
 def of_parts(folder):
-    return sum(_answers.best_of_part(folder, part, ["again"]).height for part in folder.parts())
+    return sum(parsed_answers.best_of_part(folder, part, ["again"]).height for part in folder.parts())
 
 
 def of_successes(folder):
     return sum(block.height for block in own_successes(folder))
 
 
-@pytest.mark.parametrize(("module", "read"), [(_answers, of_parts), (_assembly, of_successes)])
+@pytest.mark.parametrize(("module", "read"), [(parsed_answers, of_parts), (assemble, of_successes)])
 def test_what_one_process_reads_another_that_is_done_does_not_remove(client, monkeypatch, module, read):
     run = submit(client)
     run.wait()
@@ -224,7 +231,7 @@ def test_what_one_process_reads_another_that_is_done_does_not_remove(client, mon
 
     def remove():
         with run._folder.assembling():
-            _answers.forget_answers(run._folder)
+            parsed_answers.forget_answers(run._folder)
 
     def then_removed(*args, **options):
         paths = part_answers(*args, **options)
@@ -268,7 +275,7 @@ def test_of_processes_started_together_one_works_and_the_others_say_which(emu, s
 @posix
 def test_a_killed_process_is_followed_at_once_though_nobody_waited_for_it(emu, client, start, tmp_path):
     killed = start("""
-        _events.set_trigger("after_create", lambda: os.kill(os.getpid(), signal.SIGKILL))
+        events.set_trigger("after_create", lambda: os.kill(os.getpid(), signal.SIGKILL))
         run()
     """)
     os.waitid(os.P_PID, killed.pid, os.WEXITED | os.WNOWAIT)  # it stays a zombie, whose id is in use
@@ -313,17 +320,17 @@ def test_a_cancel_during_a_pass_stops_the_next_create(emu, client, tmp_path):
     states = []
 
     def cancel():
-        _events.set_trigger("after_upload", None)
+        events.set_trigger("after_upload", None)
         other = bf.open_run(tmp_path / "run", client=client)
         monkey.setattr(_run, "_CANCEL_SECONDS", 0.0)
         states.append(other.cancel())
 
     with pytest.MonkeyPatch.context() as monkey:
-        _events.set_trigger("after_upload", cancel)
+        events.set_trigger("after_upload", cancel)
         try:
             run = submit(client, run_dir=tmp_path / "run")
         finally:
-            _events.set_trigger("after_upload", None)
+            events.set_trigger("after_upload", None)
     assert run.status().state == "stopped"
     assert emu.calls().get("create_batch", 0) == 0
     assert run.result()["error"].struct.field("code").unique().to_list() == ["not_submitted"]
@@ -443,16 +450,16 @@ def test_a_write_that_finds_the_lock_taken_for_long_is_waited_with(emu, client, 
     timer = threading.Timer(0.5, lock.release)
 
     def hold():
-        _events.set_trigger("after_create_call", None)
+        events.set_trigger("after_create_call", None)
         threading.Thread(target=lock.acquire).start()
         wait_until(lambda: lock.is_locked)
         timer.start()
 
-    _events.set_trigger("after_create_call", hold)
+    events.set_trigger("after_create_call", hold)
     try:
         run = submit(client, run_dir=tmp_path / "run")
     finally:
-        _events.set_trigger("after_create_call", None)
+        events.set_trigger("after_create_call", None)
     assert run.wait().succeeded == N
     assert emu.calls()["create_batch"] == 3
     assert once_each(emu)
@@ -505,7 +512,7 @@ def test_a_result_that_was_assembled_while_the_run_went_on_is_not_final(emu, cli
     assert slow.is_finished
     assert run.retry().wait().succeeded == N
     (run.path / "results.json").unlink()
-    final_blocks(slow._folder, None, form=Form(), parts=slow._finished[1], is_watched=False)
+    final_blocks(slow._folder, None, form=AnswerFormat(), parts=slow._finished[1], is_watched=False)
     assert slow.result()["error"].null_count() == N
     assert run.status().succeeded == N
 
@@ -515,7 +522,7 @@ def test_a_run_that_goes_on_while_it_is_looked_at_is_not_finished(emu, client, m
     emu.row_fault("status", status=500, custom_ids=["row-5"])
     run = submit(client)
     wait_until(lambda: set(run.status().batches) == {"completed"})
-    part_states = _run_results.part_states
+    part_states = run_reader.part_states
 
     def then_it_goes_on(folder):
         states = part_states(folder)
@@ -523,7 +530,7 @@ def test_a_run_that_goes_on_while_it_is_looked_at_is_not_finished(emu, client, m
         run.advance()
         return states
 
-    monkeypatch.setattr(_run_results, "part_states", then_it_goes_on)
+    monkeypatch.setattr(run_reader, "part_states", then_it_goes_on)
     assert not bf.open_run(run.path, client=client).is_finished
     assert run.wait().succeeded == N
 
@@ -604,7 +611,7 @@ def test_a_clock_that_jumps_by_a_day_between_passes(emu, client, fault, seed, is
     jumping = Jumping(seed)
     options = _options.parse(ARGUMENTS | LIMITS | {"client": client, "settle_seconds": 0.6})
     with using(jumping.clock):
-        run = _begin.begin(FRAME, "Repeat {n}", options)
+        run = run_of(FRAME, "Repeat {n}", options)
         end = time.monotonic() + 30
         while not run.advance().done:
             assert time.monotonic() < end
@@ -771,11 +778,11 @@ def test_it_says_who_and_where_and_since_when():
 
 def test_the_file_is_in_a_folder_that_only_its_owner_reads(client, batchframe_home):
     modes = []
-    _events.set_trigger("before_create", lambda: modes.append(batchframe_home.stat().st_mode & 0o777))
+    events.set_trigger("before_create", lambda: modes.append(batchframe_home.stat().st_mode & 0o777))
     try:
         run = submit(client)
     finally:
-        _events.set_trigger("before_create", None)
+        events.set_trigger("before_create", None)
     assert set(modes) == {0o700}
     assert Path(batchframe_home / ".gitignore").read_text() == "*\n"
     run.wait()

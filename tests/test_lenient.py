@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchframe._lenient import integer, read_json
+from batchframe._core.lenient import integer, read_json
 
 TEXTS = st.text(st.characters(exclude_categories=()), max_size=8)  # halves of surrogate pairs too
 VALUES = st.recursive(

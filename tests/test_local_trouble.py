@@ -10,7 +10,8 @@ import polars as pl
 import pytest
 
 import batchframe as bf
-from batchframe import _events, _store
+from batchframe._core import events
+from batchframe._store import run_folder
 from batchframe.cli import main
 
 N = 30
@@ -39,15 +40,15 @@ def trigger():
 
     def begin(point, act):
         def once():
-            _events.set_trigger(point, None)
+            events.set_trigger(point, None)
             act()
 
         points.append(point)
-        _events.set_trigger(point, once)
+        events.set_trigger(point, once)
 
     yield begin
     for point in points:
-        _events.set_trigger(point, None)
+        events.set_trigger(point, None)
 
 
 # -- a full disk
@@ -79,10 +80,10 @@ def test_what_polars_cannot_write_is_said_with_the_file(tmp_path):
         OSError("No space left on device (os error 28)"),
         pl.exceptions.ComputeError("parquet: underlying IO error: No space left on device (os error 28)"),
     ):
-        with pytest.raises(OSError, match="No space left on device: ") as caught, _store.naming(tmp_path / "x"):
+        with pytest.raises(OSError, match="No space left on device: ") as caught, run_folder.naming(tmp_path / "x"):
             raise error
         assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path / "x"))
-    with pytest.raises(pl.exceptions.ComputeError), _store.naming(tmp_path / "x"):
+    with pytest.raises(pl.exceptions.ComputeError), run_folder.naming(tmp_path / "x"):
         raise pl.exceptions.ComputeError("a mistake of the user's")
 
 

@@ -12,8 +12,9 @@ import polars as pl
 import pytest
 
 import batchframe as bf
-from batchframe import _events, _run
-from batchframe._openai import OpenAIClient
+from batchframe._core import events
+from batchframe._providers.openai import OpenAIClient
+from batchframe._runs import run as _run
 
 FRAME = pl.DataFrame({"n": range(20)})
 ARGUMENTS = {"model": "gpt-4o-mini", "poll_seconds": 0.02, "settle_seconds": 0.3}
@@ -25,11 +26,11 @@ def trigger():
 
     def hang(point, action):
         hung.append(point)
-        _events.set_trigger(point, action)
+        events.set_trigger(point, action)
 
     yield hang
     for point in hung:
-        _events.set_trigger(point, None)
+        events.set_trigger(point, None)
 
 
 def once_each(emu, rows=20):

@@ -11,9 +11,9 @@ import pytest
 from openai.types.responses import response_input_item_param
 
 import batchframe as bf
-from batchframe import _options
+from batchframe._api import options as _options
 from batchframe._endpoints.registry import ENDPOINTS
-from batchframe._requests import compile_prompt
+from batchframe._requests.renderer import compile_prompt
 
 CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
 PDF = b"%PDF-1.7 \n"
@@ -31,7 +31,7 @@ def messages(frame, prompt, **options):
     told = []
     for given in (frame, frame.lazy()):
         parsed = _options.parse({"model": "m", **options})
-        rows = pl.concat(compile_prompt(given, prompt, parsed, 10_000_000).slices())
+        rows = pl.concat(compile_prompt(given, parsed.request_spec(prompt), 10_000_000).slices())
         bodies = [line and json.loads(line)["body"] for line in rows["batchframe:line"]]
         found = [body and body.get("messages", body.get("input")) for body in bodies]
         whys = zip(rows["batchframe:code"], rows["batchframe:message"], strict=True)

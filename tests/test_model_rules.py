@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 import batchframe as bf
-from batchframe._model_rules import refusals
+from batchframe._endpoints.model_rules import refusals
 from batchframe.emulator._endpoints import ENDPOINTS
 from batchframe.emulator._errors import ApiError
 from batchframe.emulator._model_table import SNAPSHOTS, described

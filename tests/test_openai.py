@@ -12,8 +12,10 @@ import openai
 import pytest
 
 import batchframe as bf
-from batchframe import _openai
-from batchframe._openai import OpenAIClient, map_error
+from batchframe._providers import openai as _openai
+from batchframe._providers.client import InputFile
+from batchframe._providers.openai import map_error
+from batchframe._providers.service import Service
 
 transport = importlib.import_module("httpx2" if importlib.util.find_spec("httpx2") else "httpx")  # the SDK's own
 TRANSPORTS = [importlib.import_module(name) for name in ("httpx2", "httpx") if importlib.util.find_spec(name)]
@@ -122,7 +124,7 @@ def test_a_key_in_a_message_is_taken_out():
 def test_a_connection_that_was_never_made_is_not_in_doubt(emu):
     with openai.OpenAI(api_key="sk-x", base_url="http://127.0.0.1:1/v1") as client:
         with pytest.raises(bf.ConnectionFailedError) as raised:
-            OpenAIClient(client).upload(io.BytesIO(b"{}\n"), "a.jsonl", None)
+            Service(client).client.upload(io.BytesIO(b"{}\n"), "a.jsonl", None)
     assert not raised.value.was_sent
     assert not raised.value.is_in_doubt
     assert "cannot be reached" in str(raised.value)
@@ -132,7 +134,7 @@ def test_a_connection_that_was_never_made_is_not_in_doubt(emu):
 def test_a_reply_that_is_lost_is_in_doubt(emu, client, kind):
     emu.fault("create_file", kind)
     with pytest.raises(bf.ConnectionFailedError) as raised:
-        OpenAIClient(client).upload(io.BytesIO(b'{"a": 1}\n'), "a.jsonl", None)
+        Service(client).client.upload(io.BytesIO(b'{"a": 1}\n'), "a.jsonl", None)
     assert raised.value.is_in_doubt
     assert emu.calls()["create_file"] == 1
 
@@ -140,10 +142,10 @@ def test_a_reply_that_is_lost_is_in_doubt(emu, client, kind):
 @pytest.mark.parametrize("call", ["create_file", "create_batch"])
 def test_uploads_and_creates_are_sent_once(emu, client, call):
     emu.fault(call, "status", status=503, times=None)
-    ours = OpenAIClient(client)
+    ours = Service(client).client
     calls = {
         "create_file": lambda: ours.upload(io.BytesIO(b'{"a": 1}\n'), "a.jsonl", None),
-        "create_batch": lambda: ours.create("file-x", "/v1/chat/completions", "24h", {}, None),
+        "create_batch": lambda: ours.create(InputFile("file-x", io.BytesIO), "/v1/chat/completions", "24h", {}, None),
     }
     with pytest.raises(bf.ServiceError):
         calls[call]()
@@ -155,10 +157,10 @@ def test_a_download_that_is_cut_is_a_connection_error(emu, client):
     emu.fault("file_content", "truncate", at=0.5)
     received = io.BytesIO()
     with pytest.raises(bf.ConnectionFailedError, match="download: the connection broke"):
-        OpenAIClient(client).download(file.id, received)
+        Service(client).client.download(file.id, received)
     assert 0 < received.tell() < 4_500_000
     received = io.BytesIO()
-    OpenAIClient(client).download(file.id, received)
+    Service(client).client.download(file.id, received)
     assert received.getvalue() == b'{"a": 1}\n' * 500_000
 
 
@@ -184,7 +186,7 @@ class Odd:
         self.thread.start()
         host, port = self.server.server_address[:2]
         self.sdk = openai.OpenAI(api_key="k", base_url=f"http://{host}:{port}/v1", max_retries=0)
-        return OpenAIClient(self.sdk)
+        return Service(self.sdk).client
 
     def __exit__(self, *_):
         self.sdk.close()
@@ -227,29 +229,29 @@ def test_which_client():
         ("sk-key", r"must be an openai\.OpenAI, got builtins\.str"),
     ):
         with pytest.raises(bf.OptionError, match=says):
-            OpenAIClient(wrong)
+            Service(wrong).client.close()
 
 
 def test_the_client_of_the_environment(monkeypatch):
     with pytest.raises(bf.OptionError, match="no API key: set OPENAI_API_KEY"):
-        OpenAIClient()
+        Service().client.close()
     monkeypatch.setenv("OPENAI_API_KEY", "sk-x")
-    assert OpenAIClient().account.base_url == "https://api.openai.com/v1"
+    assert Service().client.account.base_url == "https://api.openai.com/v1"
     monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", "https://x.openai.azure.com")
     with pytest.raises(bf.OptionError, match="names two services: OPENAI_API_KEY and AZURE_OPENAI_ENDPOINT"):
-        OpenAIClient()
+        Service().client.close()
 
 
 def test_the_account_holds_no_credentials():
     client = openai.OpenAI(
         api_key="sk-x", base_url="https://user:secret@host:8443/v1/?token=abc", organization="o", project="p"
     )
-    account = OpenAIClient(client).account
+    account = Service(client).client.account
     assert account.base_url == "https://host:8443/v1"
     assert (account.organization, account.project) == ("o", "p")
 
 
 def test_the_users_client_is_not_changed(client):
     before = client.max_retries
-    OpenAIClient(client)
+    Service(client).client.close()
     assert client.max_retries == before

@@ -16,10 +16,13 @@ import polars as pl
 import pytest
 
 import batchframe as bf
-from batchframe import _options
-from batchframe._columns import added_schema
-from batchframe._forms import Form
-from batchframe._parameters import PARAMETERS
+from batchframe._api import options as _options
+from batchframe._core.option_names import NOT_YET, OPTION_NAMES
+from batchframe._endpoints.parameter_table import PARAMETERS
+from batchframe._requests.parameters import _OF_AZURE, _OF_OPENAI
+from batchframe._results.answer_format import AnswerFormat
+from batchframe._results.columns import added_schema
+from batchframe._results.extra_columns import EXTRA_COLUMNS
 
 FRAME = pl.DataFrame({"x": ["a", "b"], "n": [1, None]})
 CHAT = "/v1/chat/completions"
@@ -48,7 +51,7 @@ def test_options_do_not_take_the_names_of_parameters_unawares():
     # Made from the call, or reached by extra_body, as the table of options says.
     known = {"model", "prompt", "response_format", "metadata", "include"}
     for endpoint, names in PARAMETERS.items():
-        assert _options.NAMES & names.keys() <= known, endpoint
+        assert OPTION_NAMES & names.keys() <= known, endpoint
 
 
 def test_parameters_are_those_of_the_sdk():
@@ -64,12 +67,12 @@ def test_parameters_are_those_of_the_sdk():
 
 
 def test_included_columns_are_those_of_the_schema():
-    assert list(added_schema(_options.INCLUDES, Form()))[-len(_options.INCLUDES) :] == list(_options.INCLUDES)
-    assert not set(_options.INCLUDES) & _options._NOT_YET_INCLUDED
+    assert list(added_schema(EXTRA_COLUMNS, AnswerFormat()))[-len(EXTRA_COLUMNS) :] == list(EXTRA_COLUMNS)
+    assert not set(EXTRA_COLUMNS) & _options._NOT_YET_INCLUDED
 
 
 def test_none_means_the_default_of_each_option():
-    names = _options.NAMES - _options._NOT_YET - {"model"}
+    names = OPTION_NAMES - NOT_YET - {"model"}
     assert _options.parse({"model": "m", **dict.fromkeys(names)}) == _options.parse({"model": "m"})
 
 
@@ -111,10 +114,10 @@ def test_streaming_is_refused(name, value):
 
 
 def test_what_a_client_is_told_is_no_parameter():
-    assert refusal(api_key="sk-x") == "api_key is said to the client: pass client=openai.OpenAI(api_key=…)"
-    said = "azure_endpoint is said to the client: pass client=openai.AzureOpenAI(azure_endpoint=…)"
+    assert refusal(api_key="sk-x") == "api_key is a client setting: pass client=openai.OpenAI(api_key=…)"
+    said = "azure_endpoint is a client setting: pass client=openai.AzureOpenAI(azure_endpoint=…)"
     assert refusal(azure_endpoint="https://x") == said
-    for names, client in ((_options._OF_OPENAI, openai.OpenAI), (_options._OF_AZURE, openai.AzureOpenAI)):
+    for names, client in ((_OF_OPENAI, openai.OpenAI), (_OF_AZURE, openai.AzureOpenAI)):
         assert names <= inspect.signature(client).parameters.keys()
 
 
@@ -127,7 +130,7 @@ def test_what_the_prompt_makes_is_refused(name):
     assert refusal(**{name: []}) == f"{name} is made from the prompt: pass it as the prompt argument"
 
 
-@pytest.mark.parametrize("name", sorted(_options._NOT_YET))
+@pytest.mark.parametrize("name", sorted(NOT_YET))
 def test_options_to_come_are_refused_by_name(name):
     assert refusal(**{name: 1}) == f"{name} is not available in this version of batchframe: leave it out"
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 
 import batchframe as bf
-from batchframe._frames import to_polars
+from batchframe._api.frames import to_polars
 
 DAY = dt.date(2024, 7, 1)
 AWARE = dt.datetime(2024, 7, 1, 12, 30, tzinfo=dt.timezone.utc)

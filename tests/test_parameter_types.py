@@ -13,9 +13,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import batchframe as bf
-from batchframe import _parameter_types
+from batchframe._endpoints import parameter_checks
+from batchframe._endpoints.parameter_table import PARAMETERS
 from batchframe._endpoints.registry import ENDPOINTS
-from batchframe._parameters import PARAMETERS
 from batchframe.emulator import (
     _bodies,
     _embeddings,
@@ -56,7 +56,7 @@ def refusal(**options):
 def problem(endpoint, name, value):
     """Return what is said about a constant value, or None."""
     try:
-        _parameter_types.check_values(endpoint, {name: value})
+        parameter_checks.check_values(endpoint, {name: value})
     except bf.OptionError as error:
         return str(error)
     return None
@@ -65,7 +65,7 @@ def problem(endpoint, name, value):
 def problem_of(endpoint, name, dtype):
     """Return what is said about a column's dtype, or None."""
     try:
-        _parameter_types.check_dtypes(endpoint, {name: dtype})
+        parameter_checks.check_dtypes(endpoint, {name: dtype})
     except bf.OptionError as error:
         return str(error)
     return None
@@ -282,13 +282,13 @@ def test_a_column_of_a_lazy_frame_is_checked_before_anything_is_evaluated():
     ],
 )
 def test_what_is_called_otherwise_elsewhere(endpoint, name, said):
-    assert _parameter_types.elsewhere(endpoint, name) == f" It is {said} there."
+    assert parameter_checks.elsewhere(endpoint, name) == f" It is {said} there."
 
 
 def test_what_only_others_have():
-    assert _parameter_types.elsewhere(RESPONSES, "suffix") == f" It is a parameter of {COMPLETIONS}."
-    assert _parameter_types.elsewhere(EMBEDDINGS, "seed") == f" It is a parameter of {CHAT}, {COMPLETIONS}."
-    assert _parameter_types.elsewhere(EMBEDDINGS, "dimension") == ""
+    assert parameter_checks.elsewhere(RESPONSES, "suffix") == f" It is a parameter of {COMPLETIONS}."
+    assert parameter_checks.elsewhere(EMBEDDINGS, "seed") == f" It is a parameter of {CHAT}, {COMPLETIONS}."
+    assert parameter_checks.elsewhere(EMBEDDINGS, "dimension") == ""
     said = refusal(max_output_tokens=5)
     assert f"nor a parameter of {CHAT}. It is max_completion_tokens there. To send it all the same:" in said
     assert "Did you mean 'dedupe'" not in refusal(truncation="auto")
@@ -340,12 +340,12 @@ def test_what_the_service_says_has_moved_is_told():
     ],
 )
 def test_parameters_given_as_text(name, text, value):
-    read = _parameter_types.from_text(CHAT, name, text)
+    read = parameter_checks.from_text(CHAT, name, text)
     assert (read, type(read)) == (value, type(value))
 
 
 def test_parameters_given_as_text_at_an_endpoint_that_is_none():
-    assert _parameter_types.from_text("/v1/none", "user", "5") == 5
+    assert parameter_checks.from_text("/v1/none", "user", "5") == 5
 
 
 # -- another attempt

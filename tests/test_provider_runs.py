@@ -11,7 +11,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 import batchframe as bf
-from batchframe._providers import PROVIDERS, provider_named
+from batchframe._providers.profiles import PROVIDERS, provider_named
 
 ARGUMENTS = {"poll_seconds": 0.02, "settle_seconds": 0.5, "max_attempts": 2}
 CHAT = "/v1/chat/completions"

@@ -9,9 +9,9 @@ import polars as pl
 import pytest
 
 import batchframe as bf
-from batchframe._limits import AZURE_DATA_ZONE_QUOTAS, AZURE_QUOTAS, AZURE_SUBSCRIPTIONS, azure_quota_note
-from batchframe._other_forms import OTHER_FORMS
-from batchframe._providers import OPENAI, PROVIDERS, provider_named, provider_of
+from batchframe._providers.limits import AZURE_DATA_ZONE_QUOTAS, AZURE_QUOTAS, AZURE_SUBSCRIPTIONS, azure_quota_note
+from batchframe._providers.other_forms import OTHER_FORMS
+from batchframe._providers.profiles import OPENAI, PROVIDERS, provider_named, provider_of
 
 HOSTS = {
     "https://api.openai.com/v1": "openai",

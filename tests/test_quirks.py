@@ -12,8 +12,9 @@ import polars as pl
 import pytest
 
 import batchframe as bf
-from batchframe import _sources, testing
-from batchframe._openai import OpenAIClient
+from batchframe import testing
+from batchframe._api import result_sources
+from batchframe._providers.service import Service
 from batchframe.emulator import _refusals
 from quirk_table import ROWS, SWITCHES
 
@@ -258,8 +259,8 @@ def service(speaking):
 
 @pytest.fixture(autouse=True)
 def in_no_time(monkeypatch):
-    monkeypatch.setattr(_sources, "_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(_sources, "_SETTLE_SECONDS", 0.1)
+    monkeypatch.setattr(result_sources, "_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(result_sources, "_SETTLE_SECONDS", 0.1)
 
 
 @pytest.mark.parametrize(("quirk", "spoken"), QUIRKS)
@@ -371,7 +372,7 @@ def test_stuck(service):
 def test_cancel(service):
     service.configure(progression="stepped")
     throw(service, SWITCHES["cancel: 409 when it has ended, 200 when cancelled"])
-    client = OpenAIClient(service.client(max_retries=0))
+    client = Service(service.client(max_retries=0)).client
     run = bf.submit(FRAME, "Repeat {n}", client=service.client(), **ARGUMENTS)
     batch_id = run.batches()["batch_id"][0]
     service.step(2)

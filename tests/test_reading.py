@@ -10,8 +10,8 @@ import polars as pl
 import pytest
 
 import batchframe as bf
-from batchframe import _sources
-from batchframe._columns import CORE
+from batchframe._api import result_sources
+from batchframe._results.columns import CORE
 from odd_service import OddService
 from test_account import batch, make
 
@@ -19,11 +19,11 @@ from test_account import batch, make
 @pytest.fixture(autouse=True)
 def in_no_time(monkeypatch):
     """Only waiting takes time, and is not waited."""
-    monkeypatch.setattr(_sources, "_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(_sources, "_SETTLE_SECONDS", 0.1)
+    monkeypatch.setattr(result_sources, "_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(result_sources, "_SETTLE_SECONDS", 0.1)
     waits = []
     made_up = types.SimpleNamespace(monotonic=lambda: sum(waits), sleep=waits.append)
-    monkeypatch.setattr(_sources, "time", made_up)
+    monkeypatch.setattr(result_sources, "time", made_up)
 
 
 def good(custom_id, content="yes"):

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import polars as pl
 
-from batchframe import _options
+from batchframe._core.option_names import NOT_YET, OPTION_NAMES
+from batchframe._results.extra_columns import EXTRA_COLUMNS
 from batchframe.cli._commands import group
 from batchframe.cli._guard import Exit
 
@@ -43,7 +44,7 @@ def test_the_example_is_short():
 
 def test_the_options_are_those_there_are():
     listed = [codes(row[0])[0] for row in table("option")]
-    assert sorted(listed) == sorted(_options.NAMES - _options._NOT_YET)
+    assert sorted(listed) == sorted(OPTION_NAMES - NOT_YET)
 
 
 def test_the_exit_codes_are_those_there_are():
@@ -56,4 +57,4 @@ def test_the_commands_are_those_there_are():
 
 def test_every_column_of_include_is_told():
     told = next(row[2] for row in table("option") if row[0] == "`include`")
-    assert codes(told) == [f'"{name}"' for name in _options.INCLUDES]
+    assert codes(told) == [f'"{name}"' for name in tuple(EXTRA_COLUMNS)]

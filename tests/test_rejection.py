@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import batchframe as bf
-from batchframe._events import set_trigger
-from batchframe._rejection import rejected_lines
+from batchframe._batches.rejected_lines import rejected_lines
+from batchframe._core.events import set_trigger
 
 N = 30
 FRAME = pl.DataFrame({"n": range(N)})

@@ -10,8 +10,10 @@ import polars.selectors as cs
 import pytest
 
 import batchframe as bf
-from batchframe import _frames, _options
-from batchframe._requests import compile_prompt, digest_sums
+from batchframe._api import options as _options
+from batchframe._core.digests import digest_sums
+from batchframe._requests import frame_source
+from batchframe._requests.renderer import compile_prompt
 
 FRAME = pl.DataFrame({"x": ["a", "b", "c"], "n": [1, 2, 3], "maybe": ["p", None, "q"]})
 USER = {"role": "user", "content": "{x}"}
@@ -30,7 +32,7 @@ def contents(frame, prompt, **options):
 
 
 def codes(frame, prompt, **options):
-    renderer = compile_prompt(frame, prompt, _options.parse({"model": "m", **options}), 1_000_000)
+    renderer = compile_prompt(frame, _options.parse({"model": "m", **options}).request_spec(prompt), 1_000_000)
     rows = pl.concat(renderer.slices())
     return list(zip(rows["batchframe:code"], rows["batchframe:message"], strict=True))
 
@@ -48,7 +50,7 @@ def as_frame(request):
 
 @pytest.fixture(params=[65_536, 2], ids=["one slice", "slices"])
 def _slices(request, monkeypatch):
-    monkeypatch.setattr(_frames, "SLICE_ROWS", request.param)
+    monkeypatch.setattr(frame_source, "SLICE_ROWS", request.param)
 
 
 # -- the line
@@ -64,7 +66,9 @@ def test_the_line_to_the_byte():
 
 def test_the_digest_is_of_the_body_alone():
     def rows(frame, **options):
-        (slice_,) = compile_prompt(frame, "{x}", _options.parse({"model": "m", **options}), 1_000_000).slices()
+        (slice_,) = compile_prompt(
+            frame, _options.parse({"model": "m", **options}).request_spec("{x}"), 1_000_000
+        ).slices()
         return slice_["batchframe:digest"]
 
     digests = rows(FRAME)

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchframe import _results
-from batchframe._columns import best_answers
 from batchframe._endpoints.registry import ENDPOINTS
-from batchframe._forms import Form
-from batchframe._included import included_columns
-from batchframe._results import ANSWER_SCHEMA, read_answers
+from batchframe._results import result_lines
+from batchframe._results.answer_format import AnswerFormat
+from batchframe._results.columns import best_answers
+from batchframe._results.extra_columns import columns_of_lines
+from batchframe._results.result_lines import ANSWER_SCHEMA, read_answers
 
 MESSAGE = {"role": "assistant", "content": "hello"}
 USAGE = {
@@ -201,7 +201,7 @@ def test_what_the_content_filter_said_comes_along():
     inner = {"code": "ResponsibleAIPolicyViolation", "content_filter_result": answer}
     refused = line(**response(400, body={"error": {"code": "content_filter", "message": "no", "innererror": inner}}))
     lines = [good, refused, line(), line(response=None), line(response={"body": [1]}), b'{"custom_id": "x"']
-    (column,) = included_columns([written(one) for one in lines], ["content_filter"], Form())
+    (column,) = columns_of_lines([written(one) for one in lines], ["content_filter"], AnswerFormat())
     said = [None if text is None else json.loads(text) for text in column]
     assert said == [{"prompt": prompt, "response": answer}, {"prompt": answer}, None, None, None, None]
     assert read(*lines)["code"].to_list()[:2] == [None, "content_filter"]
@@ -210,14 +210,14 @@ def test_what_the_content_filter_said_comes_along():
 @pytest.mark.parametrize("slice_bytes", [1, 500, 8_000_000])
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses"])
 def test_each_answer_tells_where_its_line_is(monkeypatch, slice_bytes, path):
-    monkeypatch.setattr(_results, "SLICE_BYTES", slice_bytes)
+    monkeypatch.setattr(result_lines, "SLICE_BYTES", slice_bytes)
     mine = [line(), line(custom_id="ü", **response(500)), line(response=None)]
     data = written(b"", mine[0], b"{}", b"not JSON", mine[1], b"  ", mine[2], b'{"custom_id": "x"', end=b"\r\n")
     found = pl.concat(list(read_answers(io.BytesIO(data), ENDPOINTS[path], places=True)))
     lines = [data[at : at + size] for at, size in found.select("line_at", "line_bytes").rows()]
     assert [json.loads(one) for one in lines[:3]] == mine
     assert lines[3:] == [b'{"custom_id": "x"\r\n']
-    (raw,) = included_columns(lines, ["raw"], Form())
+    (raw,) = columns_of_lines(lines, ["raw"], AnswerFormat())
     assert raw[0] == json.dumps(line())
 
 
@@ -228,11 +228,11 @@ def test_slices_of_any_size_read_the_same(texts, slice_bytes):
         + b"\n"
         for n, text in enumerate(texts)
     )
-    before, _results.SLICE_BYTES = _results.SLICE_BYTES, slice_bytes
+    before, result_lines.SLICE_BYTES = result_lines.SLICE_BYTES, slice_bytes
     try:
         frames = list(read_answers(io.BytesIO(data)))
     finally:
-        _results.SLICE_BYTES = before
+        result_lines.SLICE_BYTES = before
     found = pl.concat([pl.DataFrame(schema=ANSWER_SCHEMA), *frames])
     assert found["custom_id"].to_list() == [str(n) for n in range(len(texts))]
     assert found["response"].to_list() == texts

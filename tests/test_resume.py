@@ -17,7 +17,8 @@ import pytest
 from polars.testing import assert_frame_equal
 
 import batchframe as bf
-from batchframe import _events, testing
+from batchframe import testing
+from batchframe._core import events
 from batchframe.emulator import answer
 
 ARGUMENTS = {"model": "gpt-4o-mini", "poll_seconds": 0.05, "settle_seconds": 0.3}
@@ -175,7 +176,7 @@ def test_a_lazy_result_survives_results_that_take_the_place_of_its_own(client, c
 def script(base_url, body):
     head = f"""
         import os, signal, sys, openai, polars as pl, batchframe as bf
-        from batchframe import _events
+        from batchframe._core import events
         client = openai.OpenAI(api_key="sk-x", base_url={base_url!r})
         frame = pl.DataFrame({{"n": range(120)}})
         call = dict(model="gpt-4o-mini", poll_seconds=0.05, settle_seconds=0.3, client=client,
@@ -189,7 +190,7 @@ def script(base_url, body):
 def test_killed_at_any_point_each_row_is_executed_once(emu, client, point):
     """kill -9 at a named point between two writes or calls; the same call in another process, this one, finishes."""
     body = f"""
-        _events.set_trigger({point!r}, lambda: os.kill(os.getpid(), signal.SIGKILL))
+        events.set_trigger({point!r}, lambda: os.kill(os.getpid(), signal.SIGKILL))
         bf.run(frame, "Repeat {{n}}", **call)
     """
     program = [sys.executable, "-c", script(emu.base_url, body)]
@@ -319,14 +320,14 @@ def test_two_calls_that_render_the_same_run_at_once_make_one(emu, client, tmp_pa
     call = {"frame": frame, "prompt": "Repeat {t}", "client": client, "run_dir": tmp_path / "r", **ARGUMENTS}
 
     def meanwhile():
-        _events.set_trigger("before_commit", None)
+        events.set_trigger("before_commit", None)
         bf.submit(**call)
 
-    _events.set_trigger("before_commit", meanwhile)
+    events.set_trigger("before_commit", meanwhile)
     try:
         out = bf.run(**call)
     finally:
-        _events.set_trigger("before_commit", None)
+        events.set_trigger("before_commit", None)
     assert out["error"].null_count() == 2
     assert emu.ledger()["by_custom_id"] == {"row-0": 1, "row-1": 1}
     assert emu.calls()["create_batch"] == 1

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 import batchframe as bf
-from batchframe._openai import OpenAIClient
+from batchframe._providers.openai import OpenAIClient
 
 N = 40
 FRAME = pl.DataFrame({"n": range(N)})
@@ -167,13 +167,13 @@ def test_killed_during_a_retry(emu, point):
     emu.row_fault("rate_limited", custom_ids=HIT)
     script = f"""
         import os, signal, sys, warnings, openai, polars as pl, batchframe as bf
-        from batchframe import _events
+        from batchframe._core import events
         left = [int(sys.argv[1])]
         def maybe():
             left[0] -= 1
             if left[0] == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
-        _events.set_trigger({point!r}, maybe)
+        events.set_trigger({point!r}, maybe)
         client = openai.OpenAI(api_key="k", base_url={emu.base_url!r})
         out = bf.run(pl.DataFrame({{"n": range({N})}}), "Repeat {{n}}", client=client, model="gpt-4o-mini",
                      poll_seconds=0.02, settle_seconds=0.3, limits=bf.Limits(max_requests=12, max_bytes=100_000))

@@ -13,7 +13,8 @@ import pytest
 from polars.testing import assert_frame_equal
 
 import batchframe as bf
-from batchframe import _frames, testing
+from batchframe import testing
+from batchframe._requests import frame_source
 
 ARGUMENTS = {"model": "gpt-4o-mini", "poll_seconds": 0.02, "settle_seconds": 0.3}
 
@@ -340,7 +341,7 @@ def test_before_it_is_finished(emu, client):
 @pytest.mark.parametrize("rows", [1, 3, 100])
 @pytest.mark.parametrize("dedupe", [False, True])
 def test_in_many_blocks_and_parts(emu, client, monkeypatch, rows, dedupe):
-    monkeypatch.setattr(_frames, "SLICE_ROWS", rows)
+    monkeypatch.setattr(frame_source, "SLICE_ROWS", rows)
     limits = bf.Limits(max_requests=4)
     first = ask(client, [f"{n % 9}" for n in range(12)], limits=limits)
     executions = emu.ledger()["executions"]

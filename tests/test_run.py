@@ -212,7 +212,7 @@ def test_columns_with_names_that_polars_reads_as_patterns(client):
 
 
 def test_expressions_see_the_whole_frame_in_every_part(client, monkeypatch):
-    monkeypatch.setattr("batchframe._frames.SLICE_ROWS", 7)
+    monkeypatch.setattr("batchframe._requests.frame_source.SLICE_ROWS", 7)
     frame = pl.DataFrame({"n": range(50)})
     prompt = pl.format("{} of {}", pl.col("n"), pl.col("n").max())
     out = bf.run(

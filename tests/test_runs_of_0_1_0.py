@@ -13,7 +13,8 @@ import polars as pl
 import pytest
 
 import batchframe as bf
-from batchframe import _results, _visibility
+from batchframe._batches import access_check
+from batchframe._results import result_lines
 
 DATA = Path(__file__).parent / "data" / "runs-of-0.1.0"
 TOKENS = ("input_tokens", "output_tokens", "total_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens")
@@ -26,7 +27,7 @@ EIGHT = pl.DataFrame({"n": range(8), "text": [f"text {n}" for n in range(8)]})
 @pytest.fixture
 def take(emu, tmp_path, monkeypatch):
     """Return a copy of one of the runs, as if its service were the one of this test."""
-    monkeypatch.setattr(_visibility, "_KEPT", dt.timedelta())  # this service has forgotten the batches that ended
+    monkeypatch.setattr(access_check, "_KEPT", dt.timedelta())  # this service has forgotten the batches that ended
 
     def taken(name):
         folder = shutil.copytree(DATA / name, tmp_path / name)
@@ -188,9 +189,9 @@ def test_a_later_reader_reads_its_own(emu, take, monkeypatch):
     run = bf.open_run(take("finished"))
     run.result()
     note = run.path / "results.json"
-    for version in (_results.READER, _results.READER + 1):
-        monkeypatch.setattr("batchframe._blocks.READER", version)
+    for version in (result_lines.READER, result_lines.READER + 1):
+        monkeypatch.setattr("batchframe._results.result_blocks.READER", version)
         before = note.stat().st_mtime_ns
         bf.open_run(run.path).result()
-        assert (note.stat().st_mtime_ns > before) == (version != _results.READER)
+        assert (note.stat().st_mtime_ns > before) == (version != result_lines.READER)
         assert f'"reader": {version}' in note.read_text()

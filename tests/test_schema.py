@@ -23,12 +23,12 @@ from hypothesis import strategies as st
 from polars.testing import assert_series_equal
 from pydantic import BaseModel, Field
 
-from batchframe._exceptions import OptionError
-from batchframe._forms import Form
-from batchframe._frames import holds
-from batchframe._results import ANSWER_SCHEMA
-from batchframe._schema import AnswerType, answer_type
-from batchframe._typed import _as_lists
+from batchframe._core.dtypes import holds
+from batchframe._core.exceptions import OptionError
+from batchframe._results.answer_format import AnswerFormat
+from batchframe._results.result_lines import ANSWER_SCHEMA
+from batchframe._schemas.decoder import _as_lists
+from batchframe._schemas.response_format import AnswerType, answer_type
 from batchframe.emulator import answer
 from batchframe.emulator._schemas import check_strict
 
@@ -620,7 +620,7 @@ def test_answers_typed_anew():
     ]
     names = ["custom_id", "response", "finish_reason", "code", "message", "pieces"]
     answers = pl.DataFrame(rows, schema={name: ANSWER_SCHEMA[name] for name in names}, orient="row")
-    found = Form(answer_type=answer_type(SHAPE)).decoded(answers)
+    found = AnswerFormat(answer_type=answer_type(SHAPE)).decoded(answers)
     assert found.columns == names
     assert found["response"].dtype == SHAPE
     assert found["response"].is_null().to_list() == [False, True, True, True, True]

@@ -40,7 +40,7 @@ def test_nothing_tells_a_secret(tmp_path, caplog, dialect, make, emulate):
         run = bf.submit(FRAME, "Repeat {n}", model="gpt-4o-mini", client=client, run_dir=tmp_path / "run",
                         poll_seconds=0.02, settle_seconds=0.2, limits=bf.Limits(max_requests=5))  # fmt: skip
         run.listen = lambda event: told.append(repr(event))
-        told += [repr(run), repr(run.wait()), str(run.explain(5)), repr(run.batches().rows()), repr(run._options)]
+        told += [repr(run), repr(run.wait()), str(run.explain(5)), repr(run.batches().rows()), repr(run._settings)]
         told.append(repr(bf.batches(client).rows()))
         run.retry(codes="server_error", temperature=0)
         # The service may repeat in its words what it was sent.

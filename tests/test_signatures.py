@@ -16,10 +16,15 @@ import polars as pl
 import pytest
 
 import batchframe as bf
-from batchframe import _arguments, _frame, _options, testing
+from batchframe import testing
+from batchframe._api import arguments, namespace
+from batchframe._api import options as _options
+from batchframe._api.option_table import OPTIONS
+from batchframe._core.option_names import NOT_YET, OPTION_NAMES
+from batchframe._endpoints.parameter_table import PARAMETERS
 from batchframe._endpoints.registry import ENDPOINTS
-from batchframe._option_table import OPTIONS
-from batchframe._parameters import PARAMETERS
+from batchframe._requests.parameters import NEVER, is_from_prompt
+from batchframe._results.extra_columns import EXTRA_COLUMNS
 
 ROOT = Path(__file__).parents[1]
 USER_CODE = Path(__file__).parent / "typing"
@@ -52,9 +57,10 @@ def test_signatures_are_those_of_the_table(script, capsys):
 def test_stale_signatures_are_found_and_written(script, tmp_path, monkeypatch, capsys):
     for name in script.MODULES:
         source = (script.ROOT / name).read_text(encoding="utf-8")
+        tmp_path.joinpath(name).parent.mkdir(exist_ok=True)
         tmp_path.joinpath(name).write_text(source, encoding="utf-8")
     monkeypatch.setattr(script, "ROOT", tmp_path)
-    calls, types = tmp_path / "_calls.py", tmp_path / "_arguments.py"
+    calls, types = tmp_path / "_api" / "calls.py", tmp_path / "_api" / "arguments.py"
     whole = calls.read_text(encoding="utf-8"), types.read_text(encoding="utf-8")
     calls.write_text(re.sub("    pilot: .*\n|    pilot\n(        .*\n)+", "", whole[0]), encoding="utf-8")
     types.write_text(re.sub("    seed: .*\n", "", whole[1]), encoding="utf-8")
@@ -65,7 +71,7 @@ def test_stale_signatures_are_found_and_written(script, tmp_path, monkeypatch, c
     assert script.stale() == []
 
 
-@pytest.mark.parametrize("call", [*CALLS, *(getattr(_frame.BatchNamespace, name) for name in METHODS)])
+@pytest.mark.parametrize("call", [*CALLS, *(getattr(namespace.BatchNamespace, name) for name in METHODS)])
 def test_every_option_is_in_the_signature(call):
     assert [one.name for one in keyword_only(call)] == NAMES
     defaults = {one.name: one.default for one in keyword_only(call)}
@@ -80,15 +86,15 @@ def test_the_table_of_the_readme_has_the_same_options():
 
 
 def test_options_to_come_are_in_no_signature():
-    assert not _options._NOT_YET & set(NAMES)
-    assert set(NAMES) | _options._NOT_YET == _options.NAMES
+    assert not NOT_YET & set(NAMES)
+    assert set(NAMES) | NOT_YET == OPTION_NAMES
 
 
 def test_literals_are_what_is_accepted():
-    assert typing.get_args(_arguments.Include) == _options.INCLUDES
-    assert set(typing.get_args(_arguments.Endpoint)) == set(ENDPOINTS)
+    assert typing.get_args(arguments.Include) == tuple(EXTRA_COLUMNS)
+    assert set(typing.get_args(arguments.Endpoint)) == set(ENDPOINTS)
     meanings = {option.name: option.metadata["meaning"] for option in OPTIONS}
-    assert all(f"``{name}``" in meanings["include"] for name in _options.INCLUDES)
+    assert all(f"``{name}``" in meanings["include"] for name in tuple(EXTRA_COLUMNS))
     assert all(f"``{path}``" in meanings["endpoint"] for path in ENDPOINTS if path != "/v1/chat/completions")
     for name, values in re.findall(r'(\w+): Literal(\[.*?\]) \| None = (?:None|".*?"),', inspect.getsource(bf.submit)):
         for value in json.loads(values):
@@ -98,8 +104,8 @@ def test_literals_are_what_is_accepted():
 
 def test_parameters_are_those_that_a_call_takes():
     known = {name for names in PARAMETERS.values() for name in names}
-    taken = known - _options.NAMES - _options._FROM_PROMPT - _options._NEVER
-    assert _arguments.EndpointParameters.__annotations__.keys() == taken
+    taken = {name for name in known - OPTION_NAMES - NEVER if not is_from_prompt(name)}
+    assert arguments.EndpointParameters.__annotations__.keys() == taken
 
 
 def test_the_docstring_tells_every_option_once():
@@ -119,7 +125,7 @@ def test_model_is_required_as_python_says_it():
             call("{x}") if inspect.ismethod(call) else call(FRAME, "{x}")
 
 
-@pytest.mark.parametrize("name", sorted(_options._NOT_YET))
+@pytest.mark.parametrize("name", sorted(NOT_YET))
 def test_options_to_come_are_refused_by_name(name):
     for call in (bf.run, bf.submit, bf.requests, bf.result_schema):
         with pytest.raises(bf.OptionError, match=f"^{name} is not available in this version of batchframe"):
@@ -135,8 +141,8 @@ def test_every_call_passes_every_option_on(monkeypatch, tmp_path):
         seen.append(options)
         raise InterruptedError
 
-    for module in ("_calls", "_previews", "_parquet"):
-        monkeypatch.setattr(f"batchframe.{module}.parse", parse)
+    for module in ("calls", "previews", "parquet"):
+        monkeypatch.setattr(f"batchframe._api.{module}.parse", parse)
     calls = [lambda call=call: call(FRAME, "{x}", **given) for call in CALLS[:-1]]
     calls += [lambda name=name: getattr(FRAME.batch, name)("{x}", **given) for name in METHODS]
     calls.append(lambda: bf.run_parquet(tmp_path / "a", tmp_path / "b", "{x}", **given))

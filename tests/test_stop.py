@@ -220,8 +220,8 @@ def test_killed_during_a_cancel(emu, tmp_path, point):
     emu.batch_fault("stuck", at=0.5, times=None)
     program = textwrap.dedent(f"""
         import os, signal, openai, batchframe as bf
-        from batchframe import _events
-        _events.set_trigger({point!r}, lambda: os.kill(os.getpid(), signal.SIGKILL))
+        from batchframe._core import events
+        events.set_trigger({point!r}, lambda: os.kill(os.getpid(), signal.SIGKILL))
         client = openai.OpenAI(api_key="k", base_url={emu.base_url!r})
         bf.open_run({os.fspath(tmp_path / "run")!r}, client=client).cancel()
     """)

@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import batchframe as bf
-from batchframe._template import Field, parse
+from batchframe._requests.template import Field, parse
 
 
 def contents(frame, prompt, **options):

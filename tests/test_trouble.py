@@ -14,10 +14,10 @@ import pytest
 
 import batchframe as bf
 from another_process import reopened
-from batchframe import _run
-from batchframe._desk import using
-from batchframe._trouble import forget_trouble, keep_trouble, read_trouble
-from batchframe._types import UnreadReply
+from batchframe._batches.trouble import forget_trouble, keep_trouble, read_trouble
+from batchframe._core.clock import using
+from batchframe._runs import run as _run
+from batchframe._store.records import UnreadReply
 from batchframe.cli import main
 from odd_replies import PAGE, OddReplies
 

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchframe import _included
 from batchframe._endpoints.registry import ENDPOINTS
-from batchframe._forms import Form
-from batchframe._included import included_columns
-from batchframe._results import body_of_line, read_answers, read_any
-from batchframe._usage import SPELLINGS, tokens_of
+from batchframe._endpoints.usage import SPELLINGS, tokens_of
+from batchframe._results import extra_columns
+from batchframe._results.answer_format import AnswerFormat
+from batchframe._results.extra_columns import columns_of_lines
+from batchframe._results.result_lines import body_of_line, read_answers, read_any
 
 CHAT, COMPLETIONS, EMBEDDINGS, MODERATIONS, RESPONSES = (
     "/v1/chat/completions",
@@ -101,7 +101,7 @@ def test_good_lines_take_the_fast_path(monkeypatch):
     def never(*_, **__):
         pytest.fail("a good line was looked at twice")
 
-    monkeypatch.setattr("batchframe._results.read_any", never)
+    monkeypatch.setattr("batchframe._results.result_lines.read_any", never)
     for path, body in GOOD.items():
         data = json.dumps({"custom_id": "x", "response": {"status_code": 200, "body": body}}).encode()
         (found,) = read_answers(io.BytesIO(data), ENDPOINTS[path])
@@ -121,10 +121,10 @@ def test_both_paths_read_the_same(path, data):
 @given(data=st.data())
 def test_extra_columns_are_the_same_by_both_paths(path, data):
     names, line = ["logprobs", "tool_calls", "content_filter", "raw"], data.draw(lines(path))
-    fast = included_columns([line], names, Form(path))
+    fast = columns_of_lines([line], names, AnswerFormat(path))
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(_included, "_opened_line", body_of_line)
-        careful = included_columns([line], names, Form(path))
+        patched.setattr(extra_columns, "_opened_line", body_of_line)
+        careful = columns_of_lines([line], names, AnswerFormat(path))
     for one, other in zip(fast, careful, strict=True):
         assert one.equals(other, null_equal=True)
 

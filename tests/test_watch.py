@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 import batchframe as bf
 from another_process import reopened
-from batchframe._types import RemoteBatch, SubmissionRecord
-from batchframe._watch import FEW, is_behind, note_told, to_ask
+from batchframe._batches.watch import FEW, is_behind, note_told, to_ask
+from batchframe._core.remote import RemoteBatch
+from batchframe._store.records import SubmissionRecord
 
 N = 40
 FRAME = pl.DataFrame({"n": range(N)})

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from batchframe import _frame
-from batchframe._account import batches
-from batchframe._calls import open_run, run, submit
-from batchframe._exceptions import (
+from batchframe._api import namespace
+from batchframe._api.account import batches
+from batchframe._api.calls import open_run, run, submit
+from batchframe._api.list_runs import list_runs
+from batchframe._api.parquet import run_parquet
+from batchframe._api.previews import requests, result_schema
+from batchframe._api.read_batch import read_batch
+from batchframe._core.exceptions import (
     APICallError,
     AuthenticationError,
     BatchframeError,
@@ -30,14 +34,10 @@ from batchframe._exceptions import (
     StoreVersionError,
     TemplateError,
 )
-from batchframe._limits import Limits
-from batchframe._parquet import run_parquet
-from batchframe._previews import requests, result_schema
-from batchframe._providers import Provider
-from batchframe._reading import read_batch
-from batchframe._run import Run
-from batchframe._run_results import RunStatus
-from batchframe._runs import list_runs
+from batchframe._providers.limits import Limits
+from batchframe._providers.profiles import Provider
+from batchframe._runs.run import Run
+from batchframe._runs.run_reader import RunStatus
 
 __all__ = [
     "APICallError",
@@ -82,4 +82,4 @@ __all__ = [
 for _name in __all__:
     globals()[_name].__module__ = __name__
 
-_frame.register()
+namespace.register()

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
 
-from batchframe._desk import Clock, using
-from batchframe._exceptions import MissingExtraError
+from batchframe._core.clock import Clock, using
+from batchframe._core.exceptions import MissingExtraError
 from batchframe.emulator._batch_faults import BatchFault, BatchKind
 from batchframe.emulator._faults import Fault
 from batchframe.emulator._file_faults import FileFault, FileKind

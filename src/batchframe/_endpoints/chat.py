@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from batchframe._core.lenient import mapping, read_json
 from batchframe._endpoints.base import (
     MAX_IMAGES,
     Answer,
@@ -20,8 +21,8 @@ from batchframe._endpoints.base import (
     unreadable,
 )
 from batchframe._endpoints.logprobs import read_tokens
-from batchframe._lenient import mapping, read_json
-from batchframe._usage import NO_DETAILS, usage_struct
+from batchframe._endpoints.parameter_table import PARAMETERS
+from batchframe._endpoints.usage import NO_DETAILS, usage_struct
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -196,6 +197,7 @@ def _logprobs(choice: dict[str, Any]) -> list[Any] | None:
 
 CHAT = Endpoint(
     path="/v1/chat/completions",
+    parameters=PARAMETERS["/v1/chat/completions"],
     prompt_member="messages",
     answer_member="choices",
     object_name="chat.completion",

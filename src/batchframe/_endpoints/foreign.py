@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from batchframe._lenient import mapping
+from batchframe._core.lenient import mapping
 
 LOOKS_LIKE = "it looks like an answer of "
 # By a member of theirs: of the body, or of the first item of a list in it.

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 
 import msgspec
 
+from batchframe._core.lenient import integer, number, read_json
 from batchframe._endpoints.base import as_text, objects_of
-from batchframe._lenient import integer, number, read_json
 
 
 class _Alternative(msgspec.Struct, gc=False):

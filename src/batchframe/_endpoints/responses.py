@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from batchframe._core.lenient import mapping
 from batchframe._endpoints.base import (
     MAX_IMAGES,
     Answer,
@@ -21,8 +22,8 @@ from batchframe._endpoints.base import (
     unreadable,
 )
 from batchframe._endpoints.logprobs import read_tokens
-from batchframe._lenient import mapping
-from batchframe._usage import NO_DETAILS, usage_struct
+from batchframe._endpoints.parameter_table import PARAMETERS
+from batchframe._endpoints.usage import NO_DETAILS, usage_struct
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -193,6 +194,7 @@ def _whole(body: dict[str, Any]) -> list[dict[str, Any]]:
 
 RESPONSES = Endpoint(
     path="/v1/responses",
+    parameters=PARAMETERS["/v1/responses"],
     prompt_member="input",
     answer_member="output",
     object_name="response",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from batchframe._exceptions import MissingExtraError
+from batchframe._core.exceptions import MissingExtraError
 
 __all__ = ["main"]
 

@@ -11,10 +11,11 @@ import msgspec
 import polars as pl
 
 import batchframe as bf
-from batchframe import _parameter_types, _parquet
+from batchframe._api import parquet
+from batchframe._api.read_batch import OF_FILES
+from batchframe._endpoints import parameter_checks
 from batchframe._endpoints.registry import DEFAULT
-from batchframe._options import INCLUDES
-from batchframe._reading import INCLUDES as READ_INCLUDES
+from batchframe._results.extra_columns import EXTRA_COLUMNS
 from batchframe.cli import _show
 from batchframe.cli._guard import Detached, Exit, tell
 
@@ -98,7 +99,7 @@ def _params(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> d
               help="Request parameter, as JSON or text: temperature=0. May be repeated.")  # fmt: skip
 @click.option("--custom-id", help="Column with the ids of the requests.")
 @click.option("--prefix", help="Put before the name of every added column.")
-@click.option("--include", multiple=True, help=f"Extra column: {', '.join(INCLUDES)}. May be repeated.")
+@click.option("--include", multiple=True, help=f"Extra column: {', '.join(EXTRA_COLUMNS)}. May be repeated.")
 @click.option("--on-null", metavar="[skip|render|raise]", help="What to do with rows that have a null in the prompt.")
 @click.option("--dedupe", is_flag=True, default=None, help="Send equal requests once, for all rows that ask the same.")
 @click.option("--reuse", metavar="RUN_DIR|all", help="Take the answers that this run, or any of the account, has.")
@@ -132,7 +133,7 @@ def run(
         msg = f"{twice[0]!r} is an option of its own: --{twice[0].replace('_', '-')}"
         raise click.BadParameter(msg, param_hint="--param")
     endpoint = given.get("endpoint", DEFAULT.path)
-    body = {name: _parameter_types.from_text(endpoint, name, text) for name, text in params.items()}
+    body = {name: parameter_checks.from_text(endpoint, name, text) for name, text in params.items()}
     limits = bf.Limits(**{name: given.pop(name) for name in _LIMITS if name in given})
     try:
         finished = bf.run_parquet(src, dst, limits=limits, **given, **body)
@@ -235,7 +236,7 @@ def batches(since: str | None, status: tuple[str, ...], limit: int | None, *, as
 @click.option(
     "--custom-id", help="Its column with the ids of the requests.  [default: custom_id, else row-0, row-1, …]"
 )
-@click.option("--include", multiple=True, help=f"Extra column: {', '.join(READ_INCLUDES)}. May be repeated.")
+@click.option("--include", multiple=True, help=f"Extra column: {', '.join(OF_FILES)}. May be repeated.")
 @click.option("--allow-failed", is_flag=True, help="Exit with 0 though rows did not succeed.")
 def read(
     sources: tuple[str, ...],
@@ -277,7 +278,7 @@ def read(
 
 def _frame(path: str) -> pl.DataFrame:
     try:
-        return _parquet.read(path)
+        return parquet.read(path)
     except bf.InputError as error:
         raise click.BadParameter(str(error), param_hint="--frame") from error
 

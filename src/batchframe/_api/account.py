@@ -1,0 +1,225 @@
+"""The account's batches, ours or not, as a frame with one schema for every service."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import polars as pl
+
+from batchframe._core.exceptions import OptionError, suggestion
+from batchframe._core.lenient import integer, mapping, moment, request_counts, text
+from batchframe._providers.service import Service
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from batchframe._core.remote import RemoteBatch
+
+_TIME = pl.Datetime("us", "UTC")
+SCHEMA: dict[str, Any] = {
+    "batch_id": pl.String(),
+    "status": pl.String(),
+    "endpoint": pl.String(),
+    "model": pl.String(),
+    "created_at": _TIME,
+    "in_progress_at": _TIME,
+    "ended_at": _TIME,
+    "expires_at": _TIME,
+    "requests": pl.Int64(),
+    "completed": pl.Int64(),
+    "failed": pl.Int64(),
+    "input_tokens": pl.Int64(),
+    "output_tokens": pl.Int64(),
+    "input_file_id": pl.String(),
+    "output_file_id": pl.String(),
+    "error_file_id": pl.String(),
+    "errors": pl.List(pl.Struct({"line": pl.Int64(), "code": pl.String(), "message": pl.String()})),
+    "metadata": pl.String(),
+    "run": pl.String(),
+}
+
+# Both services' words: openai.types.batch and Microsoft's how-to. Others have some of their own.
+_STATUSES = ("validating", "failed", "in_progress", "finalizing", "completed", "expired", "cancelling", "cancelled")
+_ENDS = ("completed_at", "failed_at", "expired_at", "cancelled_at")
+_BACK = re.compile(r"(\d{1,6})\s*([mhdw])")
+_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+# The list is the newest first as far as is known; batches of about the same time may stand in another order.
+_MARGIN = dt.timedelta(minutes=5)
+_REPEATS = 100
+
+
+def batches(
+    client: Any = None,
+    *,
+    since: dt.datetime | dt.date | dt.timedelta | str | None = None,
+    status: str | Iterable[str] | None = None,
+    limit: int | None = None,
+) -> pl.DataFrame:
+    """Return the batches of an account, made by batchframe or not, in one schema for every service.
+
+    Parameters
+    ----------
+    client
+        An `openai.OpenAI` or `openai.AzureOpenAI`; None for the one of the environment.
+    since
+        Only batches created then or later: a datetime or date (UTC where it has no zone), a timedelta back from now,
+        or a text of either: ``"2026-11-01"``, ``"2026-11-01T08:00Z"``, ``"8h"``, ``"3d"``. None for all. Azure filters
+        itself; elsewhere the list is read back to there, a page of 100 at a time.
+    status
+        Only batches with this status, or one of these: ``"completed"``, ``["validating", "in_progress"]``, ….
+    limit
+        At most so many, the newest.
+
+    Returns
+    -------
+    pl.DataFrame
+        A row a batch, the newest first, always with these columns: ``batch_id, status, endpoint, model: String``;
+        ``created_at, in_progress_at, ended_at, expires_at: Datetime`` in UTC, where ``ended_at`` is when it completed,
+        failed, expired or was cancelled; ``requests, completed, failed, input_tokens, output_tokens: Int64``, the
+        service's counts, null where it does not tell them; ``input_file_id, output_file_id, error_file_id: String``,
+        null where there is none; ``errors: List(Struct{line, code, message})``, why the input file was refused, empty
+        otherwise; ``metadata: String``, a JSON object or null, since its keys differ from batch to batch
+        (``pl.col("metadata").str.json_path_match("$.project")`` takes one out); ``run: String``, the id of the
+        batchframe run that it belongs to, null for batches made elsewhere.
+
+    Raises
+    ------
+    OptionError
+        An argument is not of these forms, or there is no client.
+    APICallError
+        The service cannot be asked.
+
+    Examples
+    --------
+    >>> reviews = pl.DataFrame({"text": ["Great sound.", "Broke after a week."]})
+    >>> question = "Classify as positive or negative: {text}"
+    >>> out = bf.run(reviews, question, model="gpt-4o-mini", client=client, poll_seconds=0.1)
+    >>> bf.batches(client, since="1h").select("status", "endpoint", "requests", "completed", "failed")
+    shape: (1, 5)
+    ┌───────────┬──────────────────────┬──────────┬───────────┬────────┐
+    │ status    ┆ endpoint             ┆ requests ┆ completed ┆ failed │
+    │ ---       ┆ ---                  ┆ ---      ┆ ---       ┆ ---    │
+    │ str       ┆ str                  ┆ i64      ┆ i64       ┆ i64    │
+    ╞═══════════╪══════════════════════╪══════════╪═══════════╪════════╡
+    │ completed ┆ /v1/chat/completions ┆ 2        ┆ 2         ┆ 0      │
+    └───────────┴──────────────────────┴──────────┴───────────┴────────┘
+    """
+    start, wanted = _start(since), _statuses(status)
+    # The service tells when a batch was made in whole seconds: one made later in the same second must not be left out.
+    start = None if start is None else start.replace(microsecond=0)
+    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
+        msg = f"limit must be a whole number of at least 1, or None for all, got {limit!r}"
+        raise OptionError(msg)
+    rows = []
+    with closing(Service(client)) as service:
+        one = next(iter(wanted)) if len(wanted) == 1 else None
+        for row in _rows(service.client.list_matching(start, one), start):
+            if (start is None or (row["created_at"] is not None and row["created_at"] >= start)) and (
+                not wanted or row["status"] in wanted
+            ):
+                rows.append(row)
+            if len(rows) == limit:
+                break
+    found = pl.DataFrame(rows, schema=SCHEMA, orient="row")
+    return found.sort("created_at", descending=True, nulls_last=True, maintain_order=True)
+
+
+def _rows(listed: Iterator[RemoteBatch], start: dt.datetime | None) -> Iterator[dict[str, Any]]:
+    """Yield a row a batch, as far back as ``start``; a service that gives the same page for ever comes to an end."""
+    seen: set[str] = set()
+    repeats = 0
+    for batch in listed:
+        if batch.id in seen:
+            repeats += 1
+            if repeats > _REPEATS:
+                return
+            continue
+        seen.add(batch.id)
+        repeats = 0
+        row = _row(batch)
+        if start is not None and row["created_at"] is not None and row["created_at"] < start - _MARGIN:
+            return
+        yield row
+
+
+def _row(batch: RemoteBatch) -> dict[str, Any]:
+    raw = batch.raw
+    counts, usage, metadata = request_counts(raw), mapping(raw.get("usage")), mapping(raw.get("metadata"))
+    ends = [moment(raw.get(name)) for name in _ENDS]
+    return {
+        "batch_id": batch.id,
+        "status": batch.status,
+        "endpoint": text(raw.get("endpoint")),
+        "model": text(raw.get("model")),
+        "created_at": moment(raw.get("created_at")),
+        "in_progress_at": moment(raw.get("in_progress_at")),
+        "ended_at": next((end for end in ends if end is not None), None),
+        "expires_at": moment(raw.get("expires_at")),
+        "requests": integer(counts.get("total")),
+        "completed": integer(counts.get("completed")),
+        "failed": integer(counts.get("failed")),
+        "input_tokens": integer(usage.get("input_tokens")),
+        "output_tokens": integer(usage.get("output_tokens")),
+        "input_file_id": batch.input_file_id,
+        "output_file_id": batch.output_file_id,
+        "error_file_id": batch.error_file_id,
+        "errors": [{"line": integer(line), "code": code, "message": message} for line, code, message in batch.errors],
+        "metadata": msgspec.json.encode(metadata).decode() if metadata else None,
+        "run": text(metadata.get("batchframe_run")),
+    }
+
+
+def _start(since: Any) -> dt.datetime | None:
+    """Return the moment that ``since`` means."""
+    given = since
+    if isinstance(since, str):
+        back = _BACK.fullmatch(since.strip())
+        since = dt.timedelta(**{_UNITS[back[2]]: int(back[1])}) if back else _parsed(since.strip())
+    try:
+        if isinstance(since, dt.timedelta) and since >= dt.timedelta():
+            return dt.datetime.now(dt.timezone.utc) - since
+        if isinstance(since, dt.datetime):
+            return since.replace(tzinfo=dt.timezone.utc) if since.tzinfo is None else since.astimezone(dt.timezone.utc)
+    except OverflowError:
+        return dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
+    if isinstance(since, dt.date):
+        return dt.datetime(since.year, since.month, since.day, tzinfo=dt.timezone.utc)
+    if given is None:
+        return None
+    msg = (
+        "since must be a datetime, a date, a timedelta back from now, or a text such as '2026-11-01', "
+        f"'2026-11-01T08:00Z', '8h' or '3d', got {given!r}"
+    )
+    raise OptionError(msg)
+
+
+def _parsed(given: str) -> Any:
+    """Return the datetime or date of a text, or None."""
+    with_seconds = re.sub(r"([T ]\d\d:\d\d)(?=Z|[+-]|$)", r"\1:00", given, flags=re.IGNORECASE)
+    try:
+        return moment(with_seconds) or dt.date.fromisoformat(given)
+    except ValueError:
+        return None
+
+
+def _statuses(status: Any) -> frozenset[str]:
+    """Return the statuses that are wanted, none for all; what is nearly one of them is a typing error."""
+    given = [status] if isinstance(status, str) else [] if status is None else status
+    try:
+        names = [name.strip().casefold() for name in given]
+    except (AttributeError, TypeError):
+        msg = f"status must be a text, or several, such as 'completed', got {status!r}"
+        raise OptionError(msg) from None
+    if status is not None and not names:
+        msg = "status is empty: name at least one, or leave it out for all"
+        raise OptionError(msg)
+    for name in names:
+        near = suggestion(name, _STATUSES) if name not in _STATUSES else ""
+        if near or not name:
+            msg = f"there is no status {name!r}.{near} The services': {', '.join(_STATUSES)}"
+            raise OptionError(msg)
+    return frozenset(names)

@@ -1,0 +1,1 @@
+"""Input files → batches → result files: the only package that spends money."""

@@ -1,0 +1,210 @@
+"""Which rows are asked again: by themselves, what may succeed later; by `Run.retry`, what the user chose.
+
+Attempts go in rounds: when every part of one round is done, the rows of it that may succeed later go together into as
+few files as the limits allow. What is due is computed from the files alone, so a crash between two of the new parts
+loses none: the rows that are in no part of the next round yet are still due.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+import polars as pl
+
+from batchframe._providers.limits import file_limits
+from batchframe._results.parsed_answers import answers_of_part, best_of_part
+from batchframe._results.result_lines import READER
+from batchframe._store.input_files import PartFiles, lines_of
+from batchframe._store.parts import ids_of
+from batchframe._store.records import PartRecord
+
+if TYPE_CHECKING:
+    from batchframe._providers.limits import Limits
+    from batchframe._store.parts import PartState
+    from batchframe._store.run_folder import RunFolder
+
+_NOTE = "retries.json"
+# Rows that the files do not tell of are not asked for again until the files were fetched once more.
+NOT_TOLD = ("missing", "malformed_line")
+_DUE = {"part": pl.Int64(), "custom_id": pl.String(), "code": pl.String()}
+
+
+class Round(NamedTuple):
+    """What was asked for together; attempt 0 is what `Run.retry` chose, before it is in parts."""
+
+    generation: int
+    attempt: int
+
+
+def generation_of(folder: RunFolder) -> int:
+    """Return how often `Run.retry` asked for something."""
+    return max((record.generation for record in folder.retries()), default=0)
+
+
+def is_settled(folder: RunFolder, states: list[PartState], settled: Round, max_attempts: int) -> bool:
+    """Whether a run whose parts are all done has nothing more to ask for.
+
+    Parameters
+    ----------
+    states, settled
+        Where the parts stand, and what `settled_round` said before that was looked up. A process that goes on with the
+        run writes the parts of the next round first: what is in none of these parts is still due.
+    """
+    return all(not due(folder, states, found).height for found in unsettled(folder, states, settled, max_attempts))
+
+
+def unsettled(folder: RunFolder, states: list[PartState], settled: Round, max_attempts: int) -> list[Round]:
+    """Return the rounds that may be followed by another, and of which that is not noted as prepared.
+
+    That the next one's parts are there does not tell: a crash may have come between two of them. `Run.retry` takes
+    finished runs only, so the rounds of its last call are all that can be left.
+    """
+    generation = generation_of(folder)
+    last = max((state.record.attempt for state in states if state.record.generation == generation), default=0)
+    begin = settled.attempt + 1 if settled.generation == generation else 0
+    return [Round(generation, attempt) for attempt in range(begin, min(last, max_attempts - 1) + 1)]
+
+
+def due(folder: RunFolder, states: list[PartState], found: Round) -> pl.DataFrame:
+    """Return what of one round is worth another attempt and is in no part of a later one yet.
+
+    Returns
+    -------
+    pl.DataFrame
+        ``part: Int64`` that holds the request, ``custom_id: String``, ``code: String`` (``missing`` where the files
+        have no line, null where `Run.retry` chose it).
+    """
+    taken: set[str] = {
+        custom_id
+        for state in states
+        if state.record.generation == found.generation and state.record.attempt > found.attempt
+        for custom_id in state.record.custom_ids or []
+    }
+    if not found.attempt:
+        asked = [_chosen(folder, states, found.generation)]
+    else:
+        asked = [
+            _due_of_part(folder, state.record)
+            for state in states
+            if (state.record.generation, state.record.attempt) == found and state.is_done and not state.is_replaced
+        ]
+    frame = pl.concat([pl.DataFrame(schema=_DUE), *asked])
+    frame = frame.filter(~pl.col("custom_id").is_in(pl.Series(list(taken), dtype=pl.String).implode()))
+    return _without_answered(folder, states, found, frame)
+
+
+def _without_answered(folder: RunFolder, states: list[PartState], found: Round, wanted: pl.DataFrame) -> pl.DataFrame:
+    """Leave out what a part of another round answered: batches that were found in the account may hold a row twice."""
+    if not wanted.height or not any(state.record.adopted for state in states):
+        return wanted
+    answered = [
+        answers_of_part(folder, state.record).filter(pl.col("code").is_null()).select("custom_id")
+        for state in states
+        if state.record.generation == found.generation and state.record.attempt != found.attempt
+    ]
+    given = pl.concat([pl.DataFrame(schema={"custom_id": pl.String()}), *answered])
+    return wanted.join(given, on="custom_id", how="anti", maintain_order="left")
+
+
+def _chosen(folder: RunFolder, states: list[PartState], generation: int) -> pl.DataFrame:
+    """Return what `Run.retry` chose, with the last part before it that holds each request."""
+    held = [
+        ids_of(folder, state.record).to_frame().with_columns(part=pl.lit(state.record.number, pl.Int64))
+        for state in states
+        if state.record.generation < generation and state.record.reused_from is None
+    ]  # fmt: skip
+    chosen = folder.read_frame(folder.retry_path(generation))
+    parts = pl.concat(held).unique("custom_id", keep="last", maintain_order=True)
+    joined = chosen.join(parts, on="custom_id", how="inner", maintain_order="left")
+    return joined.select("part", "custom_id", pl.lit(None, pl.String).alias("code"))
+
+
+def _due_of_part(folder: RunFolder, part: PartRecord) -> pl.DataFrame:
+    asked = ids_of(folder, part).to_frame()
+    answers = best_of_part(folder, part, ["again"]).with_columns(pl.lit(value=True).alias("told"))
+    # A batch that somebody cancelled was meant to stop, and an output that expired was paid for: what has no line
+    # then is not asked for by itself.
+    submissions = folder.submissions(part.number)
+    may_miss = any(found.has_files and found.status != "cancelled" for found in submissions) and not any(
+        found.output_expired_at for found in submissions
+    )
+    missing = pl.col("told").is_null() & pl.lit(value=may_miss)
+    joined = asked.join(answers, on="custom_id", how="left", maintain_order="left")
+    return joined.filter(missing | pl.col("again").fill_null(value=False)).select(
+        pl.lit(part.number, pl.Int64).alias("part"),
+        "custom_id",
+        pl.col("code").fill_null("missing"),
+    )
+
+
+def prepare_retries(folder: RunFolder, found: Round, wanted: pl.DataFrame, limits: Limits) -> int:
+    """Write the input files of the next round, and return how many.
+
+    Parameters
+    ----------
+    folder
+        The run.
+    found
+        The round that left something to ask for again.
+    wanted
+        What `due` found.
+    limits
+        The limits of an input file, both set.
+    """
+    changes = _changes(folder, found)
+    attempt, generation = found.attempt + 1, found.generation
+    model = PartRecord(number=0, requests=0, bytes=0, tokens=0, attempt=attempt, generation=generation, reader=READER)
+    files = PartFiles(folder, *file_limits(limits), model)
+    for (part,), rows in wanted.group_by("part", maintain_order=True):
+        ids = set(rows["custom_id"])
+        for custom_id, line in lines_of(folder, int(part)):
+            if custom_id in ids:
+                files.add(custom_id, changed_line(line, changes[custom_id]) if changes else line)
+    return files.finish()
+
+
+def answered_after_all(folder: RunFolder, part: PartRecord) -> set[str]:
+    """Return which requests of another attempt have an answer in an earlier one, as it is read now.
+
+    There are some where the attempt was prepared by an earlier version, which could not read their result lines.
+    """
+    earlier = [
+        answers_of_part(folder, other)
+        for other in folder.parts()
+        if other.generation == part.generation and 0 < other.attempt < part.attempt
+    ]
+    told = {custom_id for answers in earlier for custom_id in answers.filter(pl.col("code").is_null())["custom_id"]}
+    return told.intersection(part.custom_ids or ())
+
+
+def _changes(folder: RunFolder, found: Round) -> dict[str, str]:
+    """Return by request what `Run.retry` changed, as JSON objects; it is in the lines from its first attempt on."""
+    if found.attempt:
+        return {}
+    chosen = folder.read_frame(folder.retry_path(found.generation))
+    return dict(chosen.select("custom_id", "changes").drop_nulls().rows())
+
+
+def changed_line(line: bytes, changes: str) -> bytes:
+    """Return a request line with other parameters in its body; one that is changed to null is left out."""
+    request = msgspec.json.decode(line, type=dict[str, msgspec.Raw])
+    body = msgspec.json.decode(request["body"], type=dict[str, msgspec.Raw])
+    body |= msgspec.json.decode(changes, type=dict[str, msgspec.Raw])
+    kept = {name: value for name, value in body.items() if bytes(value) != b"null"}
+    request["body"] = msgspec.Raw(msgspec.json.encode(kept))
+    return msgspec.json.encode(request) + b"\n"
+
+
+def settled_round(folder: RunFolder) -> Round:
+    """Return the last round of which all that was due is in parts of the next."""
+    found = folder.read_note(_NOTE)
+    note = found if isinstance(found, dict) else {}
+    # In the first generation there is no choice to settle: attempt 0 is settled from the beginning.
+    return Round(note.get("generation", 0), note.get("settled_attempt", 0))
+
+
+def settle(folder: RunFolder, found: Round) -> None:
+    """Note that all that was due of this round, and of those before it, is in parts of the next."""
+    if found > settled_round(folder):
+        folder.write_note(_NOTE, {"generation": found.generation, "settled_attempt": found.attempt})

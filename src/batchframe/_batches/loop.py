@@ -1,0 +1,347 @@
+"""One pass over a run: collect what is finished, submit what is next, ask again what is worth it; it never sleeps."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
+
+from batchframe._batches.access_check import ensure_visible
+from batchframe._batches.adopt import adopt, is_new, waiting_parts
+from batchframe._batches.attempts import (
+    NOT_TOLD,
+    Round,
+    answered_after_all,
+    due,
+    generation_of,
+    prepare_retries,
+    settle,
+    settled_round,
+    unsettled,
+)
+from batchframe._batches.collect import Collector
+from batchframe._batches.match_requests import without
+from batchframe._batches.pass_report import PassReport
+from batchframe._batches.pass_state import Desk, LoopSettings
+from batchframe._batches.stop_loss import Outcome, outcome_of, stop_after_pilot, stop_for
+from batchframe._batches.submit import Submitter
+from batchframe._batches.trouble import CountingClient, forget_trouble, keep_trouble, read_trouble
+from batchframe._core.clock import Clock
+from batchframe._core.events import Event, Listener, ignore, trigger
+from batchframe._core.exceptions import (
+    APICallError,
+    AuthenticationError,
+    LeaseLostError,
+    NotVisibleError,
+    RunError,
+    UnreadableReplyError,
+)
+from batchframe._results.result_blocks import forget_results
+from batchframe._results.result_lines import READER
+from batchframe._store.parts import part_states
+from batchframe._store.run_folder import naming
+from batchframe._store.stop_record import is_covered, read_stop, write_stop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import polars as pl
+
+    from batchframe._providers.client import BatchClient
+    from batchframe._store.records import PartRecord, StopRecord, TroubleRecord
+    from batchframe._store.run_folder import RunFolder
+
+
+class Loop:
+    """Takes one run forward, pass by pass.
+
+    Parameters
+    ----------
+    folder
+        The run; all that a pass must remember is in it.
+    client
+        The service.
+    settings
+        See `LoopSettings`.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        client: BatchClient,
+        settings: LoopSettings,
+        *,
+        listen: Listener = ignore,
+        clock: Clock | None = None,
+    ) -> None:
+        self._folder = folder
+        clock = clock or Clock()
+        self._counting = CountingClient(client, clock)
+        self._client = cast("BatchClient", self._counting)
+        self._settings = settings
+        self._desk = Desk(folder, self._client, settings, listen, clock)
+        self._collector = Collector(self._desk)
+        self._submitter = Submitter(self._desk)
+        self._outcomes: dict[int, Outcome] = {}
+        self._has_warned = False
+        self._warned = ""
+
+    @property
+    def was_ever_accepted(self) -> bool:
+        """Whether the service took a call of this run, now or in an earlier process."""
+        return bool(self._counting.answers) or any(
+            submission.input_file_id for submissions in self._desk.submissions.values() for submission in submissions
+        )
+
+    @property
+    def min_poll_seconds(self) -> float:
+        """How long the service wants to be left alone between two looks."""
+        return self._client.min_poll_seconds
+
+    def ensure_visible(self) -> None:
+        """Make sure that this client sees what the run has at the service; errors as for `advance`."""
+        ensure_visible(self._desk)
+
+    def refresh(self) -> PassReport:
+        """Collect what is finished, and submit nothing; errors as for `advance`."""
+        return self._pass(submit=False)
+
+    def advance(self) -> PassReport:
+        """Do what can be done now.
+
+        Raises
+        ------
+        InputFileRejectedError
+            The service refused an input file; the other parts were seen to first.
+        AuthenticationError, InvalidCallError, RunError
+            What no waiting mends. The run stays resumable.
+        """
+        return self._pass(submit=True)
+
+    def _pass(self, *, submit: bool) -> PassReport:
+        desk, seen = self._desk, PassReport()
+        fatal: list[Exception] = []
+        known, answers = read_trouble(self._folder), self._counting.answers
+        self._counting.unread = {} if known is None else dict(known.unread)
+        desk.open()
+        desk.is_held = False
+        stop = read_stop(self._folder)
+        if submit and is_new(desk) and not all(is_covered(part, stop) for part in desk.parts):
+            desk.is_held = True
+            self._guarded(seen, fatal, adopt, desk, seen)
+        if not self._has_warned:
+            self._has_warned = True
+            self._collector.warn_of_expiry()
+        self._guarded(seen, fatal, desk.look)
+        for part in desk.parts:
+            is_cancelled = stop is not None and stop.reason == "cancelled" and is_covered(part, stop)
+            self._guarded(seen, fatal, self._collector.collect, part, is_cancelled=is_cancelled)
+        if submit:
+            self._guarded(seen, fatal, self._leave_out_answered)
+        if desk.is_stale:
+            desk.open()
+        if submit:
+            stop = self._stop(stop)
+            self._submit_all(seen, fatal, stop)
+        if submit and not fatal and all(self._is_settled(part, stop) for part in desk.parts):
+            self._guarded(seen, fatal, self._ask_again, seen, stop)
+            if desk.is_stale:
+                desk.open()
+                self._submit_all(seen, fatal, stop)
+        self._tell(seen)
+        is_answered = self._counting.answers > answers
+        self._keep_trouble(fatal[0] if fatal else seen.trouble, known, is_answered=is_answered, submit=submit)
+        if fatal:
+            raise fatal[0]
+        return seen
+
+    def _keep_trouble(
+        self, error: Exception | None, known: TroubleRecord | None, *, is_answered: bool, submit: bool
+    ) -> None:
+        """Bring the error of a pass to the disk, or forget the last one where it is over."""
+        unread, now = self._counting.unread, self._desk.clock.now()
+        if error is not None and not isinstance(error, LeaseLostError):
+            keep_trouble(self._folder, error, unread, known, now)
+        if error is not None or known is None:
+            return
+        # What no waiting mends is over where everything was submitted all the same.
+        if (known.is_transient and is_answered) or (submit and not self._collector.refused):
+            forget_trouble(self._folder, unread, known, now)
+
+    def look(self, waiting_for: str) -> PassReport:
+        """See what another process has on disk by now; nothing is asked for or written."""
+        seen = PassReport(waiting_for=[waiting_for], is_brief=True)
+        self._desk.open()
+        self._tell(seen)
+        return seen
+
+    def _submit_all(self, seen: PassReport, fatal: list[Exception], stop: StopRecord | None) -> None:
+        for part in self._desk.parts:
+            if not fatal and not self._desk.is_held and self._may_submit(part, stop, seen):
+                self._guarded(seen, fatal, self._submitter.submit, part, seen)
+        if self._desk.is_stale:  # a part was split: its pieces go now
+            self._desk.open()
+            self._submit_all(seen, fatal, stop)
+
+    def _guarded(
+        self, seen: PassReport, fatal: list[Exception], step: Callable[..., None], *arguments: Any, **more: Any
+    ) -> None:
+        """Take one step for one part: its trouble never touches another part."""
+        if any(isinstance(error, (AuthenticationError, LeaseLostError)) for error in fatal):
+            return
+        try:
+            with naming(self._folder.path):
+                step(*arguments, **more)
+        except APICallError as error:
+            if error.is_transient:
+                seen.trouble = error
+                self._notice(error)
+            else:
+                fatal.append(error)
+        except RunError as error:
+            fatal.append(error)
+
+    def _notice(self, error: APICallError) -> None:
+        """Say what is tried again; what is no reply of the service is a warning, once."""
+        is_odd = isinstance(error, UnreadableReplyError) and str(error) != self._warned
+        self._warned = str(error) if is_odd else self._warned
+        self._desk.notice(f"{error}. Trying again later", logging.WARNING if is_odd else logging.INFO)
+
+    # -- whether to go on
+
+    def _stop(self, stop: StopRecord | None) -> StopRecord | None:
+        """Return why nothing more is submitted, after judging what came back so far."""
+        generation = generation_of(self._folder)
+        parts = [part for part in self._desk.parts if part.generation == generation]
+        left = sum(part.requests for part in parts if not self._desk.submissions[part.number])
+        if not left or (stop is not None and stop.generation >= generation):
+            return stop
+        # Once a part did not fail alike, no further one brings a stop; a pilot is the first to be judged.
+        if any(part.number in self._outcomes and self._outcomes[part.number].alike is None for part in parts):
+            return stop
+        for part in parts:
+            if self._desk.is_downloaded(part) and part.number not in self._outcomes:
+                self._outcomes[part.number] = outcome_of(self._folder, part)
+        now = self._desk.clock.now()
+        found = [self._outcomes[part.number] for part in parts if part.number in self._outcomes]
+        fresh = stop_for(found, left, generation, now)
+        pilot = self._desk.pilot
+        if fresh is None and self._settings.has_pilot and pilot is not None and pilot.number in self._outcomes:
+            fresh = stop_after_pilot(self._outcomes[pilot.number], left, now)
+        if fresh is None:
+            return stop
+        with self._folder.fence():
+            stop = read_stop(self._folder)
+            if stop is not None and stop.generation >= generation:
+                return stop  # somebody cancelled the run during this pass, which says more
+            write_stop(self._folder, fresh)
+        self._desk.notice(fresh.message)
+        return fresh
+
+    def _may_submit(self, part: PartRecord, stop: StopRecord | None, seen: PassReport) -> bool:
+        if part.number in self._collector.refused or is_covered(part, stop):
+            return False
+        pilot = self._desk.pilot
+        if not self._settings.has_pilot or pilot is None or pilot is part or self._desk.is_downloaded(pilot):
+            return True
+        seen.waiting_for.append("the pilot to end")
+        return False
+
+    def _is_settled(self, part: PartRecord, stop: StopRecord | None) -> bool:
+        """Whether nothing more comes of a part."""
+        submission = self._desk.last(part)
+        is_alive = submission is not None and submission.is_alive
+        return self._desk.is_downloaded(part) or (is_covered(part, stop) and not is_alive)
+
+    # -- another attempt
+
+    def _leave_out_answered(self) -> None:
+        """Leave out of an attempt that an earlier version prepared what that version could not read."""
+        for part in waiting_parts(self._desk):
+            if part.attempt > 1 and part.reader != READER:
+                fresh = msgspec.structs.replace(part, reader=READER)
+                answered = answered_after_all(self._folder, part)
+                if answered:
+                    without(self._folder, fresh, answered)
+                else:
+                    self._folder.write_part(fresh)
+                self._desk.is_stale = True
+
+    def _ask_again(self, seen: PassReport, stop: StopRecord | None) -> None:
+        """Prepare another attempt for the rows that are worth one, and what `Run.retry` chose."""
+        settled = settled_round(self._folder)
+        states = part_states(self._folder)
+        for found in unsettled(self._folder, states, settled, self._settings.max_attempts):
+            if stop is not None and stop.generation >= found.generation:
+                continue
+            wanted = due(self._folder, states, found)
+            if self._fetch_again(wanted):
+                wanted = due(self._folder, states, found)
+            if wanted.height:
+                forget_results(self._folder)
+                prepare_retries(self._folder, found, wanted, self._settings.limits)
+                self._desk.is_stale = True
+                self._desk.notice(_told_of_retry(found, wanted))
+            trigger("before_settle")
+            settle(self._folder, found)
+            if self._desk.is_stale:
+                break  # the next round is complete when these parts have ended too
+        seen.done = not self._desk.is_stale
+
+    def _fetch_again(self, wanted: pl.DataFrame) -> bool:
+        """Fetch the files once more that tell nothing of some rows, before those rows are paid for once more."""
+        fetched = False
+        for number in wanted.filter(wanted["code"].is_in(NOT_TOLD))["part"].unique().sort():
+            for submission in self._folder.submissions(number):
+                if submission.stage != "downloaded" or submission.fetched_again_at is not None:
+                    continue
+                for kind in ("output", "error"):
+                    file_id = (submission.batch or {}).get(f"{kind}_file_id")
+                    path = self._folder.result_path(number, submission.number, f"{kind}.again")
+                    if file_id and not path.exists():
+                        self._fetch_copy(file_id, path)
+                submission.fetched_again_at = self._desk.clock.now()
+                self._folder.write_submission(number, submission)
+                fetched = True
+        return fetched
+
+    def _fetch_copy(self, file_id: str, path: Path) -> None:
+        try:
+            with self._folder.receiving(path) as handle:
+                self._client.download(file_id, handle)
+        except NotVisibleError:
+            pass  # what was fetched the first time is all there is
+
+    # -- what is told
+
+    def _tell(self, seen: PassReport) -> None:
+        desk = self._desk
+        for part in desk.parts:
+            self._count(seen, part)
+        desk.listen(Event("status", _sentence(seen), seen.done_requests, sum(part.requests for part in desk.parts)))
+
+    def _count(self, seen: PassReport, part: PartRecord) -> None:
+        submissions = self._desk.submissions[part.number]
+        for submission in submissions:
+            if submission.batch_id is not None:
+                seen.by_status[submission.status or "unknown"] += 1
+        if submissions:
+            last = submissions[-1]
+            counts = (last.batch or {}).get("request_counts") or {}
+            counted = (counts.get("completed") or 0) + (counts.get("failed") or 0)
+            seen.done_requests += part.requests if last.stage == "downloaded" else min(counted, part.requests)
+
+
+def _told_of_retry(found: Round, wanted: pl.DataFrame) -> str:
+    if not found.attempt:
+        return f"{wanted.height} rows are asked again, as was asked for"
+    codes = ", ".join(f"{count} {code}" for code, count in wanted.group_by("code").len().sort("len").rows())
+    return f"{wanted.height} rows are asked again, attempt {found.attempt + 1}: {codes}"
+
+
+def _sentence(seen: PassReport) -> str:
+    batches = ", ".join(f"{count} {status}" for status, count in sorted(seen.by_status.items()))
+    waiting = f"; waiting for {seen.waiting_for[0]}" if seen.waiting_for else ""
+    return f"batches: {batches or 'none yet'}{waiting}"

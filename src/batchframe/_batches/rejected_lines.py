@@ -1,0 +1,114 @@
+"""An input file that the service refused: which of its lines, and what is sent without them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from batchframe._providers.limits import file_limits
+from batchframe._store.input_files import PartFiles, lines_of
+from batchframe._store.records import PartRecord, RejectedRequest
+
+if TYPE_CHECKING:
+    from batchframe._providers.limits import Limits
+    from batchframe._store.run_folder import RunFolder
+
+Errors = list[tuple[int | None, str, str]]
+
+# What is the same in every line cannot be mended by leaving lines out, whichever of them the service names. Codes of
+# both services and of their compatible ones: reference, validation errors.
+_ABOUT_ALL = frozenset(
+    {
+        "model_not_found",
+        "mismatched_model",
+        "model_mismatch",
+        "invalid_model",
+        "deployment_not_found",
+        "deploymentnotfound",
+        "invalid_url",
+        "url_mismatch",
+        "invalid_method",
+        "streaming_unsupported",
+        "empty_file",
+        "empty_batch",
+        "too_many_tasks",
+    }
+)
+# A service that names one line at a time, and would name them all, is not followed to the end.
+_MAX_SPLITS = 10
+
+
+def rejected_lines(errors: Errors, requests: int) -> dict[int, tuple[str, str]]:
+    """Return the lines to leave out, with code and message; empty when that would not mend the file.
+
+    Parameters
+    ----------
+    errors
+        The service's ``(line, code, message)``; lines count from 1.
+    requests
+        How many lines the file has.
+    """
+    found: dict[int, tuple[str, str]] = {}
+    for line, code, message in errors:
+        if line is None or not 1 <= line <= requests or code.casefold() in _ABOUT_ALL or _names_model(message):
+            return {}
+        found.setdefault(line, (code, message))
+    return found if len(found) < requests else {}
+
+
+def _names_model(message: str) -> bool:
+    text = message.casefold()
+    return "the provided model" in text or "model parameter is required" in text
+
+
+def split_off(folder: RunFolder, part: PartRecord, lines: dict[int, tuple[str, str]], limits: Limits) -> bool:
+    """Replace a part by one without some of its lines; one record is written, which says both.
+
+    Returns
+    -------
+    bool
+        False when lines were left out so often before that this one is refused for good.
+    """
+    if _splits_before(folder, part) >= _MAX_SPLITS:
+        return False
+    rejected = [
+        RejectedRequest(custom_id, number, *lines[number])
+        for number, (custom_id, _) in enumerate(lines_of(folder, part.number), start=1)
+        if number in lines
+    ]
+    model = PartRecord(
+        number=0,
+        requests=0,
+        bytes=0,
+        tokens=0,
+        attempt=part.attempt,
+        generation=part.generation,
+        split_from=part.number,
+        rejected=[*part.rejected, *rejected],
+    )
+    files = PartFiles(folder, *file_limits(limits), model)
+    for number, (custom_id, line) in enumerate(lines_of(folder, part.number), start=1):
+        if number not in lines:
+            files.add(custom_id, line)
+    files.finish()
+    return True
+
+
+def _splits_before(folder: RunFolder, part: PartRecord) -> int:
+    by_number = {found.number: found for found in folder.parts()}
+    count = 0
+    while part.split_from is not None:
+        part, count = by_number[part.split_from], count + 1
+    return count
+
+
+def summary(errors: Errors) -> str:
+    """Return the service's words, each once, with the line they are about, or how many."""
+    said: dict[tuple[str, str], list[int | None]] = {}
+    for line, code, message in errors:
+        said.setdefault((code, message), []).append(line)
+    shown = []
+    for (code, message), lines in list(said.items())[:5]:
+        where = f"line {lines[0]}: " if len(lines) == 1 else f"{len(lines)} lines from line {lines[0]}: "
+        shown.append(f"{where if lines[0] else ''}{code}: {message.rstrip('.')}")
+    more = f"; and {len(said) - len(shown)} other reasons" if len(said) > len(shown) else ""
+    return f"{'; '.join(shown) or 'it gave no reason'}{more}."

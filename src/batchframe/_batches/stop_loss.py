@@ -1,0 +1,72 @@
+"""Why a run submits no more: somebody cancelled it, its pilot failed, or its first batches all failed alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from batchframe._results.parsed_answers import best_of_part
+from batchframe._store.records import StopRecord
+
+if TYPE_CHECKING:
+    import datetime as dt
+
+    from batchframe._store.records import PartRecord
+    from batchframe._store.run_folder import RunFolder
+
+# Fewer rows than this may fail alike by chance.
+_MIN_ROWS = 10
+_GO_ON = "Correct the call and make it anew; or go on all the same: run.retry(codes='not_submitted')"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the requests of one part ended: how many, how many well, and what was said when all failed alike."""
+
+    requests: int
+    succeeded: int
+    alike: tuple[str, str] | None
+
+
+def outcome_of(folder: RunFolder, part: PartRecord) -> Outcome:
+    """Return how the requests of a downloaded part ended.
+
+    ``alike`` is the code, and the first message, when every request failed with that code, and none is worth another
+    attempt.
+    """
+    answers = best_of_part(folder, part, ["message", "again"])
+    failed = answers.filter(pl.col("code").is_not_null())
+    is_alike = failed.height == part.requests and failed["code"].n_unique() == 1 and not failed["again"].any()
+    alike = (failed["code"][0], failed["message"][0] or "") if is_alike else None
+    return Outcome(part.requests, answers.height - failed.height, alike)
+
+
+def stop_for(outcomes: list[Outcome], left: int, generation: int, at: dt.datetime) -> StopRecord | None:
+    """Return the stop that the first finished batches call for: all their rows failed with one error.
+
+    Parameters
+    ----------
+    outcomes
+        Of every part that is finished.
+    left
+        How many requests are not submitted yet.
+    """
+    rows = sum(outcome.requests for outcome in outcomes)
+    codes = {outcome.alike and outcome.alike[0] for outcome in outcomes}
+    if rows < _MIN_ROWS or len(codes) != 1 or None in codes or outcomes[0].alike is None:
+        return None
+    code, message = outcomes[0].alike
+    batches = "first batch" if len(outcomes) == 1 else f"first {len(outcomes)} batches"
+    said = f"all {rows} rows of the {batches} failed with the same error, {code}: {message.rstrip('.')}"
+    return StopRecord(generation, "stop_loss", f"{said}. The other {left} were not submitted. {_GO_ON}", at)
+
+
+def stop_after_pilot(pilot: Outcome, left: int, at: dt.datetime) -> StopRecord | None:
+    """Return the stop that a pilot without any success calls for."""
+    if pilot.succeeded:
+        return None
+    reason = f": {pilot.alike[0]}: {pilot.alike[1].rstrip('.')}" if pilot.alike else ""
+    said = f"all {pilot.requests} rows of the pilot failed{reason}. The other {left} were not submitted. {_GO_ON}"
+    return StopRecord(0, "pilot", said, at)

@@ -1,0 +1,126 @@
+"""The last error of a run, kept on disk, and the replies that can never be read."""
+
+from __future__ import annotations
+
+import datetime as dt
+import functools
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from batchframe._core.exceptions import LeaseLostError, UnreadableReplyError
+from batchframe._store.records import TroubleRecord, UnreadReply
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from batchframe._core.clock import Clock
+    from batchframe._providers.client import BatchClient
+    from batchframe._store.run_folder import RunFolder
+
+_NOTE = "trouble.json"
+# A service in trouble may answer with another shape for a moment; one that always does will not change.
+_TIMES, _SECONDS = 3, 300.0
+# A call that is not made any more, since something else took its place, is forgotten.
+_FORGOTTEN = dt.timedelta(hours=1)
+_LISTS = frozenset({"list", "list_matching", "list_files"})
+_CALLS = _LISTS | {"upload", "retrieve_file", "delete_file", "create", "retrieve", "cancel", "download"}
+
+
+def read_trouble(folder: RunFolder) -> TroubleRecord | None:
+    """Return the last error of a run; None where there is none, or it was not kept yet (before 0.2)."""
+    found = folder.read_note(_NOTE)
+    with suppress(msgspec.ValidationError):
+        return None if found is None else msgspec.convert(found, TroubleRecord)
+    return None
+
+
+def keep_trouble(
+    folder: RunFolder, error: Exception, unread: dict[str, UnreadReply], known: TroubleRecord | None, now: dt.datetime
+) -> None:
+    """Bring an error to the disk; that it cannot be written hides no error that is worse."""
+    message = str(error)
+    at = known.at if known is not None and known.message == message else now
+    record = TroubleRecord(message, at, bool(getattr(error, "is_transient", False)), dict(unread))
+    if record != known:
+        with suppress(OSError, LeaseLostError):
+            folder.write_note(_NOTE, record)
+
+
+def forget_trouble(folder: RunFolder, unread: dict[str, UnreadReply], known: TroubleRecord, now: dt.datetime) -> None:
+    """Forget an error after a pass that went well, unless a call that could not be read has yet to be made again."""
+    with suppress(OSError, LeaseLostError):
+        if all(now - found.last_at > _FORGOTTEN for found in unread.values()):
+            folder.remove_note(_NOTE)
+        elif unread != known.unread:
+            folder.write_note(_NOTE, msgspec.structs.replace(known, unread=dict(unread)))
+
+
+class CountingClient:
+    """A client that counts the calls which were answered, and gives up one whose answer can never be read.
+
+    That is JSON of the wrong shape, from the same call, three times over five minutes. A create is not given up: it may
+    have been carried out, and takes the way of a lost reply.
+
+    Attributes
+    ----------
+    answers
+        How many calls were answered as they should.
+    unread
+        Which were not, and how often.
+    """
+
+    def __init__(self, client: BatchClient, clock: Clock) -> None:
+        self._client = client
+        self._clock = clock
+        self._since: dict[str, float] = {}
+        self.answers = 0
+        self.unread: dict[str, UnreadReply] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._client, name)
+        if name not in _CALLS:
+            return found
+        return functools.partial(self._list if name in _LISTS else self._call, name, found)
+
+    def _call(self, name: str, call: Callable[..., Any], *arguments: Any, **more: Any) -> Any:
+        with self._heard(name, arguments):
+            return call(*arguments, **more)
+
+    def _list(self, name: str, call: Callable[..., Any], *arguments: Any, **more: Any) -> Iterator[Any]:
+        with self._heard(name, arguments):
+            yield from call(*arguments, **more)
+
+    @contextmanager
+    def _heard(self, name: str, arguments: tuple[Any, ...]) -> Iterator[None]:
+        key = " ".join([name, *(argument for argument in arguments[:1] if isinstance(argument, str))])
+        try:
+            yield
+        except UnreadableReplyError as error:
+            if error.is_json and name != "create":
+                self._count(key, error)
+            raise
+        except GeneratorExit:  # nobody wants the rest of a list
+            self._answered(key)
+            raise
+        else:
+            self._answered(key)
+
+    def _answered(self, key: str) -> None:
+        self.answers += 1
+        self.unread.pop(key, None)
+
+    def _count(self, key: str, error: UnreadableReplyError) -> None:
+        now, moment = self._clock.now(), self._clock.monotonic()
+        found = self.unread.get(key)
+        if found is None or found.first_at > now:
+            self.unread[key], self._since[key] = UnreadReply(now, now), moment
+            return
+        found = self.unread[key] = UnreadReply(found.first_at, now, found.times + 1)
+        # What another process met is as old as the time of the day says.
+        passed = moment - self._since[key] if key in self._since else (now - found.first_at).total_seconds()
+        if found.times >= _TIMES and passed >= _SECONDS:
+            error.is_transient = False
+            told = f"{error}. This call was answered so {found.times} times in {passed / 60:.0f} minutes"
+            error.args = (f"{told}: the run goes on when the same call is made again and the service answers it",)

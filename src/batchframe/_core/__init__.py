@@ -1,0 +1,1 @@
+"""What every package builds on: errors, events, time, and the forms of requests, results and remote objects."""

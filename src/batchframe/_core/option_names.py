@@ -1,0 +1,37 @@
+"""The names that batchframe's own options take: a request parameter of that name goes through ``extra_body``."""
+
+from __future__ import annotations
+
+# Promised by the public interface and not there yet: refused by name, never silently ignored.
+NOT_YET = frozenset({"max_cost", "prices", "keep", "base_model", "storage_options"})
+
+OPTION_NAMES = NOT_YET | {
+    "model",
+    "system",
+    "images",
+    "image_detail",
+    "endpoint",
+    "response_format",
+    "custom_id",
+    "client",
+    "provider",
+    "limits",
+    "max_attempts",
+    "pilot",
+    "run_dir",
+    "name",
+    "dedupe",
+    "reuse",
+    "on_null",
+    "include",
+    "prefix",
+    "poll_seconds",
+    "settle_seconds",
+    "timeout_seconds",
+    "progress",
+    "cleanup",
+    "metadata",
+    "completion_window",
+    "expires_after",
+    "extra_body",
+}

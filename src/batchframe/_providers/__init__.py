@@ -1,0 +1,1 @@
+"""Batch services: what each allows, and the client that speaks to it."""

@@ -1,0 +1,41 @@
+"""A client that asks before each call which changes something at the service."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from batchframe._providers.client import BatchClient
+
+_CHANGING = frozenset({"upload", "create", "cancel", "delete_file"})
+
+
+class GuardedClient:
+    """A `BatchClient` that reads freely, and changes something at the service only after a check.
+
+    Parameters
+    ----------
+    client
+        The client that makes the calls.
+    check
+        Called before each upload, create, cancel and delete; its error keeps the call from being made.
+    """
+
+    def __init__(self, client: BatchClient, check: Callable[[], None]) -> None:
+        self._client = client
+        self._check = check
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._client, name)
+        if name not in _CHANGING:
+            return method
+
+        @functools.wraps(method)
+        def checked(*arguments: Any, **options: Any) -> Any:
+            self._check()
+            return method(*arguments, **options)
+
+        return checked

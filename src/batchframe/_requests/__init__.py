@@ -1,0 +1,1 @@
+"""Rows → request lines. Pure: no clock, no file, no service."""

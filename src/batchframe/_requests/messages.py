@@ -1,0 +1,261 @@
+"""A prompt's messages: of a template, or a list of them whose leaves may be templates and expressions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from batchframe._core.exceptions import OptionError, suggestion
+from batchframe._core.json_values import json_text
+from batchframe._requests import encode, media, template
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from batchframe._endpoints.base import Endpoint
+    from batchframe._requests.compile_context import Pieces, Scope, Text
+
+_CALLS = ("tool_calls", "function_call", "audio")  # with these an assistant needs no content
+_TEXTS = {"text", "input_text", "output_text"}
+_IMAGES = {"image_url": "url", "input_image": "image_url"}  # where the URL of such a part stands
+_FILES = {"file", "input_file"}
+
+
+def check(prompt: Any, endpoint: Endpoint) -> None:
+    """Refuse a list of messages that is none.
+
+    Raises
+    ------
+    OptionError
+        Says which message, and what it must be.
+    """
+    if not prompt:
+        msg = "the list of messages is empty: at least one is needed"
+        raise OptionError(msg)
+    for index, message in enumerate(prompt):
+        called = f"message {index}"
+        if _is_item(message, endpoint):
+            continue
+        content = message.get("content") if isinstance(message, dict) else None
+        calls = [name for name in _CALLS if isinstance(message, dict) and message.get(name) is not None]
+        if not isinstance(message, dict) or "role" not in message or not ("content" in message or calls):
+            item = ', or an item {"type": "function_call_output", …}' if endpoint.item_types else ""
+            msg = f'{called} must be {{"role": …, "content": …}}{item}, got {message!r}'
+            raise OptionError(msg)
+        if not isinstance(message["role"], str) or message["role"] not in endpoint.roles:
+            msg = f"{called} has role {message['role']!r}: it must be one of {', '.join(endpoint.roles)}"
+            raise OptionError(msg)
+        known = ("role", "content", *endpoint.message_keys)
+        unknown = [key for key in message if key not in known]
+        if unknown:
+            near = suggestion(str(unknown[0]), known)
+            msg = f"{called} has {unknown[0]!r}, and a message of {endpoint.path} has {', '.join(known)}.{near}"
+            raise OptionError(msg)
+        if isinstance(content, (list, tuple)):
+            _check_parts(called, content, endpoint)
+        elif not isinstance(content, (str, pl.Expr)) and not (content is None and calls):
+            kind = type(content).__qualname__
+            msg = f"the content of {called} must be a template, an expression or a list of parts, got {kind}"
+            raise OptionError(msg)
+
+
+def _is_item(message: Any, endpoint: Endpoint) -> bool:
+    return isinstance(message, dict) and "role" not in message and message.get("type") in endpoint.item_types
+
+
+def _check_parts(called: str, content: Any, endpoint: Endpoint) -> None:
+    known = endpoint.part_types
+    if not content:
+        msg = f"{called} has no parts: its content is an empty list"
+        raise OptionError(msg)
+    for number, part in enumerate(content):
+        kind = part.get("type") if isinstance(part, dict) else None
+        if not isinstance(kind, str) or kind not in known:
+            got = f"the type {kind!r}" if isinstance(part, dict) else repr(part)
+            msg = f"{called}, content[{number}] must be a part of type {', '.join(known)} at {endpoint.path}, got {got}"
+            raise OptionError(msg)
+        if kind in _TEXTS and not isinstance(part.get("text"), (str, pl.Expr)):
+            msg = f"{called}, content[{number}] must have a text, a template or an expression, got {part.get('text')!r}"
+            raise OptionError(msg)
+
+
+def expressions(prompt: Any) -> dict[str, pl.Expr]:
+    """Return the expressions in a list of messages, by what they are called."""
+    return {
+        _called(index, path): leaf
+        for index, message in enumerate(prompt)
+        for path, leaf in _leaves(message, "")
+        if isinstance(leaf, pl.Expr)
+    }
+
+
+def templates(prompt: Any) -> Iterator[str]:
+    """Yield the templates in a list of messages."""
+    for message in prompt:
+        content = message.get("content")
+        texts = [content] if isinstance(content, str) else content if isinstance(content, (list, tuple)) else []
+        for text in texts:
+            found = text.get("text") if isinstance(text, dict) and text.get("type") in _TEXTS else text
+            if isinstance(found, str):
+                yield found
+
+
+def _called(index: int, path: str) -> str:
+    return f"message {index}" + (f", {path}" if path != "content" else "")
+
+
+def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Yield what is neither dict nor list, with where it stands."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _leaves(inner, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, (list, tuple)):
+        for number, inner in enumerate(value):
+            yield from _leaves(inner, f"{path}[{number}]")
+    else:
+        yield path, value
+
+
+def plain(role: str, text: Text, on_null: str) -> str | pl.Expr:
+    """Return a message with a text for its content."""
+    if text.constant is not None:
+        return json_text({"role": role, "content": text.constant}, "message")
+    content = text.expression(on_null).alias("content")
+    return pl.struct(pl.lit(role).alias("role"), content).struct.json_encode()
+
+
+def with_images(scope: Scope, role: str, text: Text, images: list[pl.Expr]) -> Pieces:
+    """Return a message of a text and images."""
+    return [f'{{"role":"{role}","content":', *content(scope, text, images), "}"]
+
+
+def content(scope: Scope, text: Text, images: list[pl.Expr]) -> Pieces:
+    """Return a list of parts: a text, and the images; an empty template stands for none."""
+    if text.constant != "":
+        return _array([text_part(scope, text), *images])
+    scope.invalid["there is neither text nor image"] = pl.all_horizontal(image.is_null() for image in images)
+    return _array(images)
+
+
+def text_part(scope: Scope, text: Text) -> str | pl.Expr:
+    """Return the part that holds a text of the user's."""
+    encoded, before = text.json(scope.on_null), f'{{"type":"{scope.endpoint.text_part}","text":'
+    return f"{before}{encoded}}}" if isinstance(encoded, str) else pl.concat_str(pl.lit(before), encoded, pl.lit("}"))
+
+
+def _array(parts: list[Any]) -> Pieces:
+    """Return a JSON array; parts that are null in a row are left out there."""
+    if all(isinstance(part, str) for part in parts):
+        return ["[" + ",".join(parts) + "]"]
+    joined = [pl.lit(part) if isinstance(part, str) else part for part in parts]
+    return ["[", pl.concat_str(joined, separator=",", ignore_nulls=True), "]"]
+
+
+def message_list(scope: Scope, prompt: Any, images: list[pl.Expr]) -> Pieces:
+    """Return a list of messages, without its brackets; the images belong to the last message of a user.
+
+    Raises
+    ------
+    OptionError
+        There are images, and no message is a user's.
+    """
+    users = [index for index, message in enumerate(prompt) if message.get("role") == "user"]
+    if images and not users:
+        msg = "images belong to the last message of the user, and the list of messages has none with role 'user'"
+        raise OptionError(msg)
+    pieces: Pieces = []
+    for index, message in enumerate(prompt):
+        its_images = images if images and index == users[-1] else []
+        pieces += [","] * bool(index)
+        pieces += (
+            _item(scope, index, message)
+            if _is_item(message, scope.endpoint)
+            else _message(scope, index, message, its_images)
+        )
+    return pieces
+
+
+def _item(scope: Scope, index: int, item: dict[str, Any]) -> Pieces:
+    pieces: Pieces = []
+    for name, value in item.items():
+        called = _called(index, name)
+        pieces += [f"{',' if pieces else '{'}{json_text(name, called)}:", *_tree(scope, value, called)]
+    return [*pieces, "}"]
+
+
+def _message(scope: Scope, index: int, message: dict[str, Any], images: list[pl.Expr]) -> Pieces:
+    role, given = message["role"], message.get("content")
+    others = {name: value for name, value in message.items() if name not in {"role", "content"}}
+    pieces: Pieces
+    if isinstance(given, (list, tuple)):
+        parts = [_part(scope, part, _called(index, f"content[{number}]")) for number, part in enumerate(given)]
+        pieces = [f'{{"role":"{role}","content":', *_array([*parts, *images])]
+    elif given is None:
+        pieces = [f'{{"role":"{role}","content":null']
+    else:
+        text = scope.text(given, f"message {index}")
+        if not images and not others:
+            return [plain(role, text, scope.on_null)]
+        encoded = content(scope, text, images) if images else [text.json(scope.on_null)]
+        pieces = [f'{{"role":"{role}","content":', *encoded]
+    for name, value in others.items():
+        called = _called(index, name)
+        if isinstance(value, pl.Expr):
+            pieces.append(scope.member(name, called))
+        elif value is not None:
+            pieces += [f",{json_text(name, called)}:", *_tree(scope, value, called)]
+    return [*pieces, "}"]
+
+
+def _part(scope: Scope, part: dict[str, Any], called: str) -> str | pl.Expr:
+    """Return a part of a content; null where an expression in it is null, which a text never is."""
+    kind = part["type"]
+    pieces: Pieces = []
+    for name, value in part.items():
+        encoded: Pieces
+        if kind in _TEXTS and name == "text":
+            encoded = [scope.text(value, f"{called}.text").json(scope.on_null)]
+        else:
+            encoded = _tree(scope, value, f"{called}.{name}", kind)
+        pieces += [f"{',' if pieces else '{'}{json_text(name, called)}:", *encoded]
+    pieces.append("}")
+    texts = [piece for piece in pieces if isinstance(piece, str)]
+    if len(texts) == len(pieces):
+        return "".join(texts)
+    return pl.concat_str([pl.lit(piece) if isinstance(piece, str) else piece for piece in pieces])
+
+
+def _tree(scope: Scope, value: Any, called: str, kind: str = "") -> Pieces:
+    """Return the JSON of a value whose leaves may be expressions, in a part of some kind."""
+    if isinstance(value, pl.Expr):
+        return [_leaf(scope, called, kind)]
+    leaves = [leaf for _, leaf in _leaves(value, "")]
+    if not any(isinstance(leaf, pl.Expr) for leaf in leaves):
+        for leaf in leaves:
+            if isinstance(leaf, str):
+                template.refuse_fields(leaf, scope.schema, called)
+        return [json_text(value, called)]
+    pieces: Pieces = []
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            key = json_text(name, called)
+            pieces += [f"{',' if pieces else '{'}{key}:", *_tree(scope, inner, f"{called}.{name}", kind)]
+        return [*pieces, "}"]
+    for number, inner in enumerate(value):
+        pieces += ["," if pieces else "[", *_tree(scope, inner, f"{called}[{number}]", kind)]
+    return [*pieces, "]"]
+
+
+def _leaf(scope: Scope, called: str, kind: str) -> pl.Expr:
+    """Return the JSON of an expression, null where it is null."""
+    value, dtype = scope.value(called)
+    scope.nulls[called] = value.is_null()
+    name = called.rsplit(".", 1)[-1]
+    if name == _IMAGES.get(kind) or (kind in _FILES and name == "file_data"):
+        encoded, problem = (media.file if kind in _FILES else media.image)(*encode.stored(value, dtype), called)
+        scope.problems.append(problem)
+        return encoded
+    scope.refuse_unwritable(called, value, dtype)
+    encoded = pl.when(value.is_not_null()).then(encode.json(value, dtype, called))
+    return encoded if kind else encoded.fill_null('""')

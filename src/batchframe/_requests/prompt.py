@@ -1,0 +1,148 @@
+"""Prompt and parameters → the pieces of a request body: texts that are the same for all rows, and expressions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from batchframe._core.column_names import OURS
+from batchframe._core.exceptions import OptionError, TemplateError, first_paragraph, warn
+from batchframe._core.json_values import json_text
+from batchframe._endpoints.registry import ENDPOINTS
+from batchframe._requests import images as _images
+from batchframe._requests import messages, template
+from batchframe._requests.compile_context import BODY
+from batchframe._requests.conversations import conversation
+from batchframe._requests.frame_source import Source
+
+if TYPE_CHECKING:
+    from batchframe._requests.compile_context import Pieces, Scope
+    from batchframe._requests.request_spec import RequestSpec
+
+
+def stage(frame: pl.DataFrame | pl.LazyFrame, spec: RequestSpec) -> Source:
+    """Collect the user's expressions: they are evaluated on the whole frame, before it is sliced."""
+    prompt = spec.prompt
+    asked = {"prompt": prompt} if isinstance(prompt, pl.Expr) else {}
+    templates = [prompt] if isinstance(prompt, str) else []
+    if isinstance(prompt, (list, tuple)) and ENDPOINTS[spec.endpoint].roles:
+        messages.check(prompt, ENDPOINTS[spec.endpoint])
+        asked = messages.expressions(prompt)
+        templates = list(messages.templates(prompt))
+    asked |= _images.expressions(spec.images)
+    given = dict(asked)
+    if isinstance(spec.system, pl.Expr):
+        given["system"] = spec.system
+    given |= {BODY + name: value for name, value in spec.body.items() if isinstance(value, pl.Expr)}
+    for name, expression in given.items():
+        _check_expression(frame, name.removeprefix(BODY), expression)
+    schema = frame.collect_schema()
+    varies = any(isinstance(image, str) for image in spec.images) or any(
+        isinstance(piece, template.Field) for text in templates for piece in template.parse(text, schema)
+    )
+    per_row = frozenset[str]() if varies else frozenset(OURS + name for name in asked)
+    # A slice of rows becomes a block, and a block's answers are held together.
+    return Source(frame, {OURS + name: expression for name, expression in given.items()}, per_row, spec.max_slice_rows)
+
+
+def _check_expression(frame: pl.DataFrame | pl.LazyFrame, called: str, expression: pl.Expr) -> None:
+    """Refuse an expression that has no dtype on this frame."""
+    columns = ", ".join(map(repr, frame.collect_schema()))
+    try:
+        outputs = frame.lazy().select(expression).collect_schema().names()
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        msg = f"the expression for {called} does not fit the frame: {first_paragraph(error)}. Columns: {columns}"
+        raise TemplateError(msg) from error
+    if len(outputs) != 1:
+        shown = f" ({', '.join(map(repr, outputs[:5]))})" if outputs else ""
+        msg = f"the expression for {called} gives {len(outputs)} columns{shown}, not one: join them, as pl.format does"
+        raise TemplateError(msg)
+
+
+def compiled(scope: Scope, spec: RequestSpec) -> Pieces:
+    """Return what the prompt becomes: a JSON array of messages, or one text, or parts, as pieces."""
+    images = _images.parts(scope, spec.images, spec.image_detail)
+    if scope.endpoint.roles:
+        return _of_messages(scope, spec.prompt, spec.system, images)
+    return _of_one_text(scope, spec.prompt, images)
+
+
+def _of_one_text(scope: Scope, prompt: Any, images: list[pl.Expr]) -> Pieces:
+    path = scope.endpoint.path
+    dtype = scope.value("prompt")[1] if isinstance(prompt, pl.Expr) else None
+    if isinstance(prompt, (list, tuple)) or _is_list(dtype):
+        got = "a list" if dtype is None else f"an expression of dtype {dtype}"
+        msg = f"{path} takes one text a row, got {got}: explode the frame, so that each text has a row of its own"
+        raise OptionError(msg)
+    text = scope.text(prompt, "prompt")
+    scope.check_braces()
+    if images:
+        return messages.content(scope, text, images)
+    if text.constant is not None:
+        _check_one_prompt(scope, prompt)
+    elif scope.endpoint.refuses_empty_text:
+        empty = text.expression(scope.on_null) == ""
+        scope.invalid["the text is empty, which has no embedding"] = empty.fill_null(value=False)
+    return [text.json(scope.on_null)]
+
+
+def _of_messages(scope: Scope, prompt: Any, system: Any, images: list[pl.Expr]) -> Pieces:
+    opening: Pieces = []
+    if system is not None:
+        opening = [messages.plain("system", scope.text(system, "system"), scope.on_null), ","]
+    asked: Pieces
+    if isinstance(prompt, pl.Expr) and _is_list(scope.value("prompt")[1]):
+        asked = [conversation(scope, "prompt", images)]
+    elif isinstance(prompt, (list, tuple)):
+        asked = messages.message_list(scope, prompt, images)
+    elif isinstance(prompt, (str, pl.Expr)):
+        text = scope.text(prompt, "prompt")
+        asked = (
+            messages.with_images(scope, "user", text, images)
+            if images
+            else [messages.plain("user", text, scope.on_null)]
+        )
+    else:
+        msg = (
+            "the prompt must be a template, an expression, or a list of messages "
+            f'[{{"role": …, "content": …}}], got {type(prompt).__qualname__}'
+        )
+        raise OptionError(msg)
+    scope.check_braces()
+    if all(isinstance(piece, str) for piece in [*opening, *asked]):
+        _check_one_prompt(scope, prompt)
+    return ["[", *opening, *asked, "]"]
+
+
+def members(scope: Scope, body: dict[str, Any]) -> Pieces:
+    """Return the other members of the body, as pieces that begin with a comma."""
+    pieces: Pieces = []
+    for name, value in body.items():
+        if isinstance(value, pl.Expr):
+            pieces.append(scope.member(name, BODY + name))
+        else:
+            pieces.append(f",{json_text(name, 'a name')}:{json_text(value, name)}")
+    return pieces
+
+
+def _check_one_prompt(scope: Scope, prompt: Any) -> None:
+    if isinstance(prompt, str) and prompt in scope.schema:
+        msg = f"the prompt is the name of a column, and not what is in it: write '{{{prompt}}}', or pl.col({prompt!r})"
+        raise TemplateError(msg)
+    warn("the prompt has no field: every row is asked the same, and each is paid for")
+
+
+def join(pieces: Pieces) -> pl.Expr:
+    """Join pieces to one expression, neighbouring constants first."""
+    joined: list[Any] = []
+    for piece in pieces:
+        if isinstance(piece, str) and joined and isinstance(joined[-1], str):
+            joined[-1] += piece
+        else:
+            joined.append(piece)
+    return pl.concat_str([pl.lit(piece) if isinstance(piece, str) else piece for piece in joined])
+
+
+def _is_list(dtype: Any) -> bool:
+    return isinstance(dtype, (pl.List, pl.Array))

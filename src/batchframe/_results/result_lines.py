@@ -1,0 +1,238 @@
+"""Result files → answers: bytes are read in slices, each line is decoded once, and what it says becomes columns."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from typing import IO, TYPE_CHECKING, Any
+
+import msgspec
+import polars as pl
+
+from batchframe._core.lenient import integer, mapping, read_json
+from batchframe._endpoints.base import Answer
+from batchframe._endpoints.foreign import foreign_endpoint
+from batchframe._endpoints.registry import DEFAULT, endpoint_of, is_answer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from batchframe._endpoints.base import Endpoint
+
+SLICE_BYTES = 8_000_000
+# What is read at once: so little that its memory is used again and again, since fresh memory costs more than reading.
+READ_BYTES = 250_000
+
+ANSWER_SCHEMA = {
+    "custom_id": pl.String(),
+    "response": pl.String(),
+    "finish_reason": pl.String(),
+    "input_tokens": pl.Int64(),
+    "output_tokens": pl.Int64(),
+    "total_tokens": pl.Int64(),
+    "cached_tokens": pl.Int64(),
+    "cache_write_tokens": pl.Int64(),
+    "reasoning_tokens": pl.Int64(),
+    "code": pl.String(),
+    "message": pl.String(),
+    "again": pl.Boolean(),
+    "model": pl.String(),
+    "request_id": pl.String(),
+    "pieces": pl.String(),
+}
+# The version of what is read here: whatever was made of result lines by another is made of them anew.
+READER = 1
+
+# Where in its file the line is: what is made of whole lines is made of few at a time, and only when it is asked for.
+PLACES = {"line_at": pl.Int64(), "line_bytes": pl.Int64()}
+# Worth another attempt: the request was not executed, or what came of it is nothing.
+_AGAIN_STATUS = frozenset({0, 408, 409, 429})
+_AGAIN_CODES = frozenset({"batch_expired"})
+
+_CUSTOM_ID = re.compile(rb'"custom_id"\s*:\s*("(?:[^"\\]|\\.)*")')
+SUCCESS = range(200, 300)
+
+
+def read_answers(
+    handle: IO[bytes], endpoint: Endpoint = DEFAULT, *, many: bool = False, places: bool = False
+) -> Iterator[pl.DataFrame]:
+    """Yield what the lines of an output or error file say, in the order of the file.
+
+    Parameters
+    ----------
+    handle
+        The file, open for reading bytes.
+    endpoint
+        What was asked.
+    many
+        Whether several choices were asked for.
+    places
+        Whether to add the columns of `PLACES`.
+
+    Yields
+    ------
+    pl.DataFrame
+        A row a line that names a ``custom_id``, with `ANSWER_SCHEMA`; ``code`` is null where the row succeeded.
+        Lines that name none cannot belong to a row; they stay in the file.
+    """
+    schema = ANSWER_SCHEMA | (PLACES if places else {})
+    columns: list[list[Any]] = [[] for _ in schema]
+    answers, places_of = columns[: len(ANSWER_SCHEMA)], columns[len(ANSWER_SCHEMA) :]
+    start = held = 0
+    # Only ``\\n`` ends a line of a binary file: U+2028 and its like may stand inside a JSON string.
+    while lines := handle.readlines(min(READ_BYTES, SLICE_BYTES)):
+        kept: list[bytes] | None = [] if places else None
+        if endpoint.read_lines is not None and not many:
+            endpoint.read_lines(lines, answers, kept, partial(read_any, endpoint=endpoint))
+        else:
+            _read_each(lines, answers, kept, endpoint, many=many)
+        size = sum(map(len, lines))
+        if kept is not None:
+            for values, found in zip(places_of, _places(lines, kept, start), strict=True):
+                values.extend(found)
+            start += size
+        held += size
+        if held >= SLICE_BYTES:
+            yield _frame(schema, columns)
+            held = 0
+    if held:
+        yield _frame(schema, columns)
+
+
+def _frame(schema: dict[str, pl.DataType], columns: list[list[Any]]) -> pl.DataFrame:
+    """Return the columns as a frame, and empty them."""
+    frame = pl.DataFrame(
+        [pl.Series(name, values, dtype) for (name, dtype), values in zip(schema.items(), columns, strict=True)]
+    )
+    for values in columns:
+        values.clear()
+    return frame
+
+
+def _places(lines: list[bytes], kept: list[bytes], start: int) -> list[list[int]]:
+    """Return where those of the lines that were kept begin, and how long they are."""
+    left, at, found = iter(kept), start, []
+    wanted = next(left, None)
+    for line in lines:
+        if line is wanted:
+            found.append(at)
+            wanted = next(left, None)
+        at += len(line)
+    return [found, [len(line) for line in kept]]
+
+
+def _read_each(
+    lines: list[bytes], columns: list[list[Any]], kept: list[bytes] | None, endpoint: Endpoint, *, many: bool
+) -> None:
+    """Append what each line says."""
+    read_line = None if many else endpoint.read_line
+    rows: list[tuple[Any, ...]] = []
+    for line in lines:
+        seen = None if read_line is None else read_line(line)
+        if seen is None and line.isspace():
+            continue
+        found, answer = seen or read_any(line, endpoint, many=many)
+        if found is None:
+            continue
+        rows.append((found, *answer))
+        if kept is not None:
+            kept.append(line)
+    for column, values in zip(columns, zip(*rows, strict=True), strict=False):
+        column.extend(values)
+
+
+def read_any(line: bytes, endpoint: Endpoint = DEFAULT, *, many: bool = False) -> tuple[str | None, Answer]:
+    """Return the custom_id and the answer of a line of any shape; nothing that a service writes raises here."""
+    try:
+        found = read_json(line)
+    except msgspec.DecodeError as error:
+        return _id_in(line), Answer(code="malformed_line", message=f"the result line is not JSON: {error}", again=True)
+    if not isinstance(found, dict) or not isinstance(found.get("custom_id"), str):
+        return None, Answer()
+    return found["custom_id"], _read_object(found, endpoint, many=many)
+
+
+def endpoint_of_line(line: bytes) -> Endpoint | None:
+    """Return the endpoint that a result line comes from; None where it holds no answer that would tell."""
+    body, may_answer = body_of_line(line)
+    return endpoint_of(body) if body and may_answer and foreign_endpoint(body) is None else None
+
+
+def body_of_line(line: bytes) -> tuple[dict[str, Any] | None, bool]:
+    """Return the body of a line of any shape, None where it has none, and whether that may be an answer."""
+    try:
+        status, body = _reply(mapping(mapping(read_json(line)).get("response")))
+    except msgspec.DecodeError:
+        return None, False
+    return (body, status in SUCCESS) if isinstance(body, dict) else (None, False)
+
+
+def _read_object(line: dict[str, Any], endpoint: Endpoint, *, many: bool) -> Answer:
+    response, error = line.get("response"), line.get("error")
+    if not isinstance(response, dict):
+        if error:
+            return _failure(error, None)
+        return Answer(code="empty_response", message="the line has neither a response nor an error", again=True)
+    request_id = response.get("request_id")
+    request_id = request_id if isinstance(request_id, str) else None
+    status, body = _reply(response)
+    if status is None and response.get("error"):
+        answer = _failure(response["error"], None)
+    elif status is None:
+        got = response.get("status_code")
+        answer = Answer(code="invalid_response", message=f"the line has no status_code, got {got!r}")
+    elif status not in SUCCESS:
+        told = body.get("error", body) if isinstance(body, dict) else body
+        answer = _failure(told or error, status)
+    elif body is None or body in ({}, ""):
+        answer = Answer(code="empty_response", message=f"status {status} without a body", again=True)
+    elif not isinstance(body, dict):
+        answer = Answer(code="invalid_response", message=f"the body is {type(body).__name__}, not an object")
+    elif body.get("error") and endpoint.answer_member not in body:
+        answer = _failure(body["error"], status)
+    else:
+        answer = endpoint.answer(body, many=many)
+    return answer._replace(request_id=request_id)
+
+
+def _reply(response: dict[str, Any]) -> tuple[int | None, Any]:
+    """Return the status and the body of a line's ``response``; some services write the body of a 200 in its place."""
+    if not {"status_code", "body"} & response.keys() and is_answer(response):
+        return 200, response
+    return integer(response.get("status_code")), _body(response.get("body"))
+
+
+def _body(body: Any) -> Any:
+    """Return a body; one that is a JSON text holding an object, or null, is read as that."""
+    if isinstance(body, str):
+        try:
+            found = read_json(body)
+        except msgspec.DecodeError:
+            return body
+        return found if found is None or isinstance(found, dict) else body
+    return body
+
+
+def _failure(error: Any, status: int | None) -> Answer:
+    """Return the service's own code (its ``code``, else its ``type``, else ``http_<status>``) and its words."""
+    fallback = "unknown_error" if status is None else f"http_{status}"
+    again = status is not None and (status in _AGAIN_STATUS or status >= 500)  # noqa: PLR2004
+    if not isinstance(error, dict):
+        said = error if isinstance(error, str) else ""
+        return Answer(code=fallback, message=said or f"the service gave no reason ({fallback})", again=again)
+    told = (error.get("code"), error.get("type"))
+    code = next((str(word) for word in told if word and isinstance(word, (str, int))), fallback)
+    again = again or code in _AGAIN_CODES
+    message = error.get("message")
+    if not isinstance(message, str) or not message:
+        message = msgspec.json.encode(error).decode() if error else f"the service gave no reason ({fallback})"
+    return Answer(code=code, message=message, again=again)
+
+
+def _id_in(line: bytes) -> str | None:
+    """Return the custom_id that a broken line still names."""
+    found = _CUSTOM_ID.search(line)
+    try:
+        return msgspec.json.decode(found[1], type=str) if found else None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None

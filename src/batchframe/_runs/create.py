@@ -1,0 +1,205 @@
+"""A call becomes a run: its frame is rendered once, and its requests tell whether that run exists already."""
+
+from __future__ import annotations
+
+import filecmp
+import hashlib
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from batchframe._core.exceptions import OptionError, RunMismatchError, RunNotFoundError, warn
+from batchframe._endpoints.model_rules import refusals
+from batchframe._providers.profiles import OPENAI, Provider
+from batchframe._requests.renderer import Renderer, compile_prompt
+from batchframe._results.columns import check_clashes
+from batchframe._runs.identity import check_same, new_record, shown_options
+from batchframe._runs.render import prepare
+from batchframe._runs.reuse import Reuse, sources
+from batchframe._runs.run import Run
+from batchframe._store.records import Identity, RunRecord
+from batchframe._store.run_folder import RECORD, RunFolder, make_private
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from batchframe._providers.service import Service
+    from batchframe._requests.request_spec import RequestSpec
+    from batchframe._runs.render import Prepared
+    from batchframe._runs.run_settings import RunSettings
+
+
+def renderer(
+    frame: pl.DataFrame | pl.LazyFrame, spec: RequestSpec, settings: RunSettings, provider: Provider
+) -> Renderer:
+    """Return what renders a frame's requests, after checking that the call fits frame and service; nothing is sent."""
+    check_clashes(frame.collect_schema(), settings.include, settings.prefix, spec.custom_id)
+    _check_provider(provider, spec.endpoint, settings)
+    _warn_of_refusals(provider, spec)
+    limits = provider.limits_of(spec.endpoint, settings.limits)
+    url = provider.endpoints.get(spec.endpoint, spec.endpoint)
+    return compile_prompt(frame, spec, provider.most_line_bytes(limits), url)
+
+
+def create(
+    frame: pl.DataFrame | pl.LazyFrame,
+    spec: RequestSpec,
+    settings: RunSettings,
+    service: Service,
+    *,
+    run_dir: str | os.PathLike[str] | None = None,
+    name: str | None = None,
+    dedupe: bool = False,
+    reuse: Path | Literal["all"] | None = None,
+) -> Run:
+    """Render a frame, and return its run: a new one, or the one that its requests were sent with before.
+
+    Parameters
+    ----------
+    frame, spec
+        The rows, and what is made of each.
+    settings, service
+        How the run is carried on, and where.
+    run_dir
+        The folder of the run; None for one in the runs' root.
+    name
+        Part of the run's identity.
+    dedupe, reuse
+        Whether equal requests are sent once, and which runs' answers rows may take.
+
+    Raises
+    ------
+    RunMismatchError
+        ``run_dir`` holds another run; says what differs.
+    RunNotFoundError
+        What ``reuse`` names is no run.
+    """
+    rendering, provider = renderer(frame, spec, settings, service.provider), service.provider
+    settings = replace(settings, completion_window=settings.completion_window or provider.completion_windows[0])
+    account = service.client.account
+    named = None if run_dir is None else _local(run_dir)
+    root = _absolute(os.environ.get("BATCHFRAME_HOME") or ".batchframe")
+    offered, lost = None, None
+    try:
+        if reuse is not None:
+            source = reuse if reuse == "all" else _absolute(reuse)
+            offered = Reuse(sources(source, root, spec.endpoint, account))
+    except RunNotFoundError as error:
+        lost = error  # a run that is there needs its source no more: whether this one is shows below
+    if named is None:
+        _make_root(root)
+    scratch = RunFolder.scratch(root if named is None else named.parent)
+    try:
+        limits = provider.limits_of(spec.endpoint, settings.limits)
+        prepared = prepare(scratch, rendering, limits, settings.pilot, dedupe=dedupe, reuse=offered)
+        identity = Identity(f"{prepared.digest:032x}", prepared.requests, spec.endpoint, account, name)
+        shown = shown_options(spec, settings, rendering.url) | {
+            "batch_endpoint": provider.batch_endpoints.get(spec.endpoint, rendering.url),
+            "dedupe": dedupe,
+            "reuse": None if reuse is None else os.fspath(reuse),
+        }
+        record = new_record(identity, prepared.blocks, shown)
+        folder = RunFolder(named or root / record.run_id)
+        view, news = None, ""
+        if lost is not None and not folder.exists():
+            raise lost
+        if offered is not None and not folder.exists():
+            offered.copy_into(scratch)
+            news = offered.told(prepared.requests)
+        if folder.exists() or not folder.take(scratch, record):
+            stored = folder.record()
+            check_same(folder, stored, record)
+            view, record, news = _view(folder, stored, prepared), stored, ""
+    finally:
+        scratch.remove()
+    return Run(folder, record, settings, service, view=view, news=news)
+
+
+def _check_provider(provider: Provider, endpoint: str, settings: RunSettings) -> None:
+    """Refuse what the service is known not to take."""
+    if provider.served_endpoints and endpoint not in provider.served_endpoints:
+        known = " or ".join(f'endpoint="{served}"' for served in provider.served_endpoints)
+        msg = f"{provider.name} takes no batches for {endpoint}: pass {known}"
+        raise OptionError(msg)
+    if settings.completion_window not in {"", *provider.completion_windows}:
+        known = ", ".join(provider.completion_windows)
+        msg = f"completion_window {settings.completion_window!r} is not one of {provider.name}'s: {known}"
+        raise OptionError(msg)
+    if settings.expires_after is not None and provider.file_expiry_seconds is not None:
+        _check_expiry(settings.expires_after, provider.name, provider.file_expiry_seconds)
+
+
+def _warn_of_refusals(provider: Provider, spec: RequestSpec) -> None:
+    """Warn, once a call, of what the model is known to refuse; a deployment of Azure's may have any name."""
+    reasons = list(refusals(spec.model, spec.endpoint, spec.body)) if provider.name == OPENAI.name else []
+    if reasons:
+        warn(
+            f"the service will refuse every row, as far as is known of {spec.model}: {'; '.join(reasons)}. "
+            "The requests are sent as they are"
+        )
+
+
+def _check_expiry(seconds: int, name: str, allowed: tuple[int, int] | tuple[()]) -> None:
+    if not allowed:
+        msg = f"expires_after is {seconds} seconds, and {name} takes none, since it decides itself: leave it out"
+        raise OptionError(msg)
+    if not allowed[0] <= seconds <= allowed[1]:
+        msg = f"expires_after is {seconds} seconds, and {name} takes {allowed[0]} to {allowed[1]}"
+        raise OptionError(msg)
+
+
+def _local(run_dir: Any) -> Path:
+    path = os.fspath(run_dir)
+    if not isinstance(path, str) or "://" in path:
+        msg = f"run_dir must be a folder of this machine in this version of batchframe, got {path!r}"
+        raise OptionError(msg)
+    folder = _absolute(path)
+    others = sorted((found.name for found in folder.iterdir()), key=_is_hidden) if folder.is_dir() else []
+    if folder.exists() and (not folder.is_dir() or (others and RECORD not in others)):
+        found = f"it holds {others[0]!r}" if others else "it is a file"
+        msg = f"run_dir {path!r} is not a run: {found}. Name a new or empty folder"
+        raise RunMismatchError(msg)
+    return folder
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".")
+
+
+def _make_root(root: Path) -> None:
+    try:
+        make_private(root)
+    except OSError as error:
+        msg = f"the folder for runs, {os.fspath(root)!r}, cannot be made: {error}. Set BATCHFRAME_HOME, or pass run_dir"
+        raise OptionError(msg) from error
+
+
+def _absolute(path: str | os.PathLike[str]) -> Path:
+    """Return a path that holds when the process changes its folder: a lazy result is read later."""
+    return Path(path).expanduser().absolute()
+
+
+def _view(folder: RunFolder, stored: RunRecord, prepared: Prepared) -> RunFolder | None:
+    """Return None where the rows are those of the run as it is stored; else keep this arrangement of them beside it.
+
+    The same requests in another order, or beside other columns, are the same run; its answers are matched by request.
+    """
+    fresh = [prepared.folder.rows_path(number) for number in range(len(prepared.blocks))]
+    with folder.reading(folder.path / "rows"):
+        is_same = stored.blocks == prepared.blocks and all(
+            filecmp.cmp(path, folder.rows_path(number), shallow=False) for number, path in enumerate(fresh)
+        )
+    if is_same:
+        return None
+    hashed = hashlib.blake2b(digest_size=16)
+    for path in fresh:
+        hashed.update(path.read_bytes())
+    view = folder.view(hashed.hexdigest())
+    with folder.assembling():  # another process may bring the same arrangement
+        if view.read_note("view.json") is None:
+            view.remove()
+            folder.make_parent(view.path / "rows")
+            (prepared.folder.path / "rows").rename(view.path / "rows")
+            view.write_note("view.json", prepared.blocks)
+    return view

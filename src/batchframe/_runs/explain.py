@@ -1,0 +1,129 @@
+"""All about one row: its request, each submission of it, and the lines that came back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from batchframe._core.exceptions import OptionError
+from batchframe._results.result_blocks import request_ids
+from batchframe._results.result_lines import read_any
+from batchframe._store.input_files import lines_of
+from batchframe._store.parts import part_states
+
+if TYPE_CHECKING:
+    from batchframe._store.records import PartRecord
+    from batchframe._store.run_folder import RunFolder
+
+
+# Of a line, in characters.
+_SHOWN = 4_000
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What is known of one row.
+
+    Parameters
+    ----------
+    row
+        Its number, from 0.
+    custom_id
+        Of the request that answers it; None where the row was not sent.
+    outcome
+        Its added columns, by name without prefix.
+    requests
+        Each request line made for it, in the order in which they were asked for.
+    submissions
+        One dict a submission of a part that holds it: ``part``, ``attempt``, ``generation``, ``submission``, ``stage``,
+        ``batch_id``, ``status``, ``reason``, and ``lines``, the result lines that name it, as they came.
+    """
+
+    row: int
+    custom_id: str | None
+    outcome: dict[str, Any]
+    requests: list[str] = field(default_factory=list)
+    submissions: list[dict[str, Any]] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        told = [f"row {self.row}, request {self.custom_id}"]
+        told += [f"  {name}: {_cut(repr(value))}" for name, value in self.outcome.items()]
+        told += [f"  request line: {_cut(line)}" for line in self.requests]
+        for found in self.submissions:
+            told.append("  " + ", ".join(f"{name} {value}" for name, value in found.items() if name != "lines"))
+            told += [f"    {_cut(line)}" for line in found["lines"]]
+        return "\n".join(told)
+
+
+def _cut(line: str) -> str:
+    """Return a line as it is shown: images and vectors are longer than anyone reads."""
+    line = line.rstrip()
+    return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}… ({len(line):,} characters)"
+
+
+def explain(
+    folder: RunFolder, view: RunFolder | None, results: pl.DataFrame, prefix: str, row: int | str
+) -> Explanation:
+    """Return what the run's files tell of a row; see `Explanation`.
+
+    Raises
+    ------
+    OptionError
+        There is no such row.
+    """
+    number = _number(results, prefix, row)
+    custom_id = request_ids(folder, view)[number]
+    names = [name for name in ("response", "finish_reason", "usage", "error") if prefix + name in results.columns]
+    outcome = {name: results[prefix + name].slice(number, 1).to_list()[0] for name in names}
+    told = Explanation(number, custom_id, outcome)
+    for state in part_states(folder) if custom_id is not None else []:
+        line = next((line for found, line in lines_of(folder, state.record.number) if found == custom_id), None)
+        if line is not None:
+            told.requests.append(line.decode())
+            told.submissions.extend(_submissions(folder, state.record, custom_id))
+    return told
+
+
+def _submissions(folder: RunFolder, part: PartRecord, custom_id: str) -> list[dict[str, Any]]:
+    files = folder.result_files(part.number)
+    found = []
+    for submission in folder.submissions(part.number):
+        lines = []
+        called = custom_id
+        if part.adopted and submission.adopted_at is not None:
+            names = folder.read_frame(folder.renamed_path(part.number))
+            called = names.filter(pl.col("ours") == custom_id)["theirs"].item()
+        for owner, _, path in files:
+            if owner.number == submission.number:
+                with path.open("rb") as handle:
+                    named = (line for line in handle if called.encode() in line)
+                    lines += [line.decode(errors="replace") for line in named if read_any(line)[0] == called]
+        found.append(
+            {
+                "part": part.number,
+                "attempt": part.attempt,
+                "generation": part.generation,
+                "submission": submission.number,
+                "stage": submission.stage,
+                "batch_id": submission.batch_id,
+                "status": submission.status,
+                "reason": submission.reason,
+                "lines": lines,
+            }
+        )
+    return found
+
+
+def _number(results: pl.DataFrame, prefix: str, row: int | str) -> int:
+    if isinstance(row, str):
+        found = (results[prefix + "custom_id"] == row).arg_true()
+        if len(found):
+            return int(found[0])
+        msg = f"no row has the custom_id {row!r}"
+        raise OptionError(msg)
+    if isinstance(row, bool) or not isinstance(row, int) or not -results.height <= row < results.height:
+        msg = f"row must be a custom_id or a number from 0 to {results.height - 1}, got {row!r}"
+        raise OptionError(msg)
+    return row % results.height

@@ -1,0 +1,283 @@
+"""Answers of other runs for rows that ask the same: who takes which, and their result lines copied into the new run.
+
+The copies make the new run whole in itself: what they come from may be deleted.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import msgspec
+import polars as pl
+
+from batchframe._core.column_names import CUSTOM_ID, DIGEST, LINE, OURS
+from batchframe._core.digests import digest_number
+from batchframe._core.exceptions import OptionError, ResultsError, RunNotFoundError
+from batchframe._core.lenient import read_json
+from batchframe._results.result_blocks import own_successes
+from batchframe._results.result_lines import READ_BYTES, read_any
+from batchframe._store.records import PartRecord, SubmissionRecord
+from batchframe._store.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from batchframe._core.remote import Account
+    from batchframe._store.records import RunRecord
+
+_KEY = OURS + "key"
+_NTH = OURS + "nth"
+_RUN = OURS + "run"
+_BATCH = OURS + "batch"
+_THEIR_ID = OURS + "their_id"
+_ANSWER = OURS + "answer"
+_BLOCK = OURS + "block"
+_ROW = OURS + "row"
+
+_NAMED = 3  # runs that a sentence names
+_TABLE = {
+    _KEY: pl.UInt128(),
+    _THEIR_ID: pl.String(),
+    _BATCH: pl.Categorical(),  # few of them, for many rows
+    _RUN: pl.UInt32(),
+}
+
+
+class Source(NamedTuple):
+    """A run that answers may come from."""
+
+    folder: RunFolder
+    record: RunRecord
+
+    @property
+    def name(self) -> str:
+        """What a message calls it."""
+        return f"run {self.record.run_id} of {self.record.created_at:%Y-%m-%d}"
+
+
+def sources(reuse: Path | Literal["all"], root: Path, endpoint: str, account: Account) -> list[Source]:
+    """Return the runs that a call may take answers from, the newest first.
+
+    Parameters
+    ----------
+    reuse
+        The folder of one, or all in ``root`` of the same endpoint and account.
+    root
+        The runs' root.
+    endpoint, account
+        Those of the call.
+
+    Raises
+    ------
+    RunNotFoundError
+        There is no run in that folder.
+    OptionError
+        It asked another endpoint.
+    """
+    if reuse != "all":
+        folder = RunFolder(reuse)
+        record = folder.record()
+        if record.identity.endpoint != endpoint:
+            msg = (
+                f"reuse: the run in {reuse} asked {record.identity.endpoint}, and this call asks {endpoint}: an "
+                "answer of one is none of the other"
+            )
+            raise OptionError(msg)
+        return [Source(folder, record)]
+    folders = [RunFolder(path) for path in sorted(root.iterdir())] if root.is_dir() else []
+    found = [source for folder in folders if not folder.is_scratch for source in _source(folder)]
+    same = (endpoint, account)
+    found = [source for source in found if (source.record.identity.endpoint, source.record.identity.account) == same]
+    return sorted(found, key=lambda source: source.record.created_at, reverse=True)
+
+
+def _source(folder: RunFolder) -> list[Source]:
+    """Return a run of the root; none where there is none, or another process deletes it just now."""
+    try:
+        return [Source(folder, folder.record())]
+    except RunNotFoundError:
+        return []
+
+
+class Reuse:
+    """The answers that are there, each to be taken once: the n-th of a request by the n-th row that asks it.
+
+    All successful requests of the sources are held, each by 16 bytes of digest, its custom_id and 12 bytes more.
+
+    Parameters
+    ----------
+    found
+        What `sources` found.
+    """
+
+    def __init__(self, found: list[Source]) -> None:
+        self._sources = found
+        self._left = _table(found)
+        self._taken: list[pl.DataFrame] = []
+
+    def take(self, block: int, rows: pl.DataFrame) -> pl.Series:
+        """Return which rows of the next block take an answer; rows without a line want none."""
+        asked = rows.select(CUSTOM_ID, digest_number(DIGEST).alias(_KEY), pl.col(LINE).is_not_null().alias(LINE))
+        asked = asked.with_row_index(_ROW).filter(LINE).select(_ROW, _KEY, CUSTOM_ID)
+        offered = self._left.join(asked.select(_KEY).unique(), on=_KEY, how="semi").sort(_ANSWER)
+        nth = pl.int_range(pl.len()).over(_KEY).alias(_NTH)
+        taken = asked.with_columns(nth).join(offered.with_columns(nth), on=[_KEY, _NTH], maintain_order="left")
+        if taken.height:
+            self._left = self._left.join(taken.select(_ANSWER), on=_ANSWER, how="anti")
+            self._taken.append(taken.with_columns(pl.lit(block).alias(_BLOCK)).drop(_NTH, _ANSWER))
+        return pl.int_range(rows.height, eager=True).is_in(taken[_ROW].implode())
+
+    def copy_into(self, folder: RunFolder) -> None:
+        """Write the answers that were taken as parts of a run that is not there yet: a part a batch they come from.
+
+        Raises
+        ------
+        ResultsError
+            Result files of a source are gone, or have changed.
+        """
+        if not self._taken:
+            return
+        first = len(folder.parts())
+        batches: dict[int, dict[str, _Batch]] = {}
+        grouped = pl.concat(self._taken).group_by(_RUN, _BATCH, maintain_order=True)
+        for number, ((run, batch_id), rows) in enumerate(grouped, first):
+            source = self._sources[run]
+            if run not in batches:
+                batches[run] = _batches(source.folder)
+            _copy(folder, number, source, batches[run].get(batch_id), rows)
+
+    def told(self, requests: int) -> str:
+        """Return in a sentence how many requests take an answer, and from what."""
+        if not self._sources:
+            return "reuse: there is no run yet that answers could come from"
+        if not self._taken:
+            what = self._sources[0].name if len(self._sources) == 1 else f"{len(self._sources)} runs"
+            return f"reuse: {what} answered none of the {requests:,} requests"
+        counts = pl.concat(found.select(_RUN) for found in self._taken).group_by(_RUN).len().sort(_RUN).rows()
+        said = [f"{count:,} of {self._sources[run].name}" for run, count in counts[:_NAMED]]
+        if len(counts) > _NAMED:
+            said.append(f"{sum(count for _, count in counts[_NAMED:]):,} of {len(counts) - _NAMED} more runs")
+        sent = requests - sum(count for _, count in counts)
+        return (
+            f"reuse: answers are taken from earlier runs ({', '.join(said)}); {sent:,} of {requests:,} requests remain"
+        )
+
+
+class _Batch(NamedTuple):
+    """A submission of a source, and its result files."""
+
+    submission: SubmissionRecord
+    paths: list[Path]
+
+
+def _table(found: list[Source]) -> pl.DataFrame:
+    """Return the answers in the order in which they are taken."""
+    frames = [pl.DataFrame(schema=_TABLE)]
+    for run, source in enumerate(found):
+        frames += [
+            rows.select(
+                digest_number(DIGEST).alias(_KEY),
+                pl.col(CUSTOM_ID).alias(_THEIR_ID),
+                pl.col("batch_id").cast(pl.Categorical).alias(_BATCH),
+                pl.lit(run, pl.UInt32).alias(_RUN),
+            )
+            for rows in own_successes(source.folder)
+        ]
+    table = pl.concat(frames)
+    if len(found) > 1:
+        # A run may hold copies of another's answers, and an answer that was paid for once is not two: of those that a
+        # batch gave to a request, the n-th is the same in every run.
+        nth = pl.int_range(pl.len()).over(_RUN, _BATCH, _KEY).alias(_NTH)
+        table = table.with_columns(nth).unique([_BATCH, _KEY, _NTH], keep="first", maintain_order=True).drop(_NTH)
+    return table.with_row_index(_ANSWER)
+
+
+def _batches(folder: RunFolder) -> dict[str, _Batch]:
+    """Return a run's batches with their result files; one whose answers were taken by parts may have several."""
+    found: dict[str, _Batch] = {}
+    for part in folder.parts():
+        for submission, _, path in folder.result_files(part.number):
+            if submission.batch_id is not None:
+                found.setdefault(submission.batch_id, _Batch(submission, [])).paths.append(path)
+    return found
+
+
+def _copy(folder: RunFolder, number: int, source: Source, batch: _Batch | None, rows: pl.DataFrame) -> None:
+    """Write a part of answers that one batch of a source gave."""
+    ids = dict(zip(rows[_THEIR_ID], rows[CUSTOM_ID], strict=True))
+    submission, paths = batch or _Batch(SubmissionRecord(0), [])
+    missing = set(ids)
+    with folder.receiving(folder.result_path(number, 0, "output")) as target:
+        for path in paths:
+            for lines in _renamed(path, ids, missing):
+                target.writelines(lines)
+    if missing:
+        msg = (
+            f"reuse: {source.folder.path} says that {min(missing)!r} was answered, and its result files do not: they "
+            "were changed. Restore them from a copy of the run, or leave reuse out"
+        )
+        raise ResultsError(msg)
+    copied = SubmissionRecord(0, "downloaded", batch_id=submission.batch_id, status=submission.status)
+    copied.times = submission.times
+    folder.write_submission(number, copied)
+    spans = rows.group_by(_BLOCK, maintain_order=True).agg(
+        pl.col(_ROW).min().cast(pl.Int64).alias("first"), (pl.col(_ROW).max().cast(pl.Int64) + 1).alias("stop")
+    )
+    folder.write_part(
+        PartRecord(
+            number=number,
+            requests=rows.height,
+            bytes=0,
+            tokens=0,
+            digest=f"{int(rows[_KEY].sum()):032x}",
+            attempt=0,
+            ranges=spans.rows(),
+            reused_from=source.record.run_id,
+        )
+    )
+
+
+class _Id(msgspec.Struct, gc=False):
+    custom_id: str
+
+
+_decode_id = msgspec.json.Decoder(_Id).decode
+_decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+def _id_of(line: bytes) -> str | None:
+    try:
+        return _decode_id(line).custom_id
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return read_any(line)[0]
+
+
+def _called(line: bytes, custom_id: str) -> bytes:
+    """Return a result line under another id; all else in it says the same."""
+    try:
+        return msgspec.json.encode(_decode_members(line) | {"custom_id": custom_id}) + b"\n"
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return json.dumps(read_json(line) | {"custom_id": custom_id}).encode() + b"\n"  # it may hold a NaN
+
+
+def _renamed(path: Path, ids: Mapping[str, str], missing: set[str]) -> Iterator[list[bytes]]:
+    """Yield the result lines of some requests, under their new ids, and take what was found from ``missing``.
+
+    All else in a line says the same. What a file says of one request several times stays so too: whoever reads the
+    copy finds the success among it.
+    """
+    with path.open("rb") as handle:
+        while lines := handle.readlines(READ_BYTES):
+            kept = []
+            for line in lines:
+                custom_id = _id_of(line)
+                new = None if custom_id is None else ids.get(custom_id)
+                if custom_id is None or new is None:
+                    continue
+                missing.discard(custom_id)
+                kept.append(line if new == custom_id else _called(line, new))
+                if not kept[-1].endswith(b"\n"):
+                    kept[-1] += b"\n"
+            yield kept

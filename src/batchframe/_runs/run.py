@@ -1,0 +1,538 @@
+"""The handle of a run: going on with it; what it has is read in `_run_results.py`."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING, Any, cast
+
+import tenacity
+
+from batchframe._batches.attempts import generation_of
+from batchframe._batches.cleanup import clean_up, has_files_left
+from batchframe._batches.loop import Loop
+from batchframe._batches.pass_report import PassReport
+from batchframe._batches.pass_state import LoopSettings
+from batchframe._batches.trouble import read_trouble
+from batchframe._core.clock import current_clock
+from batchframe._core.events import Event, Listener, ignore, logger, trigger
+from batchframe._core.exceptions import (
+    APICallError,
+    LeaseLostError,
+    RunError,
+    RunMismatchError,
+    RunPendingError,
+    RunStoppedError,
+)
+from batchframe._providers.guarded_client import GuardedClient
+from batchframe._providers.profiles import PROVIDERS, Provider, provider_named
+from batchframe._providers.service import Service
+from batchframe._results.result_blocks import forget_results, request_ids
+from batchframe._runs.retry_selection import check_changes, check_codes, chosen, condition_of, key_of, without_known
+from batchframe._runs.run_reader import RunResults, RunStatus
+from batchframe._runs.run_settings import RunSettings
+from batchframe._store.lease import Lease, LeaseRecord
+from batchframe._store.records import RetryRecord, StopRecord
+from batchframe._store.run_folder import RunFolder
+from batchframe._store.stop_record import write_stop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import polars as pl
+
+    from batchframe._core.remote import Account
+    from batchframe._providers.client import BatchClient
+    from batchframe._store.records import RunRecord
+
+_UNREACHABLE_SECONDS = 60.0
+_CANCEL_SECONDS = 600.0
+# A list that shows a batch unchanged for as long as so many polls take may not be what the batch is.
+_UNMOVED_POLLS = 5
+_BRIEF_SECONDS, _MIN_POLL_SECONDS, _MAX_POLL_SECONDS = 1.0, 5.0, 60.0
+
+
+class Run(RunResults):
+    """One run: many parts, resumable, its state in a folder.
+
+    Made by `submit`, `open_run` and `run_parquet`. Reading what was downloaded needs neither key nor service. A copy
+    or a pickle is another handle of the same folder: where it asks the service, its client is that of the environment.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        record: RunRecord,
+        settings: RunSettings,
+        service: Service,
+        *,
+        view: RunFolder | None = None,
+        news: str = "",
+    ) -> None:
+        self._clock = current_clock()
+        super().__init__(folder, record, settings, view, Lease(folder.path, self._clock.now, self._clock.monotonic))
+        # Reading needs no lease, also where that writes down what was read; going on with the run does.
+        self._leased_folder = RunFolder(folder.path, self._lease.fence)
+        self._told_of: LeaseRecord | None = None
+        self._service = service
+        self._news = news
+        # Threads may share a handle, and take their passes in turns: half-done work of one passes for a crash's.
+        self._turn = threading.RLock()
+        self._loop: Loop | None = None
+        self._begun = 0.0
+        self.listen: Listener = ignore
+
+    def __reduce__(self) -> tuple[Callable[..., Run], tuple[object, ...]]:
+        """Make copies, and pickles for other processes, by the folder: they have the client of the environment."""
+        view = None if self._view is None else self._view.path.name
+        return _reopened, (self.path, view, self._settings.saved())
+
+    # -- going on
+
+    def status(self, refresh: bool = True) -> RunStatus:  # noqa: FBT001, FBT002  (the public signature)
+        """Return where the run stands.
+
+        Parameters
+        ----------
+        refresh
+            Whether to ask the service first. Nothing is submitted. Where another process works on the run, what that
+            has on disk is returned.
+
+        Raises
+        ------
+        APICallError
+            The service was asked, and did not answer.
+        """
+        if not refresh or self.is_finished:
+            return self._status(PassReport())
+        with self._lease:
+            seen = self._leased(self._connected().refresh)
+            if seen.trouble is not None:
+                raise seen.trouble
+            return self._status(seen)
+
+    def advance(self) -> RunStatus:
+        """Make one pass: collect what is finished, submit what is next. It never sleeps, so it suits cron and webhooks.
+
+        Where another process works on the run, nothing is done, and ``waiting_for`` says which.
+
+        Raises
+        ------
+        APICallError, RunError
+            What no waiting mends. The run stays resumable.
+        """
+        with self._lease:
+            return self._status(self._pass())
+
+    def wait(self, timeout_seconds: float | None = None) -> RunStatus:
+        """Make passes until the run is finished.
+
+        Where another process works on the run, this says which, and waits for it; when that process is gone, this one
+        goes on.
+
+        Parameters
+        ----------
+        timeout_seconds
+            How long to wait at most; None for as long as it takes, or the ``timeout_seconds`` of the call.
+
+        Raises
+        ------
+        RunPendingError
+            The time was up. Nothing was cancelled; the error holds the run.
+        RunStoppedError
+            The pilot, or all of the first batches, failed with one error, and the rest was not submitted. The error
+            holds the run; `retry` goes on all the same.
+        APICallError, RunError
+            What no waiting mends. The run stays resumable.
+        """
+        timeout = self._settings.timeout_seconds if timeout_seconds is None else timeout_seconds
+        stop = self._stop
+        if self.is_finished and stop is not None and stop.reason == "cancelled":
+            self._say(f"{stop.message}. What was answered by then is returned; run.retry() asks for the rest")
+        elif self.is_finished and self._record.identity.requests and not self._news:
+            at, service = self._record.created_at, self._record.identity.account.base_url
+            when = f"this run was made on {at:%Y-%m-%d %H:%M} UTC at {service} and is finished"
+            self._say(f"{when}: its answers are returned. For fresh ones pass another name=")
+        with self._lease:
+            status = self._status(self._passes(lambda seen: seen.done, timeout))
+            stop = self._stop
+            if stop is not None and stop.reason != "cancelled":
+                raise RunStoppedError(stop.message, self)
+            if self._settings.cleanup == "when_done":
+                self._clean_when_done()
+        return status
+
+    def _clean_when_done(self) -> None:
+        """Delete what is left at the service; that it cannot be done now is no reason to keep the answers back."""
+        if not has_files_left(self._folder) or self._lease.take() is not None:  # else the other process does it
+            return
+        try:
+            self.cleanup()
+        except (APICallError, RunError) as error:
+            self._say(f"the run's files at the service are not all deleted: {error}. run.cleanup() goes on")
+
+    def start(self) -> None:
+        """Make passes until the first batches are created."""
+        with self._lease:
+            self._passes(lambda seen: seen.done or bool(seen.by_status), None)
+
+    def cancel(self) -> RunStatus:
+        """Cancel what is running, submit no more, and collect what was answered by then.
+
+        The service takes up to ten minutes to end a batch; that long this waits. Rows that were answered keep their
+        answers, and are charged; those that were not executed have the service's code (``batch_cancelled``; ``missing``
+        where it wrote no line, since the batch had not begun), those that were not submitted ``not_submitted``. `retry`
+        asks for them later. On a finished run it does nothing.
+
+        Returns
+        -------
+        RunStatus
+            Its ``state`` is ``"stopped"``; still ``"running"`` where the service did not end its batches in time: the
+            same call, or `wait`, goes on.
+
+        Raises
+        ------
+        APICallError, RunError
+            What no waiting mends. The run stays cancelled, and resumable.
+        """
+        if self.is_finished:
+            return self._status(PassReport())
+        at = self._clock.now()
+        message = f"the run was cancelled on {at:%Y-%m-%d %H:%M} UTC"
+        with self._lease.lock():  # no lease: it is a wish, which whoever works on the run obeys
+            write_stop(self._folder, StopRecord(generation_of(self._folder), "cancelled", message, at))
+        trigger("after_stop")
+        with self._lease:
+            try:
+                return self._status(self._passes(lambda seen: seen.done, _CANCEL_SECONDS))
+            except RunPendingError:
+                holder = self._lease.holder() or "the service to end the batches that were cancelled"
+                return self._status(PassReport(waiting_for=[str(holder)]))
+
+    def retry(self, where: pl.Expr | None = None, *, codes: Any = None, name: str | None = None, **changes: Any) -> Run:
+        """Ask again for rows of a finished run, and return once that is submitted.
+
+        What was chosen is on disk before anything is sent. The same call again asks for no row a second time, whatever
+        came of the first: pass another ``name`` to do so. A new success takes the place of an older answer; a new
+        failure does not take the place of a success. Each row that is asked again is charged.
+
+        Parameters
+        ----------
+        where
+            A Boolean expression over `result`. None: all rows that did not succeed.
+        codes
+            A code, or a list of codes, of errors; both conditions must hold.
+        name
+            Another name makes this another call.
+        **changes
+            Request parameters, values or expressions over `result`, ``model``, and ``response_format``; None leaves a
+            parameter out. `result` goes on reading answers as the run's own type: those to another one are read by
+            `reparse`.
+
+        Returns
+        -------
+        Run
+            This run: ``run.retry(...).wait()``.
+
+        Raises
+        ------
+        RunPendingError
+            The run is not finished yet.
+        OptionError
+            ``where`` does not fit the result, or a change is no request parameter of the endpoint.
+        APICallError, RunError
+            What no waiting mends. What was chosen stays recorded, and the run resumable.
+
+        Notes
+        -----
+        Rows that have no request (``null_input``, ``invalid_input``, ``request_too_large``) are passed over.
+
+        Examples
+        --------
+        >>> terms = pl.DataFrame({"term": ["foo", "spam and eggs and ham"]})
+        >>> run = bf.submit(terms, "Repeat: {term}", model="gpt-4o-mini", client=client, poll_seconds=0.1, max_tokens=5)
+        >>> run.wait().succeeded
+        2
+        >>> cut = run.retry(pl.col("finish_reason") == "length", max_tokens=50)
+        >>> cut.wait().succeeded
+        2
+        >>> cut.result().select("term", "response", "finish_reason")
+        shape: (2, 3)
+        ┌───────────────────────┬─────────────────────────────────┬───────────────┐
+        │ term                  ┆ response                        ┆ finish_reason │
+        │ ---                   ┆ ---                             ┆ ---           │
+        │ str                   ┆ str                             ┆ str           │
+        ╞═══════════════════════╪═════════════════════════════════╪═══════════════╡
+        │ foo                   ┆ In short: foo.                  ┆ stop          │
+        │ spam and eggs and ham ┆ In short: spam and eggs and ha… ┆ stop          │
+        └───────────────────────┴─────────────────────────────────┴───────────────┘
+        """
+        with self._lease, self._turn:
+            self._take("ask again for rows of it")
+            self._retry(where, codes, name, changes)
+        return self
+
+    def _retry(self, where: pl.Expr | None, codes: Any, name: str | None, changes: dict[str, Any]) -> None:
+        if not self.is_finished:
+            msg = f"the run is not finished, and only a finished one is asked again. {self._how_to_go_on()}"
+            raise RunPendingError(msg, self)
+        results = self.scan()
+        wanted = check_codes(codes)
+        changed = check_changes(changes, self._record.identity.endpoint, results)
+        key = key_of(wanted, name)
+        condition = condition_of(results, self._settings.prefix + "error", where, wanted)
+        found = chosen(results, request_ids(self._folder, self._view), condition, changed)
+        fresh = without_known(self._folder, key, found)
+        if found.height and not fresh.height:
+            self._say(f"all {found.height} rows were asked again by this call before: pass another name= to do so anew")
+        elif not found.height:
+            self._say("no row is asked again: none that has a request was chosen")
+        if fresh.height:
+            generation = generation_of(self._folder) + 1
+            shown = {parameter: str(value) for parameter, value in changes.items()}
+            record = RetryRecord(generation, key, str(where), wanted, shown, fresh.height, self._clock.now())
+            self._leased_folder.write_retry(record, fresh)
+            trigger("after_retry_record")
+            forget_results(self._leased_folder)
+            self._pass()
+
+    def cleanup(self) -> int:
+        """Delete the files that this run has at the service, and no others: input, output and error files.
+
+        What was downloaded stays here, and the run stays as it is. Files of batches that are still running are left.
+
+        Returns
+        -------
+        int
+            How many files were deleted; those that were gone already count.
+
+        Raises
+        ------
+        APICallError
+            The service could not be asked; what was deleted by then is noted, and the same call goes on.
+        RunPendingError
+            Another process works on the run.
+        RunError
+            The service shows nothing of the run to this client: its key is of another project.
+        """
+        with self._lease, self._turn:
+            loop = self._connected()
+            self._take("clean up")
+            loop.ensure_visible()  # what another key does not see would count as gone
+            return clean_up(self._leased_folder, self._guarded(self._service.client), self._clock.now)
+
+    def delete(self) -> None:
+        """Delete the run's folder on this machine; nothing at the service.
+
+        The same call then asks the account for the run's batches, which keeps them for some weeks.
+
+        Raises
+        ------
+        RunError
+            A batch of it may still be running: its answers would be lost. `cancel` it, or `wait`. Or another process
+            works on the run.
+        """
+        with self._lease, self._turn:
+            self._take("delete it")
+            self._delete()
+
+    def _delete(self) -> None:
+        alive = self._alive()
+        if alive:
+            msg = (
+                f"{len(alive)} batches of the run in {self.path} may still be running, such as {alive[0]}: they are "
+                "paid for. Call wait() or cancel() first"
+            )
+            raise RunError(msg)
+        self.close()
+        self._folder.remove()
+
+    def _alive(self) -> list[str | None]:
+        """Return the ids of the batches that may still be running, as far as is known here."""
+        return [submission.batch_id for submission in self._submissions() if submission.is_in_flight]
+
+    def _told_of_batches(self) -> str:
+        count = len(self._alive())
+        if not count:
+            return "none of its batches is running"
+        return f"its {count} batches that are running go on" if count > 1 else "its batch that is running goes on"
+
+    def _passes(self, is_enough: Callable[[PassReport], bool], timeout: float | None) -> PassReport:
+        begun, begun_at = self._clock.monotonic(), self._clock.now()
+        if self._news:
+            self._say(self._news)
+            self._news = ""
+
+        def left() -> float:
+            if timeout is None:
+                return float("inf")
+            # On a machine that slept, the first may have stood still.
+            passed = (self._clock.monotonic() - begun, (self._clock.now() - begun_at).total_seconds())
+            return timeout - max(passed)
+
+        polling = tenacity.Retrying(
+            retry=tenacity.retry_if_result(lambda seen: not is_enough(seen)),
+            wait=self._interval,
+            stop=lambda _: left() <= 0,
+            sleep=lambda seconds: self._clock.sleep(max(0.0, min(seconds, left()))),
+        )
+        try:
+            seen: PassReport = polling(self._pass)
+        except tenacity.RetryError as error:
+            holder, waiting_for = self._lease.holder(), error.last_attempt.result().waiting_for
+            goes_on = self._told_of_batches() if holder is None else f"so far it is {holder}"
+            if holder is None and waiting_for:
+                goes_on += f", and it waits for {waiting_for[0]}"
+            trouble = read_trouble(self._folder)
+            if trouble is not None:
+                goes_on += f". Its last trouble: {trouble.message.rstrip('.')}"
+            msg = f"the run was not finished after {timeout:g} seconds; {goes_on}. {self._how_to_go_on()}"
+            raise RunPendingError(msg, self) from None
+        except KeyboardInterrupt as error:
+            msg = f"detached: nothing was cancelled; {self._told_of_batches()}. {self._how_to_go_on()}"
+            raise KeyboardInterrupt(msg) from error
+        return seen
+
+    def _pass(self) -> PassReport:
+        if self.is_finished:
+            return PassReport(done=True)
+        loop = self._connected()
+        seen = self._leased(loop.advance)
+        # Before the first accepted call a service that is not reached, or gives no reply that can be read, is a mistake
+        # in the set-up; after it, bad weather.
+        if (
+            seen.trouble is not None
+            and not loop.was_ever_accepted
+            and self._clock.monotonic() - self._begun >= _UNREACHABLE_SECONDS
+        ):
+            raise seen.trouble
+        return seen
+
+    def _take(self, what: str) -> None:
+        """Take the lease for something that is not waited with."""
+        holder = self._lease.take()
+        if holder is not None:
+            msg = f"the run is worked on by {holder}: {what} when that is done"
+            raise RunPendingError(msg, self)
+
+    def _leased(self, step: Callable[[], PassReport]) -> PassReport:
+        """Take a step of the loop, unless another process works on the run."""
+        with self._turn:
+            return self._step(step)
+
+    def _step(self, step: Callable[[], PassReport]) -> PassReport:
+        try:
+            holder = self._lease.take()
+            if holder is None:
+                gone, self._lease.replaced, self._told_of = self._lease.replaced, None, None
+                if gone is not None:
+                    self._say(f"process {gone.pid} on {gone.host} is gone or stopped: going on in its place")
+                return step()
+        except LeaseLostError as error:
+            self._say(str(error))
+            holder = self._told_of = self._lease.holder()
+        if holder is not None and (self._told_of is None or holder.token != self._told_of.token):
+            self._told_of = holder
+            self._say(f"waiting for {holder}")
+        return self._connected().look("a process that took this run over" if holder is None else str(holder))
+
+    def _guarded(self, client: BatchClient) -> BatchClient:
+        return cast("BatchClient", GuardedClient(client, self._lease.check))
+
+    def _connected(self) -> Loop:
+        """Return the loop; the client is made when it is first needed, and must be of the run's account."""
+        with self._turn:
+            return self._loop or self._connect_loop()
+
+    def _connect_loop(self) -> Loop:
+        client = self._service.client
+        if client.account != self._record.identity.account:
+            differs = differences(self._record.identity.account, client.account)
+            msg = f"the run in {self.path} belongs to another account: {differs}. Pass the client it was begun with"
+            raise RunMismatchError(msg)
+        endpoint, poll_seconds = self._record.identity.endpoint, self._settings.poll_seconds
+        settings = LoopSettings(
+            run_id=self.id,
+            endpoint=self._batch_endpoint,
+            completion_window=self._settings.completion_window,
+            metadata=self._settings.metadata,
+            expires_after=self._settings.expires_after,
+            settle_seconds=self._settings.settle_seconds,
+            unmoved_seconds=_UNMOVED_POLLS * (_MAX_POLL_SECONDS if poll_seconds is None else poll_seconds),
+            model=self._settings.model,
+            max_attempts=self._settings.max_attempts,
+            has_pilot=self._record.options.get("pilot") is not None,
+            limits=client.provider.limits_of(endpoint, self._settings.limits),
+            max_enqueued_requests=client.provider.most_enqueued_of(endpoint),
+        )
+        self._loop = Loop(self._leased_folder, self._guarded(client), settings, listen=self._tell, clock=self._clock)
+        self._begun = self._clock.monotonic()
+        return self._loop
+
+    @property
+    def _batch_endpoint(self) -> str:
+        """The endpoint of the run's batches, as the service spells it."""
+        said = self._record.options
+        return str(said.get("batch_endpoint") or said.get("url") or self._record.identity.endpoint)
+
+    def close(self) -> None:
+        """Close the connections that this handle opened; it opens them anew when they are needed."""
+        with self._turn:
+            self._service.close()
+            self._loop = None
+
+    def _interval(self, state: tenacity.RetryCallState) -> float:
+        """Return how long to wait before the next pass: a second at first, since bad files fail at once, then more."""
+        assert state.outcome is not None
+        seen = state.outcome.result()
+        trouble, seconds = seen.trouble, self._settings.poll_seconds
+        if seconds is None and (state.attempt_number == 1 or seen.is_brief):
+            seconds = _BRIEF_SECONDS
+        elif seconds is None:
+            least = self._connected().min_poll_seconds
+            grown = max(least, min(_MAX_POLL_SECONDS, _MIN_POLL_SECONDS * 1.3 ** (state.attempt_number - 2)))
+            seconds = grown * (1 + 0.2 * self._clock.chance())
+        if trouble is not None and not self._connected().was_ever_accepted:  # so that it is given up in time
+            seconds = min(seconds, max(0.0, self._begun + _UNREACHABLE_SECONDS - self._clock.monotonic()))
+        return max(seconds, 0.0 if trouble is None else trouble.retry_after_seconds or 0.0)
+
+    def _how_to_go_on(self) -> str:
+        return f"Go on with it by the same call, or by bf.open_run({os.fspath(self.path)!r}).wait()"
+
+    def _say(self, message: str) -> None:
+        logger.info(message)
+        self._tell(Event("notice", message))
+
+    def _tell(self, event: Event) -> None:
+        self.listen(event)
+
+
+def open_folder(folder: RunFolder, client: Any = None) -> Run:
+    """Return the run of a folder, with the settings that ``run.json`` keeps."""
+    record = folder.record()
+    return _opened(folder, record, record.options, client)
+
+
+def _reopened(path: Path, view: str | None, saved: dict[str, Any]) -> Run:
+    """Return a run as a copy or another process has it: by its folder, with the client of the environment."""
+    folder = RunFolder(path)
+    return _opened(folder, folder.record(), saved, None, view=None if view is None else folder.view(view))
+
+
+def _opened(
+    folder: RunFolder, record: RunRecord, saved: dict[str, Any], client: Any, *, view: RunFolder | None = None
+) -> Run:
+    settings = RunSettings.restored(saved, record.identity.endpoint)
+    name = record.identity.account.provider
+    provider = provider_named(name) if name in PROVIDERS else Provider(name=name)
+    return Run(folder, record, settings, Service(client, provider), view=view)
+
+
+def differences(one: Account, other: Account) -> str:
+    """Return in words what differs between two accounts."""
+    return "; ".join(
+        f"{name} was {getattr(one, name)!r}, is {getattr(other, name)!r}"
+        for name in ("provider", "base_url", "organization", "project")
+        if getattr(one, name) != getattr(other, name)
+    )
