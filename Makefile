@@ -13,6 +13,8 @@ CONSTRAINTS ?=
 PYTEST_ARGS ?= -n 4
 
 BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
+# Otherwise every test process compiles all modules, and pytest rewrites their assertions, again.
+unexport PYTHONDONTWRITEBYTECODE
 # Named after wheel and constraints: with others the environment is made again.
 STAMP := $(VENV)/.made-of$(subst /,-,$(if $(WHEEL),-$(WHEEL))$(if $(CONSTRAINTS),-$(CONSTRAINTS)))
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check

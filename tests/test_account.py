@@ -15,7 +15,6 @@ from batchframe._api import account
 from batchframe._api.account import SCHEMA
 from batchframe._core import lenient
 from batchframe._providers.service import Service
-from batchframe.testing import emulator
 from odd_service import OddService
 
 UTC = dt.timezone.utc
@@ -357,8 +356,8 @@ ASKED = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("spoken", SPEAKS)
-def test_batches_of_every_service(spoken):
-    with emulator(progression="instant", **SPEAKS[spoken]) as service:
+def test_batches_of_every_service(spoken, emulate):
+    with emulate(progression="instant", **SPEAKS[spoken]) as service:
         between, good = hundred_and_eight(service)
         client = service.client()
         for asked, (options, rows, filtered, unfiltered) in ASKED.items():
@@ -375,10 +374,10 @@ def test_batches_of_every_service(spoken):
                 assert found["batch_id"].to_list()[:3] == good[: found.height], asked
 
 
-def test_one_schema_and_one_account_of_it_for_every_service():
+def test_one_schema_and_one_account_of_it_for_every_service(emulate):
     told = {}
     for spoken, settings in SPEAKS.items():
-        with emulator(progression="instant", **settings) as service:
+        with emulate(progression="instant", **settings) as service:
             make(service.client(), ["one", "two"], metadata={"project": "x"})
             make(service.client(), ["one"], model="no-such-model")
             while (found := bf.batches(service.client()))["ended_at"].null_count():
@@ -421,8 +420,8 @@ def test_what_is_no_number_is_none(value):
     assert lenient.integer(value) is None
 
 
-def test_many_batches_over_the_emulator():
-    with emulator(progression="instant") as service:
+def test_many_batches_over_the_emulator(emulate):
+    with emulate(progression="instant") as service:
         client = service.client()
         file = client.files.create(file=("a.jsonl", b'{"custom_id": 1}\n'), purpose="batch")
         for _ in range(105):

@@ -12,14 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import batchframe as bf
-from batchframe import testing
 from batchframe._batches.admission import Admission, Load, told_limit
 from batchframe._core.events import set_trigger
 from batchframe._endpoints.token_estimate import estimated_tokens
 from batchframe._providers.limits import tells_of_no_room
 from batchframe._providers.profiles import provider_named
 from batchframe.emulator import answer
-from made_up_time import Time
 from quirk_table import SWITCHES
 from test_quirks import throw
 
@@ -34,10 +32,10 @@ PART = 5 * max(TOKENS)
 
 
 @pytest.fixture(params=["openai", "azure"])
-def service(request):
+def service(request, emulate):
     """OpenAI tells by failing the batch later, Azure may refuse the create."""
     at = {"openai": "validation", "azure": "create"}[request.param]
-    with testing.emulator(request.param, over_limit_at=at) as emu:
+    with emulate(request.param, over_limit_at=at) as emu:
         emu.tells_late = request.param == "openai"
         yield emu
 
@@ -260,11 +258,10 @@ def test_requests_of_other_runs_are_counted(service, steps):
 # -- many batches are looked at together
 
 
-def test_many_batches_cost_one_call_a_pass(emu):
+def test_many_batches_cost_one_call_a_pass(emu, clock):
     emu.configure(progression="stepped")
     options = ARGUMENTS | {"poll_seconds": None}
-    begun = bf.submit(FRAME, PROMPT, client=emu.client(), limits=bf.Limits(max_requests=4), **options)
-    run = Time().run(begun)
+    run = bf.submit(FRAME, PROMPT, client=emu.client(), limits=bf.Limits(max_requests=4), **options)
     before = emu.calls()
     for _ in range(5):
         run.advance()

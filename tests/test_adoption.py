@@ -18,7 +18,6 @@ import polars as pl
 import pytest
 
 import batchframe as bf
-from batchframe import testing
 from batchframe._batches import adopt, loop
 
 N = 40
@@ -30,8 +29,8 @@ HIT = [f"row-{n}" for n in (0, 7, 20, 39)]
 
 
 @pytest.fixture(params=["openai", "azure"])
-def service(request):
-    with testing.emulator(request.param) as emu:
+def service(request, emulate):
+    with emulate(request.param) as emu:
         yield emu
 
 
@@ -452,8 +451,8 @@ def test_what_is_too_old_is_not_looked_at(emu, lose, monkeypatch, days):
 
 
 @pytest.mark.parametrize("oddities", [("no_metadata",), ("no_metadata", "omit_nulls")], ids=" ".join)
-def test_a_service_that_drops_metadata_shows_file_names(oddities, lose):
-    with testing.emulator(oddities=oddities) as emu:
+def test_a_service_that_drops_metadata_shows_file_names(oddities, lose, emulate):
+    with emulate(oddities=oddities) as emu:
         submit(emu, **SMALL)
         lose()
         frame = FRAME.reverse()
@@ -461,8 +460,8 @@ def test_a_service_that_drops_metadata_shows_file_names(oddities, lose):
         assert billed_once(emu)
 
 
-def test_the_objects_of_old_azure(lose):
-    with testing.emulator("azure", oddities="all") as emu:
+def test_the_objects_of_old_azure(lose, emulate):
+    with emulate("azure", oddities="all") as emu:
         submit(emu, **SMALL)
         for frame in (FRAME, FRAME.reverse()):
             lose()
@@ -589,11 +588,11 @@ def test_a_group_by_that_keeps_no_order_is_killed_and_run_again(emu, lose):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
-def test_lost_again_and_again(seed, lose):
+def test_lost_again_and_again(seed, lose, emulate):
     """Each time another order, other limits, another moment; equal rows, and rows that fail at first."""
     chance = random.Random(seed)
     frame = pl.DataFrame({"n": [chance.randrange(60) for _ in range(90)]})
-    with testing.emulator() as emu:
+    with emulate() as emu:
         emu.row_fault("rate_limited", share=0.2)
         for _ in range(4):
             turned = frame.sample(fraction=1, shuffle=True, seed=chance.randrange(100))

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import datetime as dt
-
 import polars as pl
 import pytest
 
 import batchframe as bf
 from batchframe import testing
 from batchframe._core import events
-from batchframe._core.clock import Clock
-from batchframe._runs.run import Run
 
 N = 12
 FRAME = pl.DataFrame({"n": range(N)})
@@ -22,8 +18,8 @@ SAYS = "does not show .* another key or project"
 
 
 @pytest.fixture(params=["openai", "azure"])
-def service(request):
-    with testing.emulator(request.param, isolate="key", progression="instant") as emu:
+def service(request, emulate):
+    with emulate(request.param, isolate="key", progression="instant") as emu:
         yield emu
 
 
@@ -221,9 +217,10 @@ def test_a_batch_whose_create_got_no_answer_is_found_without_its_input_file(serv
 
 def test_what_the_service_may_have_forgotten_since_is_not_asked_for(service):
     downloaded(service)
-    run = bf.open_run(bf.list_runs()["path"][0], client=service.client(api_key="sk-second"))
-    later = Clock(now=lambda: dt.datetime.now(dt.timezone.utc) + dt.timedelta(days=31))
-    assert Run(run._folder, run._record, run._settings, run._service, clock=later).wait().succeeded == N
+    with testing.clock() as clock:
+        clock.advance(31 * 86_400)
+        run = bf.open_run(bf.list_runs()["path"][0], client=service.client(api_key="sk-second"))
+        assert run.wait().succeeded == N
     assert once(service)
 
 

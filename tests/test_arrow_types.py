@@ -19,6 +19,7 @@ import batchframe as bf
 from batchframe._api import parquet
 from batchframe._api.frames import to_polars
 from batchframe.cli import main
+from each import each
 
 DAY = dt.date(2024, 7, 1)
 AWARE = dt.datetime(2024, 7, 1, 12, 30, 15, tzinfo=dt.timezone.utc)
@@ -181,7 +182,7 @@ def of(array):
     return pa.table({"id": pa.array(["a"] * len(array)), "v": array})
 
 
-exact = pytest.mark.parametrize("make", [pytest.param(make, id=name) for name, make in EXACT.items() if has(name)])
+exact = each({name: make for name, make in EXACT.items() if has(name)})
 refused = pytest.mark.parametrize(
     ("make", "shown"), [pytest.param(*case, id=name) for name, case in REFUSED.items() if has(name)]
 )

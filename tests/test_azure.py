@@ -13,7 +13,6 @@ import pytest
 from polars.testing import assert_frame_equal
 
 import batchframe as bf
-from batchframe import testing
 from batchframe._batches import submit
 from batchframe._core.lenient import moment
 from batchframe._providers import azure as _azure
@@ -94,9 +93,9 @@ def test_what_is_sent_through_a_gateway_holds_for_whoever_is_behind_it():
 
 
 @pytest.mark.parametrize("settings", [{"dialect": "azure-v1", "oddities": "all"}, {"service": "groq"}])
-def test_a_run_through_a_host_that_tells_nothing(settings):
+def test_a_run_through_a_host_that_tells_nothing(settings, emulate):
     """The emulator's address is nobody's: its path says Azure, and where that is wrong nothing breaks."""
-    with testing.emulator(**settings) as service:
+    with emulate(**settings) as service:
         out = bf.run(FRAME, "Repeat: {text}", client=service.client(), **ARGUMENTS)
         assert out["error"].null_count() == 40
         assert service.ledger()["by_custom_id"] == {f"row-{n}": 1 for n in range(40)}
@@ -104,9 +103,9 @@ def test_a_run_through_a_host_that_tells_nothing(settings):
         assert file.expires_at - file.created_at == 2_592_000
 
 
-def test_openai_behind_the_path_of_azure():
+def test_openai_behind_the_path_of_azure(emulate):
     """A gateway that passes all it gets under its own path on to OpenAI."""
-    with testing.emulator() as service:
+    with emulate() as service:
         moved = transport.MockTransport(lambda request: service_behind(service, request))
         http = getattr(openai, "DefaultHttpxClient", transport.Client)(transport=moved)
         client = v1(base_url="http://gateway.example/openai/v1", http_client=http)
@@ -260,8 +259,8 @@ def test_a_secret_of_any_kind_is_kept_out():
 
 
 @pytest.fixture(params=["azure", "azure-v1"])
-def azure(request):
-    with testing.emulator(request.param) as emu:
+def azure(request, emulate):
+    with emulate(request.param) as emu:
         yield emu
 
 

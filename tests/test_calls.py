@@ -10,7 +10,6 @@ import polars as pl
 import pytest
 
 import batchframe as bf
-from batchframe import testing
 from batchframe._results import assemble
 
 CHAT, RESPONSES, COMPLETIONS = "/v1/chat/completions", "/v1/responses", "/v1/completions"
@@ -31,8 +30,8 @@ ASKS = {
 
 
 @pytest.fixture(params=["openai", "azure"])
-def service(request):
-    with testing.emulator(request.param) as emu:
+def service(request, emulate):
+    with emulate(request.param) as emu:
         yield emu
 
 

@@ -450,8 +450,7 @@ def test_a_signal_detaches(service, kind):
     assert service.calls().get("cancel_batch", 0) == 0
 
     service.configure(progression="instant")
-    with process(*run_args()) as started:
-        assert started.wait(timeout=60) == 0
+    assert main(run_args()) == 0
     assert pl.read_parquet("out.parquet")["response"].to_list() == LABELS
     assert service.calls()["create_batch"] == 1
 
@@ -459,10 +458,9 @@ def test_a_signal_detaches(service, kind):
 # -- the rest
 
 
-def test_progress_goes_to_stderr(service):
-    with process(*run_args("--progress")) as started:
-        out, err = started.communicate(timeout=60)
-    assert started.returncode == 0
+def test_progress_goes_to_stderr(service, capfd):
+    assert main(run_args("--progress")) == 0
+    out, err = capfd.readouterr()
     assert "3/3" in err
     assert "3/3" not in out
 

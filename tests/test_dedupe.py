@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 import batchframe as bf
-from batchframe import testing
 from batchframe._requests import frame_source
 
 ARGUMENTS = {"model": "gpt-4o-mini", "poll_seconds": 0.02, "settle_seconds": 0.3}
@@ -51,7 +50,9 @@ def test_each_distinct_request_is_executed_once(emu, client, slices_of, rows):
     assert own(emu) == {"row-0": 1, "row-1": 1, "row-4": 1}
 
 
-@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=1 + settings.default.max_examples // 20, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     texts=st.lists(
         st.sampled_from(["a", "b", "", "ä\u2028", '"q"', None, "x" * 40]) | st.text(max_size=2), min_size=1, max_size=12
@@ -62,18 +63,17 @@ def test_each_distinct_request_is_executed_once(emu, client, slices_of, rows):
 )
 @example(texts=[None, None, "", ""], rows=1, requests=1, on_null="render")
 @example(texts=["a"] * 9 + ["b"], rows=2, requests=1, on_null="skip")
-def test_any_frame_is_answered_as_without(texts, rows, requests, on_null):
+def test_any_frame_is_answered_as_without(texts, rows, requests, on_null, emulate):
     frame = pl.DataFrame({"t": texts}, schema={"t": pl.String})
     call = {"limits": bf.Limits(max_requests=requests), "on_null": on_null}
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as home:
         patch.setenv("BATCHFRAME_HOME", home)
         patch.setattr(frame_source, "SLICE_ROWS", rows)
-        with testing.emulator() as service:
-            without = ask(service.client(), frame, **call)
-            executions = service.ledger()["executions"]
-        with testing.emulator() as service:
-            out = ask(service.client(), frame, dedupe=True, **call)
-            bodies = service.ledger()["by_body"]
+        with emulate() as one, emulate() as other:  # at a time: two accounts, and so two runs
+            without = ask(one.client(), frame, **call)
+            executions = one.ledger()["executions"]
+            out = ask(other.client(), frame, dedupe=True, **call)
+            bodies = other.ledger()["by_body"]
     assert_frame_equal(out, without)
     distinct = {text or "" if on_null == "render" else text for text in texts} - {None}
     assert len(bodies) == len(distinct)

@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 
 import batchframe as bf
+from each import each
 
 NAN, INFINITY = float("nan"), float("inf")
 START = '{"custom_id":"row-%d","method":"POST","url":"/v1/chat/completions","body":{"model":"m","messages":'
@@ -152,11 +153,6 @@ if hasattr(pl, "Map"):
     )
 
 
-@pytest.fixture(params=CASES, ids=str)
-def case(request):
-    return CASES[request.param]
-
-
 def frame_of(case):
     """The values, and a null at the end."""
     return pl.DataFrame({"x": pl.Series([*case.values, None], dtype=case.dtype, strict=False), "t": "t"})
@@ -186,28 +182,33 @@ def test_the_table_has_every_dtype_of_polars():
     assert elsewhere <= polars
 
 
+@each(CASES)
 def test_in_a_template(case):
     assert lines(frame_of(case).lazy(), "<{x}>") == lines(frame_of(case), "<{x}>")
     got = [line and content(line) for line in lines(frame_of(case), "<{x}>")]
     assert got == [*expected(case.texts, lambda text: f"<{text}>"), None]
 
 
+@each(CASES)
 def test_null_rendered_in_a_template(case):
     assert content(lines(frame_of(case), "<{x}>", on_null="render")[-1]) == "<>"
 
 
+@each(CASES)
 def test_in_a_message(case):
     messages = [{"role": "user", "content": pl.col("x")}]
     got = [line and content(line) for line in lines(frame_of(case), messages)]
     assert got == [*expected(case.texts, str), None]
 
 
+@each(CASES)
 def test_below_a_struct_in_a_template(case):
     frame = frame_of(case).select(pl.struct("x").alias("s"))
     got = [line and content(line) for line in lines(frame, "{s.x}")]
     assert got == [*expected(case.texts, str), None]
 
 
+@each(CASES)
 def test_as_a_parameter(case):
     got = lines(frame_of(case), "{t}", extra_body={"p": pl.col("x")})
     heads = [START % row + '[{"role":"user","content":"t"}]' for row in range(len(got))]
@@ -217,6 +218,7 @@ def test_as_a_parameter(case):
     assert got == [*wanted, heads[-1] + "}}"]
 
 
+@each(CASES)
 def test_null_inside_a_list_of_each_dtype(case):
     frame = frame_of(case).select(pl.col("x").implode(), pl.lit("t").alias("t"))
     (line,) = lines(frame, "{t}", extra_body={"p": pl.col("x")})
@@ -227,6 +229,7 @@ def test_null_inside_a_list_of_each_dtype(case):
         assert line == START % 0 + f'[{{"role":"user","content":"t"}}],"p":[{inner}]}}}}'
 
 
+@each(CASES)
 def test_inside_a_struct_of_each_dtype(case):
     frame = frame_of(case).select(pl.struct("x").alias("x"), "t")
     got = lines(frame, "{x}")

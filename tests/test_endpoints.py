@@ -20,7 +20,6 @@ from batchframe._endpoints.registry import ENDPOINTS, endpoint_of
 from batchframe._results.answer_format import AnswerFormat
 from batchframe._results.result_lines import ANSWER_SCHEMA, read_any
 from batchframe.emulator import answer
-from batchframe.testing import emulator
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*did not succeed:batchframe.BatchframeWarning")
 
@@ -86,8 +85,8 @@ def codes(frame):
 
 @cases
 @pytest.mark.parametrize("dialect", ["openai", "azure"])
-def test_answers_come_back_by_row(case, dialect):
-    with emulator(dialect=dialect) as emu:
+def test_answers_come_back_by_row(case, dialect, emulate):
+    with emulate(dialect) as emu:
         out = bf.run(FRAME, "{text}", client=emu.client(), poll_seconds=0.01, **case.options)
         assert emu.ledger(summary=True)["executions"] == 2
     assert out["response"].dtype == case.response
@@ -205,8 +204,8 @@ def test_a_response_that_was_cut(client):
     assert "raise max_output_tokens" in nothing["error"][0]["message"]
 
 
-def test_azure_batches_of_responses_say_chat_completions():
-    with emulator(dialect="azure") as emu:
+def test_azure_batches_of_responses_say_chat_completions(emulate):
+    with emulate("azure") as emu:
         bf.run(FRAME, "{text}", model="gpt-4o-mini", endpoint="/v1/responses", client=emu.client(), poll_seconds=0.01)
         (batch,) = emu.client().batches.list().data
     assert batch.endpoint == "/chat/completions"
@@ -224,8 +223,8 @@ def test_embeddings_are_exact_and_smaller_as_base64(client):
     assert norms.round(2).to_list() == [1.0, 1.0]
 
 
-def test_embeddings_of_a_deployment_are_lists():
-    with emulator(dialect="azure", deployments={"ours": "text-embedding-3-small"}) as emu:
+def test_embeddings_of_a_deployment_are_lists(emulate):
+    with emulate("azure", deployments={"ours": "text-embedding-3-small"}) as emu:
         out = bf.run(FRAME, "{text}", model="ours", endpoint="/v1/embeddings", client=emu.client(), poll_seconds=0.01)
     assert out["response"].dtype == pl.List(pl.Float32)
     assert out["response"].list.len().to_list() == [1536, None, 1536]

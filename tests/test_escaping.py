@@ -21,7 +21,7 @@ texts = st.text(st.characters(exclude_categories=("Cs",))) | st.sampled_from(NAS
 names = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="{}"), min_size=1).filter(
     lambda name: not name.startswith("batchframe:")
 )
-relaxed = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+relaxed = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def lines(frame, prompt, **options):
@@ -139,7 +139,7 @@ def nested(draw, depth=2):
     return pl.List(dtype), st.none() | st.lists(value, max_size=3)
 
 
-@settings(relaxed, max_examples=100)
+@relaxed
 @given(st.data())
 def test_nested_values_come_out_equal(data):
     dtype, made = data.draw(nested(depth=3))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import batchframe as bf
@@ -39,7 +39,6 @@ def cuts(splitter, slices):
         yield from splitter.cuts([7, *(7 + end for end in accumulate(lengths))])  # a slice's offsets may begin anywhere
 
 
-@settings(deadline=None, max_examples=200)
 @given(st.lists(st.lists(st.integers(1, 40), max_size=60), max_size=5), st.integers(1, 70), st.integers(40, 400))
 @example([[40, 40], [], [40]], 1, 40)
 @example([[1] * 100], 10, 400)

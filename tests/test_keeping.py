@@ -18,8 +18,8 @@ ARGUMENTS = {"model": "gpt-4o-mini", "poll_seconds": 0.02, "settle_seconds": 0.3
 
 
 @pytest.fixture(params=["openai", "azure"])
-def service(request):
-    with testing.emulator(request.param) as emu:
+def service(request, emulate):
+    with emulate(request.param) as emu:
         yield emu
 
 

@@ -10,8 +10,6 @@ import textwrap
 
 import pytest
 
-from batchframe import testing
-
 pytestmark = pytest.mark.slow
 N = 30
 POINTS = [
@@ -65,8 +63,8 @@ def run(arguments, *more):
 
 
 @pytest.mark.parametrize(("dialect", "trouble", "point"), MATRIX)
-def test_killed_twice_and_begun_again(tmp_path, dialect, trouble, point):
-    with testing.emulator(dialect) as service:
+def test_killed_twice_and_begun_again(tmp_path, dialect, trouble, point, emulate):
+    with emulate(dialect) as service:
         service.row_fault("rate_limited", custom_ids=["row-3", "row-17"])
         TROUBLES[trouble](service)
         arguments = program(service, tmp_path)

@@ -19,21 +19,21 @@ from pathlib import Path
 import filelock
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import batchframe as bf
+from another_process import reopened
 from batchframe._api import options as _options
 from batchframe._api.checked_call import run_of
 from batchframe._core import events
-from batchframe._core.clock import Clock
+from batchframe._core.clock import Clock, using
 from batchframe._core.exceptions import LeaseLostError
 from batchframe._results import assemble, parsed_answers
 from batchframe._results.answer_format import AnswerFormat
 from batchframe._results.result_blocks import final_blocks, own_successes
 from batchframe._runs import run as _run
 from batchframe._runs import run_reader
-from batchframe._runs.run import Run
 from batchframe._store import lease as _lease
 from batchframe._store.lease import Lease, LeaseRecord
 from batchframe._store.run_folder import RunFolder, make_private
@@ -251,7 +251,7 @@ def test_what_one_process_reads_another_that_is_done_does_not_remove(client, mon
 
 @pytest.mark.parametrize("count", [2, pytest.param(5, marks=pytest.mark.slow)])
 def test_of_processes_started_together_one_works_and_the_others_say_which(emu, start, tmp_path, count):
-    emu.configure(seconds={"in_progress": 1.0})
+    emu.configure(progression="timed", seconds={"in_progress": 1.0})
     body = """
         home = os.path.dirname(call["run_dir"])
         open(f"{home}/ready-{os.getpid()}", "w").close()
@@ -338,7 +338,7 @@ def test_a_cancel_during_a_pass_stops_the_next_create(emu, client, tmp_path):
 
 def test_two_threads_with_a_handle_each(emu, caplog):
     caplog.set_level("INFO", "batchframe")
-    emu.configure(seconds={"in_progress": 0.5})
+    emu.configure(progression="timed", seconds={"in_progress": 0.5})
     outs = []
     clients = [emu.client(), emu.client()]
 
@@ -601,10 +601,6 @@ class Jumping:
         self.offset = dt.timedelta(days=self.chance.choice([-1, 0, 1]))
 
 
-def handle(run, clock):
-    return Run(run._folder, run._record, run._settings, run._service, clock=clock)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("fault", ["late", "reset_before", "reset_after", None])
@@ -614,13 +610,14 @@ def test_a_clock_that_jumps_by_a_day_between_passes(emu, client, fault, seed, is
         emu.fault("create_batch", fault, seconds=0.2, skip=1)
     jumping = Jumping(seed)
     options = _options.parse(ARGUMENTS | LIMITS | {"client": client, "settle_seconds": 0.6})
-    run = handle(run_of(FRAME, "Repeat {n}", options), jumping.clock)
-    end = time.monotonic() + 30
-    while not run.advance().done:
-        assert time.monotonic() < end
-        time.sleep(0.05)
-        jumping.jump()
-        run = handle(run, jumping.clock) if is_fresh else run
+    with using(jumping.clock):
+        run = run_of(FRAME, "Repeat {n}", options)
+        end = time.monotonic() + 30
+        while not run.advance().done:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+            jumping.jump()
+            run = reopened(run) if is_fresh else run
     assert run.status().succeeded == N
     assert once_each(emu)
     if fault in {"late", "reset_after"} and not is_fresh:
@@ -736,7 +733,6 @@ class Table:
                 act()
 
 
-@settings(deadline=None, max_examples=60)
 @given(steps=STEPS)
 def test_at_most_one_holds_it_and_writes(tmp_path_factory, steps):
     """Whatever the clocks do."""

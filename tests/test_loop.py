@@ -12,7 +12,6 @@ import polars as pl
 import pytest
 
 import batchframe as bf
-from batchframe import testing
 from batchframe._core import events
 from batchframe._providers.openai import OpenAIClient
 from batchframe._runs import run as _run
@@ -293,8 +292,8 @@ def test_the_intent_is_on_disk_before_the_create(client, trigger, tmp_path):
     assert written["batch_id"] is None
 
 
-def test_two_services_give_two_runs(emu, client):
-    with testing.emulator() as other:
+def test_two_services_give_two_runs(emu, client, emulate):
+    with emulate() as other:
         for one in (client, other.client()):
             assert bf.run(FRAME, "Repeat {n}", client=one, **ARGUMENTS)["error"].null_count() == 20
         assert other.ledger()["executions"] == emu.ledger()["executions"] == 20

@@ -75,11 +75,11 @@ def expected(fault: tuple[str, int | None] | None, attempts: int) -> tuple[str |
 
 @pytest.fixture(scope="module", params=["openai", "azure"])
 def service(request):
-    with testing.emulator(request.param) as emu:
+    with testing.emulator(request.param, progression="instant") as emu:
         yield emu
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=settings.default.max_examples // 5, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(mixture=mixtures())
 def test_every_row_has_its_outcome_and_the_ledger_is_exact(service, mixture):
     rows, hit, attempts, is_cut_short, files, max_requests = mixture

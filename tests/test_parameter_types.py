@@ -13,7 +13,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import batchframe as bf
-from batchframe import testing
 from batchframe._endpoints import parameter_checks
 from batchframe._endpoints.parameter_table import PARAMETERS
 from batchframe._endpoints.registry import ENDPOINTS
@@ -346,8 +345,8 @@ def test_parameters_given_as_text_at_an_endpoint_that_is_none():
 # -- another attempt
 
 
-def test_changes_of_a_retry_are_checked():
-    with testing.emulator() as service:
+def test_changes_of_a_retry_are_checked(emulate):
+    with emulate() as service:
         run = bf.submit(FRAME, "{x}", model="gpt-4o-mini", client=service.client(), poll_seconds=0.02)
         run.wait()
         calls = service.calls()

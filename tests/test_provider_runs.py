@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import warnings
 
@@ -12,7 +11,6 @@ import pytest
 from polars.testing import assert_frame_equal
 
 import batchframe as bf
-from batchframe import testing
 from batchframe._providers.profiles import PROVIDERS, provider_named
 
 ARGUMENTS = {"poll_seconds": 0.02, "settle_seconds": 0.5, "max_attempts": 2}
@@ -29,12 +27,15 @@ MODELS = {"moonshot": "kimi-k2.6", "perplexity": "openai/gpt-5.1"}  # they have 
 ENDPOINTS = {"perplexity": "/v1/responses"}
 
 
-@contextlib.contextmanager
-def service_like(name, **settings):
-    """Start the service of a provider."""
-    speaks = {"openai": {}, "azure": {"dialect": "azure-v1", "oddities": "all"}}.get(name, {"service": name})
-    with testing.emulator(**{"progression": "instant", "models": list(MODELS.values())} | speaks | settings) as emu:
-        yield emu
+@pytest.fixture
+def service_like(emulate):
+    """Lend the service of a provider."""
+
+    def lend(name, **settings):
+        speaks = {"openai": {}, "azure": {"dialect": "azure-v1", "oddities": "all"}}.get(name, {"service": name})
+        return emulate(**{"models": list(MODELS.values())} | speaks | settings)
+
+    return lend
 
 
 def ask(emu, service, frame=FRAME, prompt="Repeat {n}", **options):
@@ -55,11 +56,10 @@ def with_trouble(emu, name, model, endpoint):
 @pytest.mark.parametrize(
     "name", [name if name in USUAL else pytest.param(name, marks=pytest.mark.slow) for name in PROVIDERS]
 )
-def test_the_same_frame_comes_back(name):
+def test_the_same_frame_comes_back(name, service_like):
     model, endpoint = MODELS.get(name, "gpt-4o-mini"), ENDPOINTS.get(name)
-    with service_like("openai") as plain:
+    with service_like("openai") as plain, service_like(name) as emu:  # at a time: two accounts, and so two runs
         ours, our_ledger = with_trouble(plain, "openai", model, endpoint)
-    with service_like(name) as emu:
         theirs, their_ledger = with_trouble(emu, name, model, endpoint)
         assert emu.calls()["create_batch"] == emu.calls()["create_file"] == 2
     assert_frame_equal(theirs, ours)
@@ -71,7 +71,7 @@ def test_the_same_frame_comes_back(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PROVIDERS)
-def test_its_windows_are_the_services(name):
+def test_its_windows_are_the_services(name, service_like):
     with service_like(name) as emu:
         for window in provider_named(name).completion_windows:
             out = ask(emu, name, FRAME[:1], completion_window=window, name=window)
@@ -87,7 +87,7 @@ def test_its_windows_are_the_services(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["reset_before", "reset_after", "status", "late", "truncate"])
 @pytest.mark.parametrize("name", ["groq", "dashscope", "zhipu", "perplexity", "deepinfra", "novita"])
-def test_a_create_in_doubt_is_settled(name, kind):
+def test_a_create_in_doubt_is_settled(name, kind, service_like):
     """Groq pages its list in its own way, Zhipu deletes input files unless it is told not to, Novita drops metadata."""
     with service_like(name) as emu:
         emu.fault("create_batch", kind, seconds=1.0)
@@ -97,7 +97,7 @@ def test_a_create_in_doubt_is_settled(name, kind):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["perplexity", "deepinfra", "novita"])
-def test_a_lost_folder_costs_nothing(name, batchframe_home):
+def test_a_lost_folder_costs_nothing(name, batchframe_home, service_like):
     """Also where the service drops metadata: the names of the input files tell whose its batches are."""
     with service_like(name) as emu:
         assert ask(emu, name)["error"].null_count() == 24
@@ -108,7 +108,7 @@ def test_a_lost_folder_costs_nothing(name, batchframe_home):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["reset_after", "late", "truncate", "status"])
-def test_perplexity_is_asked_again_with_the_same_key(kind):
+def test_perplexity_is_asked_again_with_the_same_key(kind, service_like):
     """The answer to the repeated create is the batch of the first: nobody has to look for it in the list."""
     with service_like("perplexity") as emu:
         emu.fault("create_batch", kind, seconds=0.1)
@@ -122,7 +122,7 @@ def test_perplexity_is_asked_again_with_the_same_key(kind):
         assert emu.ledger()["by_custom_id"] == {f"row-{n}": 1 for n in range(24)}
 
 
-def test_no_other_service_gets_a_key():
+def test_no_other_service_gets_a_key(service_like):
     seen = []
     with service_like("openai") as emu, openai.OpenAI(api_key="k", base_url=emu.base_url) as client:
         client._client.event_hooks["request"].append(lambda request: seen.append(request.headers))
@@ -136,7 +136,7 @@ def test_no_other_service_gets_a_key():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PROVIDERS)
-def test_a_batch_cut_short_is_finished(name):
+def test_a_batch_cut_short_is_finished(name, service_like):
     with service_like(name) as emu:
         emu.batch_fault("expire", at=0.5)
         assert ask(emu, name)["error"].null_count() == 24
@@ -144,7 +144,7 @@ def test_a_batch_cut_short_is_finished(name):
 
 
 @pytest.mark.parametrize("name", PROVIDERS)
-def test_a_file_that_is_refused(name):
+def test_a_file_that_is_refused(name, service_like):
     with service_like(name) as emu:
         if name == "perplexity":  # at the upload
             with pytest.raises(bf.InvalidCallError, match=r"upload: .* model_not_found: Line 1: .*'nobodys-model'"):
@@ -156,7 +156,7 @@ def test_a_file_that_is_refused(name):
         assert emu.ledger()["executions"] == 0
 
 
-def test_the_lines_and_the_batch_say_v4_on_zhipu():
+def test_the_lines_and_the_batch_say_v4_on_zhipu(service_like):
     with service_like("zhipu") as emu:
         with pytest.raises(bf.InvalidCallError, match=r"'/v1/chat/completions'. Supported values are: '/v4/chat/compl"):
             ask(emu, "openai")
@@ -166,7 +166,7 @@ def test_the_lines_and_the_batch_say_v4_on_zhipu():
         assert emu.client().files.retrieve(batch.input_file_id).purpose == "batch"
 
 
-def test_files_hold_as_many_requests_as_the_service_takes():
+def test_files_hold_as_many_requests_as_the_service_takes(service_like):
     frame = pl.DataFrame({"n": range(5_001)})
     with service_like("siliconflow") as emu:
         with pytest.raises(bf.InputFileRejectedError, match="at most 5000"):
@@ -175,21 +175,21 @@ def test_files_hold_as_many_requests_as_the_service_takes():
         assert emu.calls()["create_batch"] == 1 + 2
 
 
-def test_the_last_word_is_the_users_on_siliconflow():
+def test_the_last_word_is_the_users_on_siliconflow(service_like):
     prompt = [{"role": "user", "content": "Repeat {n}"}, {"role": "assistant", "content": "Well,"}]
     with service_like("siliconflow") as emu:
         with pytest.raises(bf.InputFileRejectedError, match="last message"):
             ask(emu, "siliconflow", prompt=prompt)
 
 
-def test_only_kimi_on_moonshot():
+def test_only_kimi_on_moonshot(service_like):
     with service_like("moonshot", models=[]) as emu:
         with pytest.raises(bf.InputFileRejectedError, match="kimi-k3"):
             ask(emu, "moonshot", model="kimi-k3")
         assert ask(emu, "moonshot")["error"].null_count() == 24
 
 
-def test_a_trial_on_dashscope():
+def test_a_trial_on_dashscope(service_like):
     """Its endpoint for trials is an endpoint like any other: a profile of one's own names it."""
     trial = dataclasses.replace(
         provider_named("dashscope"), endpoints={CHAT: "/v1/chat/ds-test"}, limits=bf.Limits(max_requests=100)
@@ -206,7 +206,7 @@ def test_a_trial_on_dashscope():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PROVIDERS)
-def test_its_batches(name):
+def test_its_batches(name, service_like):
     with service_like(name) as emu:
         for again in range(3):
             ask(emu, name, FRAME[:2], name=str(again))

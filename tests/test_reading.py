@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import types
 import warnings
 
 import polars as pl
@@ -11,15 +12,18 @@ import pytest
 import batchframe as bf
 from batchframe._api import result_sources
 from batchframe._results.columns import CORE
-from batchframe.testing import emulator
 from odd_service import OddService
 from test_account import batch, make
 
 
 @pytest.fixture(autouse=True)
 def in_no_time(monkeypatch):
+    """Only waiting takes time, and is not waited."""
     monkeypatch.setattr(result_sources, "_PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(result_sources, "_SETTLE_SECONDS", 0.1)
+    waits = []
+    made_up = types.SimpleNamespace(monotonic=lambda: sum(waits), sleep=waits.append)
+    monkeypatch.setattr(result_sources, "time", made_up)
 
 
 def good(custom_id, content="yes"):
@@ -212,8 +216,8 @@ def test_the_client_of_the_environment(emu, monkeypatch):
     assert bf.read_batch(made.id).height == 1
 
 
-def test_a_batch_that_has_not_ended():
-    with emulator(progression="stepped") as service:
+def test_a_batch_that_has_not_ended(emulate):
+    with emulate(progression="stepped") as service:
         client = service.client()
         body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "x"}]}
         line = {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": body}

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import batchframe as bf
-from batchframe import testing
 from batchframe._batches.rejected_lines import rejected_lines
 from batchframe._core.events import set_trigger
 
@@ -19,8 +18,8 @@ REASON = "Messages parameter is required."
 
 
 @pytest.fixture(params=["openai", "azure"])
-def service(request):
-    with testing.emulator(request.param) as emu:
+def service(request, emulate):
+    with emulate(request.param) as emu:
         yield emu
 
 

@@ -165,10 +165,10 @@ def test_of_one_run(emu, client, tmp_path, spelled):
     assert emu.ledger()["executions"] == 3
 
 
-def test_all_runs_are_those_of_the_root_and_the_account(emu, client, tmp_path):
+def test_all_runs_are_those_of_the_root_and_the_account(emu, client, tmp_path, emulate):
     ask(client, ["a"], run_dir=tmp_path / "r")  # elsewhere
     ask(emu.client(project="proj_2"), ["a"])  # another's
-    with testing.emulator() as other:
+    with emulate() as other:
         ask(other.client(), ["a"])
     assert ask(client, ["a", "b"], reuse="all")["reused"].to_list() == [False, False]
     out = ask(emu.client(project="proj_3"), ["a", "b"], reuse=tmp_path / "r")  # named, it may be another's

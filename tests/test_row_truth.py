@@ -8,7 +8,6 @@ import polars as pl
 import pytest
 
 import batchframe as bf
-from batchframe import testing
 
 N = 40
 FRAME = pl.DataFrame({"n": range(N)})
@@ -17,8 +16,8 @@ HIT = [f"row-{n}" for n in (0, 7, 20, 39)]
 
 
 @pytest.fixture(params=["openai", "azure"])
-def service(request):
-    with testing.emulator(request.param) as emu:
+def service(request, emulate):
+    with emulate(request.param) as emu:
         yield emu
 
 

@@ -239,7 +239,7 @@ def test_the_handle_reads_without_a_service(emu, client):
     frame = pl.DataFrame({"t": ["a", None]})
     run = bf.submit(frame, "Repeat {t}", client=client, **ARGUMENTS)
     run.wait()
-    emu.configure(seconds={"in_progress": 30.0})
+    emu.configure(progression="timed", seconds={"in_progress": 30.0})
     assert run.path.is_dir()
     early = bf.submit(pl.DataFrame({"t": ["z", None]}), "Repeat {t}", client=client, **ARGUMENTS)
     out = bf.open_run(early.path).result()

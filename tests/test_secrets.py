@@ -10,7 +10,6 @@ import polars as pl
 import pytest
 
 import batchframe as bf
-from batchframe import testing
 
 KEY, TOKEN, PASSWORD = "sk-very-secret-123", "entra-very-secret-456", "url-very-secret-789"
 SECRETS = [KEY, TOKEN, PASSWORD]
@@ -30,10 +29,10 @@ def texts_of(folder):
 
 
 @pytest.mark.parametrize(("dialect", "make"), [("openai", with_key), ("azure", with_token)])
-def test_nothing_tells_a_secret(tmp_path, caplog, dialect, make):
+def test_nothing_tells_a_secret(tmp_path, caplog, dialect, make, emulate):
     caplog.set_level(logging.DEBUG, logger="batchframe")
     told: list[str] = []
-    with testing.emulator(dialect) as emu, make(emu) as client:
+    with emulate(dialect) as emu, make(emu) as client:
         emu.row_fault("rate_limited", custom_ids=["row-3"])
         emu.row_fault("status", status=400, custom_ids=["row-5"])
         emu.fault("create_batch", "reset_after")

@@ -14,7 +14,6 @@ import polars as pl
 import pytest
 
 import batchframe as bf
-from batchframe import testing
 
 N = 40
 FRAME = pl.DataFrame({"n": range(N)})
@@ -151,8 +150,8 @@ def test_what_is_no_pilot(emu, pilot):
 
 
 @pytest.fixture(params=["openai", "azure"])
-def stepped(request):
-    with testing.emulator(request.param, progression="stepped") as emu:
+def stepped(request, emulate):
+    with emulate(request.param, progression="stepped") as emu:
         yield emu
 
 

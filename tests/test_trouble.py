@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import openai
@@ -12,22 +13,23 @@ import polars as pl
 import pytest
 
 import batchframe as bf
+from another_process import reopened
 from batchframe._batches.trouble import forget_trouble, keep_trouble, read_trouble
-from batchframe._core.clock import Clock
+from batchframe._core.clock import using
 from batchframe._runs import run as _run
 from batchframe._store.records import UnreadReply
 from batchframe.cli import main
-from made_up_time import Time
 from odd_replies import PAGE, OddReplies
 
 N = 6
 FRAME = pl.DataFrame({"n": range(N)})
 ARGUMENTS = {"model": "gpt-4o-mini", "poll_seconds": 0.02, "settle_seconds": 0.3}
+PATIENT = ARGUMENTS | {"poll_seconds": None}
 PROMPT = "Repeat {n}"
 WRONG = [
-    pytest.param([], "JSON object.*: 200 application/json: \\[\\]", id="array"),
-    pytest.param({"job": {"id": "b"}}, 'with an id: .*{"job":{"id":"b"}}', id="wrapped"),
-    pytest.param({}, "with an id: .*{}", id="empty"),
+    pytest.param(([], "JSON object.*: 200 application/json: \\[\\]"), id="array"),
+    pytest.param(({"job": {"id": "b"}}, 'with an id: .*{"job":{"id":"b"}}'), id="wrapped"),
+    pytest.param(({}, "with an id: .*{}"), id="empty"),
 ]
 CHECK = "Check the base URL"
 
@@ -38,33 +40,29 @@ def odd():
 
 
 @pytest.fixture
-def queued(emu, odd, tmp_path):
-    """A run whose batch waits at the service, which takes a step when it is asked for it, in a time of its own."""
+def queued(emu, odd, tmp_path, clock):
+    """A run whose batch waits at the service, which takes a step when it is asked for it."""
     emu.configure(progression="stepped")
-    client = odd.client(emu)
-    run = bf.submit(FRAME, PROMPT, client=client, run_dir=tmp_path / "run", **ARGUMENTS)
-    time = Time()
-    return time.run(run, poll_seconds=None), time
+    return bf.submit(FRAME, PROMPT, client=odd.client(emu), run_dir=tmp_path / "run", **PATIENT)
 
 
 @pytest.fixture
 def begun(emu, queued):
-    """A run whose batch is at the service, which finishes it at once, in a time of its own."""
+    """A run whose batch is at the service, which finishes it at once."""
     emu.configure(progression="instant")
     return queued
 
 
 @pytest.fixture
-def unsent(odd, emu, tmp_path, monkeypatch):
-    """A run of which nothing is at the service, in a time of its own, and the client of its service."""
+def unsent(odd, emu, tmp_path, monkeypatch, clock):
+    """A run of which nothing is at the service."""
     odd.answer("list", PAGE)
     with monkeypatch.context() as patch:
         patch.setattr(_run, "_UNREACHABLE_SECONDS", 0.0)
         with pytest.raises(bf.ServiceError):
-            bf.run(FRAME, PROMPT, client=odd.client(emu), run_dir=tmp_path / "run", **ARGUMENTS)
+            bf.run(FRAME, PROMPT, client=odd.client(emu), run_dir=tmp_path / "run", **PATIENT)
     odd.stop()
-    time = Time()
-    return time.run(bf.open_run(tmp_path / "run", client=odd.client(emu)), poll_seconds=None), time
+    return bf.open_run(tmp_path / "run", client=odd.client(emu))
 
 
 def once_each(emu):
@@ -84,85 +82,80 @@ def once_each(emu):
     ],
     ids=["array", "object", "wrapped", "page"],
 )
-def test_at_the_beginning_it_is_an_error_within_a_minute(unsent, odd, reply, came):
-    run, time = unsent
+def test_at_the_beginning_it_is_an_error_within_a_minute(unsent, odd, reply, came, clock):
     odd.answer("list", reply)
     with pytest.raises(bf.ServiceError, match=f"list_batches: .*{came}.*{CHECK}"):
-        run.wait()
-    assert time.passed <= 60
+        unsent.wait()
+    assert clock.passed <= 60
     assert odd.answered > 3
-    status = run.status(refresh=False)
+    status = unsent.status(refresh=False)
     assert (status.state, status.done, status.pending) == ("not_submitted", False, N)
     assert came.split("no ")[-1].split(":")[0] in status.trouble
     odd.stop()
-    status = run.wait()
+    status = unsent.wait()
     assert (status.state, status.trouble, status.succeeded) == ("finished", "", N)
 
 
-def test_how_long_the_service_asks_to_wait_is_waited_also_at_the_beginning(unsent, emu):
-    run, time = unsent
+def test_how_long_the_service_asks_to_wait_is_waited_also_at_the_beginning(unsent, emu, clock):
     emu.fault("list_batches", "status", status=429, retry_after=50, times=1)
-    assert run.wait().succeeded == N
-    assert time.slept[0] == 50
+    assert unsent.wait().succeeded == N
+    assert clock.waits[0] == 50
 
 
 # -- after it
 
 
-@pytest.mark.parametrize(("reply", "came"), WRONG)
-def test_json_of_the_wrong_shape_is_an_error_after_five_minutes(begun, odd, emu, reply, came):
-    run, time = begun
+@pytest.mark.parametrize("wrong", WRONG)
+def test_json_of_the_wrong_shape_is_an_error_after_five_minutes(begun, odd, emu, clock, wrong):
+    reply, came = wrong
     odd.answer("retrieve", reply)
     told = f"retrieve_batch: .*{came}.*{CHECK}.* was answered so [0-9]+ times in [56] minutes"
     with pytest.raises(bf.ServiceError, match=told):
-        run.wait()
-    assert 300 <= time.passed < 400
-    assert "retrieve_batch" in run.status(refresh=False).trouble
+        begun.wait()
+    assert 300 <= clock.passed < 400
+    assert "retrieve_batch" in begun.status(refresh=False).trouble
     # The same call goes on, and says it at once as long as nothing changed.
     with pytest.raises(bf.ServiceError, match=told):
-        run.wait()
-    assert time.passed < 400
+        begun.wait()
+    assert clock.passed < 400
     odd.stop()
-    assert run.wait().succeeded == N
-    assert read_trouble(run._folder) is None
+    assert begun.wait().succeeded == N
+    assert read_trouble(begun._folder) is None
     assert once_each(emu)
 
 
 def test_three_times_are_needed_however_long_that_takes(begun, odd):
-    run, time = begun
     odd.answer("retrieve", [])
     with pytest.raises(bf.ServiceError, match=r"3 times in 20 minutes"):
-        time.run(run, poll_seconds=600).wait()
+        reopened(begun, poll_seconds=600).wait()
     assert odd.answered == 3
 
 
-def test_processes_of_one_pass_each_come_to_it_too(begun, odd):
-    run, time = begun
+def test_processes_of_one_pass_each_come_to_it_too(begun, odd, clock):
     odd.answer("retrieve", [])
     for _ in range(2):
-        assert "retrieve_batch" in time.run(run).advance().trouble
-        time.sleep(600)
+        assert "retrieve_batch" in reopened(begun).advance().trouble
+        clock.advance(600)
     with pytest.raises(bf.ServiceError, match="3 times in 20 minutes"):
-        time.run(run).advance()
+        reopened(begun).advance()
 
 
-def test_a_reply_that_can_be_read_begins_it_anew(begun, odd, emu):
-    run, time = begun
+def test_a_reply_that_can_be_read_begins_it_anew(begun, odd, emu, clock):
     emu.configure(progression="stepped")
     for _ in range(4):
         odd.answer("retrieve", [], times=2)
         for _ in range(3):
-            run.advance()
-            time.sleep(200)
-    assert run.status(refresh=False).trouble == ""
+            begun.advance()
+            clock.advance(200)
+    assert begun.status(refresh=False).trouble == ""
 
 
 def test_what_was_answered_is_forgotten_while_another_call_has_yet_to_be_made_again(begun):
-    folder, now = begun[0]._leased_folder, dt.datetime.now(dt.timezone.utc)
+    folder, now = begun._leased_folder, dt.datetime.now(dt.timezone.utc)
     unread = {name: UnreadReply(now, now, 2) for name in ("retrieve a", "retrieve b")}
     error = bf.ServiceError("sorry")
-    with begun[0]._lease:
-        begun[0]._lease.take()
+    with begun._lease:
+        begun._lease.take()
         keep_trouble(folder, error, unread, None, now)
         del unread["retrieve a"]
         forget_trouble(folder, unread, read_trouble(folder), now)
@@ -171,41 +164,38 @@ def test_what_was_answered_is_forgotten_while_another_call_has_yet_to_be_made_ag
     assert read_trouble(folder) is None
 
 
-def test_another_call_of_the_kind_does_not_hide_it(emu, odd):
+def test_another_call_of_the_kind_does_not_hide_it(emu, odd, clock):
     """Of two batches one can never be read; the other is."""
     emu.configure(progression="stepped")
     run = bf.submit(FRAME, PROMPT, client=odd.client(emu), limits=bf.Limits(max_requests=5), **ARGUMENTS)
-    time = Time()
     odd.answer("retrieve", [], containing=run.batches()["batch_id"][1])
     with pytest.raises(bf.ServiceError, match="was answered so"):
-        time.run(run, poll_seconds=None).wait()
-    assert 300 <= time.passed < 400
+        reopened(run, poll_seconds=None).wait()
+    assert 300 <= clock.passed < 400
 
 
-def test_one_that_is_asked_for_now_and_then_comes_to_it_too(emu, odd):
+def test_one_that_is_asked_for_now_and_then_comes_to_it_too(emu, odd, clock):
     emu.batch_fault("list_still", times=None, polls=0)
     run = bf.submit(FRAME, PROMPT, client=odd.client(emu), limits=bf.Limits(max_requests=1), **ARGUMENTS)
     odd.answer("retrieve", [], containing=run.batches()["batch_id"][0])
-    time = Time()
     with pytest.raises(bf.ServiceError, match=r"was answered so \d times"):
-        time.run(run, poll_seconds=None).wait(7_200)
+        reopened(run, poll_seconds=None).wait(7_200)
 
 
 def test_a_page_is_waited_out_with_a_warning(begun, odd, emu, caplog):
-    run, _ = begun
     odd.answer("retrieve", PAGE)
     with caplog.at_level(logging.INFO, logger="batchframe"), pytest.raises(bf.RunPendingError) as raised:
-        run.wait(4 * 3600)
+        begun.wait(4 * 3600)
     warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert [record.getMessage().split(":")[0] for record in warnings] == ["retrieve_batch"]
     assert "Its last trouble: retrieve_batch: the service answered with something that is no JSON" in str(raised.value)
     assert odd.answered > 100
-    status = bf.open_run(run.path).status(refresh=False)
+    status = bf.open_run(begun.path).status(refresh=False)
     assert (status.state, status.waiting_for) == ("running", "its batches to end")
     assert "Sign in" in status.trouble
     odd.stop()
-    assert run.wait().trouble == ""
-    assert not (run.path / "trouble.json").exists()
+    assert begun.wait().trouble == ""
+    assert not (begun.path / "trouble.json").exists()
     assert once_each(emu)
 
 
@@ -220,22 +210,20 @@ def test_an_unreadable_reply_to_a_create_is_a_lost_one(emu, odd, reply, acts):
 
 
 def test_a_create_is_never_given_up(emu, odd, unsent):
-    run, _ = unsent
     odd.answer("create", {"job": {}})
     with pytest.raises(bf.RunPendingError, match=r"create_batch: .*no JSON object with an id"):
-        run.wait(3600)
+        unsent.wait(3600)
     odd.stop()
-    assert run.wait().succeeded == N
+    assert unsent.wait().succeeded == N
     assert once_each(emu)
 
 
-def test_an_upload_that_can_never_be_read_is_given_up(emu, odd, unsent):
-    run, time = unsent
+def test_an_upload_that_can_never_be_read_is_given_up(emu, odd, unsent, clock):
     odd.answer("upload", {"file": {"id": "x"}})
     with pytest.raises(bf.ServiceError, match=r"upload: .*with an id.*was answered so"):
-        run.wait()
-    assert 300 <= time.passed < 400
-    assert run.status(refresh=False).state == "not_submitted"
+        unsent.wait()
+    assert 300 <= clock.passed < 400
+    assert unsent.status(refresh=False).state == "not_submitted"
 
 
 def test_a_page_deleted_no_input_file(emu, odd):
@@ -249,12 +237,11 @@ def test_a_page_deleted_no_input_file(emu, odd):
 
 
 def test_a_page_is_no_result_file(begun, odd, emu):
-    run, _ = begun
     odd.answer("download", PAGE)
     with pytest.raises(bf.RunPendingError, match=r"download: .*no file of JSON lines: 200 text/html: <html>"):
-        run.wait(1800)
+        begun.wait(1800)
     odd.stop()
-    assert run.wait().succeeded == N
+    assert begun.wait().succeeded == N
     assert once_each(emu)
 
 
@@ -335,11 +322,10 @@ def test_a_wrong_key_submits_nothing(emu, tmp_path):
 
 
 def test_what_is_in_flight_runs_whatever_the_error(begun, emu):
-    run, _ = begun
     emu.fault("retrieve_batch", "status", status=403)
     with pytest.raises(bf.AuthenticationError):
-        run.wait()
-    status = run.status(refresh=False)
+        begun.wait()
+    status = begun.status(refresh=False)
     assert (status.state, status.waiting_for, "403" in status.trouble) == ("running", "its batches to end", True)
 
 
@@ -357,12 +343,11 @@ def test_a_part_that_is_refused_beside_others_is_told_while_they_run(emu, tmp_pa
 
 
 def test_a_run_that_another_process_works_on_is_running(unsent, emu):
-    run, _ = unsent
-    with run._lease:
-        run._lease.take()
-        other = bf.open_run(run.path).status(refresh=False)
+    with unsent._lease:
+        unsent._lease.take()
+        other = bf.open_run(unsent.path).status(refresh=False)
         assert (other.state, other.waiting_for[:8]) == ("running", "process ")
-    assert bf.open_run(run.path).status(refresh=False).state == "not_submitted"
+    assert bf.open_run(unsent.path).status(refresh=False).state == "not_submitted"
 
 
 def test_why_a_run_was_stopped(emu):
@@ -385,10 +370,9 @@ def test_runs_of_0_1_0_read_as_before(tmp_path, name, state):
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"message": 5}'])
 def test_a_note_that_cannot_be_read_is_none(begun, content):
-    run, _ = begun
-    (run.path / "trouble.json").write_text(content)
-    assert run.status(refresh=False).trouble == ""
-    assert run.wait().succeeded == N
+    (begun.path / "trouble.json").write_text(content)
+    assert begun.status(refresh=False).trouble == ""
+    assert begun.wait().succeeded == N
 
 
 def test_the_command_says_it(emu, tmp_path, capsys, monkeypatch):
@@ -415,28 +399,24 @@ def test_the_command_says_it(emu, tmp_path, capsys, monkeypatch):
 # -- time
 
 
-def test_time_that_passed_while_the_machine_slept_counts(queued):
-    run, time = queued
-    nap = {"seconds": 0.0}
+def test_time_that_passed_while_the_machine_slept_counts(queued, clock):
+    naps = []
 
     def sleep(seconds):
-        time.passed += seconds
-        nap["seconds"] += 3_600  # which the monotonic clock did not see
+        clock.advance(seconds)
+        naps.append(dt.timedelta(hours=1))  # which the monotonic clock does not see
 
-    now = time.clock.now
-    clock = Clock(now=lambda: now() + dt.timedelta(seconds=nap["seconds"]), monotonic=time.clock.monotonic, sleep=sleep)
-    time.clock = clock
-    with pytest.raises(bf.RunPendingError, match="not finished after 7200 seconds"):
-        time.run(run).wait(7_200)
-    assert nap["seconds"] == 7_200
-    assert time.passed < 60
+    made_up = clock._clock
+    napping = replace(made_up, now=lambda: made_up.now() + sum(naps, dt.timedelta()), sleep=sleep)
+    with using(napping), pytest.raises(bf.RunPendingError, match="not finished after 7200 seconds"):
+        reopened(queued).wait(7_200)
+    assert len(naps) == 2
+    assert clock.passed < 60
 
 
-def test_a_clock_that_is_set_back_makes_no_wait_longer(queued):
-    run, time = queued
-    now = time.clock.now
-    time.clock = Clock(now=lambda: now() - dt.timedelta(seconds=100 * time.passed), monotonic=time.clock.monotonic,
-                       sleep=time.sleep)  # fmt: skip
-    with pytest.raises(bf.RunPendingError):
-        time.run(run).wait(600)
-    assert 600 <= time.passed < 601
+def test_a_clock_that_is_set_back_makes_no_wait_longer(queued, clock):
+    made_up = clock._clock
+    set_back = replace(made_up, now=lambda: made_up.now() - dt.timedelta(seconds=100 * clock.passed))
+    with using(set_back), pytest.raises(bf.RunPendingError):
+        reopened(queued).wait(600)
+    assert 600 <= clock.passed < 601

@@ -9,7 +9,7 @@ import json
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from batchframe._endpoints.registry import ENDPOINTS
@@ -109,32 +109,24 @@ def test_good_lines_take_the_fast_path(monkeypatch):
 
 
 @pytest.mark.parametrize("path", BODIES)
-def test_both_paths_read_the_same(path):
-    @settings(max_examples=200)
-    @given(lines(path))
-    def check(line):
-        custom_id, answer = read_any(line, ENDPOINTS[path])
-        (found,) = read_answers(io.BytesIO(line), ENDPOINTS[path])
-        assert found.row(0) == (custom_id, *answer)
-
-    check()
+@given(data=st.data())
+def test_both_paths_read_the_same(path, data):
+    line = data.draw(lines(path))
+    custom_id, answer = read_any(line, ENDPOINTS[path])
+    (found,) = read_answers(io.BytesIO(line), ENDPOINTS[path])
+    assert found.row(0) == (custom_id, *answer)
 
 
 @pytest.mark.parametrize("path", [CHAT, RESPONSES])
-def test_extra_columns_are_the_same_by_both_paths(path, monkeypatch):
-    names = ["logprobs", "tool_calls", "content_filter", "raw"]
-
-    @settings(max_examples=60)
-    @given(lines(path))
-    def check(line):
-        fast = columns_of_lines([line], names, AnswerFormat(path))
-        with monkeypatch.context() as patched:
-            patched.setattr(extra_columns, "_opened_line", body_of_line)
-            careful = columns_of_lines([line], names, AnswerFormat(path))
-        for one, other in zip(fast, careful, strict=True):
-            assert one.equals(other, null_equal=True)
-
-    check()
+@given(data=st.data())
+def test_extra_columns_are_the_same_by_both_paths(path, data):
+    names, line = ["logprobs", "tool_calls", "content_filter", "raw"], data.draw(lines(path))
+    fast = columns_of_lines([line], names, AnswerFormat(path))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(extra_columns, "_opened_line", body_of_line)
+        careful = columns_of_lines([line], names, AnswerFormat(path))
+    for one, other in zip(fast, careful, strict=True):
+        assert one.equals(other, null_equal=True)
 
 
 BODY = {"choices": [{"index": 1, "message": {"content": "one"}}, {"index": 0, "message": {"content": "zero"}}]}

@@ -11,11 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import batchframe as bf
-from batchframe import testing
+from another_process import reopened
 from batchframe._batches.watch import FEW, is_behind, note_told, to_ask
 from batchframe._core.remote import RemoteBatch
 from batchframe._store.records import SubmissionRecord
-from made_up_time import Time
 
 N = 40
 FRAME = pl.DataFrame({"n": range(N)})
@@ -26,8 +25,8 @@ NOW = dt.datetime(2026, 11, 1, tzinfo=dt.timezone.utc)
 
 
 @pytest.fixture(params=["openai", pytest.param("azure", marks=pytest.mark.slow)])
-def service(request):
-    with testing.emulator(request.param) as emu:
+def service(request, emulate):
+    with emulate(request.param) as emu:
         yield emu
 
 
@@ -56,40 +55,41 @@ def test_a_run_ends_although_the_list_does_not_move(service, how):
 
 
 @pytest.mark.parametrize("how", STILL)
-def test_a_pass_asks_for_a_few_by_id_and_for_none_that_moved_lately(emu, how):
+def test_a_pass_asks_for_a_few_by_id_and_for_none_that_moved_lately(emu, clock, how):
     emu.batch_fault("list_still", times=None, **how)
-    begun, time = submit(emu), Time()
-    run = time.run(begun, poll_seconds=None)
+    run = submit(emu, poll_seconds=None)
+    begun = clock.passed
     for _ in range(4):
         assert calls_of(emu, run.advance) == {"list_batches": 1, "retrieve_batch": 0}
-        time.sleep(60)
-    time.sleep(60)
+        clock.advance(60)
+    clock.advance(60)
     assert calls_of(emu, run.advance) == {"list_batches": 1, "retrieve_batch": FEW}
     assert run.status(refresh=False).batches["completed"] == FEW
     status = run.wait()
     assert (status.succeeded, status.batches) == (N, {"completed": 11})
-    assert time.passed < 900
+    assert clock.passed - begun < 900
 
 
-def test_processes_that_make_one_pass_each_take_turns_too(emu):
+def test_processes_that_make_one_pass_each_take_turns_too(emu, clock):
     emu.batch_fault("list_still", times=None, polls=0)
-    begun, time = submit(emu), Time()
+    begun = submit(emu, poll_seconds=None)
     passes = 0
-    while not time.run(begun, poll_seconds=None).advance().done:
-        time.sleep(600)
+    while not reopened(begun).advance().done:
+        clock.advance(600)
         passes += 1
     assert passes <= 5
 
 
-def test_what_is_known_is_not_taken_back_by_a_late_list(emu):
+def test_what_is_known_is_not_taken_back_by_a_late_list(emu, clock):
     emu.batch_fault("list_still", times=None, polls=0)
     emu.configure(progression="stepped")
-    begun, time = bf.submit(FRAME, "Repeat {n}", client=emu.client(), **ARGUMENTS, **TEN), Time()
+    run = bf.submit(FRAME, "Repeat {n}", client=emu.client(), **ARGUMENTS, **TEN)
     emu.step()
-    run, seen = time.run(begun), []
+    clock.advance(1)
+    run, seen = reopened(run), []
     for _ in range(12):
         seen.append(run.advance().batches.get("in_progress", 0))
-        time.sleep(1)
+        clock.advance(1)
     assert seen[0] == FEW
     assert seen == sorted(seen)
 
@@ -113,12 +113,11 @@ def test_a_lost_folder_is_found_although_the_list_does_not_move(service, batchfr
     assert service.ledger(summary=True)["executions"] == N
 
 
-def test_one_that_cannot_be_asked_for_does_not_keep_the_others_waiting(emu, monkeypatch):
+def test_one_that_cannot_be_asked_for_does_not_keep_the_others_waiting(emu, clock):
     """The three that were not asked for the longest are gone; the others have their turn all the same."""
     emu.batch_fault("gone", polls=10_000, times=3)
     emu.batch_fault("list_still", times=None, polls=0)
-    begun, time = submit(emu, settle_seconds=100_000), Time()
-    run = time.run(begun, poll_seconds=None, settle_seconds=100_000)
+    run = submit(emu, poll_seconds=None, settle_seconds=100_000)
     with pytest.raises(bf.RunPendingError):
         run.wait(1_500)
     assert run.status(refresh=False).batches == {"completed": 8, "validating": 3}

@@ -1,12 +1,17 @@
-"""Tools for tests: the local batch service, started and stopped in one line."""
+"""Tools for tests: the local batch service, started and stopped in one line, and a time that passes without waiting."""
 
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
+import random
+import threading
+import time
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
 
+from batchframe._core.clock import Clock, using
 from batchframe._core.exceptions import MissingExtraError
 from batchframe.emulator._entry import thread_server
 from batchframe.emulator._faults.batch_faults import BatchFault, BatchKind
@@ -15,7 +20,7 @@ from batchframe.emulator._faults.file_faults import FileFault, FileKind
 from batchframe.emulator._faults.row_faults import RowFault, RowKind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import openai
 
@@ -23,7 +28,7 @@ if TYPE_CHECKING:
     from batchframe.emulator._http.server import ThreadServer
     from batchframe.emulator._service.service import Service
 
-__all__ = ["Emulator", "emulator"]
+__all__ = ["Emulator", "TestClock", "clock", "emulator"]
 
 T = TypeVar("T")
 
@@ -261,3 +266,122 @@ def emulator(dialect: DialectName = "openai", **settings: Any) -> Iterator[Emula
             yield Emulator(server, clients)
     finally:
         server.stop()
+
+
+class TestClock:
+    """A time in which waiting takes none, as :func:`clock` yields it.
+
+    Attributes
+    ----------
+    waits
+        The seconds of each wait, in the order in which they began.
+    """
+
+    __test__ = False  # no test, whatever pytest makes of its name
+
+    def __init__(self, on_wait: Callable[[], object] | None = None) -> None:
+        self._on_wait = on_wait
+        self._started_at = dt.datetime.now(dt.timezone.utc)
+        self._left: float | None = None
+        self._passed = 0.0
+        self._turn = threading.Lock()
+        self.waits: list[float] = []
+        # Seeded, so that equal tests take equally long.
+        chance = random.Random(0)  # noqa: S311 - jitter, not a secret
+        self._clock = Clock(
+            now=lambda: self._started_at + dt.timedelta(seconds=self._elapsed()),
+            monotonic=self._elapsed,
+            sleep=self._wait,
+            chance=chance.random,
+        )
+
+    def __repr__(self) -> str:
+        return f"<TestClock: {self.passed:g} seconds have passed>"
+
+    @property
+    def passed(self) -> float:
+        """How many seconds have passed; at the end it stays as it is."""
+        return self._passed
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass in which batchframe does nothing, as between two passes of a scheduled job."""
+        if seconds < 0:
+            raise ValueError(f"time only goes forward: expected 0 seconds or more, got {seconds}")
+        with self._turn:
+            self._passed += seconds
+
+    def _elapsed(self) -> float:
+        # For a run that outlives the test clock, time goes on from there.
+        return self._passed + (0.0 if self._left is None else time.monotonic() - self._left)
+
+    def _wait(self, seconds: float) -> None:
+        if self._left is not None:
+            time.sleep(seconds)
+            return
+        self.waits.append(seconds)
+        self.advance(seconds)
+        if self._on_wait is not None:
+            self._on_wait()
+
+    @contextlib.contextmanager
+    def _running(self) -> Iterator[None]:
+        try:
+            with using(self._clock):
+                yield
+        finally:
+            self._left = time.monotonic()
+
+
+@contextlib.contextmanager
+def clock(on_wait: Callable[[], object] | None = None) -> Iterator[TestClock]:
+    """Let batchframe's own waits pass without waiting, so that hours of them can be tested in no time.
+
+    It holds for every run that is made or opened inside, in whatever thread: its polls, ``settle_seconds``, patience
+    with a service in trouble and ``timeout_seconds``. Time stands still but for these waits. At the end the machine's
+    time is back; a handle that was made inside and is used later goes on from there, and really waits.
+
+    Parameters
+    ----------
+    on_wait
+        Called after each wait, in the thread that waited: ``service.step`` advances an emulator's batches by one step
+        per poll.
+
+    Yields
+    ------
+    TestClock
+        With ``passed``, ``waits`` and ``advance()``.
+
+    Notes
+    -----
+    Only batchframe lives in this time. The emulator's ``seconds`` are real, and so are the pauses of the OpenAI client
+    between its own attempts: choose ``progression="stepped"`` (with `on_wait`) or ``"instant"``, and
+    ``client(max_retries=0)``. With ``"timed"`` hours of polling may pass before a batch has ended. Other processes live
+    in real time too: a run that two of them work on is no matter for a test clock.
+
+    Examples
+    --------
+    A service that is down for an hour:
+
+    >>> from batchframe import testing
+    >>> terms = pl.DataFrame({"term": ["foo", "spam"]})
+    >>> with testing.emulator(progression="instant") as service, testing.clock() as clock:
+    ...     client = service.client(max_retries=0)
+    ...     run = bf.submit(terms, "Explain: {term}", model="gpt-4o-mini", client=client)
+    ...     service.fault("file_content", "status", status=503, times=90)
+    ...     succeeded = run.wait().succeeded
+    >>> succeeded, clock.passed > 3600
+    (2, True)
+
+    A batch that takes longer than the caller is willing to wait:
+
+    >>> with testing.emulator(progression="stepped") as service, testing.clock() as clock:
+    ...     run = bf.submit(terms, "Explain: {term}", model="gpt-4o-mini", client=service.client())
+    ...     try:
+    ...         run.wait(timeout_seconds=3600)
+    ...     except bf.RunPendingError:
+    ...         print(f"given up after {clock.passed:.0f} seconds")
+    given up after 3600 seconds
+    """
+    test_clock = TestClock(on_wait)
+    with test_clock._running():  # noqa: SLF001 - of this module
+        yield test_clock

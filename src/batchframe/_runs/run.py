@@ -14,7 +14,7 @@ from batchframe._batches.loop import Loop
 from batchframe._batches.pass_report import PassReport
 from batchframe._batches.pass_state import LoopSettings
 from batchframe._batches.trouble import read_trouble
-from batchframe._core.clock import Clock
+from batchframe._core.clock import current_clock
 from batchframe._core.events import Event, Listener, ignore, logger, trigger
 from batchframe._core.exceptions import (
     APICallError,
@@ -69,9 +69,8 @@ class Run(RunResults):
         *,
         view: RunFolder | None = None,
         news: str = "",
-        clock: Clock | None = None,
     ) -> None:
-        self._clock = clock or Clock()
+        self._clock = current_clock()
         super().__init__(folder, record, settings, view, Lease(folder.path, self._clock.now, self._clock.monotonic))
         # Reading needs no lease, also where that writes down what was read; going on with the run does.
         self._leased_folder = RunFolder(folder.path, self._lease.fence)

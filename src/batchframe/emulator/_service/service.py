@@ -150,12 +150,13 @@ class Service:
         """Draw an id: ``file-{hex}``."""
         return self.ids.draw(form)
 
-    async def sleep(self, seconds: float) -> bool:
-        """Wait; False: the service was closed meanwhile."""
+    async def sleep(self, seconds: float) -> None:
+        """Let a call wait; one that a reset or the end finds waiting is refused, and acts no more."""
         closed = self.closed
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(closed.wait(), seconds)
-        return not closed.is_set()
+        if closed.is_set():
+            raise errors.ApiError("the emulator was reset or stopped before this took effect", status=503)
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
