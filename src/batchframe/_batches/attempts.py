@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 import polars as pl
 
+from batchframe._core import wire_format
 from batchframe._providers.limits import file_limits
 from batchframe._results.parsed_answers import answers_of_part, best_of_part
 from batchframe._results.result_lines import READER
@@ -188,12 +189,10 @@ def _changes(folder: RunFolder, found: Round) -> dict[str, str]:
 
 def changed_line(line: bytes, changes: str) -> bytes:
     """Return a request line with other parameters in its body; one that is changed to null is left out."""
-    request = msgspec.json.decode(line, type=dict[str, msgspec.Raw])
-    body = msgspec.json.decode(request["body"], type=dict[str, msgspec.Raw])
+    body = msgspec.json.decode(wire_format.body_of_request(line), type=dict[str, msgspec.Raw])
     body |= msgspec.json.decode(changes, type=dict[str, msgspec.Raw])
     kept = {name: value for name, value in body.items() if bytes(value) != b"null"}
-    request["body"] = msgspec.Raw(msgspec.json.encode(kept))
-    return msgspec.json.encode(request) + b"\n"
+    return wire_format.replace_body(line, msgspec.json.encode(kept))
 
 
 def settled_round(folder: RunFolder) -> Round:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import polars as pl
 
+from batchframe._core import wire_format
 from batchframe._core.column_names import CODE, CUSTOM_ID, DIGEST, REQUEST
 from batchframe._core.digests import digest
 from batchframe._core.events import trigger
@@ -29,14 +30,6 @@ if TYPE_CHECKING:
 _SLICE_BYTES = 8_000_000
 _NTH = pl.int_range(pl.len()).over("digest").alias("nth")
 _THEIRS = {"theirs": pl.String(), "digest": pl.Binary()}
-
-
-class _Request(msgspec.Struct, gc=False):
-    custom_id: str
-    body: msgspec.Raw
-
-
-_decode = msgspec.json.Decoder(_Request).decode
 
 
 def asked(folder: RunFolder, parts: Iterable[PartRecord], waiting: Collection[int]) -> pl.DataFrame:
@@ -70,19 +63,12 @@ def requests_in(path: Path) -> pl.DataFrame:
     found = [pl.DataFrame(schema=_THEIRS)]
     with path.open("rb") as handle:
         while lines := handle.readlines(_SLICE_BYTES):
-            decoded = [request for line in lines if (request := _read(line)) is not None]
+            decoded = [request for line in lines if (request := wire_format.read_request(line)) is not None]
             bodies = [bytes(request.body).decode() for request in decoded]
             columns = {"theirs": [request.custom_id for request in decoded], "body": bodies}
             frame = pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String()))
             found.append(frame.select("theirs", digest(pl.col("body")).alias("digest")))
     return pl.concat(found)
-
-
-def _read(line: bytes) -> _Request | None:
-    try:
-        return _decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
 
 
 def claim(theirs: pl.DataFrame, requests: pl.DataFrame, folder: RunFolder) -> pl.DataFrame | None:
@@ -182,12 +168,10 @@ def renamed(folder: RunFolder, theirs: Path, names: pl.DataFrame, part: PartReco
     custom_ids = []
     with theirs.open("rb") as source, folder.receiving(folder.input_path(part.number)) as handle:
         for line in source:
-            request = _read(line)
+            request = wire_format.read_request(line)
             if request is not None and request.custom_id in ours:
                 custom_ids.append(ours[request.custom_id])
-                whole = msgspec.json.decode(line, type=dict[str, msgspec.Raw])
-                whole |= {"custom_id": msgspec.Raw(msgspec.json.encode(custom_ids[-1])), "body": whole.pop("body")}
-                handle.write(msgspec.json.encode(whole) + b"\n")
+                handle.write(wire_format.rename_request(line, custom_ids[-1]))
     folder.write_frame(folder.renamed_path(part.number), names)
     theirs.unlink()
     return measured(folder, part, custom_ids)
@@ -202,9 +186,9 @@ def without(folder: RunFolder, part: PartRecord, taken: Collection[str]) -> None
     source = folder.input_path(part.number)
     with source.open("rb") as lines, folder.receiving(source) as handle:
         for line in lines:
-            request = _decode(line)
-            if request.custom_id not in taken:
-                custom_ids.append(request.custom_id)
+            custom_id = wire_format.custom_id_of_request(line)
+            if custom_id not in taken:
+                custom_ids.append(custom_id)
                 handle.write(line)
     # Batches of the file as it was: they failed, and what was said of them does not hold for what is left.
     shutil.rmtree(folder.part_path(part.number) / "submissions", ignore_errors=True)

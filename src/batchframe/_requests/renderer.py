@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from batchframe._core import wire_format
 from batchframe._core.column_names import CODE, CUSTOM_ID, DIGEST, LINE, MESSAGE, OURS
 from batchframe._core.digests import digest
 from batchframe._core.exceptions import InputError, OptionError, TemplateError
@@ -74,11 +75,10 @@ class Renderer:
         if out[CODE].null_count() < out.height:
             body = pl.when(pl.col(CODE).is_null()).then(body)
         out = out.with_columns(body.alias(_BODY))
-        head, tail = '{"custom_id":', f',"method":"POST","url":{json_text(self.url, "endpoint")},"body":'
         custom_id = pl.concat_str(pl.lit('"'), pl.col(CUSTOM_ID), pl.lit('"'))
         if self.custom_id is not None:  # ours have nothing to escape
             custom_id = encode.json(pl.col(CUSTOM_ID), pl.String(), "custom_id")
-        line = pl.concat_str(pl.lit(head), custom_id, pl.lit(tail), pl.col(_BODY), pl.lit("}\n"))
+        line = wire_format.request_lines(custom_id, self.url, pl.col(_BODY))
         out = out.with_columns(line.alias(LINE), digest(pl.col(_BODY)).alias(DIGEST))
         too_large = pl.col(LINE).str.len_bytes() > self.max_line_bytes
         if out.select(too_large.any()).item():

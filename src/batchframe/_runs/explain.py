@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from batchframe._core.exceptions import OptionError
+from batchframe._core.wire_format import custom_id_of_result
 from batchframe._results.result_blocks import request_ids
-from batchframe._results.result_lines import read_any
 from batchframe._store.input_files import lines_of
 from batchframe._store.parts import part_states
 
@@ -99,7 +99,7 @@ def _submissions(folder: RunFolder, part: PartRecord, custom_id: str) -> list[di
             if owner.number == submission.number:
                 with path.open("rb") as handle:
                     named = (line for line in handle if called.encode() in line)
-                    lines += [line.decode(errors="replace") for line in named if read_any(line)[0] == called]
+                    lines += [line.decode(errors="replace") for line in named if custom_id_of_result(line) == called]
         found.append(
             {
                 "part": part.number,

@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING
 import msgspec
 import polars as pl
 
+from batchframe._core import wire_format
 from batchframe._core.digests import digest, digest_sums
 from batchframe._core.events import trigger
 from batchframe._endpoints.token_estimate import estimated_tokens
@@ -129,7 +130,7 @@ def lines_of(folder: RunFolder, part: int) -> Iterator[tuple[str, bytes]]:
     """Yield the custom_id and the line of each request of a part's input file."""
     with folder.input_path(part).open("rb") as handle:
         for line in handle:
-            yield _decode_id(line).custom_id, line
+            yield wire_format.custom_id_of_request(line), line
 
 
 def hash_of(path: os.PathLike[str]) -> str:
@@ -141,18 +142,11 @@ def hash_of(path: os.PathLike[str]) -> str:
     return hashed.hexdigest()
 
 
-class _Id(msgspec.Struct, gc=False):
-    custom_id: str
-
-
-_decode_id = msgspec.json.Decoder(_Id).decode
-
-
 def _digest_of(path: os.PathLike[str]) -> int:
     """Return the order-free sum of the digests of a file's requests."""
     total = 0
     with open(path, "rb") as handle:  # noqa: PTH123
         while lines := handle.readlines(8_000_000):
-            bodies = [line[line.index(b'"body":') + 7 : -2].decode() for line in lines]
+            bodies = [wire_format.body_of_request(line).decode() for line in lines]
             total += digest_sums(pl.DataFrame({"body": bodies}).select(digest(pl.col("body"))).to_series())
     return total % 2**128
