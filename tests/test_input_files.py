@@ -77,11 +77,11 @@ def test_limits_are_reached_to_the_byte():
 # -- on disk
 
 
-def prepared(tmp_path, frame, limits, prompt="{x}", **options):
+def prepared(tmp_path, frame, limits, prompt="{x}", pilot=None, **options):
     parsed = _options.parse({"model": "m", **options})
     tmp_path.mkdir(exist_ok=True)
     folder = RunFolder(tmp_path)
-    made = prepare(folder, compile_prompt(frame, parsed.request_spec(prompt), limits.max_bytes), limits)
+    made = prepare(folder, compile_prompt(frame, parsed.request_spec(prompt), limits.max_bytes), limits, pilot)
     records = folder.parts()
     return made, records, [folder.input_path(record.number).read_bytes() for record in records]
 
@@ -170,3 +170,25 @@ def test_nothing_to_send_is_no_file(tmp_path, texts):
     made, records, _ = prepared(tmp_path, frame, bf.Limits(max_requests=10, max_bytes=1000))
     assert (made.rows, made.requests, made.digest, records) == (len(texts), 0, 0, [])
     assert not (Path(tmp_path) / "parts").exists()
+
+
+@pytest.mark.parametrize(("pilot", "expected"), [(2, [2, 2]), (3, [2, 2]), (4, [2, 2]), (5, [3, 1])])
+def test_a_pilot_that_ends_among_rows_without_a_request_is_a_part(tmp_path, monkeypatch, pilot, expected):
+    monkeypatch.setattr(frame_source, "SLICE_ROWS", 2)
+    frame = pl.DataFrame({"x": ["a", "b", None, None, "c", "d"]})
+    _, records, _ = prepared(tmp_path, frame, bf.Limits(max_requests=10, max_bytes=10_000), pilot=pilot)
+    assert [record.requests for record in records] == expected
+
+
+def test_an_error_of_the_frame_is_not_taken_for_a_missing_run(tmp_path, monkeypatch):
+    """Even one that names a missing file, raised while an input file is open."""
+    monkeypatch.setattr(frame_source, "SLICE_ROWS", 2)
+
+    def slices(_):
+        yield pl.DataFrame({"x": ["a", "b"]})
+        raise FileNotFoundError("data.parquet")
+
+    monkeypatch.setattr(frame_source.Source, "slices", slices)
+    with pytest.raises(FileNotFoundError, match=r"^data\.parquet$"):
+        prepared(tmp_path, pl.DataFrame({"x": ["a", "b", "c"]}), bf.Limits(max_requests=10, max_bytes=10_000))
+    assert list((tmp_path / "parts" / "0001").iterdir()) == []

@@ -16,7 +16,7 @@ from batchframe._core import wire_format
 from batchframe._providers.limits import file_limits
 from batchframe._results.parsed_answers import answers_of_part, best_of_part
 from batchframe._results.result_lines import READER
-from batchframe._store.input_files import PartFiles, lines_of
+from batchframe._store.input_files import InputFileWriter, lines_of
 from batchframe._store.parts import ids_of
 from batchframe._store.records import PartRecord
 
@@ -155,14 +155,15 @@ def prepare_retries(folder: RunFolder, found: Round, wanted: pl.DataFrame, limit
     """
     changes = _changes(folder, found)
     attempt, generation = found.attempt + 1, found.generation
-    model = PartRecord(number=0, requests=0, bytes=0, tokens=0, attempt=attempt, generation=generation, reader=READER)
-    files = PartFiles(folder, *file_limits(limits), model)
-    for (part,), rows in wanted.group_by("part", maintain_order=True):
-        ids = set(rows["custom_id"])
-        for custom_id, line in lines_of(folder, int(part)):
-            if custom_id in ids:
-                files.add(custom_id, changed_line(line, changes[custom_id]) if changes else line)
-    return files.finish()
+    model = PartRecord(0, 0, 0, 0, attempt=attempt, generation=generation, reader=READER, custom_ids=[])
+    with InputFileWriter(folder, *file_limits(limits), model) as writer:
+        for (part,), rows in wanted.group_by("part", maintain_order=True):
+            custom_ids = set(rows["custom_id"])
+            lines = (pair for pair in lines_of(folder, int(part)) if pair[0] in custom_ids)
+            if changes:
+                lines = ((custom_id, changed_line(line, changes[custom_id])) for custom_id, line in lines)
+            writer.add_lines(lines)
+        return writer.commit()
 
 
 def answered_after_all(folder: RunFolder, part: PartRecord) -> set[str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
-import msgspec
 import polars as pl
 
 from batchframe._core import wire_format
@@ -17,11 +16,11 @@ from batchframe._core.column_names import CODE, CUSTOM_ID, DIGEST, REQUEST
 from batchframe._core.digests import digest
 from batchframe._core.events import trigger
 from batchframe._results.parsed_answers import answers_of_part
-from batchframe._store.input_files import measured
+from batchframe._store.input_files import lines_of, open_input, write_input_file
 from batchframe._store.parts import ids_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Iterator
     from pathlib import Path
 
     from batchframe._store.records import PartRecord
@@ -61,7 +60,7 @@ def asked(folder: RunFolder, parts: Iterable[PartRecord], waiting: Collection[in
 def requests_in(path: Path) -> pl.DataFrame:
     """Return ``theirs``, the custom_id, and ``digest`` of each request in an input file; lines without are left out."""
     found = [pl.DataFrame(schema=_THEIRS)]
-    with path.open("rb") as handle:
+    with open_input(path) as handle:
         while lines := handle.readlines(_SLICE_BYTES):
             decoded = [request for line in lines if (request := wire_format.read_request(line)) is not None]
             bodies = [bytes(request.body).decode() for request in decoded]
@@ -164,17 +163,20 @@ def renamed(folder: RunFolder, theirs: Path, names: pl.DataFrame, part: PartReco
     part
         The record, without what the lines tell.
     """
-    ours = dict(names.rows())
-    custom_ids = []
-    with theirs.open("rb") as source, folder.receiving(folder.input_path(part.number)) as handle:
-        for line in source:
-            request = wire_format.read_request(line)
-            if request is not None and request.custom_id in ours:
-                custom_ids.append(ours[request.custom_id])
-                handle.write(wire_format.rename_request(line, custom_ids[-1]))
+    record = write_input_file(folder, part, _renamed_lines(theirs, dict(names.rows())))
     folder.write_frame(folder.renamed_path(part.number), names)
     theirs.unlink()
-    return measured(folder, part, custom_ids)
+    return record
+
+
+def _renamed_lines(theirs: Path, ours: dict[str, str]) -> Iterator[tuple[str, bytes]]:
+    """Yield our custom_id and our line of each request in their file that is one of ours."""
+    with open_input(theirs) as handle:
+        for line in handle:
+            request = wire_format.read_request(line)
+            if request is not None and request.custom_id in ours:
+                custom_id = ours[request.custom_id]
+                yield custom_id, wire_format.rename_request(line, custom_id)
 
 
 def without(folder: RunFolder, part: PartRecord, taken: Collection[str]) -> None:
@@ -182,15 +184,8 @@ def without(folder: RunFolder, part: PartRecord, taken: Collection[str]) -> None
 
     The file comes before the record, and what was done before a crash is done again.
     """
-    custom_ids = []
-    source = folder.input_path(part.number)
-    with source.open("rb") as lines, folder.receiving(source) as handle:
-        for line in lines:
-            custom_id = wire_format.custom_id_of_request(line)
-            if custom_id not in taken:
-                custom_ids.append(custom_id)
-                handle.write(line)
+    record = write_input_file(folder, part, (pair for pair in lines_of(folder, part.number) if pair[0] not in taken))
     # Batches of the file as it was: they failed, and what was said of them does not hold for what is left.
     shutil.rmtree(folder.part_path(part.number) / "submissions", ignore_errors=True)
     trigger("after_remainder")
-    folder.write_part(measured(folder, msgspec.structs.replace(part, ranges=None), custom_ids))
+    folder.write_part(record)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from batchframe._providers.limits import file_limits
-from batchframe._store.input_files import PartFiles, lines_of
+from batchframe._store.input_files import InputFileWriter, lines_of
 from batchframe._store.records import PartRecord, RejectedRequest
 
 if TYPE_CHECKING:
@@ -84,12 +84,12 @@ def split_off(folder: RunFolder, part: PartRecord, lines: dict[int, tuple[str, s
         generation=part.generation,
         split_from=part.number,
         rejected=[*part.rejected, *rejected],
+        custom_ids=[],
     )
-    files = PartFiles(folder, *file_limits(limits), model)
-    for number, (custom_id, line) in enumerate(lines_of(folder, part.number), start=1):
-        if number not in lines:
-            files.add(custom_id, line)
-    files.finish()
+    numbered = enumerate(lines_of(folder, part.number), start=1)
+    with InputFileWriter(folder, *file_limits(limits), model) as writer:
+        writer.add_lines(pair for number, pair in numbered if number not in lines)
+        writer.commit()
     return True
 
 

@@ -16,7 +16,7 @@ from batchframe._core.exceptions import (
     RunError,
     ServiceError,
 )
-from batchframe._store.input_files import hash_of, split_up
+from batchframe._store.input_files import hash_of, open_input, split_up
 from batchframe._store.records import SubmissionRecord
 from batchframe._store.stop_record import is_covered, read_stop
 
@@ -126,7 +126,7 @@ class Submitter:
             )
             raise RunError(msg)
         filename = f"batchframe-{self._desk.settings.run_id[:12]}-{part.number:04d}.jsonl"
-        with path.open("rb") as handle:
+        with open_input(path) as handle:
             file = self._client.upload(handle, filename, self._desk.settings.expires_after)
         trigger("after_upload_call")
         if file.bytes is not None and file.bytes != part.bytes:
