@@ -18,7 +18,7 @@ from batchframe._store.run_folder import naming
 
 if TYPE_CHECKING:
     from batchframe._providers.limits import Limits
-    from batchframe._requests.renderer import Renderer
+    from batchframe._requests.renderer import MapBlocks, Renderer
     from batchframe._runs.reuse import Reuse
     from batchframe._store.run_folder import RunFolder
 
@@ -56,6 +56,7 @@ def prepare(
     *,
     dedupe: bool = False,
     reuse: Reuse | None = None,
+    map_blocks: MapBlocks = map,
 ) -> Prepared:
     """Render a frame into a scratch folder.
 
@@ -73,6 +74,8 @@ def prepare(
         Whether equal requests are sent once.
     reuse
         The answers of other runs that rows may take; their requests are in no input file.
+    map_blocks
+        What renders the blocks; what depends on their order is done here.
 
     Raises
     ------
@@ -85,7 +88,7 @@ def prepare(
     prepared = Prepared(folder)
     repeats = Repeats() if dedupe else None
     with naming(folder.path), InputFileWriter(folder, *file_limits(limits), model, pilot=pilot) as writer:
-        for block, rendered in enumerate(renderer.slices()):
+        for block, rendered in enumerate(renderer.slices(map_blocks)):
             rows = rendered.with_columns(pl.lit(None, pl.String).alias(REQUEST))
             if repeats is not None:
                 rows = _keep_lines(rows.with_columns(repeats.requests(rows)), pl.col(REQUEST).is_null())
