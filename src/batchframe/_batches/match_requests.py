@@ -59,15 +59,15 @@ def asked(folder: RunFolder, parts: Iterable[PartRecord], waiting: Collection[in
 
 def requests_in(path: Path) -> pl.DataFrame:
     """Return ``theirs``, the custom_id, and ``digest`` of each request in an input file; lines without are left out."""
-    found = [pl.DataFrame(schema=_THEIRS)]
+    frames = [pl.DataFrame(schema=_THEIRS)]
     with open_input(path) as handle:
         while lines := handle.readlines(_SLICE_BYTES):
             decoded = [request for line in lines if (request := wire_format.read_request(line)) is not None]
             bodies = [bytes(request.body).decode() for request in decoded]
             columns = {"theirs": [request.custom_id for request in decoded], "body": bodies}
             frame = pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String()))
-            found.append(frame.select("theirs", digest(pl.col("body")).alias("digest")))
-    return pl.concat(found)
+            frames.append(frame.select("theirs", digest(pl.col("body")).alias("digest")))
+    return pl.concat(frames)
 
 
 def claim(theirs: pl.DataFrame, requests: pl.DataFrame, folder: RunFolder) -> pl.DataFrame | None:
@@ -110,21 +110,21 @@ def claim(theirs: pl.DataFrame, requests: pl.DataFrame, folder: RunFolder) -> pl
 def _claim_from(
     pool: pl.DataFrame, theirs: list[tuple[str, bytes]], called: dict[str, str], pairs: list[tuple[str, str]]
 ) -> list[tuple[str, bytes]]:
-    """Pair each of theirs with an equal one of the pool, rather the one it was before; return those without."""
+    """Pair each of theirs with an equal one of the pool, preferably the one it was before; return the rest."""
     free: dict[bytes, dict[str, None]] = {}
-    for found, ours in pool.select("digest", "ours").iter_rows():
-        free.setdefault(found, {})[ours] = None
+    for body_digest, ours in pool.select("digest", "ours").iter_rows():
+        free.setdefault(body_digest, {})[ours] = None
     rest = theirs
     for is_same in (True, False):
         theirs, rest = rest, []
-        for name, found in theirs:
-            equal = free.get(found, {})
+        for name, body_digest in theirs:
+            equal = free.get(body_digest, {})
             ours = called.get(name, name) if is_same else next(iter(equal), None)
             if ours in equal:
                 del equal[ours]
                 pairs.append((name, ours))
             else:
-                rest.append((name, found))
+                rest.append((name, body_digest))
     return rest
 
 
@@ -140,17 +140,17 @@ def _called(folder: RunFolder) -> dict[str, str]:
 
 def _answered(folder: RunFolder) -> set[str] | None:
     """Return the custom_ids of the requests that succeeded; None where there are results to fetch first."""
-    found: set[str] = set()
+    custom_ids: set[str] = set()
     for part in folder.parts():
         submissions = folder.submissions(part.number)
         if any(submission.has_files and submission.stage != "downloaded" for submission in submissions):
             return None
-        found.update(answers_of_part(folder, part).filter(pl.col("code").is_null())["custom_id"])
-    return found
+        custom_ids.update(answers_of_part(folder, part).filter(pl.col("code").is_null())["custom_id"])
+    return custom_ids
 
 
 def renamed(folder: RunFolder, theirs: Path, names: pl.DataFrame, part: PartRecord) -> PartRecord:
-    """Write what a part of ours has beside its record that holds the requests of another file under our ids.
+    """Write a part that holds the requests of another file under our ids; return its record, not written yet.
 
     Parameters
     ----------
@@ -180,12 +180,12 @@ def _renamed_lines(theirs: Path, ours: dict[str, str]) -> Iterator[tuple[str, by
 
 
 def without(folder: RunFolder, part: PartRecord, taken: Collection[str]) -> None:
-    """Take some requests out of a part that is not submitted; where these are all, nothing is left to submit.
+    """Take some requests, or all, out of a part that is not submitted.
 
-    The file comes before the record, and what was done before a crash is done again.
+    The file is written before the record. After a crash in between it is written again.
     """
     record = write_input_file(folder, part, (pair for pair in lines_of(folder, part.number) if pair[0] not in taken))
-    # Batches of the file as it was: they failed, and what was said of them does not hold for what is left.
+    # Failed batches of the old file: their errors do not hold for the new one.
     shutil.rmtree(folder.part_path(part.number) / "submissions", ignore_errors=True)
     trigger("after_remainder")
     folder.write_part(record)

@@ -48,13 +48,13 @@ class Explanation:
     submissions: list[dict[str, Any]] = field(default_factory=list)
 
     def __str__(self) -> str:
-        told = [f"row {self.row}, request {self.custom_id}"]
-        told += [f"  {name}: {_cut(repr(value))}" for name, value in self.outcome.items()]
-        told += [f"  request line: {_cut(line)}" for line in self.requests]
-        for found in self.submissions:
-            told.append("  " + ", ".join(f"{name} {value}" for name, value in found.items() if name != "lines"))
-            told += [f"    {_cut(line)}" for line in found["lines"]]
-        return "\n".join(told)
+        lines = [f"row {self.row}, request {self.custom_id}"]
+        lines += [f"  {name}: {_cut(repr(value))}" for name, value in self.outcome.items()]
+        lines += [f"  request line: {_cut(line)}" for line in self.requests]
+        for submission in self.submissions:
+            lines.append("  " + ", ".join(f"{name} {value}" for name, value in submission.items() if name != "lines"))
+            lines += [f"    {_cut(line)}" for line in submission["lines"]]
+        return "\n".join(lines)
 
 
 def _cut(line: str) -> str:
