@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import pickle
+from concurrent.futures import ProcessPoolExecutor
 from itertools import accumulate, pairwise
 from pathlib import Path
 
@@ -76,11 +79,11 @@ def test_limits_are_reached_to_the_byte():
 # -- on disk
 
 
-def prepared(tmp_path, frame, limits, prompt="{x}", **options):
+def prepared(tmp_path, frame, limits, prompt="{x}", pilot=None, **options):
     parsed = _options.parse({"model": "m", **options})
     tmp_path.mkdir(exist_ok=True)
     folder = RunFolder(tmp_path)
-    made = prepare(folder, compile_prompt(frame, parsed.request_spec(prompt), limits.max_bytes), limits)
+    made = prepare(folder, compile_prompt(frame, parsed.request_spec(prompt), limits.max_bytes), limits, pilot)
     records = folder.parts()
     return made, records, [folder.input_path(record.number).read_bytes() for record in records]
 
@@ -169,3 +172,92 @@ def test_nothing_to_send_is_no_file(tmp_path, texts):
     made, records, _ = prepared(tmp_path, frame, bf.Limits(max_requests=10, max_bytes=1000))
     assert (made.rows, made.requests, made.digest, records) == (len(texts), 0, 0, [])
     assert not (Path(tmp_path) / "parts").exists()
+
+
+@pytest.mark.parametrize(("pilot", "expected"), [(2, [2, 2]), (3, [2, 2]), (4, [2, 2]), (5, [3, 1])])
+def test_a_pilot_that_ends_among_rows_without_a_request_is_a_part(tmp_path, monkeypatch, pilot, expected):
+    monkeypatch.setattr(frame_source, "SLICE_ROWS", 2)
+    frame = pl.DataFrame({"x": ["a", "b", None, None, "c", "d"]})
+    _, records, _ = prepared(tmp_path, frame, bf.Limits(max_requests=10, max_bytes=10_000), pilot=pilot)
+    assert [record.requests for record in records] == expected
+
+
+def test_an_error_of_the_frame_is_not_taken_for_a_missing_run(tmp_path, monkeypatch):
+    """Even one that names a missing file, raised while an input file is open."""
+    monkeypatch.setattr(frame_source, "SLICE_ROWS", 2)
+
+    def slices(_):
+        yield pl.DataFrame({"x": ["a", "b"]})
+        raise FileNotFoundError("data.parquet")
+
+    monkeypatch.setattr(frame_source.Source, "slices", slices)
+    with pytest.raises(FileNotFoundError, match=r"^data\.parquet$"):
+        prepared(tmp_path, pl.DataFrame({"x": ["a", "b", "c"]}), bf.Limits(max_requests=10, max_bytes=10_000))
+    assert list((tmp_path / "parts" / "0001").iterdir()) == []
+
+
+# -- blocks rendered elsewhere
+
+
+def by_pickle(render_block, pieces):
+    """Render each slice with copies of the renderer and of the slice, as another process would get them."""
+    for piece in pieces:
+        renderer, copied = pickle.loads(pickle.dumps((render_block, piece)))
+        yield pickle.loads(pickle.dumps(renderer(copied)))
+
+
+def files_of(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+IMAGES = pl.DataFrame({
+    "x": ['é"', None, "c", "d", "e"], "n": [1, 2, 3, 4, 5], "id": ["a", '"', "\\", "body", "é"],
+    "image": [b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", None, b"no image", b"GIF89a"],
+    "at": pl.Series([0, 1, 2, 3, 4], dtype=pl.Datetime),
+})  # fmt: skip
+PROMPTS = {
+    "template": ("{x} {n} {at}", {}),
+    "python": (pl.col("x").map_elements(lambda text: json.dumps([text]), return_dtype=pl.String), {"custom_id": "id"}),
+    "messages": ([{"role": "system", "content": "{n}"}, {"role": "user", "content": "{x}"}], {"seed": pl.col("n")}),
+    "images": ("{n}", {"images": "image"}),
+    "nulls": ("{x}", {"on_null": "render"}),
+}
+
+
+@pytest.mark.parametrize("kind", PROMPTS)
+def test_blocks_rendered_by_copies_are_the_same_to_the_byte(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(frame_source, "SLICE_ROWS", 2)
+    prompt, options = PROMPTS[kind]
+    spec = _options.parse({"model": "m", **options}).request_spec(prompt)
+    limits = bf.Limits(max_requests=3, max_bytes=10_000)
+    for name, map_blocks in {"here": map, "copies": by_pickle}.items():
+        (tmp_path / name).mkdir()
+        prepare(RunFolder(tmp_path / name), compile_prompt(IMAGES, spec, 10_000), limits, map_blocks=map_blocks)
+    assert files_of(tmp_path / "here") == files_of(tmp_path / "copies")
+    assert len(files_of(tmp_path / "here")) >= 5
+
+
+def test_the_renderer_of_blocks_pickles_without_the_frame():
+    frame = pl.DataFrame({"x": ["a" * 1_000_000]})
+    renderer = compile_prompt(frame, _options.parse({"model": "m"}).request_spec("{x}"), 10_000_000)
+    assert len(pickle.dumps(renderer.render_block)) < 10_000
+
+
+def test_a_bad_id_is_named_by_its_row_wherever_its_block_is_rendered(monkeypatch):
+    monkeypatch.setattr(frame_source, "SLICE_ROWS", 2)
+    frame = pl.DataFrame({"x": list("abcde"), "id": ["1", "2", "3", "", "5"]})
+    renderer = compile_prompt(frame, _options.parse({"model": "m", "custom_id": "id"}).request_spec("{x}"), 10_000)
+    with pytest.raises(bf.InputError, match="custom_id column 'id' is empty in row 3"):
+        list(renderer.slices(by_pickle))
+
+
+@pytest.mark.slow
+def test_blocks_rendered_by_a_pool_of_processes(tmp_path, monkeypatch):
+    monkeypatch.setattr(frame_source, "SLICE_ROWS", 2)
+    spec = _options.parse({"model": "m"}).request_spec("{x} {n}")
+    limits = bf.Limits(max_requests=3, max_bytes=10_000)
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        for name, map_blocks in {"here": map, "pool": pool.map}.items():
+            (tmp_path / name).mkdir()
+            prepare(RunFolder(tmp_path / name), compile_prompt(IMAGES, spec, 10_000), limits, map_blocks=map_blocks)
+    assert files_of(tmp_path / "here") == files_of(tmp_path / "pool")

@@ -34,7 +34,7 @@ def test_another_process_parses_the_same(folder):
     here = [read(folder, part) for part in parts]
     forget_answers(folder)
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as executor:
-        parse_parts(folder, parts, map=executor.map)
+        parse_parts(folder, parts, map_parts=executor.map)
     files = [part_answers(folder, part) for part in parts]
     for part, frame in zip(parts, here, strict=True):
         assert_frame_equal(read(folder, part), frame)
@@ -45,7 +45,7 @@ def test_parts_that_are_parsed_are_not_parsed_again(folder):
     parse_parts(folder, folder.parts())
     given = []
     parse_parts(
-        folder, folder.parts(), map=lambda function, *arguments: given.extend(zip(*arguments, strict=True)) or []
+        folder, folder.parts(), map_parts=lambda function, *arguments: given.extend(zip(*arguments, strict=True)) or []
     )
     assert given == []
 

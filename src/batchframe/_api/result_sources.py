@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
-import msgspec
 import polars as pl
 
+from batchframe._core import wire_format
 from batchframe._core.exceptions import (
     APICallError,
     InputError,
@@ -25,14 +25,14 @@ from batchframe._core.exceptions import (
     RunPendingError,
     warn,
 )
-from batchframe._core.lenient import integer, mapping, read_json, text
+from batchframe._core.lenient import integer, mapping, text
 from batchframe._endpoints.foreign import LOOKS_LIKE
 from batchframe._endpoints.registry import DEFAULT
 from batchframe._providers.limits import azure_quota_note
 from batchframe._providers.service import Service
 from batchframe._results.answer_format import AnswerFormat
 from batchframe._results.extra_columns import EXTRA_COLUMNS, OF_LINES, columns_of_lines
-from batchframe._results.result_lines import ANSWER_SCHEMA, PLACES, endpoint_of_line, read_answers, read_any
+from batchframe._results.result_lines import ANSWER_SCHEMA, PLACES, endpoint_of_line, read_answers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -164,8 +164,9 @@ def _read_handle(handle: IO[bytes], name: str, extra: tuple[str, ...], *, is_our
     start = len(_BOM) if handle.read(len(_BOM)) == _BOM else 0
     handle.seek(start)
     number, first = next(_lines(handle), (0, b""))
-    if not is_ours:
-        _refuse_requests(first, name, number)
+    if not is_ours and wire_format.is_request(first):  # each line would look like an answer without a response
+        msg = f"{name}, line {number} is a request: this is an input file. Pass the output or error file of the batch"
+        raise InputError(msg)
     handle.seek(start)
     endpoint = next(filter(None, (endpoint_of_line(line) for line in handle)), None)
     handle.seek(start)
@@ -178,12 +179,13 @@ def _read_handle(handle: IO[bytes], name: str, extra: tuple[str, ...], *, is_our
     lines = sum(1 for _ in _lines(handle))
     answered = sum(frame.height for frame in frames)
     if not is_ours and lines and all(frame["code"].eq_missing("malformed_line").all() for frame in frames):
-        msg = f"{name}, line {number}: {_what_is_wrong(first)}. Expected an output or error file of a batch (JSONL)"
+        reason = wire_format.why_no_result(first)
+        msg = f"{name}, line {number}: {reason}. Expected an output or error file of a batch (JSONL)"
         raise InputError(msg)
     _warn_of_foreign(frames, name)
     if answered < lines:
         handle.seek(start)
-        nobody = next(number for number, line in _lines(handle) if read_any(line)[0] is None)
+        nobody = next(number for number, line in _lines(handle) if wire_format.custom_id_of_result(line) is None)
         warn(
             f"{lines - answered} of {lines} lines of {name} name no custom_id, and so belong to no row: the first is "
             f"line {nobody}"
@@ -216,29 +218,6 @@ def _with_lines(
 def _lines(handle: IO[bytes]) -> Iterator[tuple[int, bytes]]:
     """Yield the lines that are not blank, with their numbers from 1."""
     return ((number, line) for number, line in enumerate(handle, 1) if not line.isspace())
-
-
-def _refuse_requests(line: bytes, name: str, number: int) -> None:
-    """Refuse an input file: each of its lines would look like an answer without a response."""
-    try:
-        found = mapping(read_json(line))
-    except msgspec.DecodeError:
-        return
-    if "body" in found and "url" in found and not {"response", "error"} & found.keys():
-        msg = f"{name}, line {number} is a request: this is an input file. Pass the output or error file of the batch"
-        raise InputError(msg)
-
-
-def _what_is_wrong(line: bytes) -> str:
-    try:
-        found = read_json(line)
-    except msgspec.DecodeError as error:
-        return f"not JSON ({error})"
-    if not isinstance(found, dict):
-        return f"a JSON {type(found).__name__}, not an object"
-    if "custom_id" not in found:
-        return f"an object without custom_id (it has {', '.join(map(repr, list(found)[:8])) or 'no keys'})"
-    return f"its custom_id is no text: {str(found['custom_id'])[:40]!r}"
 
 
 def _read_remote(client: BatchClient, batch_id: str, found: Found, *, may_be_pending: bool) -> None:

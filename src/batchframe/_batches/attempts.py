@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 import polars as pl
 
+from batchframe._core import wire_format
 from batchframe._providers.limits import file_limits
 from batchframe._results.parsed_answers import answers_of_part, best_of_part
 from batchframe._results.result_lines import READER
-from batchframe._store.input_files import PartFiles, lines_of
+from batchframe._store.input_files import InputFileWriter, lines_of
 from batchframe._store.parts import ids_of
 from batchframe._store.records import PartRecord
 
@@ -154,14 +155,15 @@ def prepare_retries(folder: RunFolder, found: Round, wanted: pl.DataFrame, limit
     """
     changes = _changes(folder, found)
     attempt, generation = found.attempt + 1, found.generation
-    model = PartRecord(number=0, requests=0, bytes=0, tokens=0, attempt=attempt, generation=generation, reader=READER)
-    files = PartFiles(folder, *file_limits(limits), model)
-    for (part,), rows in wanted.group_by("part", maintain_order=True):
-        ids = set(rows["custom_id"])
-        for custom_id, line in lines_of(folder, int(part)):
-            if custom_id in ids:
-                files.add(custom_id, changed_line(line, changes[custom_id]) if changes else line)
-    return files.finish()
+    model = PartRecord(0, 0, 0, 0, attempt=attempt, generation=generation, reader=READER, custom_ids=[])
+    with InputFileWriter(folder, *file_limits(limits), model) as writer:
+        for (part,), rows in wanted.group_by("part", maintain_order=True):
+            custom_ids = set(rows["custom_id"])
+            lines = (pair for pair in lines_of(folder, int(part)) if pair[0] in custom_ids)
+            if changes:
+                lines = ((custom_id, changed_line(line, changes[custom_id])) for custom_id, line in lines)
+            writer.add_lines(lines)
+        return writer.commit()
 
 
 def answered_after_all(folder: RunFolder, part: PartRecord) -> set[str]:
@@ -188,12 +190,10 @@ def _changes(folder: RunFolder, found: Round) -> dict[str, str]:
 
 def changed_line(line: bytes, changes: str) -> bytes:
     """Return a request line with other parameters in its body; one that is changed to null is left out."""
-    request = msgspec.json.decode(line, type=dict[str, msgspec.Raw])
-    body = msgspec.json.decode(request["body"], type=dict[str, msgspec.Raw])
+    body = msgspec.json.decode(wire_format.body_of_request(line), type=dict[str, msgspec.Raw])
     body |= msgspec.json.decode(changes, type=dict[str, msgspec.Raw])
     kept = {name: value for name, value in body.items() if bytes(value) != b"null"}
-    request["body"] = msgspec.Raw(msgspec.json.encode(kept))
-    return msgspec.json.encode(request) + b"\n"
+    return wire_format.replace_body(line, msgspec.json.encode(kept))
 
 
 def settled_round(folder: RunFolder) -> Round:

@@ -9,18 +9,18 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
-import msgspec
 import polars as pl
 
+from batchframe._core import wire_format
 from batchframe._core.column_names import CODE, CUSTOM_ID, DIGEST, REQUEST
 from batchframe._core.digests import digest
 from batchframe._core.events import trigger
 from batchframe._results.parsed_answers import answers_of_part
-from batchframe._store.input_files import measured
+from batchframe._store.input_files import lines_of, open_input, write_input_file
 from batchframe._store.parts import ids_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Iterator
     from pathlib import Path
 
     from batchframe._store.records import PartRecord
@@ -29,14 +29,6 @@ if TYPE_CHECKING:
 _SLICE_BYTES = 8_000_000
 _NTH = pl.int_range(pl.len()).over("digest").alias("nth")
 _THEIRS = {"theirs": pl.String(), "digest": pl.Binary()}
-
-
-class _Request(msgspec.Struct, gc=False):
-    custom_id: str
-    body: msgspec.Raw
-
-
-_decode = msgspec.json.Decoder(_Request).decode
 
 
 def asked(folder: RunFolder, parts: Iterable[PartRecord], waiting: Collection[int]) -> pl.DataFrame:
@@ -67,22 +59,15 @@ def asked(folder: RunFolder, parts: Iterable[PartRecord], waiting: Collection[in
 
 def requests_in(path: Path) -> pl.DataFrame:
     """Return ``theirs``, the custom_id, and ``digest`` of each request in an input file; lines without are left out."""
-    found = [pl.DataFrame(schema=_THEIRS)]
-    with path.open("rb") as handle:
+    frames = [pl.DataFrame(schema=_THEIRS)]
+    with open_input(path) as handle:
         while lines := handle.readlines(_SLICE_BYTES):
-            decoded = [request for line in lines if (request := _read(line)) is not None]
+            decoded = [request for line in lines if (request := wire_format.read_request(line)) is not None]
             bodies = [bytes(request.body).decode() for request in decoded]
             columns = {"theirs": [request.custom_id for request in decoded], "body": bodies}
             frame = pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String()))
-            found.append(frame.select("theirs", digest(pl.col("body")).alias("digest")))
-    return pl.concat(found)
-
-
-def _read(line: bytes) -> _Request | None:
-    try:
-        return _decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
+            frames.append(frame.select("theirs", digest(pl.col("body")).alias("digest")))
+    return pl.concat(frames)
 
 
 def claim(theirs: pl.DataFrame, requests: pl.DataFrame, folder: RunFolder) -> pl.DataFrame | None:
@@ -125,21 +110,21 @@ def claim(theirs: pl.DataFrame, requests: pl.DataFrame, folder: RunFolder) -> pl
 def _claim_from(
     pool: pl.DataFrame, theirs: list[tuple[str, bytes]], called: dict[str, str], pairs: list[tuple[str, str]]
 ) -> list[tuple[str, bytes]]:
-    """Pair each of theirs with an equal one of the pool, rather the one it was before; return those without."""
+    """Pair each of theirs with an equal one of the pool, preferably the one it was before; return the rest."""
     free: dict[bytes, dict[str, None]] = {}
-    for found, ours in pool.select("digest", "ours").iter_rows():
-        free.setdefault(found, {})[ours] = None
+    for body_digest, ours in pool.select("digest", "ours").iter_rows():
+        free.setdefault(body_digest, {})[ours] = None
     rest = theirs
     for is_same in (True, False):
         theirs, rest = rest, []
-        for name, found in theirs:
-            equal = free.get(found, {})
+        for name, body_digest in theirs:
+            equal = free.get(body_digest, {})
             ours = called.get(name, name) if is_same else next(iter(equal), None)
             if ours in equal:
                 del equal[ours]
                 pairs.append((name, ours))
             else:
-                rest.append((name, found))
+                rest.append((name, body_digest))
     return rest
 
 
@@ -155,17 +140,17 @@ def _called(folder: RunFolder) -> dict[str, str]:
 
 def _answered(folder: RunFolder) -> set[str] | None:
     """Return the custom_ids of the requests that succeeded; None where there are results to fetch first."""
-    found: set[str] = set()
+    custom_ids: set[str] = set()
     for part in folder.parts():
         submissions = folder.submissions(part.number)
         if any(submission.has_files and submission.stage != "downloaded" for submission in submissions):
             return None
-        found.update(answers_of_part(folder, part).filter(pl.col("code").is_null())["custom_id"])
-    return found
+        custom_ids.update(answers_of_part(folder, part).filter(pl.col("code").is_null())["custom_id"])
+    return custom_ids
 
 
 def renamed(folder: RunFolder, theirs: Path, names: pl.DataFrame, part: PartRecord) -> PartRecord:
-    """Write what a part of ours has beside its record that holds the requests of another file under our ids.
+    """Write a part that holds the requests of another file under our ids; return its record, not written yet.
 
     Parameters
     ----------
@@ -178,35 +163,29 @@ def renamed(folder: RunFolder, theirs: Path, names: pl.DataFrame, part: PartReco
     part
         The record, without what the lines tell.
     """
-    ours = dict(names.rows())
-    custom_ids = []
-    with theirs.open("rb") as source, folder.receiving(folder.input_path(part.number)) as handle:
-        for line in source:
-            request = _read(line)
-            if request is not None and request.custom_id in ours:
-                custom_ids.append(ours[request.custom_id])
-                whole = msgspec.json.decode(line, type=dict[str, msgspec.Raw])
-                whole |= {"custom_id": msgspec.Raw(msgspec.json.encode(custom_ids[-1])), "body": whole.pop("body")}
-                handle.write(msgspec.json.encode(whole) + b"\n")
+    record = write_input_file(folder, part, _renamed_lines(theirs, dict(names.rows())))
     folder.write_frame(folder.renamed_path(part.number), names)
     theirs.unlink()
-    return measured(folder, part, custom_ids)
+    return record
+
+
+def _renamed_lines(theirs: Path, ours: dict[str, str]) -> Iterator[tuple[str, bytes]]:
+    """Yield our custom_id and our line of each request in their file that is one of ours."""
+    with open_input(theirs) as handle:
+        for line in handle:
+            request = wire_format.read_request(line)
+            if request is not None and request.custom_id in ours:
+                custom_id = ours[request.custom_id]
+                yield custom_id, wire_format.rename_request(line, custom_id)
 
 
 def without(folder: RunFolder, part: PartRecord, taken: Collection[str]) -> None:
-    """Take some requests out of a part that is not submitted; where these are all, nothing is left to submit.
+    """Take some requests, or all, out of a part that is not submitted.
 
-    The file comes before the record, and what was done before a crash is done again.
+    The file is written before the record. After a crash in between it is written again.
     """
-    custom_ids = []
-    source = folder.input_path(part.number)
-    with source.open("rb") as lines, folder.receiving(source) as handle:
-        for line in lines:
-            request = _decode(line)
-            if request.custom_id not in taken:
-                custom_ids.append(request.custom_id)
-                handle.write(line)
-    # Batches of the file as it was: they failed, and what was said of them does not hold for what is left.
+    record = write_input_file(folder, part, (pair for pair in lines_of(folder, part.number) if pair[0] not in taken))
+    # Failed batches of the old file: their errors do not hold for the new one.
     shutil.rmtree(folder.part_path(part.number) / "submissions", ignore_errors=True)
     trigger("after_remainder")
-    folder.write_part(measured(folder, msgspec.structs.replace(part, ranges=None), custom_ids))
+    folder.write_part(record)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from batchframe._providers.limits import file_limits
-from batchframe._store.input_files import PartFiles, lines_of
+from batchframe._store.input_files import InputFileWriter, lines_of
 from batchframe._store.records import PartRecord, RejectedRequest
 
 if TYPE_CHECKING:
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 Errors = list[tuple[int | None, str, str]]
 
-# What is the same in every line cannot be mended by leaving lines out, whichever of them the service names. Codes of
-# both services and of their compatible ones: reference, validation errors.
+# Errors about something that all lines share: leaving lines out does not help. Codes of OpenAI, Azure and compatible
+# services.
 _ABOUT_ALL = frozenset(
     {
         "model_not_found",
@@ -33,12 +33,12 @@ _ABOUT_ALL = frozenset(
         "too_many_tasks",
     }
 )
-# A service that names one line at a time, and would name them all, is not followed to the end.
+# Some services name one line at a time, and may go on to name them all.
 _MAX_SPLITS = 10
 
 
 def rejected_lines(errors: Errors, requests: int) -> dict[int, tuple[str, str]]:
-    """Return the lines to leave out, with code and message; empty when that would not mend the file.
+    """Return the lines to leave out, with code and message; empty when that would not help.
 
     Parameters
     ----------
@@ -47,12 +47,12 @@ def rejected_lines(errors: Errors, requests: int) -> dict[int, tuple[str, str]]:
     requests
         How many lines the file has.
     """
-    found: dict[int, tuple[str, str]] = {}
+    rejected: dict[int, tuple[str, str]] = {}
     for line, code, message in errors:
         if line is None or not 1 <= line <= requests or code.casefold() in _ABOUT_ALL or _names_model(message):
             return {}
-        found.setdefault(line, (code, message))
-    return found if len(found) < requests else {}
+        rejected.setdefault(line, (code, message))
+    return rejected if len(rejected) < requests else {}
 
 
 def _names_model(message: str) -> bool:
@@ -61,7 +61,7 @@ def _names_model(message: str) -> bool:
 
 
 def split_off(folder: RunFolder, part: PartRecord, lines: dict[int, tuple[str, str]], limits: Limits) -> bool:
-    """Replace a part by one without some of its lines; one record is written, which says both.
+    """Replace a part by one without some of its lines; the new record also names those lines.
 
     Returns
     -------
@@ -84,17 +84,17 @@ def split_off(folder: RunFolder, part: PartRecord, lines: dict[int, tuple[str, s
         generation=part.generation,
         split_from=part.number,
         rejected=[*part.rejected, *rejected],
+        custom_ids=[],
     )
-    files = PartFiles(folder, *file_limits(limits), model)
-    for number, (custom_id, line) in enumerate(lines_of(folder, part.number), start=1):
-        if number not in lines:
-            files.add(custom_id, line)
-    files.finish()
+    numbered = enumerate(lines_of(folder, part.number), start=1)
+    with InputFileWriter(folder, *file_limits(limits), model) as writer:
+        writer.add_lines(pair for number, pair in numbered if number not in lines)
+        writer.commit()
     return True
 
 
 def _splits_before(folder: RunFolder, part: PartRecord) -> int:
-    by_number = {found.number: found for found in folder.parts()}
+    by_number = {other.number: other for other in folder.parts()}
     count = 0
     while part.split_from is not None:
         part, count = by_number[part.split_from], count + 1
@@ -102,13 +102,13 @@ def _splits_before(folder: RunFolder, part: PartRecord) -> int:
 
 
 def summary(errors: Errors) -> str:
-    """Return the service's words, each once, with the line they are about, or how many."""
-    said: dict[tuple[str, str], list[int | None]] = {}
+    """Return the service's reasons, each once, with its line, or with how many lines it is about."""
+    reasons: dict[tuple[str, str], list[int | None]] = {}
     for line, code, message in errors:
-        said.setdefault((code, message), []).append(line)
+        reasons.setdefault((code, message), []).append(line)
     shown = []
-    for (code, message), lines in list(said.items())[:5]:
+    for (code, message), lines in list(reasons.items())[:5]:
         where = f"line {lines[0]}: " if len(lines) == 1 else f"{len(lines)} lines from line {lines[0]}: "
         shown.append(f"{where if lines[0] else ''}{code}: {message.rstrip('.')}")
-    more = f"; and {len(said) - len(shown)} other reasons" if len(said) > len(shown) else ""
+    more = f"; and {len(reasons) - len(shown)} other reasons" if len(reasons) > len(shown) else ""
     return f"{'; '.join(shown) or 'it gave no reason'}{more}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from batchframe._batches.access_check import ensure_visible
@@ -17,7 +18,7 @@ from batchframe._core.exceptions import (
     ServiceError,
 )
 from batchframe._providers.client import InputFile
-from batchframe._store.input_files import hash_of, split_up
+from batchframe._store.input_files import hash_of, open_input, split_up
 from batchframe._store.records import SubmissionRecord
 from batchframe._store.stop_record import is_covered, read_stop
 
@@ -127,7 +128,7 @@ class Submitter:
             )
             raise RunError(msg)
         filename = f"batchframe-{self._desk.settings.run_id[:12]}-{part.number:04d}.jsonl"
-        with path.open("rb") as handle:
+        with open_input(path) as handle:
             file = self._client.upload(handle, filename, self._desk.settings.expires_after)
         trigger("after_upload_call")
         if file.bytes is not None and file.bytes != part.bytes:
@@ -204,7 +205,7 @@ class Submitter:
         settings, path = self._desk.settings, self._folder.input_path(part.number)
         try:
             batch = self._client.create(
-                InputFile(submission.input_file_id, lambda: path.open("rb")),
+                InputFile(submission.input_file_id, partial(open_input, path)),
                 settings.endpoint,
                 settings.completion_window,
                 metadata,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from batchframe._core.lenient import mapping, read_json
+from batchframe._core.wire_format import ResultLine
 from batchframe._endpoints.base import (
     MAX_IMAGES,
     Answer,
@@ -60,18 +61,7 @@ class _Body(msgspec.Struct, gc=False):
     model: str | None = None
 
 
-class _Response(msgspec.Struct, gc=False):
-    status_code: int
-    body: _Body
-    request_id: str | None = None
-
-
-class _Line(msgspec.Struct, gc=False):
-    custom_id: str
-    response: _Response
-
-
-_decode_line = msgspec.json.Decoder(_Line).decode
+_decode_line = msgspec.json.Decoder(ResultLine[_Body]).decode
 _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 # Where `_read_lines` finds the columns that are null where all is well.
 _RARE = [1 + Answer._fields.index(name) for name in ("code", "message", "again", "pieces")]

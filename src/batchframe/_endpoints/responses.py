@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from batchframe._core.lenient import mapping
+from batchframe._core.wire_format import ResultLine
 from batchframe._endpoints.base import (
     MAX_IMAGES,
     Answer,
@@ -67,18 +68,7 @@ class _Body(msgspec.Struct, gc=False):
     model: str | None = None
 
 
-class _Response(msgspec.Struct, gc=False):
-    status_code: int
-    body: _Body
-    request_id: str | None = None
-
-
-class _Line(msgspec.Struct, gc=False):
-    custom_id: str
-    response: _Response
-
-
-_decode_line = msgspec.json.Decoder(_Line).decode
+_decode_line = msgspec.json.Decoder(ResultLine[_Body]).decode
 
 
 def _read_line(line: bytes) -> tuple[str, Answer] | None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from batchframe._core import wire_format
 from batchframe._endpoints.registry import ENDPOINTS
 
 if TYPE_CHECKING:
@@ -39,11 +40,11 @@ def estimated_tokens(sample: Sequence[bytes], n_bytes: int) -> int:
 
 
 def _of_line(line: bytes) -> int:
-    body = msgspec.json.decode(line)["body"]
+    body = msgspec.json.decode(wire_format.body_of_request(line))
     members = {endpoint.prompt_member for endpoint in ENDPOINTS.values()} | {"instructions"}
-    told = sum(_of_prompt(body[name]) for name in members & body.keys())
-    shapes = sum(len(msgspec.json.encode(body[name])) for name in _AS_JSON if body.get(name))
-    return _PER_REQUEST + told + -(-shapes // _BYTES)
+    prompts = sum(_of_prompt(body[name]) for name in members & body.keys())
+    json_bytes = sum(len(msgspec.json.encode(body[name])) for name in _AS_JSON if body.get(name))
+    return _PER_REQUEST + prompts + -(-json_bytes // _BYTES)
 
 
 def _of_prompt(value: Any) -> int:

@@ -6,10 +6,11 @@ No Python loop runs over rows here: each slice is one evaluation, and its lines 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import polars as pl
 
+from batchframe._core import wire_format
 from batchframe._core.column_names import CODE, CUSTOM_ID, DIGEST, LINE, MESSAGE, OURS
 from batchframe._core.digests import digest
 from batchframe._core.exceptions import InputError, OptionError, TemplateError
@@ -21,7 +22,7 @@ from batchframe._requests.compile_context import BODY, Scope
 from batchframe._requests.prompt import compiled, join, members, stage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from batchframe._requests.frame_source import Source
     from batchframe._requests.request_spec import RequestSpec
@@ -31,65 +32,82 @@ _BODY = OURS + "body"
 MAX_ID_CHARACTERS = 64
 
 
-@dataclass
-class Renderer:
-    """What turns a slice of rows into request lines; made by `compile_prompt`.
+class Slice(NamedTuple):
+    """Some rows of the frame, with the number of the first."""
+
+    offset: int
+    rows: pl.DataFrame
+
+
+class MapBlocks(Protocol):
+    """Calls a function with each of some values, and yields the results in their order: as `map` does."""
+
+    def __call__(self, function: BlockRenderer, slices: Iterable[Slice], /) -> Iterable[pl.DataFrame]:
+        """Render each slice."""
+
+
+@dataclass(frozen=True, eq=False)
+class BlockRenderer:
+    """Renders the request lines of a slice of rows.
+
+    It is pure, sees no other rows, and pickles without the frame: another process may call it.
 
     Parameters
     ----------
-    source
-        The frame, with the expressions that see the whole of it.
+    url, max_line_bytes
+        As for `compile_prompt`.
+    on_null, custom_id
+        As in the request spec.
+    staged
+        The columns that `Source` added.
+    body
+        The body of a row.
+    nulls, invalid
+        Whether a row is not sent, by the name of what is null, and by what is wrong with it.
+    problems
+        What is wrong with a row, null where nothing is.
     """
 
-    source: Source
     url: str
     max_line_bytes: int
     on_null: str
     custom_id: str | None
-    _body: pl.Expr
-    _nulls: dict[str, pl.Expr]
-    _invalid: dict[str, pl.Expr]
-    _problems: list[pl.Expr]
+    staged: frozenset[str]
+    body: pl.Expr
+    nulls: dict[str, pl.Expr]
+    invalid: dict[str, pl.Expr]
+    problems: list[pl.Expr]
 
-    def slices(self) -> Iterator[pl.DataFrame]:
-        """Yield, slice by slice, the user's columns and ours: custom_id, digest, code, message and line.
-
-        ``line`` is the exact JSON line with its newline; null, like ``digest``, where the row is not sent. ``code``
-        and ``message`` say why.
+    def __call__(self, piece: Slice) -> pl.DataFrame:
+        """Return the user's columns and ours; see `Renderer.slices`.
 
         Raises
         ------
         InputError
-            A custom_id is null, empty, too long or of a wrong dtype; a null where ``on_null="raise"``.
+            As for `Renderer.slices`.
         """
-        offset = 0
-        for rows in self.source.slices():
-            yield self._render(rows, offset)
-            offset += rows.height
-
-    def _render(self, rows: pl.DataFrame, offset: int) -> pl.DataFrame:
-        kept = [name for name in rows.columns if name not in self.source.staged]
+        offset, rows = piece
+        kept = [name for name in rows.columns if name not in self.staged]
         out = rows.with_columns(self._ids(rows, offset), *self._codes(rows, offset))
-        body = self._body
+        body = self.body
         if out[CODE].null_count() < out.height:
             body = pl.when(pl.col(CODE).is_null()).then(body)
         out = out.with_columns(body.alias(_BODY))
-        head, tail = '{"custom_id":', f',"method":"POST","url":{json_text(self.url, "endpoint")},"body":'
         custom_id = pl.concat_str(pl.lit('"'), pl.col(CUSTOM_ID), pl.lit('"'))
         if self.custom_id is not None:  # ours have nothing to escape
             custom_id = encode.json(pl.col(CUSTOM_ID), pl.String(), "custom_id")
-        line = pl.concat_str(pl.lit(head), custom_id, pl.lit(tail), pl.col(_BODY), pl.lit("}\n"))
+        line = wire_format.request_lines(custom_id, self.url, pl.col(_BODY))
         out = out.with_columns(line.alias(LINE), digest(pl.col(_BODY)).alias(DIGEST))
         too_large = pl.col(LINE).str.len_bytes() > self.max_line_bytes
         if out.select(too_large.any()).item():
-            said = pl.format(
+            message = pl.format(
                 "the request line has {} bytes, and at most {} are allowed",
                 pl.col(LINE).str.len_bytes(),
                 pl.lit(self.max_line_bytes),
             )
             out = out.with_columns(
                 pl.when(too_large).then(pl.lit("request_too_large")).otherwise(pl.col(CODE)).alias(CODE),
-                pl.when(too_large).then(said).otherwise(pl.col(MESSAGE)).alias(MESSAGE),
+                pl.when(too_large).then(message).otherwise(pl.col(MESSAGE)).alias(MESSAGE),
                 pl.when(~too_large).then(pl.col(LINE)).alias(LINE),
                 pl.when(~too_large).then(pl.col(DIGEST)).alias(DIGEST),
             )
@@ -101,44 +119,94 @@ class Renderer:
             numbers = pl.int_range(offset, offset + rows.height, eager=True).cast(pl.String)
             return ("row-" + numbers).alias(CUSTOM_ID)
         ids = rows[self.custom_id].cast(pl.String).alias(CUSTOM_ID)
-        for found, said in (
+        for is_bad, reason in (
             (ids.is_null(), "null"),
             (ids == "", "empty"),
             (ids.str.len_chars() > MAX_ID_CHARACTERS, f"longer than {MAX_ID_CHARACTERS} characters"),
         ):
-            where = found.arg_true()
-            if len(where):
-                row = offset + where[0]
-                msg = f"custom_id column {self.custom_id!r} is {said} in row {row}: every row needs an id of its own"
+            indices = is_bad.arg_true()
+            if len(indices):
+                row = offset + indices[0]
+                msg = f"custom_id column {self.custom_id!r} is {reason} in row {row}: every row needs an id of its own"
                 raise InputError(msg)
         return ids
 
     def _codes(self, rows: pl.DataFrame, offset: int) -> list[pl.Expr]:
         """Return why each row is not sent, null where it is."""
         nothing = pl.lit(None, pl.String)
-        flags = {f"null:{name}": found for name, found in self._nulls.items()}
-        flags |= {f"invalid:{said}": found for said, found in self._invalid.items()}
-        flags |= {f"problem:{number}": problem for number, problem in enumerate(self._problems)}
-        if not flags:
+        checks = {f"null:{name}": is_null for name, is_null in self.nulls.items()}
+        checks |= {f"invalid:{reason}": is_invalid for reason, is_invalid in self.invalid.items()}
+        checks |= {f"problem:{number}": problem for number, problem in enumerate(self.problems)}
+        if not checks:
             return [nothing.alias(CODE), nothing.alias(MESSAGE)]
-        found = rows.select(expression.alias(name) for name, expression in flags.items())
-        told = found.select(pl.col(pl.String))
-        found = found.with_columns(pl.col(pl.String).is_not_null())
-        hit = [name for name in flags if found[name].any()]
+        flags = rows.select(expression.alias(name) for name, expression in checks.items())
+        problems = flags.select(pl.col(pl.String))
+        flags = flags.with_columns(pl.col(pl.String).is_not_null())
+        failed = [name for name in checks if flags[name].any()]
         if self.on_null == "raise":
-            for name in hit:
+            for name in failed:
                 if name.startswith("null:"):
-                    row = offset + found[name].arg_true()[0]
+                    row = offset + flags[name].arg_true()[0]
                     msg = f'{name.removeprefix("null:")} is null in row {row}, and on_null="raise" was asked for'
                     raise InputError(msg)
         codes, messages = nothing, nothing
-        for name in reversed(hit):  # the first one found is the one that is told
-            kind, _, said = name.partition(":")
+        for name in reversed(failed):  # of several reasons the first one is given
+            kind, _, reason = name.partition(":")
             code = "null_input" if kind == "null" else "invalid_input"
-            codes = pl.when(found[name]).then(pl.lit(code)).otherwise(codes)
-            message = told[name] if kind == "problem" else f"{said} is null" if kind == "null" else said
-            messages = pl.when(found[name]).then(pl.lit(message)).otherwise(messages)
+            codes = pl.when(flags[name]).then(pl.lit(code)).otherwise(codes)
+            message = problems[name] if kind == "problem" else f"{reason} is null" if kind == "null" else reason
+            messages = pl.when(flags[name]).then(pl.lit(message)).otherwise(messages)
         return [codes.alias(CODE), messages.alias(MESSAGE)]
+
+
+@dataclass
+class Renderer:
+    """Turns a frame into request lines, a slice at a time; made by `compile_prompt`.
+
+    Parameters
+    ----------
+    source
+        The frame, with the expressions that see the whole of it.
+    render_block
+        What renders a slice.
+    """
+
+    source: Source
+    render_block: BlockRenderer
+
+    @property
+    def url(self) -> str:
+        """The endpoint as the service spells it."""
+        return self.render_block.url
+
+    @property
+    def custom_id(self) -> str | None:
+        """The user's column that the ids are from."""
+        return self.render_block.custom_id
+
+    def slices(self, map_blocks: MapBlocks = map) -> Iterable[pl.DataFrame]:
+        """Return, slice by slice, the user's columns and ours: custom_id, digest, code, message and line.
+
+        ``line`` is the exact JSON line with its newline; null, like ``digest``, where the row is not sent. ``code``
+        and ``message`` say why.
+
+        Parameters
+        ----------
+        map_blocks
+            What calls the renderer with each slice; the ``map`` of an executor renders several at a time.
+
+        Raises
+        ------
+        InputError
+            A custom_id is null, empty, too long or of a wrong dtype; a null where ``on_null="raise"``.
+        """
+        return map_blocks(self.render_block, self._pieces())
+
+    def _pieces(self) -> Iterator[Slice]:
+        offset = 0
+        for rows in self.source.slices():
+            yield Slice(offset, rows)
+            offset += rows.height
 
 
 def compile_prompt(
@@ -173,21 +241,22 @@ def compile_prompt(
     for name, value in spec.parameters.items():
         if isinstance(value, str):
             template.refuse_fields(value, scope.schema, name)
-    asked = compiled(scope, spec)
+    prompt = compiled(scope, spec)
     parameters = members(scope, dict(sorted({**endpoint.default_parameters, **spec.body}.items())))
     opening = f'{{"model":{json_text(spec.model, "model")},"{endpoint.prompt_member}":'
-    body = join([opening, *asked, *parameters, "}"])
-    return Renderer(
-        source=source,
+    body = join([opening, *prompt, *parameters, "}"])
+    render_block = BlockRenderer(
         url=url or spec.endpoint,
         max_line_bytes=max_line_bytes,
         on_null=spec.on_null,
         custom_id=spec.custom_id,
-        _body=body,
-        _nulls=scope.nulls if spec.on_null != "render" else {},
-        _invalid=scope.invalid,
-        _problems=scope.problems,
+        staged=frozenset(source.staged),
+        body=body,
+        nulls=scope.nulls if spec.on_null != "render" else {},
+        invalid=scope.invalid,
+        problems=scope.problems,
     )
+    return Renderer(source, render_block)
 
 
 def _check_custom_id(name: str | None, schema: Mapping[str, Any]) -> None:
@@ -220,9 +289,9 @@ def refuse_duplicates(rows: pl.LazyFrame, column: str) -> None:
     if twice.height:
         value = twice[CUSTOM_ID][0]
         where = ids.with_row_index(OURS + "row").filter(pl.col(CUSTOM_ID) == value).head(5).collect()
-        told = ", ".join(map(str, where[OURS + "row"]))
+        numbers = ", ".join(map(str, where[OURS + "row"]))
         msg = (
-            f"custom_id column {column!r} has {value!r} in rows {told}: each row needs its own, or the service "
+            f"custom_id column {column!r} has {value!r} in rows {numbers}: each row needs its own, or the service "
             "refuses the file. Drop the duplicates, or leave custom_id out"
         )
         raise InputError(msg)

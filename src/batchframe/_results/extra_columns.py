@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import polars as pl
 
+from batchframe._core import wire_format
 from batchframe._core.lenient import mapping
 from batchframe._endpoints.logprobs import has_not_finite
 from batchframe._endpoints.registry import ENDPOINTS
@@ -183,16 +184,7 @@ def _series(kind: ExtraColumn, values: list[Any], dtype: pl.DataType) -> pl.Seri
 # Logprobs are most of a line that has them: they are left as they are until they are read, wherever in a body.
 
 
-class _Response(msgspec.Struct):
-    status_code: int
-    body: dict[str, msgspec.Raw]
-
-
-class _Line(msgspec.Struct):
-    response: _Response
-
-
-_decode_line = msgspec.json.Decoder(_Line).decode
+_decode_line = msgspec.json.Decoder(wire_format.ResultLine[dict[str, msgspec.Raw]]).decode
 _decode_objects = msgspec.json.Decoder(list[dict[str, msgspec.Raw]]).decode
 _AROUND_TOKENS = ("choices", "output", "content")
 

@@ -140,7 +140,7 @@ def parse_parts(
     parts: Iterable[PartRecord],
     *,
     lines: bool = False,
-    map: Callable[..., Iterable[None]] = map,  # noqa: A002  (executors call theirs so too)
+    map_parts: Callable[..., Iterable[None]] = map,
 ) -> None:
     """Parse those of some parts that are not parsed yet.
 
@@ -152,7 +152,7 @@ def parse_parts(
         The parts.
     lines
         Whether with where the line of each answer is.
-    map
+    map_parts
         What runs `parse_part` over them, such as the ``map`` of an executor.
     """
     missing = [(part, target) for part in parts if (target := _missing(folder, part, lines=lines)) is not None]
@@ -162,7 +162,7 @@ def parse_parts(
             folder.make_parent(path)
             path.mkdir()
         with naming(_root(folder, lines=lines)):
-            for _ in map(parse_part, [_task(folder, part, lines=lines) for part, _ in missing], making):
+            for _ in map_parts(parse_part, [_task(folder, part, lines=lines) for part, _ in missing], making):
                 pass
         for path, (_, target) in zip(making, missing, strict=True):
             _rename(path, target)

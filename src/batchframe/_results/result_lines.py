@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from functools import partial
 from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
 import polars as pl
 
-from batchframe._core.lenient import integer, mapping, read_json
+from batchframe._core import wire_format
+from batchframe._core.lenient import integer, read_json
 from batchframe._endpoints.base import Answer
 from batchframe._endpoints.foreign import foreign_endpoint
 from batchframe._endpoints.registry import DEFAULT, endpoint_of, is_answer
@@ -17,6 +17,7 @@ from batchframe._endpoints.registry import DEFAULT, endpoint_of, is_answer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from batchframe._core.wire_format import Result
     from batchframe._endpoints.base import Endpoint
 
 SLICE_BYTES = 8_000_000
@@ -49,7 +50,6 @@ PLACES = {"line_at": pl.Int64(), "line_bytes": pl.Int64()}
 _AGAIN_STATUS = frozenset({0, 408, 409, 429})
 _AGAIN_CODES = frozenset({"batch_expired"})
 
-_CUSTOM_ID = re.compile(rb'"custom_id"\s*:\s*("(?:[^"\\]|\\.)*")')
 SUCCESS = range(200, 300)
 
 
@@ -144,12 +144,13 @@ def _read_each(
 def read_any(line: bytes, endpoint: Endpoint = DEFAULT, *, many: bool = False) -> tuple[str | None, Answer]:
     """Return the custom_id and the answer of a line of any shape; nothing that a service writes raises here."""
     try:
-        found = read_json(line)
+        result = wire_format.read_result(line)
     except msgspec.DecodeError as error:
-        return _id_in(line), Answer(code="malformed_line", message=f"the result line is not JSON: {error}", again=True)
-    if not isinstance(found, dict) or not isinstance(found.get("custom_id"), str):
+        message = f"the result line is not JSON: {error}"
+        return wire_format.custom_id_of_broken(line), Answer(code="malformed_line", message=message, again=True)
+    if result.custom_id is None:
         return None, Answer()
-    return found["custom_id"], _read_object(found, endpoint, many=many)
+    return result.custom_id, _answer(result, endpoint, many=many)
 
 
 def endpoint_of_line(line: bytes) -> Endpoint | None:
@@ -161,29 +162,26 @@ def endpoint_of_line(line: bytes) -> Endpoint | None:
 def body_of_line(line: bytes) -> tuple[dict[str, Any] | None, bool]:
     """Return the body of a line of any shape, None where it has none, and whether that may be an answer."""
     try:
-        status, body = _reply(mapping(mapping(read_json(line)).get("response")))
+        status, body = _reply(wire_format.read_result(line))
     except msgspec.DecodeError:
         return None, False
     return (body, status in SUCCESS) if isinstance(body, dict) else (None, False)
 
 
-def _read_object(line: dict[str, Any], endpoint: Endpoint, *, many: bool) -> Answer:
-    response, error = line.get("response"), line.get("error")
-    if not isinstance(response, dict):
-        if error:
-            return _failure(error, None)
+def _answer(result: Result, endpoint: Endpoint, *, many: bool) -> Answer:
+    if result.response is None:
+        if result.error:
+            return _failure(result.error, None)
         return Answer(code="empty_response", message="the line has neither a response nor an error", again=True)
-    request_id = response.get("request_id")
-    request_id = request_id if isinstance(request_id, str) else None
-    status, body = _reply(response)
-    if status is None and response.get("error"):
-        answer = _failure(response["error"], None)
+    status, body = _reply(result)
+    if status is None and result.response_error:
+        answer = _failure(result.response_error, None)
     elif status is None:
-        got = response.get("status_code")
-        answer = Answer(code="invalid_response", message=f"the line has no status_code, got {got!r}")
+        message = f"the line has no status_code, got {result.status_code!r}"
+        answer = Answer(code="invalid_response", message=message)
     elif status not in SUCCESS:
-        told = body.get("error", body) if isinstance(body, dict) else body
-        answer = _failure(told or error, status)
+        error = body.get("error", body) if isinstance(body, dict) else body
+        answer = _failure(error or result.error, status)
     elif body is None or body in ({}, ""):
         answer = Answer(code="empty_response", message=f"status {status} without a body", again=True)
     elif not isinstance(body, dict):
@@ -192,24 +190,24 @@ def _read_object(line: dict[str, Any], endpoint: Endpoint, *, many: bool) -> Ans
         answer = _failure(body["error"], status)
     else:
         answer = endpoint.answer(body, many=many)
-    return answer._replace(request_id=request_id)
+    return answer._replace(request_id=result.request_id)
 
 
-def _reply(response: dict[str, Any]) -> tuple[int | None, Any]:
-    """Return the status and the body of a line's ``response``; some services write the body of a 200 in its place."""
-    if not {"status_code", "body"} & response.keys() and is_answer(response):
-        return 200, response
-    return integer(response.get("status_code")), _body(response.get("body"))
+def _reply(result: Result) -> tuple[int | None, Any]:
+    """Return the status and the body of a result; some services write the body of a 200 in place of both."""
+    if result.response is not None and not result.has_envelope and is_answer(result.response):
+        return 200, result.response
+    return integer(result.status_code), _body(result.body)
 
 
 def _body(body: Any) -> Any:
     """Return a body; one that is a JSON text holding an object, or null, is read as that."""
     if isinstance(body, str):
         try:
-            found = read_json(body)
+            value = read_json(body)
         except msgspec.DecodeError:
             return body
-        return found if found is None or isinstance(found, dict) else body
+        return value if value is None or isinstance(value, dict) else body
     return body
 
 
@@ -218,21 +216,12 @@ def _failure(error: Any, status: int | None) -> Answer:
     fallback = "unknown_error" if status is None else f"http_{status}"
     again = status is not None and (status in _AGAIN_STATUS or status >= 500)  # noqa: PLR2004
     if not isinstance(error, dict):
-        said = error if isinstance(error, str) else ""
-        return Answer(code=fallback, message=said or f"the service gave no reason ({fallback})", again=again)
-    told = (error.get("code"), error.get("type"))
-    code = next((str(word) for word in told if word and isinstance(word, (str, int))), fallback)
+        text = error if isinstance(error, str) else ""
+        return Answer(code=fallback, message=text or f"the service gave no reason ({fallback})", again=again)
+    candidates = (error.get("code"), error.get("type"))
+    code = next((str(value) for value in candidates if value and isinstance(value, (str, int))), fallback)
     again = again or code in _AGAIN_CODES
     message = error.get("message")
     if not isinstance(message, str) or not message:
         message = msgspec.json.encode(error).decode() if error else f"the service gave no reason ({fallback})"
     return Answer(code=code, message=message, again=again)
-
-
-def _id_in(line: bytes) -> str | None:
-    """Return the custom_id that a broken line still names."""
-    found = _CUSTOM_ID.search(line)
-    try:
-        return msgspec.json.decode(found[1], type=str) if found else None
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None

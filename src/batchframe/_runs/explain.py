@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from batchframe._core.exceptions import OptionError
+from batchframe._core.wire_format import custom_id_of_result
 from batchframe._results.result_blocks import request_ids
-from batchframe._results.result_lines import read_any
 from batchframe._store.input_files import lines_of
 from batchframe._store.parts import part_states
 
@@ -48,13 +48,13 @@ class Explanation:
     submissions: list[dict[str, Any]] = field(default_factory=list)
 
     def __str__(self) -> str:
-        told = [f"row {self.row}, request {self.custom_id}"]
-        told += [f"  {name}: {_cut(repr(value))}" for name, value in self.outcome.items()]
-        told += [f"  request line: {_cut(line)}" for line in self.requests]
-        for found in self.submissions:
-            told.append("  " + ", ".join(f"{name} {value}" for name, value in found.items() if name != "lines"))
-            told += [f"    {_cut(line)}" for line in found["lines"]]
-        return "\n".join(told)
+        lines = [f"row {self.row}, request {self.custom_id}"]
+        lines += [f"  {name}: {_cut(repr(value))}" for name, value in self.outcome.items()]
+        lines += [f"  request line: {_cut(line)}" for line in self.requests]
+        for submission in self.submissions:
+            lines.append("  " + ", ".join(f"{name} {value}" for name, value in submission.items() if name != "lines"))
+            lines += [f"    {_cut(line)}" for line in submission["lines"]]
+        return "\n".join(lines)
 
 
 def _cut(line: str) -> str:
@@ -99,7 +99,7 @@ def _submissions(folder: RunFolder, part: PartRecord, custom_id: str) -> list[di
             if owner.number == submission.number:
                 with path.open("rb") as handle:
                     named = (line for line in handle if called.encode() in line)
-                    lines += [line.decode(errors="replace") for line in named if read_any(line)[0] == called]
+                    lines += [line.decode(errors="replace") for line in named if custom_id_of_result(line) == called]
         found.append(
             {
                 "part": part.number,

@@ -5,18 +5,16 @@ The copies make the new run whole in itself: what they come from may be deleted.
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-import msgspec
 import polars as pl
 
+from batchframe._core import wire_format
 from batchframe._core.column_names import CUSTOM_ID, DIGEST, LINE, OURS
 from batchframe._core.digests import digest_number
 from batchframe._core.exceptions import OptionError, ResultsError, RunNotFoundError
-from batchframe._core.lenient import read_json
 from batchframe._results.result_blocks import own_successes
-from batchframe._results.result_lines import READ_BYTES, read_any
+from batchframe._results.result_lines import READ_BYTES
 from batchframe._store.records import PartRecord, SubmissionRecord
 from batchframe._store.run_folder import RunFolder
 
@@ -239,29 +237,6 @@ def _copy(folder: RunFolder, number: int, source: Source, batch: _Batch | None, 
     )
 
 
-class _Id(msgspec.Struct, gc=False):
-    custom_id: str
-
-
-_decode_id = msgspec.json.Decoder(_Id).decode
-_decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-
-
-def _id_of(line: bytes) -> str | None:
-    try:
-        return _decode_id(line).custom_id
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return read_any(line)[0]
-
-
-def _called(line: bytes, custom_id: str) -> bytes:
-    """Return a result line under another id; all else in it says the same."""
-    try:
-        return msgspec.json.encode(_decode_members(line) | {"custom_id": custom_id}) + b"\n"
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return json.dumps(read_json(line) | {"custom_id": custom_id}).encode() + b"\n"  # it may hold a NaN
-
-
 def _renamed(path: Path, ids: Mapping[str, str], missing: set[str]) -> Iterator[list[bytes]]:
     """Yield the result lines of some requests, under their new ids, and take what was found from ``missing``.
 
@@ -272,12 +247,12 @@ def _renamed(path: Path, ids: Mapping[str, str], missing: set[str]) -> Iterator[
         while lines := handle.readlines(READ_BYTES):
             kept = []
             for line in lines:
-                custom_id = _id_of(line)
+                custom_id = wire_format.custom_id_of_result(line)
                 new = None if custom_id is None else ids.get(custom_id)
                 if custom_id is None or new is None:
                     continue
                 missing.discard(custom_id)
-                kept.append(line if new == custom_id else _called(line, new))
+                kept.append(line if new == custom_id else wire_format.rename_result(line, new))
                 if not kept[-1].endswith(b"\n"):
                     kept[-1] += b"\n"
             yield kept
