@@ -74,7 +74,7 @@ class Run(RunResults):
         self._clock = clock or Clock()
         super().__init__(folder, record, settings, view, Lease(folder.path, self._clock.now, self._clock.monotonic))
         # Reading needs no lease, also where that writes down what was read; going on with the run does.
-        self._leased_folder = RunFolder(folder.path, self._lease.fence)
+        self._leased_folder = folder.fenced(self._lease.fence)
         self._told_of: LeaseRecord | None = None
         self._service = service
         self._news = news

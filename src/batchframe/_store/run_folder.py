@@ -24,6 +24,7 @@ from batchframe._core.exceptions import (
     RunNotFoundError,
     StoreVersionError,
 )
+from batchframe._store.record_files import RecordFiles
 from batchframe._store.records import SCHEMA_VERSION, PartRecord, RetryRecord, RunRecord, SubmissionRecord
 
 if TYPE_CHECKING:
@@ -55,14 +56,28 @@ class RunFolder:
         What each write takes its name inside of: the lease's, for who works on the run (see `Lease.fence`).
     root
         The run's folder, where ``path`` is a folder in it; None where it is ``path``.
+    files
+        What reads its small files; None for one of its own.
     """
 
     def __init__(
-        self, path: Path, fence: Callable[[], AbstractContextManager[None]] = nullcontext, root: Path | None = None
+        self,
+        path: Path,
+        fence: Callable[[], AbstractContextManager[None]] = nullcontext,
+        root: Path | None = None,
+        files: RecordFiles | None = None,
     ) -> None:
         self.path = path
         self.fence = fence
         self._root = root or path
+        self._files = files or RecordFiles()
+
+    def fenced(self, fence: Callable[[], AbstractContextManager[None]]) -> RunFolder:
+        """Return the same folder with another fence; both remember the same records."""
+        return RunFolder(self.path, fence, self._root, self._files)
+
+    def _inner(self, *names: str) -> RunFolder:
+        return RunFolder(self.path.joinpath(*names), root=self._root, files=self._files)
 
     # -- the run
 
@@ -89,7 +104,7 @@ class RunFolder:
         """
         path = self.path / RECORD
         try:
-            data = path.read_bytes()
+            data = self._files.read(path)
         except (FileNotFoundError, NotADirectoryError):
             msg = f"there is no run in {self.path}: it has no {RECORD}. bf.run(...) makes one"
             raise RunNotFoundError(msg) from None
@@ -133,7 +148,7 @@ class RunFolder:
         """Return what a JSON file holds; None where it is not there."""
         with self.reading(path):
             try:
-                data = path.read_bytes()
+                data = self._files.read(path)
             except FileNotFoundError:
                 self._ensure_there()
                 return None
@@ -215,14 +230,14 @@ class RunFolder:
 
     def view(self, digest: str) -> RunFolder:
         """Return the same run seen through another arrangement of its rows: a folder with its own rows and results."""
-        return RunFolder(self.path / "views" / digest, root=self._root)
+        return self._inner("views", digest)
 
     def reparsed(self, digest: str) -> RunFolder:
         """Return where the results are that were read as another type than the call's: a folder of their own.
 
         Whoever reads those of one type does not find those of the other in their place.
         """
-        return RunFolder(self.path / "reparsed" / digest, root=self._root)
+        return self._inner("reparsed", digest)
 
     def read_frame(self, path: Path, columns: list[str] | None = None) -> pl.DataFrame:
         """Read a block; errors as for `reading`."""
@@ -251,7 +266,7 @@ class RunFolder:
     def read_note(self, name: str) -> object:
         """Read a small JSON file, or None where it is not there or not whole."""
         try:
-            return msgspec.json.decode((self.path / name).read_bytes())
+            return msgspec.json.decode(self._files.read(self.path / name))
         except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
             return None
 
@@ -288,8 +303,8 @@ class RunFolder:
 
     def results(self) -> list[RunFolder]:
         """Return the folders that have results: this one, those of other types, those of other arrangements."""
-        reparsed = [RunFolder(path, root=self._root) for path in sorted(self.path.glob("reparsed/*"))]
-        views = [RunFolder(path, root=self._root) for path in sorted(self.path.glob("views/*"))]
+        reparsed = [self._inner("reparsed", path.name) for path in sorted(self.path.glob("reparsed/*"))]
+        views = [self._inner("views", path.name) for path in sorted(self.path.glob("views/*"))]
         return [self, *reparsed, *(found for view in views for found in view.results())]
 
     # -- what `Run.retry` was asked for
@@ -389,9 +404,12 @@ class RunFolder:
             yield handle
 
     def _write_json(self, path: Path, value: object) -> None:
+        data = msgspec.json.format(msgspec.json.encode(value)) + b"\n"
         self.make_parent(path)
         with self._replacing(path) as temporary:
-            temporary.write_bytes(msgspec.json.format(msgspec.json.encode(value)) + b"\n")
+            temporary.write_bytes(data)
+            version = self._files.date(temporary, path)
+        self._files.keep(path, version, data)
 
     @contextmanager
     def _replacing(self, path: Path) -> Iterator[Path]:
