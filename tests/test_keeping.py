@@ -10,7 +10,7 @@ import pytest
 import batchframe as bf
 from batchframe import testing
 from batchframe._runs import run_reader
-from batchframe._store import run_folder
+from batchframe._store import filesystem
 from batchframe._store.run_folder import RunFolder
 
 FRAME = pl.DataFrame({"n": range(12)})
@@ -145,7 +145,7 @@ def test_a_run_that_is_made_or_deleted_just_now_hides_no_other(emu, batchframe_h
 def test_a_run_is_deleted_at_once_for_all_who_look(emu, monkeypatch):
     run = submitted(emu)
     seen = []
-    monkeypatch.setattr(run_folder.shutil, "rmtree", lambda *_, **__: seen.append(run.path.exists()))
+    monkeypatch.setattr(filesystem.shutil, "rmtree", lambda *_, **__: seen.append(run.path.exists()))
     run.delete()
     assert seen == [False]
     monkeypatch.undo()

@@ -35,8 +35,9 @@ from batchframe._runs import run as _run
 from batchframe._runs import run_reader
 from batchframe._runs.run import Run
 from batchframe._store import lease as _lease
+from batchframe._store.filesystem import make_private
 from batchframe._store.lease import Lease, LeaseRecord
-from batchframe._store.run_folder import RunFolder, make_private
+from batchframe._store.run_folder import RunFolder
 
 N = 60
 FRAME = pl.DataFrame({"n": range(N)})
@@ -231,7 +232,7 @@ def test_what_one_process_reads_another_that_is_done_does_not_remove(client, mon
 
     def remove():
         with run._folder.assembling():
-            parsed_answers.forget_answers(run._folder)
+            run._folder.forget_parsed_answers()
 
     def then_removed(*args, **options):
         paths = part_answers(*args, **options)

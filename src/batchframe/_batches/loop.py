@@ -23,7 +23,7 @@ from batchframe._batches.attempts import (
 from batchframe._batches.collect import Collector
 from batchframe._batches.match_requests import without
 from batchframe._batches.pass_report import PassReport
-from batchframe._batches.pass_state import Desk, LoopSettings
+from batchframe._batches.pass_state import LoopSettings, PassState
 from batchframe._batches.stop_loss import Outcome, outcome_of, stop_after_pilot, stop_for
 from batchframe._batches.submit import Submitter
 from batchframe._batches.trouble import CountingClient, forget_trouble, keep_trouble, read_trouble
@@ -39,8 +39,8 @@ from batchframe._core.exceptions import (
 )
 from batchframe._results.result_blocks import forget_results
 from batchframe._results.result_lines import READER
+from batchframe._store.filesystem import naming
 from batchframe._store.parts import part_states
-from batchframe._store.run_folder import naming
 from batchframe._store.stop_record import is_covered, read_stop, write_stop
 
 if TYPE_CHECKING:
@@ -81,9 +81,9 @@ class Loop:
         self._counting = CountingClient(client, clock)
         self._client = cast("BatchClient", self._counting)
         self._settings = settings
-        self._desk = Desk(folder, self._client, settings, listen, clock)
-        self._collector = Collector(self._desk)
-        self._submitter = Submitter(self._desk)
+        self._state = PassState(folder, self._client, settings, listen, clock)
+        self._collector = Collector(self._state)
+        self._submitter = Submitter(self._state)
         self._outcomes: dict[int, Outcome] = {}
         self._has_warned = False
         self._warned = ""
@@ -92,7 +92,7 @@ class Loop:
     def was_ever_accepted(self) -> bool:
         """Whether the service took a call of this run, now or in an earlier process."""
         return bool(self._counting.answers) or any(
-            submission.input_file_id for submissions in self._desk.submissions.values() for submission in submissions
+            submission.input_file_id for submissions in self._state.submissions.values() for submission in submissions
         )
 
     @property
@@ -102,7 +102,7 @@ class Loop:
 
     def ensure_visible(self) -> None:
         """Make sure that this client sees what the run has at the service; errors as for `advance`."""
-        ensure_visible(self._desk)
+        ensure_visible(self._state)
 
     def refresh(self) -> PassReport:
         """Collect what is finished, and submit nothing; errors as for `advance`."""
@@ -121,47 +121,47 @@ class Loop:
         return self._pass(submit=True)
 
     def _pass(self, *, submit: bool) -> PassReport:
-        desk, seen = self._desk, PassReport()
+        state, report = self._state, PassReport()
         fatal: list[Exception] = []
         known, answers = read_trouble(self._folder), self._counting.answers
         self._counting.unread = {} if known is None else dict(known.unread)
-        desk.open()
-        desk.is_held = False
+        state.reload()
+        state.is_held = False
         stop = read_stop(self._folder)
-        if submit and is_new(desk) and not all(is_covered(part, stop) for part in desk.parts):
-            desk.is_held = True
-            self._guarded(seen, fatal, adopt, desk, seen)
+        if submit and is_new(state) and not all(is_covered(part, stop) for part in state.parts):
+            state.is_held = True
+            self._guarded(report, fatal, adopt, state, report)
         if not self._has_warned:
             self._has_warned = True
             self._collector.warn_of_expiry()
-        self._guarded(seen, fatal, desk.look)
-        for part in desk.parts:
+        self._guarded(report, fatal, state.list_batches)
+        for part in state.parts:
             is_cancelled = stop is not None and stop.reason == "cancelled" and is_covered(part, stop)
-            self._guarded(seen, fatal, self._collector.collect, part, is_cancelled=is_cancelled)
+            self._guarded(report, fatal, self._collector.collect, part, is_cancelled=is_cancelled)
         if submit:
-            self._guarded(seen, fatal, self._leave_out_answered)
-        if desk.is_stale:
-            desk.open()
+            self._guarded(report, fatal, self._leave_out_answered)
+        if state.is_stale:
+            state.reload()
         if submit:
             stop = self._stop(stop)
-            self._submit_all(seen, fatal, stop)
-        if submit and not fatal and all(self._is_settled(part, stop) for part in desk.parts):
-            self._guarded(seen, fatal, self._ask_again, seen, stop)
-            if desk.is_stale:
-                desk.open()
-                self._submit_all(seen, fatal, stop)
-        self._tell(seen)
+            self._submit_all(report, fatal, stop)
+        if submit and not fatal and all(self._is_settled(part, stop) for part in state.parts):
+            self._guarded(report, fatal, self._ask_again, report, stop)
+            if state.is_stale:
+                state.reload()
+                self._submit_all(report, fatal, stop)
+        self._report_progress(report)
         is_answered = self._counting.answers > answers
-        self._keep_trouble(fatal[0] if fatal else seen.trouble, known, is_answered=is_answered, submit=submit)
+        self._keep_trouble(fatal[0] if fatal else report.trouble, known, is_answered=is_answered, submit=submit)
         if fatal:
             raise fatal[0]
-        return seen
+        return report
 
     def _keep_trouble(
         self, error: Exception | None, known: TroubleRecord | None, *, is_answered: bool, submit: bool
     ) -> None:
         """Bring the error of a pass to the disk, or forget the last one where it is over."""
-        unread, now = self._counting.unread, self._desk.clock.now()
+        unread, now = self._counting.unread, self._state.clock.now()
         if error is not None and not isinstance(error, LeaseLostError):
             keep_trouble(self._folder, error, unread, known, now)
         if error is not None or known is None:
@@ -170,23 +170,23 @@ class Loop:
         if (known.is_transient and is_answered) or (submit and not self._collector.refused):
             forget_trouble(self._folder, unread, known, now)
 
-    def look(self, waiting_for: str) -> PassReport:
+    def watch(self, waiting_for: str) -> PassReport:
         """See what another process has on disk by now; nothing is asked for or written."""
-        seen = PassReport(waiting_for=[waiting_for], is_brief=True)
-        self._desk.open()
-        self._tell(seen)
-        return seen
+        report = PassReport(waiting_for=[waiting_for], is_brief=True)
+        self._state.reload()
+        self._report_progress(report)
+        return report
 
-    def _submit_all(self, seen: PassReport, fatal: list[Exception], stop: StopRecord | None) -> None:
-        for part in self._desk.parts:
-            if not fatal and not self._desk.is_held and self._may_submit(part, stop, seen):
-                self._guarded(seen, fatal, self._submitter.submit, part, seen)
-        if self._desk.is_stale:  # a part was split: its pieces go now
-            self._desk.open()
-            self._submit_all(seen, fatal, stop)
+    def _submit_all(self, report: PassReport, fatal: list[Exception], stop: StopRecord | None) -> None:
+        for part in self._state.parts:
+            if not fatal and not self._state.is_held and self._may_submit(part, stop, report):
+                self._guarded(report, fatal, self._submitter.submit, part, report)
+        if self._state.is_stale:  # a part was split: its pieces go now
+            self._state.reload()
+            self._submit_all(report, fatal, stop)
 
     def _guarded(
-        self, seen: PassReport, fatal: list[Exception], step: Callable[..., None], *arguments: Any, **more: Any
+        self, report: PassReport, fatal: list[Exception], step: Callable[..., None], *arguments: Any, **more: Any
     ) -> None:
         """Take one step for one part: its trouble never touches another part."""
         if any(isinstance(error, (AuthenticationError, LeaseLostError)) for error in fatal):
@@ -196,7 +196,7 @@ class Loop:
                 step(*arguments, **more)
         except APICallError as error:
             if error.is_transient:
-                seen.trouble = error
+                report.trouble = error
                 self._notice(error)
             else:
                 fatal.append(error)
@@ -207,27 +207,27 @@ class Loop:
         """Say what is tried again; what is no reply of the service is a warning, once."""
         is_odd = isinstance(error, UnreadableReplyError) and str(error) != self._warned
         self._warned = str(error) if is_odd else self._warned
-        self._desk.notice(f"{error}. Trying again later", logging.WARNING if is_odd else logging.INFO)
+        self._state.notice(f"{error}. Trying again later", logging.WARNING if is_odd else logging.INFO)
 
     # -- whether to go on
 
     def _stop(self, stop: StopRecord | None) -> StopRecord | None:
         """Return why nothing more is submitted, after judging what came back so far."""
         generation = generation_of(self._folder)
-        parts = [part for part in self._desk.parts if part.generation == generation]
-        left = sum(part.requests for part in parts if not self._desk.submissions[part.number])
+        parts = [part for part in self._state.parts if part.generation == generation]
+        left = sum(part.requests for part in parts if not self._state.submissions[part.number])
         if not left or (stop is not None and stop.generation >= generation):
             return stop
         # Once a part did not fail alike, no further one brings a stop; a pilot is the first to be judged.
         if any(part.number in self._outcomes and self._outcomes[part.number].alike is None for part in parts):
             return stop
         for part in parts:
-            if self._desk.is_downloaded(part) and part.number not in self._outcomes:
+            if self._state.is_downloaded(part) and part.number not in self._outcomes:
                 self._outcomes[part.number] = outcome_of(self._folder, part)
-        now = self._desk.clock.now()
+        now = self._state.clock.now()
         found = [self._outcomes[part.number] for part in parts if part.number in self._outcomes]
         fresh = stop_for(found, left, generation, now)
-        pilot = self._desk.pilot
+        pilot = self._state.pilot
         if fresh is None and self._settings.has_pilot and pilot is not None and pilot.number in self._outcomes:
             fresh = stop_after_pilot(self._outcomes[pilot.number], left, now)
         if fresh is None:
@@ -237,29 +237,29 @@ class Loop:
             if stop is not None and stop.generation >= generation:
                 return stop  # somebody cancelled the run during this pass, which says more
             write_stop(self._folder, fresh)
-        self._desk.notice(fresh.message)
+        self._state.notice(fresh.message)
         return fresh
 
-    def _may_submit(self, part: PartRecord, stop: StopRecord | None, seen: PassReport) -> bool:
+    def _may_submit(self, part: PartRecord, stop: StopRecord | None, report: PassReport) -> bool:
         if part.number in self._collector.refused or is_covered(part, stop):
             return False
-        pilot = self._desk.pilot
-        if not self._settings.has_pilot or pilot is None or pilot is part or self._desk.is_downloaded(pilot):
+        pilot = self._state.pilot
+        if not self._settings.has_pilot or pilot is None or pilot is part or self._state.is_downloaded(pilot):
             return True
-        seen.waiting_for.append("the pilot to end")
+        report.waiting_for.append("the pilot to end")
         return False
 
     def _is_settled(self, part: PartRecord, stop: StopRecord | None) -> bool:
         """Whether nothing more comes of a part."""
-        submission = self._desk.last(part)
+        submission = self._state.last(part)
         is_alive = submission is not None and submission.is_alive
-        return self._desk.is_downloaded(part) or (is_covered(part, stop) and not is_alive)
+        return self._state.is_downloaded(part) or (is_covered(part, stop) and not is_alive)
 
     # -- another attempt
 
     def _leave_out_answered(self) -> None:
         """Leave out of an attempt that an earlier version prepared what that version could not read."""
-        for part in waiting_parts(self._desk):
+        for part in waiting_parts(self._state):
             if part.attempt > 1 and part.reader != READER:
                 fresh = msgspec.structs.replace(part, reader=READER)
                 answered = answered_after_all(self._folder, part)
@@ -267,9 +267,9 @@ class Loop:
                     without(self._folder, fresh, answered)
                 else:
                     self._folder.write_part(fresh)
-                self._desk.is_stale = True
+                self._state.is_stale = True
 
-    def _ask_again(self, seen: PassReport, stop: StopRecord | None) -> None:
+    def _ask_again(self, report: PassReport, stop: StopRecord | None) -> None:
         """Prepare another attempt for the rows that are worth one, and what `Run.retry` chose."""
         settled = settled_round(self._folder)
         states = part_states(self._folder)
@@ -282,13 +282,13 @@ class Loop:
             if wanted.height:
                 forget_results(self._folder)
                 prepare_retries(self._folder, found, wanted, self._settings.limits)
-                self._desk.is_stale = True
-                self._desk.notice(_told_of_retry(found, wanted))
+                self._state.is_stale = True
+                self._state.notice(_retry_message(found, wanted))
             trigger("before_settle")
             settle(self._folder, found)
-            if self._desk.is_stale:
+            if self._state.is_stale:
                 break  # the next round is complete when these parts have ended too
-        seen.done = not self._desk.is_stale
+        report.done = not self._state.is_stale
 
     def _fetch_again(self, wanted: pl.DataFrame) -> bool:
         """Fetch the files once more that tell nothing of some rows, before those rows are paid for once more."""
@@ -299,10 +299,10 @@ class Loop:
                     continue
                 for kind in ("output", "error"):
                     file_id = (submission.batch or {}).get(f"{kind}_file_id")
-                    path = self._folder.result_path(number, submission.number, f"{kind}.again")
-                    if file_id and not path.exists():
-                        self._fetch_copy(file_id, path)
-                submission.fetched_again_at = self._desk.clock.now()
+                    copy = f"{kind}.again"
+                    if file_id and not self._folder.has_result(number, submission.number, copy):
+                        self._fetch_copy(file_id, self._folder.result_path(number, submission.number, copy))
+                submission.fetched_again_at = self._state.clock.now()
                 self._folder.write_submission(number, submission)
                 fetched = True
         return fetched
@@ -316,32 +316,34 @@ class Loop:
 
     # -- what is told
 
-    def _tell(self, seen: PassReport) -> None:
-        desk = self._desk
-        for part in desk.parts:
-            self._count(seen, part)
-        desk.listen(Event("status", _sentence(seen), seen.done_requests, sum(part.requests for part in desk.parts)))
+    def _report_progress(self, report: PassReport) -> None:
+        state = self._state
+        for part in state.parts:
+            self._count(report, part)
+        state.listen(
+            Event("status", _progress_message(report), report.done_requests, sum(part.requests for part in state.parts))
+        )
 
-    def _count(self, seen: PassReport, part: PartRecord) -> None:
-        submissions = self._desk.submissions[part.number]
+    def _count(self, report: PassReport, part: PartRecord) -> None:
+        submissions = self._state.submissions[part.number]
         for submission in submissions:
             if submission.batch_id is not None:
-                seen.by_status[submission.status or "unknown"] += 1
+                report.by_status[submission.status or "unknown"] += 1
         if submissions:
             last = submissions[-1]
             counts = (last.batch or {}).get("request_counts") or {}
             counted = (counts.get("completed") or 0) + (counts.get("failed") or 0)
-            seen.done_requests += part.requests if last.stage == "downloaded" else min(counted, part.requests)
+            report.done_requests += part.requests if last.stage == "downloaded" else min(counted, part.requests)
 
 
-def _told_of_retry(found: Round, wanted: pl.DataFrame) -> str:
+def _retry_message(found: Round, wanted: pl.DataFrame) -> str:
     if not found.attempt:
         return f"{wanted.height} rows are asked again, as was asked for"
     codes = ", ".join(f"{count} {code}" for code, count in wanted.group_by("code").len().sort("len").rows())
     return f"{wanted.height} rows are asked again, attempt {found.attempt + 1}: {codes}"
 
 
-def _sentence(seen: PassReport) -> str:
-    batches = ", ".join(f"{count} {status}" for status, count in sorted(seen.by_status.items()))
-    waiting = f"; waiting for {seen.waiting_for[0]}" if seen.waiting_for else ""
+def _progress_message(report: PassReport) -> str:
+    batches = ", ".join(f"{count} {status}" for status, count in sorted(report.by_status.items()))
+    waiting = f"; waiting for {report.waiting_for[0]}" if report.waiting_for else ""
     return f"batches: {batches or 'none yet'}{waiting}"

@@ -54,8 +54,8 @@ class LoopSettings:
 
 
 @dataclass
-class Desk:
-    """The run as the steps of a pass see it; `open` reads it anew."""
+class PassState:
+    """The run as the steps of a pass see it; `reload` reads it anew."""
 
     folder: RunFolder
     client: BatchClient
@@ -86,7 +86,7 @@ class Desk:
         requests = note.get("enqueued_request_limit", self.settings.max_enqueued_requests)
         self.admission = Admission(min(limits, default=None), requests)
 
-    def open(self) -> None:
+    def reload(self) -> None:
         """Read the parts that are not replaced by others, nor empty, and their submissions."""
         self.is_stale = False
         parts = [part for part in self.folder.parts() if part.reused_from is None]
@@ -99,7 +99,7 @@ class Desk:
         self.pilot = next((part for part in self.parts if part.number == first), None)
         self.submissions = {part.number: self.folder.submissions(part.number) for part in self.parts}
 
-    def look(self) -> None:
+    def list_batches(self) -> None:
         """Ask for the account's batches at once where that spares asking for one after the other.
 
         What the list shows unchanged for long is asked for by id now and then: see `_watch.py`.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import datetime as dt
 
     from batchframe._batches.pass_report import PassReport
-    from batchframe._batches.pass_state import Desk
+    from batchframe._batches.pass_state import PassState
     from batchframe._store.records import PartRecord
 
 # A file in one of these states is still being looked at (Azure); no state at all, or another, is tried.
@@ -38,7 +38,7 @@ _LOST_FILES = 3
 class Submitter:
     """Takes parts from an input file on disk to a batch at the service."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: PassState) -> None:
         self._desk = desk
         self._folder = desk.folder
         self._client = desk.client
@@ -118,7 +118,7 @@ class Submitter:
         self._desk.move(part, submission, "uploading")
         trigger("before_upload")
         path = self._folder.input_path(part.number)
-        size = path.stat().st_size if path.exists() else 0
+        size = self._folder.input_size(part.number)
         if size != part.bytes:
             msg = (
                 f"part {part.number}: {path} is not what was written: it has {size} of {part.bytes} bytes. It was not "
@@ -126,7 +126,7 @@ class Submitter:
             )
             raise RunError(msg)
         filename = f"batchframe-{self._desk.settings.run_id[:12]}-{part.number:04d}.jsonl"
-        with path.open("rb") as handle:
+        with self._folder.open(path) as handle:
             file = self._client.upload(handle, filename, self._desk.settings.expires_after)
         trigger("after_upload_call")
         if file.bytes is not None and file.bytes != part.bytes:

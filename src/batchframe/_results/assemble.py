@@ -99,7 +99,7 @@ class Assembler:
         found: list[bytes | None] = [None] * piece.height
         places = piece.select(OURS + name for name in LINES).with_row_index().drop_nulls()
         for (name,), of_file in places.group_by(OURS + "line_file"):
-            with (self.folder.path / str(name)).open("rb") as handle:
+            with self.folder.open(str(name)) as handle:
                 for index, _, at, size in of_file.sort(OURS + "line_at").iter_rows():
                     handle.seek(at)
                     found[index] = handle.read(size)
@@ -164,7 +164,7 @@ class Assembler:
         for state in touching:
             reused = pl.lit(state.record.reused_from is not None).alias("reused")
             for path in part_answers(self.folder, state.record, lines=self._has_lines):
-                held_bytes += path.stat().st_size
+                held_bytes += self.folder.size_of(path) or 0
                 answers = before.get(path)
                 if answers is None:
                     answers = pl.scan_ipc(path).with_columns(reused).collect()

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import secrets
-import shutil
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -12,7 +9,6 @@ import polars as pl
 from batchframe._endpoints.registry import ENDPOINTS
 from batchframe._results.columns import best_answers
 from batchframe._results.result_lines import ANSWER_SCHEMA, PLACES, READER, read_answers
-from batchframe._store.run_folder import naming
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -46,36 +42,18 @@ def part_answers(folder: RunFolder, part: PartRecord, *, lines: bool = False) ->
     lines
         Whether with where the line of each is.
     """
-    paths = [path for _, _, path in folder.result_files(part.number)]
-    if not paths and not part.rejected:
+    files = folder.result_files(part.number)
+    if not files and not part.rejected:
         return []
     # Result files are never changed, but more of them may come, or another version of what reads them.
-    size = sum(path.stat().st_size for path in paths)
-    target = _root(folder, lines=lines) / f"{part.number:04d}-{len(paths)}-{size}-r{READER}"
-    if target.is_dir() and not all(_is_whole(path) for path in target.glob("*.arrow")):
-        shutil.rmtree(target)  # they are not synced: the whole machine went down
-    if not target.is_dir():
-        folder.make_parent(target)
-        making = target.with_name(f".{target.name}-{os.getpid()}-{secrets.token_hex(4)}")
-        try:
-            making.mkdir()
-            with naming(target):
-                _parse(folder, part, making, lines=lines)
-            making.rename(target)
-        except OSError:
-            if not target.is_dir():  # else another process was quicker: it read the same bytes
-                raise
-        finally:
-            shutil.rmtree(making, ignore_errors=True)
-    return sorted(target.glob("*.arrow"))
-
-
-def _is_whole(path: Path) -> bool:
-    try:
-        pl.read_ipc_schema(path)
-    except (OSError, pl.exceptions.PolarsError):
-        return False
-    return True
+    size = sum(folder.size_of(file.path) or 0 for file in files)
+    name = f"{part.number:04d}-{len(files)}-{size}-r{READER}"
+    parsed = folder.parsed_answers(name, lines=lines)
+    if parsed is None:
+        with folder.parsing(name, lines=lines) as making:
+            _parse(folder, part, making, lines=lines)
+        parsed = folder.parsed_answers(name, lines=lines)
+    return parsed or []
 
 
 def answers_of_part(folder: RunFolder, part: PartRecord, columns: Iterable[str] = ()) -> pl.DataFrame:
@@ -93,16 +71,6 @@ def best_of_part(folder: RunFolder, part: PartRecord, columns: Iterable[str]) ->
     return best_answers(answers_of_part(folder, part, columns))
 
 
-def forget_answers(folder: RunFolder) -> None:
-    """Remove the Arrow files: they are made anew from the bytes when they are needed."""
-    for lines in (False, True):
-        shutil.rmtree(_root(folder, lines=lines), ignore_errors=True)
-
-
-def _root(folder: RunFolder, *, lines: bool) -> Path:
-    return folder.path / "results" / (".answers-lines" if lines else ".answers")
-
-
 def _parse(folder: RunFolder, part: PartRecord, making: Path, *, lines: bool) -> None:
     schema = known_schema(lines=lines)
     record = folder.record()
@@ -118,10 +86,10 @@ def _parse(folder: RunFolder, part: PartRecord, making: Path, *, lines: bool) ->
     for submission, _, path in folder.result_files(part.number):
         source = [
             pl.lit(submission.batch_id, pl.String).alias("batch_id"),
-            pl.lit(path.relative_to(folder.path).as_posix()).alias("line_file"),
+            pl.lit(folder.name_of(path)).alias("line_file"),
             generation,
         ]
-        with path.open("rb") as handle:
+        with folder.open(path) as handle:
             for answers in read_answers(handle, endpoint, many=many, places=lines):
                 if part.adopted and submission.adopted_at is not None:
                     answers = _renamed(folder, part, answers)  # noqa: PLW2901

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
-from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -16,15 +13,14 @@ from batchframe._core.exceptions import DamagedRunError, ResultsError, warn
 from batchframe._endpoints.usage import TOKENS
 from batchframe._results.assemble import Assembler
 from batchframe._results.columns import CORE, MORE, REUSED, USAGE
-from batchframe._results.parsed_answers import forget_answers
 from batchframe._results.result_lines import READER
 from batchframe._schemas.response_format import AnswerType
-from batchframe._store.run_folder import naming
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from batchframe._results.answer_format import AnswerFormat
+    from batchframe._store.block_folder import BlockFolder
     from batchframe._store.run_folder import RunFolder
 
 OUTCOMES = ("succeeded", "failed", "not_sent", "pending")
@@ -50,14 +46,14 @@ class ResultNote(msgspec.Struct):
     parts: int = -1
     from_lines: tuple[str, ...] = ()
     group_rows: int | None = None
-    sizes: list[int] | None = None
+    sizes: list[int | None] | None = None
     reader: int = 0
 
 
 class FinalBlocks(NamedTuple):
     """The result blocks of a finished run: the folder that has them, and what they hold."""
 
-    folder: RunFolder
+    folder: BlockFolder
     note: ResultNote
 
     def scan(self) -> pl.LazyFrame:
@@ -81,7 +77,7 @@ class FinalBlocks(NamedTuple):
 
 
 def blocks_so_far(
-    folder: RunFolder, view: RunFolder | None, *, from_lines: tuple[str, ...] = (), form: AnswerFormat
+    folder: RunFolder, view: BlockFolder | None, *, from_lines: tuple[str, ...] = (), form: AnswerFormat
 ) -> Iterator[Iterable[pl.DataFrame]]:
     """Yield the blocks of the frame, each in its pieces: input columns, and added ones (as ``batchframe:…``).
 
@@ -106,7 +102,7 @@ def blocks_so_far(
         yield (piece.drop(DIGEST) for piece in assembler.pieces(number))
 
 
-def _arranged(blocks: Iterable[pl.DataFrame], view: RunFolder) -> Iterator[pl.DataFrame]:
+def _arranged(blocks: Iterable[pl.DataFrame], view: BlockFolder) -> Iterator[pl.DataFrame]:
     """Give each row of another arrangement the answer to the same request, the n-th to the n-th.
 
     Where requests are sent once however often they occur, one may occur more often here: then the count begins anew.
@@ -160,7 +156,7 @@ def own_successes(folder: RunFolder) -> Iterator[pl.DataFrame]:
         yield rows.filter(is_own & found[names[0]].is_null())
 
 
-def request_ids(folder: RunFolder, view: RunFolder | None) -> pl.Series:
+def request_ids(folder: RunFolder, view: BlockFolder | None) -> pl.Series:
     """Return by row the custom_id of the request that answers it; null where the row is not sent."""
     keyed = pl.concat(
         folder.read_frame(folder.rows_path(number), [CUSTOM_ID, REQUEST, DIGEST])
@@ -175,14 +171,14 @@ def request_ids(folder: RunFolder, view: RunFolder | None) -> pl.Series:
     )["id"]  # fmt: skip
 
 
-def view_blocks(view: RunFolder) -> list[int]:
+def view_blocks(view: BlockFolder) -> list[int]:
     """Return the heights of a view's blocks."""
     return msgspec.convert(view.read_note("view.json"), list[int])
 
 
 def final_blocks(
     folder: RunFolder,
-    view: RunFolder | None,
+    view: BlockFolder | None,
     *,
     from_lines: tuple[str, ...] = (),
     form: AnswerFormat,
@@ -219,7 +215,7 @@ def final_blocks(
             warn(f"an earlier version of batchframe read these results, and they cannot be read anew: {error}")
             return FinalBlocks(target, before)
         if not is_watched:
-            forget_answers(folder)
+            folder.forget_parsed_answers()
     return FinalBlocks(target, note)
 
 
@@ -229,7 +225,7 @@ def _check_bytes(folder: RunFolder) -> None:
         folder.result_files(part.number)
 
 
-def _target(folder: RunFolder, view: RunFolder | None, form: AnswerFormat) -> RunFolder:
+def _target(folder: RunFolder, view: BlockFolder | None, form: AnswerFormat) -> BlockFolder:
     """Return which folder has the result blocks of an arrangement, read as some type."""
     own = msgspec.convert(folder.record().options.get("answer_type"), AnswerType | None)
     arranged = view or folder
@@ -239,7 +235,7 @@ def _target(folder: RunFolder, view: RunFolder | None, form: AnswerFormat) -> Ru
 
 
 def _final_note(
-    folder: RunFolder, target: RunFolder, from_lines: tuple[str, ...], form: AnswerFormat
+    folder: RunFolder, target: BlockFolder, from_lines: tuple[str, ...], form: AnswerFormat
 ) -> ResultNote | None:
     note = _read_note(folder, target)
     return note if note is not None and note.reader == READER and _fits(note, from_lines, form) else None
@@ -252,8 +248,8 @@ def _fits(note: ResultNote, from_lines: tuple[str, ...], form: AnswerFormat) -> 
 
 def _write_blocks(
     folder: RunFolder,
-    view: RunFolder | None,
-    target: RunFolder,
+    view: BlockFolder | None,
+    target: BlockFolder,
     from_lines: tuple[str, ...],
     form: AnswerFormat,
     *,
@@ -271,12 +267,12 @@ def _write_blocks(
             yield piece.rename({OURS + name: prefix + name for name in (*CORE, *MORE)}, strict=False)
 
     heights = [
-        _write_block(target, target.results_path(number), counted(pieces))
+        target.write_pieces(target.results_path(number), counted(pieces))
         for number, pieces in enumerate(blocks_so_far(folder, view, from_lines=from_lines, form=form))
     ]
     if counts["pending"] and folder.count_parts() == parts:  # nobody asked for more in the meantime
         what = f"does not hold all that the run asked for ({counts['pending']} rows are in no part of it)"
-        raise DamagedRunError.from_file(folder.path / "parts", what, folder.path)
+        raise folder.damaged("parts", what)
     note = ResultNote(
         blocks=len(heights),
         prefix=prefix,
@@ -286,30 +282,11 @@ def _write_blocks(
         parts=parts,
         from_lines=from_lines,
         group_rows=min((height for height in heights if height is not None), default=None),
-        sizes=[target.results_path(number).stat().st_size for number in range(len(heights))],
+        sizes=target.result_sizes(len(heights)),
         reader=READER,
     )
     target.write_note(_NOTE, note)
     return note
-
-
-def _write_block(target: RunFolder, path: Path, pieces: Iterator[pl.DataFrame]) -> int | None:
-    """Write a block that comes in pieces, and return how many rows they have on average; None where it is one."""
-    first, second = next(pieces), next(pieces, None)
-    if second is None:
-        target.write_frame(path, first)
-        return None
-    # A Parquet file is written at once, or streamed from others.
-    target.make_parent(path)
-    with naming(path), tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as folder:
-        rows, paths = 0, []
-        for number, piece in enumerate(chain((first, second), pieces)):
-            rows += piece.height
-            paths.append(Path(folder) / f"{number:06d}.parquet")
-            piece.write_parquet(paths[-1], compression="uncompressed", statistics=False)
-        group_rows = -(-rows // len(paths))
-        target.stream_frame(path, pl.scan_parquet(paths, glob=False), group_rows)
-    return group_rows
 
 
 def forget_results(folder: RunFolder) -> None:
@@ -318,16 +295,15 @@ def forget_results(folder: RunFolder) -> None:
         target.remove_note(_NOTE)
 
 
-def _read_note(folder: RunFolder, target: RunFolder) -> ResultNote | None:
+def _read_note(folder: RunFolder, target: BlockFolder) -> ResultNote | None:
     try:
         note = msgspec.convert(target.read_note(_NOTE), ResultNote | None)
     except msgspec.ValidationError:
         return None  # it was changed: the blocks are made anew
     if note is None or note.parts != folder.count_parts():
         return None
-    paths = [target.results_path(number) for number in range(note.blocks)]
-    sizes = [path.stat().st_size for path in paths if path.is_file()]
-    return note if sizes == (note.sizes or sizes) and len(sizes) == len(paths) else None
+    sizes = target.result_sizes(note.blocks)
+    return note if None not in sizes and sizes == (note.sizes or sizes) else None
 
 
 def shown(frame: pl.LazyFrame, stored_prefix: str, include: Iterable[str], prefix: str) -> pl.LazyFrame:
@@ -338,7 +314,7 @@ def shown(frame: pl.LazyFrame, stored_prefix: str, include: Iterable[str], prefi
     # In what order they are stored is told by the calls before this one; what is the user's own is not added.
     added = {stored_prefix + name: prefix + name for name in (*CORE, *include) if prefix + name not in own}
     # By place, not by name: the frame may have a column called "*".
-    return frame.select(pl.nth([places[name] for name in (*own, *added)])).rename(added)
+    return frame.select(pl.nth([places[name] for name in (*own, *added)])).rename(mapping=added)
 
 
 def tally(block: pl.DataFrame, counts: dict[str, int], usage: dict[str, int]) -> None:

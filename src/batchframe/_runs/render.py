@@ -13,9 +13,9 @@ from batchframe._core.digests import digest_sums
 from batchframe._providers.limits import file_limits
 from batchframe._requests.dedupe import Repeats
 from batchframe._requests.renderer import refuse_duplicates
+from batchframe._store.filesystem import naming
 from batchframe._store.input_files import tokens_of
 from batchframe._store.records import PartRecord
-from batchframe._store.run_folder import naming
 from batchframe._store.splitter import Cut, Splitter
 
 if TYPE_CHECKING:

@@ -86,8 +86,7 @@ def sources(reuse: Path | Literal["all"], root: Path, endpoint: str, account: Ac
             )
             raise OptionError(msg)
         return [Source(folder, record)]
-    folders = [RunFolder(path) for path in sorted(root.iterdir())] if root.is_dir() else []
-    found = [source for folder in folders if not folder.is_scratch for source in _source(folder)]
+    found = [source for folder in RunFolder.all_in(root) for source in _source(folder)]
     same = (endpoint, account)
     found = [source for source in found if (source.record.identity.endpoint, source.record.identity.account) == same]
     return sorted(found, key=lambda source: source.record.created_at, reverse=True)

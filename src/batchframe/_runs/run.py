@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
     from batchframe._core.remote import Account
     from batchframe._providers.client import BatchClient
+    from batchframe._store.block_folder import BlockFolder
     from batchframe._store.records import RunRecord
 
 _UNREACHABLE_SECONDS = 60.0
@@ -67,7 +68,7 @@ class Run(RunResults):
         settings: RunSettings,
         service: Service,
         *,
-        view: RunFolder | None = None,
+        view: BlockFolder | None = None,
         news: str = "",
         clock: Clock | None = None,
     ) -> None:
@@ -108,10 +109,10 @@ class Run(RunResults):
         if not refresh or self.is_finished:
             return self._status(PassReport())
         with self._lease:
-            seen = self._leased(self._connected().refresh)
-            if seen.trouble is not None:
-                raise seen.trouble
-            return self._status(seen)
+            report = self._leased(self._connected().refresh)
+            if report.trouble is not None:
+                raise report.trouble
+            return self._status(report)
 
     def advance(self) -> RunStatus:
         """Make one pass: collect what is finished, submit what is next. It never sleeps, so it suits cron and webhooks.
@@ -156,7 +157,7 @@ class Run(RunResults):
             when = f"this run was made on {at:%Y-%m-%d %H:%M} UTC at {service} and is finished"
             self._say(f"{when}: its answers are returned. For fresh ones pass another name=")
         with self._lease:
-            status = self._status(self._passes(lambda seen: seen.done, timeout))
+            status = self._status(self._passes(lambda report: report.done, timeout))
             stop = self._stop
             if stop is not None and stop.reason != "cancelled":
                 raise RunStoppedError(stop.message, self)
@@ -176,7 +177,7 @@ class Run(RunResults):
     def start(self) -> None:
         """Make passes until the first batches are created."""
         with self._lease:
-            self._passes(lambda seen: seen.done or bool(seen.by_status), None)
+            self._passes(lambda report: report.done or bool(report.by_status), None)
 
     def cancel(self) -> RunStatus:
         """Cancel what is running, submit no more, and collect what was answered by then.
@@ -206,7 +207,7 @@ class Run(RunResults):
         trigger("after_stop")
         with self._lease:
             try:
-                return self._status(self._passes(lambda seen: seen.done, _CANCEL_SECONDS))
+                return self._status(self._passes(lambda report: report.done, _CANCEL_SECONDS))
             except RunPendingError:
                 holder = self._lease.holder() or "the service to end the batches that were cancelled"
                 return self._status(PassReport(waiting_for=[str(holder)]))
@@ -373,13 +374,13 @@ class Run(RunResults):
             return timeout - max(passed)
 
         polling = tenacity.Retrying(
-            retry=tenacity.retry_if_result(lambda seen: not is_enough(seen)),
+            retry=tenacity.retry_if_result(lambda report: not is_enough(report)),
             wait=self._interval,
             stop=lambda _: left() <= 0,
             sleep=lambda seconds: self._clock.sleep(max(0.0, min(seconds, left()))),
         )
         try:
-            seen: PassReport = polling(self._pass)
+            report: PassReport = polling(self._pass)
         except tenacity.RetryError as error:
             holder, waiting_for = self._lease.holder(), error.last_attempt.result().waiting_for
             goes_on = self._told_of_batches() if holder is None else f"so far it is {holder}"
@@ -393,22 +394,22 @@ class Run(RunResults):
         except KeyboardInterrupt as error:
             msg = f"detached: nothing was cancelled; {self._told_of_batches()}. {self._how_to_go_on()}"
             raise KeyboardInterrupt(msg) from error
-        return seen
+        return report
 
     def _pass(self) -> PassReport:
         if self.is_finished:
             return PassReport(done=True)
         loop = self._connected()
-        seen = self._leased(loop.advance)
+        report = self._leased(loop.advance)
         # Before the first accepted call a service that is not reached, or gives no reply that can be read, is a mistake
         # in the set-up; after it, bad weather.
         if (
-            seen.trouble is not None
+            report.trouble is not None
             and not loop.was_ever_accepted
             and self._clock.monotonic() - self._begun >= _UNREACHABLE_SECONDS
         ):
-            raise seen.trouble
-        return seen
+            raise report.trouble
+        return report
 
     def _take(self, what: str) -> None:
         """Take the lease for something that is not waited with."""
@@ -436,7 +437,7 @@ class Run(RunResults):
         if holder is not None and (self._told_of is None or holder.token != self._told_of.token):
             self._told_of = holder
             self._say(f"waiting for {holder}")
-        return self._connected().look("a process that took this run over" if holder is None else str(holder))
+        return self._connected().watch("a process that took this run over" if holder is None else str(holder))
 
     def _guarded(self, client: BatchClient) -> BatchClient:
         return cast("BatchClient", GuardedClient(client, self._lease.check))
@@ -486,9 +487,9 @@ class Run(RunResults):
     def _interval(self, state: tenacity.RetryCallState) -> float:
         """Return how long to wait before the next pass: a second at first, since bad files fail at once, then more."""
         assert state.outcome is not None
-        seen = state.outcome.result()
-        trouble, seconds = seen.trouble, self._settings.poll_seconds
-        if seconds is None and (state.attempt_number == 1 or seen.is_brief):
+        report = state.outcome.result()
+        trouble, seconds = report.trouble, self._settings.poll_seconds
+        if seconds is None and (state.attempt_number == 1 or report.is_brief):
             seconds = _BRIEF_SECONDS
         elif seconds is None:
             least = self._connected().min_poll_seconds
@@ -522,7 +523,7 @@ def _reopened(path: Path, view: str | None, saved: dict[str, Any]) -> Run:
 
 
 def _opened(
-    folder: RunFolder, record: RunRecord, saved: dict[str, Any], client: Any, *, view: RunFolder | None = None
+    folder: RunFolder, record: RunRecord, saved: dict[str, Any], client: Any, *, view: BlockFolder | None = None
 ) -> Run:
     settings = RunSettings.restored(saved, record.identity.endpoint)
     name = record.identity.account.provider

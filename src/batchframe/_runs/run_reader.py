@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from batchframe._batches.pass_report import PassReport
     from batchframe._runs.run_settings import RunSettings
+    from batchframe._store.block_folder import BlockFolder
     from batchframe._store.lease import Lease
     from batchframe._store.records import RunRecord, StopRecord, SubmissionRecord
     from batchframe._store.run_folder import RunFolder
@@ -105,7 +106,7 @@ class RunResults:
     """The half of a `Run` that reads."""
 
     def __init__(
-        self, folder: RunFolder, record: RunRecord, settings: RunSettings, view: RunFolder | None, lease: Lease
+        self, folder: RunFolder, record: RunRecord, settings: RunSettings, view: BlockFolder | None, lease: Lease
     ) -> None:
         self._folder = folder
         self._record = record
@@ -141,7 +142,7 @@ class RunResults:
 
     def _collected(self, frame: pl.LazyFrame) -> pl.DataFrame:
         """Return a frame of the result blocks; errors as for `RunFolder.reading`."""
-        with self._folder.reading(self._folder.path / "results"):
+        with self._folder.reading("results"):
             return frame.collect()
 
     def _so_far(self) -> pl.DataFrame:
@@ -155,7 +156,7 @@ class RunResults:
 
     def _final_blocks(self) -> FinalBlocks | None:
         """Return the result blocks; None where the run is not finished."""
-        finished = self._look()
+        finished = self._finished_at()
         if finished is None:
             return None
         return final_blocks(
@@ -299,9 +300,9 @@ class RunResults:
     @property
     def is_finished(self) -> bool:
         """Whether every row has its outcome; as far as is known here, without asking the service."""
-        return self._look() is not None
+        return self._finished_at() is not None
 
-    def _look(self) -> tuple[int, int] | None:
+    def _finished_at(self) -> tuple[int, int] | None:
         """Return how often a finished run was asked again, and how many parts it had then; None where it is not."""
         # Another process may have gone on with it since, by `retry`, or goes on with it now: what that writes last is
         # read first.
@@ -346,7 +347,7 @@ class RunResults:
         parts = [part.number for part in self._folder.parts() if part.reused_from is None]
         return [submission for number in parts for submission in self._folder.submissions(number)]
 
-    def _status(self, seen: PassReport) -> RunStatus:
+    def _status(self, report: PassReport) -> RunStatus:
         found = self._final_blocks()
         if found is not None:
             counts, usage = found.note.counts, found.note.usage
@@ -367,7 +368,7 @@ class RunResults:
             batches=dict(statuses.value_counts(sort=True).rows()),
             usage=usage,
             cost=None,
-            waiting_for="" if is_done else "; ".join(seen.waiting_for) or self._awaited(),
+            waiting_for="" if is_done else "; ".join(report.waiting_for) or self._awaited(),
             trouble=trouble,
             done=is_done,
         )

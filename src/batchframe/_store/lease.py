@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from batchframe._core.exceptions import LeaseLostError, RunNotFoundError
-from batchframe._store.run_folder import acquire, is_dead, writing
+from batchframe._store.filesystem import acquire, writing
+from batchframe._store.processes import is_dead
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
