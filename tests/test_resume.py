@@ -215,7 +215,7 @@ def test_ctrl_c_detaches_and_the_same_call_goes_on(emu, client):
     program.send_signal(signal.SIGINT)
     _, said = program.communicate(timeout=30)
     assert program.returncode != 0
-    assert "detached: nothing was cancelled; its 4 batches that are running go on. Go on with it by" in said
+    assert "interrupted, and nothing was cancelled; 4 batches are still running. Resume by repeating the call" in said
     assert "bf.open_run(" in said
     assert emu.calls().get("cancel_batch", 0) == 0
     emu.configure(progression="instant")

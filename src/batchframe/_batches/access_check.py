@@ -1,7 +1,7 @@
-"""Whether this client sees what the run has at the service: with a key of another project it must submit nothing.
+"""Whether this client sees what the run has at the service. With a key of another project it must submit nothing.
 
-That one file or batch is not shown tells little: it may show late, or somebody deleted it. One thing of the run that is
-shown is enough to go on; where none is, the run stops, and can be gone on with by whoever sees it.
+One file or batch that is not shown proves little: it may appear late, or somebody deleted it. One that is shown is
+enough to go on. Where none is, the run stops; a client that sees it can resume it.
 """
 
 from __future__ import annotations
@@ -16,37 +16,37 @@ if TYPE_CHECKING:
     from batchframe._batches.pass_state import PassState
     from batchframe._store.records import PartRecord, SubmissionRecord
 
-# What is older the service may have forgotten: both document that result files live 30 days, and Azure that input files
-# can be kept no longer.
+# What is older the service may have deleted. Both document that result files live 30 days, and Azure that input files
+# do not live longer.
 _KEPT = dt.timedelta(days=30)
 _MOST_LOOKS = 3
 
 
 def ensure_visible(state: PassState) -> None:
-    """Let pass a client that sees something of the run, or whose run has nothing at the service yet.
+    """Make sure that the client sees something of the run, or that the run has nothing at the service yet.
 
-    A process asks once, and only where nothing of the run was shown to it anyway.
+    A process asks once, and only where the service has shown it nothing of the run so far.
 
     Raises
     ------
     ServiceError
-        The service shows nothing of the run; it may soon.
+        The service shows nothing of the run, and may do so soon.
     RunError
-        It did not for ``settle_seconds``.
+        It has shown nothing for ``settle_seconds``.
     """
     if state.shown:
         return
     state.is_held = True
     traces = _traces(state)
     hidden = [
-        error for _, submission in traces if not state.shown and (error := _look_for(state, submission)) is not None
+        error for _, submission in traces if not state.shown and (error := _ask_for(state, submission)) is not None
     ]
     if hidden and not state.shown:
         lose_sight(state, *traces[0], hidden[0])
     state.is_held = False
 
 
-def _look_for(state: PassState, submission: SubmissionRecord) -> NotVisibleError | None:
+def _ask_for(state: PassState, submission: SubmissionRecord) -> NotVisibleError | None:
     """Ask for what a submission has at the service, and return the error where it is not shown."""
     try:
         if submission.batch_id is not None:
@@ -61,14 +61,14 @@ def _look_for(state: PassState, submission: SubmissionRecord) -> NotVisibleError
 
 def _traces(state: PassState) -> list[tuple[PartRecord, SubmissionRecord]]:
     """Return a few submissions of which the service still has something, batches first: files are cleaned up."""
-    found = [
+    kept = [
         (part, submission)
         for part in state.folder.parts()
         if part.reused_from is None
         for submission in state.submissions.get(part.number) or state.folder.submissions(part.number)
         if _is_kept(state, submission)
     ]
-    return sorted(found, key=lambda each: each[1].batch_id is None)[:_MOST_LOOKS]
+    return sorted(kept, key=lambda each: each[1].batch_id is None)[:_MOST_LOOKS]
 
 
 def _is_kept(state: PassState, submission: SubmissionRecord) -> bool:
@@ -86,7 +86,7 @@ def _is_kept(state: PassState, submission: SubmissionRecord) -> bool:
 
 
 def lose_sight(state: PassState, part: PartRecord, submission: SubmissionRecord, error: NotVisibleError) -> NoReturn:
-    """Raise for a batch or file that the service does not show: first to look again, then for good; submit nothing."""
+    """Raise for a batch or file that the service does not show: first to ask again, then for good. Submit nothing."""
     state.is_held = True
     hidden_at = submission.times.get("hidden_at")
     submission.times["hidden_at"] = state.first_noted(hidden_at)

@@ -73,12 +73,12 @@ def is_new(state: PassState) -> bool:
     """Whether a run has yet to ask the account: it submitted nothing, and has no note that it asked."""
     if not state.parts or any(part.generation for part in state.parts):  # what `Run.retry` asks for is to be asked for
         return False
-    submitted = any(found.adopted_at is None for submissions in state.submissions.values() for found in submissions)
+    submitted = any(each.adopted_at is None for submissions in state.submissions.values() for each in submissions)
     return not submitted and state.folder.read_note(_NOTE) is None
 
 
 def adopt(state: PassState, report: PassReport) -> None:
-    """Take the account's batches of this run as the run's own, and let go of the hold on submitting.
+    """Take the account's batches of this run as the run's own, and then allow it to submit.
 
     Raises
     ------
@@ -93,42 +93,42 @@ def adopt(state: PassState, report: PassReport) -> None:
         _leave_out_refused(state, refused)
         others = _adopt_same_files(state, ours)
         if others and any(batch.status == "validating" for batch in ours):
-            # One that fails would be submitted again, and another one may hold its rows.
+            # A batch that fails validation is submitted again, and another batch may hold its rows.
             report.waiting_for.append("batches of this run, found in the account, to be validated")
             return
-        found = _adopt_by_content(state, others)
-        if found is None:
+        unmatched = _adopt_by_content(state, others)
+        if unmatched is None:
             report.waiting_for.append("the results of batches of this run, found in the account")
             report.is_brief = True
             return
-        left = found
+        left = unmatched
     adopted = {batch.id: batch for batch in ours if batch.id not in left}
     trigger("before_account_note")
     state.folder.write_note(_NOTE, {"at": state.clock.now(), "adopted": list(adopted), "left": left})
     state.reload()
     state.is_held = False
-    _tell(state, list(adopted.values()), left)
+    _report(state, list(adopted.values()), left)
 
 
 def _listed(state: PassState) -> list[RemoteBatch]:
     """Return the batches of this run that are not too old, the oldest first, cancelled ones last."""
     earliest = state.clock.now() - _LOOK_BACK
-    found: dict[str, RemoteBatch] = {}
+    batches: dict[str, RemoteBatch] = {}
     for batch in islice(state.client.list(), _MOST_BATCHES):
         if batch.created_at is not None and batch.created_at < earliest - _MARGIN:
             break
-        found.setdefault(batch.id, batch)
+        batches.setdefault(batch.id, batch)
     else:
-        if len(found) >= _MOST_BATCHES:
-            state.notice(f"the account has many batches: the newest {len(found)} were searched for those of this run")
+        if len(batches) >= _MOST_BATCHES:
+            state.notice(f"the account has many batches: the newest {len(batches)} were searched for those of this run")
     run_id = state.settings.run_id
-    if any(mapping(batch.raw.get("metadata")) for batch in found.values()):
-        ours = [batch for batch in found.values() if _told(batch, "run") == run_id]
-    elif found:  # this service may drop metadata; it keeps the names of files
+    if any(mapping(batch.raw.get("metadata")) for batch in batches.values()):
+        ours = [batch for batch in batches.values() if _metadata(batch, "run") == run_id]
+    elif batches:  # this service may drop metadata; it keeps the names of files
         prefix = f"batchframe-{run_id[:12]}-"
         files = islice(state.client.list_files(), _MOST_FILES)
         named = {file.id for file in files if (file.name or "").startswith(prefix)}
-        ours = [batch for batch in found.values() if batch.input_file_id in named]
+        ours = [batch for batch in batches.values() if batch.input_file_id in named]
     else:
         ours = []
     ours.reverse()  # several may be of one second
@@ -147,7 +147,7 @@ def _asked_for(state: PassState, ours: list[RemoteBatch]) -> list[RemoteBatch]:
     return [state.asked.get(batch.id, batch) if batch.status == "validating" else batch for batch in ours]
 
 
-def _told(batch: RemoteBatch, name: str) -> str | None:
+def _metadata(batch: RemoteBatch, name: str) -> str | None:
     return text(mapping(batch.raw.get("metadata")).get(f"batchframe_{name}"))
 
 
@@ -158,7 +158,7 @@ def _has_answers(batch: RemoteBatch) -> bool:
 
 def _leave_out_refused(state: PassState, refused: list[RemoteBatch]) -> None:
     """Send no line again that the service refused in the very same file; the rest of it is a part of its own."""
-    by_file = {_told(batch, "file"): batch for batch in refused}
+    by_file = {_metadata(batch, "file"): batch for batch in refused}
     waiting = waiting_parts(state) if by_file else []
     while waiting:
         part = waiting.pop()
@@ -167,12 +167,12 @@ def _leave_out_refused(state: PassState, refused: list[RemoteBatch]) -> None:
         if lines and split_off(state.folder, part, lines, state.settings.limits):
             state.notice(f"part {part.number}: {len(lines)} of its {part.requests} requests were refused before")
             state.reload()
-            waiting += [found for found in state.parts if found.split_from == part.number]
+            waiting += [piece for piece in state.parts if piece.split_from == part.number]
 
 
 def waiting_parts(state: PassState) -> list[PartRecord]:
     """Return the parts of which no batch runs or has run."""
-    return [part for part in state.parts if not any(is_held(found) for found in state.submissions[part.number])]
+    return [part for part in state.parts if not any(map(is_held, state.submissions[part.number]))]
 
 
 def is_held(submission: SubmissionRecord) -> bool:
@@ -182,12 +182,12 @@ def is_held(submission: SubmissionRecord) -> bool:
 
 def _adopt_same_files(state: PassState, ours: list[RemoteBatch]) -> list[RemoteBatch]:
     """Adopt what was made of the very files that are waiting here, one batch a file; return the other batches."""
-    known = {found.batch_id for submissions in state.submissions.values() for found in submissions}
+    known = {each.batch_id for submissions in state.submissions.values() for each in submissions}
     ours = [batch for batch in ours if batch.id not in known]
     waiting = {hash_of(state.folder.input_path(part.number)): part for part in waiting_parts(state)} if ours else {}
     others = []
     for batch in ours:
-        part = waiting.pop(_told(batch, "file") or "", None)
+        part = waiting.pop(_metadata(batch, "file") or "", None)
         if part is None:
             others.append(batch)
         else:
@@ -266,7 +266,7 @@ def _adopt_by_content(state: PassState, batches: list[RemoteBatch]) -> list[str]
     return left
 
 
-def _tell(state: PassState, adopted: list[RemoteBatch], left: list[str]) -> None:
+def _report(state: PassState, adopted: list[RemoteBatch], left: list[str]) -> None:
     days = sorted({f"{batch.created_at:%Y-%m-%d}" for batch in adopted if batch.created_at is not None})
     made = f", made on {days[0]}" + (f" to {days[-1]}" if len(days) > 1 else "") if days else ""
     if adopted:

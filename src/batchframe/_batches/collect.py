@@ -1,4 +1,4 @@
-"""What a pass collects: creates in doubt are settled, batches looked at, result files fetched.
+"""What a pass collects: creates in doubt are settled, batches polled, result files downloaded.
 
 The dangerous window is the create call: it spends money and is not idempotent. The intent is on disk before it, so
 after a crash or a lost reply a submission that is ``submitting`` is in doubt, and only the service's own list (or the
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from batchframe._batches.access_check import ensure_visible, lose_sight
 from batchframe._batches.adopt import batch_of_input_file
 from batchframe._batches.rejected_lines import rejected_lines, split_off, summary
-from batchframe._batches.watch import is_behind, is_moved, note_told
+from batchframe._batches.watch import is_behind, is_moved, note_news
 from batchframe._core import lenient
 from batchframe._core.events import trigger
 from batchframe._core.exceptions import (
@@ -40,18 +40,18 @@ _OUTPUT_DAYS, _WARN_DAYS = 30, 3
 
 
 class Collector:
-    """Takes submissions from a create in doubt to result files on disk."""
+    """Takes submissions from the create call to result files on disk."""
 
     def __init__(self, state: PassState) -> None:
         self._state = state
         self._folder = state.folder
         self._client = state.client
-        # Parts whose file was refused for good; another process, or another call, tries it again.
+        # Parts whose input file was refused for good. Another process, or another call, submits it again.
         self.refused: set[int] = set()
         self._just_ended: set[tuple[int, int]] = set()
 
     def collect(self, part: PartRecord, *, is_cancelled: bool) -> None:
-        """See to the last submission of a part.
+        """Take the latest submission of a part as far as it goes now.
 
         Parameters
         ----------
@@ -77,7 +77,7 @@ class Collector:
     # -- the dangerous window
 
     def _settle(self, part: PartRecord, submission: SubmissionRecord) -> None:
-        """Find out what became of a create that got no answer; see DESIGN: the dangerous window."""
+        """Find out what became of a create that got no answer."""
         assert submission.input_file_id is not None
         doubt_at = self._state.first_noted(submission.doubt_at)
         if doubt_at != submission.doubt_at:
@@ -127,10 +127,10 @@ class Collector:
         assert submission.batch_id is not None
         batch = self._state.listed.get(submission.batch_id)
         if submission.batch_id in self._state.to_ask:
-            note_told(submission, self._state.clock.now())
+            note_news(submission, self._state.clock.now())
             self._state.write(part, submission)  # before the call: where it fails, it is another's turn all the same
             batch = None
-        # The end is asked for itself: a list may tell less of it.
+        # A batch that ended is asked for by id: a list may show less of it.
         if batch is None or batch.is_terminal or submission.status in TERMINAL:
             try:
                 batch = self._client.retrieve(submission.batch_id)
@@ -145,7 +145,7 @@ class Collector:
         submission.status, submission.batch = batch.status, batch.raw
         if not batch.is_terminal:
             if has_moved:
-                note_told(submission, self._state.clock.now())
+                note_news(submission, self._state.clock.now())
                 self._state.write(part, submission)
             return
         if self._output_is_late(batch, submission):
@@ -159,7 +159,7 @@ class Collector:
             self._calibrate(part, batch)
 
     def _calibrate(self, part: PartRecord, batch: RemoteBatch) -> None:
-        """Correct the estimate of tokens by what the service counted, where it executed a batch whole."""
+        """Correct the estimate of tokens by the service's own count, where it executed the whole batch."""
         counted = lenient.integer(lenient.mapping(batch.raw.get("usage")).get("input_tokens"))
         if counted and part.tokens and batch.completed_requests == part.requests:
             self._state.admission.scale = counted / part.tokens
@@ -169,7 +169,7 @@ class Collector:
         if batch.status != "completed" or batch.output_file_id is not None:
             return False
         if batch.error_file_id is not None and not batch.completed_requests:
-            return False  # all requests failed: there will be none
+            return False  # all requests failed: there will be no output
         seen_at = self._state.first_noted(submission.times.get("completed_at"))
         submission.times["completed_at"] = seen_at
         return self._state.is_within_settling(seen_at)
@@ -180,19 +180,19 @@ class Collector:
         try:
             self._client.cancel(submission.batch_id)
         except (InvalidCallError, NotVisibleError):
-            return  # it ended in the meantime, which the next look shows
+            return  # it ended in the meantime, as the next poll will show
         trigger("after_cancel_call")
         submission.cancel_asked_at = self._state.clock.now()
         self._state.write(part, submission)
 
     def _judge(self, part: PartRecord, submission: SubmissionRecord) -> None:
-        """Leave out the lines that the service refused; where that does not mend the file, raise what it said.
+        """Leave out the lines that the service refused; where that does not mend the file, raise its errors.
 
-        What passes by itself (no room in the queue, a file that the service did not find although it shows it) is
-        neither: the same file goes again. So it does in another process, or at another call.
+        The same file is submitted again where the reason passes by itself: no room in the queue, or a file that the
+        service did not find although it shows it. It is so too by another process, or at another call.
         """
         if part.adopted and submission.adopted_at is not None:
-            # Its lines are counted in another file than ours. The rows of a further attempt are in other batches too.
+            # The service counts the lines of another file. A further attempt has its rows in other batches too.
             if part.attempt > 1:
                 self._download(part, submission)
             return
@@ -213,7 +213,7 @@ class Collector:
             self._state.notice(f"part {part.number}: {errors[0][2]} It is submitted again when there is room")
             return
         if submission.input_deleted_at is not None:
-            return  # a create that acted late, and found its file deleted, as it should
+            return  # a create that acted late and found its file deleted, as intended
         if self._is_spurious(part, submission, errors):
             self._state.notice(f"part {part.number}: {errors[0][2]} It is there all the same, and is submitted again")
             return
@@ -226,12 +226,12 @@ class Collector:
         raise InputFileRejectedError(msg, errors)
 
     def _is_spurious(self, part: PartRecord, submission: SubmissionRecord, errors: Errors) -> bool:
-        """Whether the service did not find an input file that it shows: a fault of its own that others met too."""
+        """Whether the service did not find an input file although it shows it: a known fault of its own."""
         if not errors or not all(_NOT_FOUND in message for _, _, message in errors):
             return False
-        # Creates that came to nothing by our own doing are no sign of a file that is not there.
-        failed = [found for found in self._state.submissions[part.number] if found.status == "failed"]
-        if sum(found.input_deleted_at is None for found in failed) > _SPURIOUS_TRIES:
+        # A create that failed because we deleted its file is no sign that the service lost one.
+        failed = [submission for submission in self._state.submissions[part.number] if submission.status == "failed"]
+        if sum(submission.input_deleted_at is None for submission in failed) > _SPURIOUS_TRIES:
             return False
         return self._shows_file(submission.input_file_id or "")
 
@@ -248,17 +248,17 @@ class Collector:
                 with self._folder.receiving(self._folder.result_path(part.number, submission.number, kind)) as handle:
                     self._client.download(file_id, handle)
             except NotVisibleError as error:
-                if kind == "output":  # an error file that is not there has nothing to tell
+                if kind == "output":  # an error file that is not there holds nothing
                     self._miss(part, submission, file_id, error)
         has_results = any(self._folder.has_result(part.number, submission.number, kind) for kind in kinds)
         if submission.output_expired_at is None and not has_results:
             with self._folder.receiving(self._folder.result_path(part.number, submission.number, "output")):
-                pass  # a batch that ended with neither file has answered nothing
+                pass  # a batch that ended with neither file answered nothing
         trigger("after_download")
         self._state.move(part, submission, "downloaded")
 
     def _miss(self, part: PartRecord, submission: SubmissionRecord, file_id: str, error: NotVisibleError) -> None:
-        """Note that an output file has expired; raise for one that must be there: first to try again, then for good."""
+        """Note that an output file has expired. Raise for one that must be there: first to try again, then for good."""
         ends_at = self._output_ends_at(submission)
         if (ends_at is not None and self._state.clock.now() >= ends_at) or "expired" in str(error).casefold():
             self._state.notice(
@@ -284,12 +284,12 @@ class Collector:
         known = max((at for at in ended if at is not None), default=None)
         if known is None:
             known = lenient.moment(batch.get("created_at"))
-        asked = self._state.settings.expires_after
-        life = dt.timedelta(days=_OUTPUT_DAYS) if asked is None else dt.timedelta(seconds=asked)
+        seconds = self._state.settings.expires_after
+        life = dt.timedelta(days=_OUTPUT_DAYS) if seconds is None else dt.timedelta(seconds=seconds)
         return None if known is None else known + life
 
     def warn_of_expiry(self) -> None:
-        """Warn of results that are not fetched yet and soon will be gone."""
+        """Warn of results that are not downloaded yet and will soon be gone."""
         ends = [
             at
             for part in self._state.parts

@@ -1,4 +1,4 @@
-"""One pass over a run: collect what is finished, submit what is next, ask again what is worth it; it never sleeps."""
+"""One pass over a run: collect what is finished, submit what is next, retry what is worth it. It never sleeps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 from batchframe._batches.access_check import ensure_visible
 from batchframe._batches.adopt import adopt, is_new, waiting_parts
 from batchframe._batches.attempts import (
-    NOT_TOLD,
+    NO_LINE,
     Round,
     answered_after_all,
     due,
@@ -55,12 +55,12 @@ if TYPE_CHECKING:
 
 
 class Loop:
-    """Takes one run forward, pass by pass.
+    """Takes a run forward, pass by pass.
 
     Parameters
     ----------
     folder
-        The run; all that a pass must remember is in it.
+        The run. All that the next pass must know is written there.
     client
         The service.
     settings
@@ -90,14 +90,14 @@ class Loop:
 
     @property
     def was_ever_accepted(self) -> bool:
-        """Whether the service took a call of this run, now or in an earlier process."""
+        """Whether the service accepted a call of this run, now or in an earlier process."""
         return bool(self._counting.answers) or any(
             submission.input_file_id for submissions in self._state.submissions.values() for submission in submissions
         )
 
     @property
     def min_poll_seconds(self) -> float:
-        """How long the service wants to be left alone between two looks."""
+        """How long the service asks to wait between two polls."""
         return self._client.min_poll_seconds
 
     def ensure_visible(self) -> None:
@@ -114,9 +114,9 @@ class Loop:
         Raises
         ------
         InputFileRejectedError
-            The service refused an input file; the other parts were seen to first.
+            The service refused an input file. The other parts were handled first.
         AuthenticationError, InvalidCallError, RunError
-            What no waiting mends. The run stays resumable.
+            Waiting does not help. The run stays resumable.
         """
         return self._pass(submit=True)
 
@@ -160,18 +160,18 @@ class Loop:
     def _keep_trouble(
         self, error: Exception | None, known: TroubleRecord | None, *, is_answered: bool, submit: bool
     ) -> None:
-        """Bring the error of a pass to the disk, or forget the last one where it is over."""
+        """Write the error of a pass to disk, or remove the last one when it is over."""
         unread, now = self._counting.unread, self._state.clock.now()
         if error is not None and not isinstance(error, LeaseLostError):
             keep_trouble(self._folder, error, unread, known, now)
         if error is not None or known is None:
             return
-        # What no waiting mends is over where everything was submitted all the same.
+        # An error that waiting does not mend is over when everything was submitted all the same.
         if (known.is_transient and is_answered) or (submit and not self._collector.refused):
             forget_trouble(self._folder, unread, known, now)
 
     def watch(self, waiting_for: str) -> PassReport:
-        """See what another process has on disk by now; nothing is asked for or written."""
+        """Report what another process has written by now. Nothing is sent or written here."""
         report = PassReport(waiting_for=[waiting_for], is_brief=True)
         self._state.reload()
         self._report_progress(report)
@@ -188,7 +188,7 @@ class Loop:
     def _guarded(
         self, report: PassReport, fatal: list[Exception], step: Callable[..., None], *arguments: Any, **more: Any
     ) -> None:
-        """Take one step for one part: its trouble never touches another part."""
+        """Take one step for one part, so that its error never affects another part."""
         if any(isinstance(error, (AuthenticationError, LeaseLostError)) for error in fatal):
             return
         try:
@@ -204,7 +204,7 @@ class Loop:
             fatal.append(error)
 
     def _notice(self, error: APICallError) -> None:
-        """Say what is tried again; what is no reply of the service is a warning, once."""
+        """Log an error after which the call is tried again; a reply that cannot be read is a warning, once."""
         is_odd = isinstance(error, UnreadableReplyError) and str(error) != self._warned
         self._warned = str(error) if is_odd else self._warned
         self._state.notice(f"{error}. Trying again later", logging.WARNING if is_odd else logging.INFO)
@@ -212,21 +212,21 @@ class Loop:
     # -- whether to go on
 
     def _stop(self, stop: StopRecord | None) -> StopRecord | None:
-        """Return why nothing more is submitted, after judging what came back so far."""
+        """Return why nothing more is submitted, judging by the answers so far."""
         generation = generation_of(self._folder)
         parts = [part for part in self._state.parts if part.generation == generation]
         left = sum(part.requests for part in parts if not self._state.submissions[part.number])
         if not left or (stop is not None and stop.generation >= generation):
             return stop
-        # Once a part did not fail alike, no further one brings a stop; a pilot is the first to be judged.
+        # Once the rows of a part did not all fail with one error, no later part stops the run. A pilot comes first.
         if any(part.number in self._outcomes and self._outcomes[part.number].alike is None for part in parts):
             return stop
         for part in parts:
             if self._state.is_downloaded(part) and part.number not in self._outcomes:
                 self._outcomes[part.number] = outcome_of(self._folder, part)
         now = self._state.clock.now()
-        found = [self._outcomes[part.number] for part in parts if part.number in self._outcomes]
-        fresh = stop_for(found, left, generation, now)
+        outcomes = [self._outcomes[part.number] for part in parts if part.number in self._outcomes]
+        fresh = stop_for(outcomes, left, generation, now)
         pilot = self._state.pilot
         if fresh is None and self._settings.has_pilot and pilot is not None and pilot.number in self._outcomes:
             fresh = stop_after_pilot(self._outcomes[pilot.number], left, now)
@@ -235,7 +235,7 @@ class Loop:
         with self._folder.fence():
             stop = read_stop(self._folder)
             if stop is not None and stop.generation >= generation:
-                return stop  # somebody cancelled the run during this pass, which says more
+                return stop  # the run was cancelled during this pass, which is the better reason
             write_stop(self._folder, fresh)
         self._state.notice(fresh.message)
         return fresh
@@ -250,7 +250,7 @@ class Loop:
         return False
 
     def _is_settled(self, part: PartRecord, stop: StopRecord | None) -> bool:
-        """Whether nothing more comes of a part."""
+        """Whether a part will get no further answers."""
         submission = self._state.last(part)
         is_alive = submission is not None and submission.is_alive
         return self._state.is_downloaded(part) or (is_covered(part, stop) and not is_alive)
@@ -258,7 +258,7 @@ class Loop:
     # -- another attempt
 
     def _leave_out_answered(self) -> None:
-        """Leave out of an attempt that an earlier version prepared what that version could not read."""
+        """Leave rows out of an attempt whose answers the version that prepared it could not read."""
         for part in waiting_parts(self._state):
             if part.attempt > 1 and part.reader != READER:
                 fresh = msgspec.structs.replace(part, reader=READER)
@@ -270,30 +270,30 @@ class Loop:
                 self._state.is_stale = True
 
     def _ask_again(self, report: PassReport, stop: StopRecord | None) -> None:
-        """Prepare another attempt for the rows that are worth one, and what `Run.retry` chose."""
+        """Prepare another attempt for the rows that are worth one, and for those that `Run.retry` chose."""
         settled = settled_round(self._folder)
         states = part_states(self._folder)
-        for found in unsettled(self._folder, states, settled, self._settings.max_attempts):
-            if stop is not None and stop.generation >= found.generation:
+        for attempted in unsettled(self._folder, states, settled, self._settings.max_attempts):
+            if stop is not None and stop.generation >= attempted.generation:
                 continue
-            wanted = due(self._folder, states, found)
+            wanted = due(self._folder, states, attempted)
             if self._fetch_again(wanted):
-                wanted = due(self._folder, states, found)
+                wanted = due(self._folder, states, attempted)
             if wanted.height:
                 forget_results(self._folder)
-                prepare_retries(self._folder, found, wanted, self._settings.limits)
+                prepare_retries(self._folder, attempted, wanted, self._settings.limits)
                 self._state.is_stale = True
-                self._state.notice(_retry_message(found, wanted))
+                self._state.notice(_retry_message(attempted, wanted))
             trigger("before_settle")
-            settle(self._folder, found)
+            settle(self._folder, attempted)
             if self._state.is_stale:
                 break  # the next round is complete when these parts have ended too
         report.done = not self._state.is_stale
 
     def _fetch_again(self, wanted: pl.DataFrame) -> bool:
-        """Fetch the files once more that tell nothing of some rows, before those rows are paid for once more."""
+        """Fetch once more the files that have no line for some rows, before those rows are paid for again."""
         fetched = False
-        for number in wanted.filter(wanted["code"].is_in(NOT_TOLD))["part"].unique().sort():
+        for number in wanted.filter(wanted["code"].is_in(NO_LINE))["part"].unique().sort():
             for submission in self._folder.submissions(number):
                 if submission.stage != "downloaded" or submission.fetched_again_at is not None:
                     continue
@@ -312,9 +312,9 @@ class Loop:
             with self._folder.receiving(path) as handle:
                 self._client.download(file_id, handle)
         except NotVisibleError:
-            pass  # what was fetched the first time is all there is
+            pass  # the first copy is all there is
 
-    # -- what is told
+    # -- progress
 
     def _report_progress(self, report: PassReport) -> None:
         state = self._state
@@ -336,11 +336,11 @@ class Loop:
             report.done_requests += part.requests if last.stage == "downloaded" else min(counted, part.requests)
 
 
-def _retry_message(found: Round, wanted: pl.DataFrame) -> str:
-    if not found.attempt:
-        return f"{wanted.height} rows are asked again, as was asked for"
+def _retry_message(attempted: Round, wanted: pl.DataFrame) -> str:
+    if not attempted.attempt:
+        return f"retrying {wanted.height} rows, as run.retry() asked for"
     codes = ", ".join(f"{count} {code}" for code, count in wanted.group_by("code").len().sort("len").rows())
-    return f"{wanted.height} rows are asked again, attempt {found.attempt + 1}: {codes}"
+    return f"retrying {wanted.height} rows, attempt {attempted.attempt + 1}: {codes}"
 
 
 def _progress_message(report: PassReport) -> str:

@@ -1,4 +1,4 @@
-"""The handle of a run: going on with it; what it has is read in `_run_results.py`."""
+"""The handle of a run: what takes it forward. What reads its results is in `run_reader.py`."""
 
 from __future__ import annotations
 
@@ -74,12 +74,12 @@ class Run(RunResults):
     ) -> None:
         self._clock = clock or Clock()
         super().__init__(folder, record, settings, view, Lease(folder.path, self._clock.now, self._clock.monotonic))
-        # Reading needs no lease, also where that writes down what was read; going on with the run does.
+        # Reading needs no lease, even where it writes result blocks; taking the run forward does.
         self._leased_folder = folder.fenced(self._lease.fence)
-        self._told_of: LeaseRecord | None = None
+        self._announced: LeaseRecord | None = None
         self._service = service
         self._news = news
-        # Threads may share a handle, and take their passes in turns: half-done work of one passes for a crash's.
+        # Threads may share a handle. They take turns: work that one has half done would look like a crash to another.
         self._turn = threading.RLock()
         self._loop: Loop | None = None
         self._begun = 0.0
@@ -166,7 +166,7 @@ class Run(RunResults):
         return status
 
     def _clean_when_done(self) -> None:
-        """Delete what is left at the service; that it cannot be done now is no reason to keep the answers back."""
+        """Delete what is left at the service; a failure must not keep the answers back."""
         if not has_files_left(self._folder) or self._lease.take() is not None:  # else the other process does it
             return
         try:
@@ -202,7 +202,7 @@ class Run(RunResults):
             return self._status(PassReport())
         at = self._clock.now()
         message = f"the run was cancelled on {at:%Y-%m-%d %H:%M} UTC"
-        with self._lease.lock():  # no lease: it is a wish, which whoever works on the run obeys
+        with self._lease.lock():  # only records the request; the lease holder acts on it
             write_stop(self._folder, StopRecord(generation_of(self._folder), "cancelled", message, at))
         trigger("after_stop")
         with self._lease:
@@ -277,19 +277,22 @@ class Run(RunResults):
 
     def _retry(self, where: pl.Expr | None, codes: Any, name: str | None, changes: dict[str, Any]) -> None:
         if not self.is_finished:
-            msg = f"the run is not finished, and only a finished one is asked again. {self._how_to_go_on()}"
+            msg = f"the run is not finished, and only a finished run can be retried. {self._resume_hint()}"
             raise RunPendingError(msg, self)
         results = self.scan()
         wanted = check_codes(codes)
         changed = check_changes(changes, self._record.identity.endpoint, results)
         key = key_of(wanted, name)
         condition = condition_of(results, self._settings.prefix + "error", where, wanted)
-        found = chosen(results, request_ids(self._folder, self._view), condition, changed)
-        fresh = without_known(self._folder, key, found)
-        if found.height and not fresh.height:
-            self._say(f"all {found.height} rows were asked again by this call before: pass another name= to do so anew")
-        elif not found.height:
-            self._say("no row is asked again: none that has a request was chosen")
+        picked = chosen(results, request_ids(self._folder, self._view), condition, changed)
+        fresh = without_known(self._folder, key, picked)
+        if picked.height and not fresh.height:
+            self._say(
+                f"all {picked.height} rows were already retried by an identical call; pass another name= to retry them "
+                "again"
+            )
+        elif not picked.height:
+            self._say("nothing to retry: no row that has a request was chosen")
         if fresh.height:
             generation = generation_of(self._folder) + 1
             shown = {parameter: str(value) for parameter, value in changes.items()}
@@ -354,11 +357,11 @@ class Run(RunResults):
         """Return the ids of the batches that may still be running, as far as is known here."""
         return [submission.batch_id for submission in self._submissions() if submission.is_in_flight]
 
-    def _told_of_batches(self) -> str:
+    def _batches_message(self) -> str:
         count = len(self._alive())
         if not count:
             return "none of its batches is running"
-        return f"its {count} batches that are running go on" if count > 1 else "its batch that is running goes on"
+        return f"{count} batches are still running" if count > 1 else "1 batch is still running"
 
     def _passes(self, is_enough: Callable[[PassReport], bool], timeout: float | None) -> PassReport:
         begun, begun_at = self._clock.monotonic(), self._clock.now()
@@ -383,16 +386,16 @@ class Run(RunResults):
             report: PassReport = polling(self._pass)
         except tenacity.RetryError as error:
             holder, waiting_for = self._lease.holder(), error.last_attempt.result().waiting_for
-            goes_on = self._told_of_batches() if holder is None else f"so far it is {holder}"
+            state = self._batches_message() if holder is None else f"so far it is {holder}"
             if holder is None and waiting_for:
-                goes_on += f", and it waits for {waiting_for[0]}"
+                state += f", and it waits for {waiting_for[0]}"
             trouble = read_trouble(self._folder)
             if trouble is not None:
-                goes_on += f". Its last trouble: {trouble.message.rstrip('.')}"
-            msg = f"the run was not finished after {timeout:g} seconds; {goes_on}. {self._how_to_go_on()}"
+                state += f". Its last trouble: {trouble.message.rstrip('.')}"
+            msg = f"the run was not finished after {timeout:g} seconds; {state}. {self._resume_hint()}"
             raise RunPendingError(msg, self) from None
         except KeyboardInterrupt as error:
-            msg = f"detached: nothing was cancelled; {self._told_of_batches()}. {self._how_to_go_on()}"
+            msg = f"interrupted, and nothing was cancelled; {self._batches_message()}. {self._resume_hint()}"
             raise KeyboardInterrupt(msg) from error
         return report
 
@@ -401,8 +404,8 @@ class Run(RunResults):
             return PassReport(done=True)
         loop = self._connected()
         report = self._leased(loop.advance)
-        # Before the first accepted call a service that is not reached, or gives no reply that can be read, is a mistake
-        # in the set-up; after it, bad weather.
+        # A service that is not reached, or whose replies cannot be read, is a mistake in the set-up before the first
+        # accepted call, and an outage after it.
         if (
             report.trouble is not None
             and not loop.was_ever_accepted
@@ -412,7 +415,13 @@ class Run(RunResults):
         return report
 
     def _take(self, what: str) -> None:
-        """Take the lease for something that is not waited with."""
+        """Take the lease for something that does not wait for it.
+
+        Raises
+        ------
+        RunPendingError
+            Another process holds it.
+        """
         holder = self._lease.take()
         if holder is not None:
             msg = f"the run is worked on by {holder}: {what} when that is done"
@@ -427,15 +436,15 @@ class Run(RunResults):
         try:
             holder = self._lease.take()
             if holder is None:
-                gone, self._lease.replaced, self._told_of = self._lease.replaced, None, None
+                gone, self._lease.replaced, self._announced = self._lease.replaced, None, None
                 if gone is not None:
                     self._say(f"process {gone.pid} on {gone.host} is gone or stopped: going on in its place")
                 return step()
         except LeaseLostError as error:
             self._say(str(error))
-            holder = self._told_of = self._lease.holder()
-        if holder is not None and (self._told_of is None or holder.token != self._told_of.token):
-            self._told_of = holder
+            holder = self._announced = self._lease.holder()
+        if holder is not None and (self._announced is None or holder.token != self._announced.token):
+            self._announced = holder
             self._say(f"waiting for {holder}")
         return self._connected().watch("a process that took this run over" if holder is None else str(holder))
 
@@ -475,8 +484,8 @@ class Run(RunResults):
     @property
     def _batch_endpoint(self) -> str:
         """The endpoint of the run's batches, as the service spells it."""
-        said = self._record.options
-        return str(said.get("batch_endpoint") or said.get("url") or self._record.identity.endpoint)
+        options = self._record.options
+        return str(options.get("batch_endpoint") or options.get("url") or self._record.identity.endpoint)
 
     def close(self) -> None:
         """Close the connections that this handle opened; it opens them anew when they are needed."""
@@ -499,8 +508,8 @@ class Run(RunResults):
             seconds = min(seconds, max(0.0, self._begun + _UNREACHABLE_SECONDS - self._clock.monotonic()))
         return max(seconds, 0.0 if trouble is None else trouble.retry_after_seconds or 0.0)
 
-    def _how_to_go_on(self) -> str:
-        return f"Go on with it by the same call, or by bf.open_run({os.fspath(self.path)!r}).wait()"
+    def _resume_hint(self) -> str:
+        return f"Resume by repeating the call, or with bf.open_run({os.fspath(self.path)!r}).wait()"
 
     def _say(self, message: str) -> None:
         logger.info(message)
