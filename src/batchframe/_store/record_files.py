@@ -58,6 +58,7 @@ class RecordFiles:
         kept = self._kept.get(path)
         if kept is not None and kept[0] == version_of(path):
             return kept[1]
+        self._kept.pop(path, None)
         with path.open("rb") as file:
             version = _version(os.fstat(file.fileno()))
             data = file.read()
@@ -66,9 +67,7 @@ class RecordFiles:
 
     def keep(self, path: Path, version: Version, data: bytes) -> None:
         """Remember what a version of a file holds."""
-        if len(data) > _MAX_BYTES:
-            self._kept.pop(path, None)
-        else:
+        if len(data) <= _MAX_BYTES:
             self._kept[path] = version, data
 
     @staticmethod
