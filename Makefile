@@ -1,8 +1,8 @@
-# Every target does its own set-up: python3 (3.10 or newer) and make are all it takes.
+# Every target does its own set-up: you need only python3 (3.10 or newer) and make.
 #
-#   PYTHON=python3.12              the interpreter the environment is made with
+#   PYTHON=python3.12              the interpreter of the environment
 #   VENV=.venv-oldest              another environment
-#   WHEEL=dist/batchframe….whl     test that wheel, not the source tree
+#   WHEEL=dist/batchframe….whl     test that wheel instead of the source tree
 #   CONSTRAINTS=constraints/oldest.txt
 #   PYTEST_ARGS="-k cli -x"
 
@@ -13,7 +13,7 @@ CONSTRAINTS ?=
 PYTEST_ARGS ?= -n 4
 
 BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
-# Another wheel or other constraints are another environment.
+# Named after wheel and constraints: with others the environment is made again.
 STAMP := $(VENV)/.made-of$(subst /,-,$(if $(WHEEL),-$(WHEEL))$(if $(CONSTRAINTS),-$(CONSTRAINTS)))
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
@@ -23,13 +23,13 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(STAMP) ## run a prompt over real texts on a batch service on this machine
+demo: $(STAMP) ## run a prompt over real texts on a local batch service
 	@$(BIN)/batchframe demo
 
 test: $(STAMP) ## run the tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-coverage: $(STAMP) ## run the tests, and show which lines they reach
+coverage: $(STAMP) ## run the tests and show which lines they reach
 	$(BIN)/python -m pytest $(PYTEST_ARGS) --cov=batchframe --cov-report=term:skip-covered
 
 lint: $(STAMP) ## check style, formatting and types
@@ -40,9 +40,9 @@ lint: $(STAMP) ## check style, formatting and types
 bench: $(STAMP) ## measure speed and memory
 	$(BIN)/python benchmarks/run.py
 
-install: $(STAMP) ## make the environment, and do nothing in it
+install: $(STAMP) ## only make the environment
 
-clean: ## remove the environment and what was built
+clean: ## remove the environment and all build results
 	rm -rf $(VENV) dist build .coverage
 
 $(STAMP): pyproject.toml $(WHEEL) $(CONSTRAINTS)

@@ -1,4 +1,4 @@
-"""Frame in, frame out, by the notebook loop: ``python client_loop.py FOLDER SOURCE BASE_URL POLL_SECONDS``."""
+"""The notebook loop, from frame to frame: ``python client_loop.py FOLDER SOURCE BASE_URL POLL_SECONDS``."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import measure
 
 
 def main(folder: Path, source: str, base_url: str, poll_seconds: float) -> None:
-    """Measure it, and print what it took as JSON."""
+    """Measure the loop and print the figures as JSON."""
     frame = pl.read_parquet(source)
     client = openai.OpenAI(api_key="sk-emulator", base_url=base_url)
     out: list[pl.DataFrame] = []
-    found = measure.timed(lambda: out.append(loop.run(frame, client, folder, poll_seconds)))
+    figures = measure.timed(lambda: out.append(loop.run(frame, client, folder, poll_seconds)))
     assert out[0].height == frame.height
     assert out[0]["response"].null_count() == 0
-    print(json.dumps(found))
+    print(json.dumps(figures))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The whole client by the library: ``python client_ours.py frame|parquet FOLDER SOURCE BASE_URL POLL_SECONDS``."""
+"""A whole run of batchframe: ``python client_ours.py frame|parquet FOLDER SOURCE BASE_URL POLL_SECONDS``."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ import measure
 
 
 def frame_to_frame(source: str, options: dict[str, Any]) -> dict[str, float]:
-    """Measure a frame in, and a frame out."""
+    """Measure a run from frame to frame."""
     frame = pl.read_parquet(source)
     out: list[Any] = []
-    found = measure.timed(lambda: out.append(bf.run(frame, data.PROMPT, **options)))
+    figures = measure.timed(lambda: out.append(bf.run(frame, data.PROMPT, **options)))
     assert out[0].height == frame.height
     assert out[0]["error"].null_count() == frame.height
-    return found
+    return figures
 
 
 def parquet_to_parquet(source: str, options: dict[str, Any]) -> dict[str, float]:
-    """Measure a Parquet file in, and a Parquet file out."""
+    """Measure a run from Parquet file to Parquet file."""
     destination = options["run_dir"].with_name("out.parquet")
-    found = measure.timed(lambda: bf.run_parquet(source, destination, data.PROMPT, **options))
+    figures = measure.timed(lambda: bf.run_parquet(source, destination, data.PROMPT, **options))
     assert pl.scan_parquet(destination).select(pl.col("response").null_count()).collect().item() == 0
-    return found
+    return figures
 
 
 def main(kind: str, folder: Path, source: str, base_url: str, poll_seconds: float) -> None:
-    """Measure one of the two, and print what it took as JSON."""
+    """Measure one of the two and print the figures as JSON."""
     client = openai.OpenAI(api_key="sk-emulator", base_url=base_url)
     options = {
         **data.OPTIONS,

@@ -1,4 +1,4 @@
-"""What is measured on: frames of short and long texts, and result lines like the service's. All from a fixed seed."""
+"""Data for the benchmarks, from a fixed seed: frames of short and long texts, and result lines like the service's."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SYSTEM = "You are a helpful assistant."
 PROMPT = "Classify the sentiment of this review: {text}"
 OPTIONS = {"model": MODEL, "system": SYSTEM, "temperature": 0}
 
-# Every line of prose has something to escape or to encode now and then.
+# Words that need escaping or more than ASCII, as in real prose.
 _MARKS = ('"great"', "don't", "naïve", "café", "½", "C:\\new", "🙂", "第一", "end.\n", "so-so")
 _WORDS = 3_000
 SHORT_WORDS = 12
@@ -33,21 +33,21 @@ def _vocabulary() -> pl.Series:
 
 
 def reviews(rows: int, words: int = SHORT_WORDS) -> pl.DataFrame:
-    """Return a frame with an id and a text of so many words."""
+    """Return a frame with ids and texts of the given number of words."""
     drawn = _vocabulary().sample(rows * words, with_replacement=True, seed=SEED)
     text = drawn.reshape((rows, words)).arr.join(" ").alias("text")
     return pl.DataFrame([pl.int_range(rows, eager=True).alias("id"), text])
 
 
 def write_reviews(path: str, rows: int) -> None:
-    """Write a frame of short texts as Parquet."""
+    """Write short texts to a Parquet file."""
     piece = 100_000
     frames = [reviews(min(piece, rows - start)) for start in range(0, rows, piece)]
     pl.concat(frames).drop("id").with_row_index("id").write_parquet(path, row_group_size=piece)
 
 
 def write_results(path: Path, custom_ids: Iterable[str]) -> None:
-    """Write an output file as OpenAI writes it: about 900 bytes a line, in no order."""
+    """Write an output file as OpenAI writes it: about 900 bytes per line, in random order."""
     rng = random.Random(SEED)
     words = _vocabulary().to_list()
     lines = [_result_line(rng, custom_id, " ".join(rng.choices(words, k=SHORT_WORDS))) for custom_id in custom_ids]

@@ -1,6 +1,6 @@
-"""The notebook loop of the seeds, as honest code: a json.dumps a row, the openai SDK, a json.loads a line.
+"""The loop that people write in notebooks: one json.dumps per row, the openai SDK, one json.loads per line.
 
-It keeps nothing, retries nothing and looks for no error; where there is a choice, the faster way is taken.
+It keeps nothing, retries nothing and checks for no errors. Where there is a choice, it takes the faster way.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _ENDED = {"completed", "failed", "expired", "cancelled"}
 
 
 def write_input_files(frame: pl.DataFrame, folder: Path) -> list[Path]:
-    """Write a request a row, and begin another file when one is full."""
+    """Write one request per row, and start another file when one is full."""
     paths: list[Path] = []
     handle: Any = None
     requests = size = 0
@@ -58,7 +58,7 @@ def write_input_files(frame: pl.DataFrame, folder: Path) -> list[Path]:
 
 
 def read_results(frame: pl.DataFrame, texts: Iterable[str]) -> pl.DataFrame:
-    """Read the texts of output files into columns, and join them to the frame."""
+    """Read output files into columns and join them to the frame."""
     custom_ids, responses, reasons, n_input, n_output = [], [], [], [], []
     for text in texts:
         for line in text.strip().split("\n"):
@@ -83,7 +83,7 @@ def read_results(frame: pl.DataFrame, texts: Iterable[str]) -> pl.DataFrame:
 
 
 def run(frame: pl.DataFrame, client: Any, folder: Path, poll_seconds: float) -> pl.DataFrame:
-    """Do the whole of it: write, upload, create, poll, download, read."""
+    """Do everything: write, upload, create, poll, download, read."""
     batches = []
     for path in write_input_files(frame, folder):
         with path.open("rb") as handle:

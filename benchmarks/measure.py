@@ -1,4 +1,4 @@
-"""CPU, wall time and peak memory of this process. It imports nothing heavy, so that imports can be measured with it."""
+"""CPU time, wall time and peak memory of this process. Imports nothing heavy, so it can measure imports."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def cpu_seconds() -> float:
-    """Return the CPU time of all threads of this process, and of the children it waited for."""
+    """Return the CPU time of all threads of this process and of the children it waited for."""
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     return time.process_time() + children.ru_utime + children.ru_stime
 
@@ -22,7 +22,7 @@ def cpu_seconds() -> float:
 def peak_bytes() -> int:
     """Return the largest resident size so far.
 
-    On Linux not from ``getrusage``: its figure survives an exec, so that a child starts with its parent's.
+    On Linux ``getrusage`` will not do: its figure survives an exec, so a child starts with its parent's.
     """
     status = Path("/proc/self/status")
     if status.exists():
@@ -31,7 +31,7 @@ def peak_bytes() -> int:
 
 
 def timed(function: Callable[[], Any]) -> dict[str, float]:
-    """Call a function, and return its CPU and wall seconds, and the peak memory after it."""
+    """Call a function and return its CPU and wall seconds, and the peak memory after it."""
     gc.collect()
     wall, cpu = time.perf_counter(), cpu_seconds()
     function()
@@ -39,9 +39,9 @@ def timed(function: Callable[[], Any]) -> dict[str, float]:
 
 
 def in_turn(repeat: int, ours: Callable[[], Any], loop: Callable[[], Any]) -> dict[str, Any]:
-    """Measure A B A B …, so that both meet the same noise."""
-    found: dict[str, Any] = {"ours": [], "loop": []}
+    """Measure both in turn, A B A B …, so that both see the same noise."""
+    figures: dict[str, Any] = {"ours": [], "loop": []}
     for _ in range(repeat):
-        found["ours"].append(timed(ours))
-        found["loop"].append(timed(loop))
-    return found
+        figures["ours"].append(timed(ours))
+        figures["loop"].append(timed(loop))
+    return figures

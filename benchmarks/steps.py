@@ -1,6 +1,6 @@
 """The two pure steps, ours and the loop's in turn: ``python steps.py render|parse FOLDER ROWS WORDS REPEAT``.
 
-Prints one JSON object: the repetitions of each, and the bytes of lines that each wrote or read.
+Prints one JSON object: the figures of each repetition, and how many bytes of lines each side wrote or read.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def _begun(frame: pl.DataFrame, run_dir: Path) -> RunFolder:
-    """Make a run: all that a call does before its first upload. The address is no one's."""
+    """Make a run: everything a call does before its first upload. Nobody listens at the address."""
     client = openai.OpenAI(api_key="sk-none", base_url="http://127.0.0.1:9/v1")
     return RunFolder(
         run_of(frame, data.PROMPT, options.parse({**data.OPTIONS, "run_dir": run_dir, "client": client})).path
@@ -35,7 +35,7 @@ def _begun(frame: pl.DataFrame, run_dir: Path) -> RunFolder:
 
 
 def render(folder: Path, rows: int, words: int, repeat: int) -> dict[str, Any]:
-    """Rows → input files on disk, with all that a run keeps of them: rows as Parquet, digests, records."""
+    """Rows → input files on disk, with everything else that a run keeps: rows as Parquet, digests, records."""
     frame = data.reviews(rows, words)
     ours, theirs = folder / "ours", folder / "loop"
 
@@ -49,9 +49,10 @@ def render(folder: Path, rows: int, words: int, repeat: int) -> dict[str, Any]:
         loop.write_input_files(frame, theirs)
 
     _begun(data.reviews(1_000, words), folder / "warm")
-    found = measure.in_turn(repeat, by_us, by_loop)
+    figures = measure.in_turn(repeat, by_us, by_loop)
     paths = {"ours": ours.glob("parts/*/input.jsonl"), "loop": theirs.glob("*.jsonl")}
-    return {**found, "bytes": {who: sum(path.stat().st_size for path in some) for who, some in paths.items()}}
+    sizes = {side: sum(path.stat().st_size for path in files) for side, files in paths.items()}
+    return {**figures, "bytes": sizes}
 
 
 def parse(folder: Path, rows: int, words: int, repeat: int) -> dict[str, Any]:
@@ -76,9 +77,9 @@ def parse(folder: Path, rows: int, words: int, repeat: int) -> dict[str, Any]:
         out = loop.read_results(frame, (path.read_text(encoding="utf-8") for path in paths))
         assert out["response"].null_count() == 0
 
-    found = measure.in_turn(repeat, by_us, by_loop)
+    figures = measure.in_turn(repeat, by_us, by_loop)
     size = sum(path.stat().st_size for path in paths)
-    return {**found, "bytes": {"ours": size, "loop": size}}
+    return {**figures, "bytes": {"ours": size, "loop": size}}
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Ask a model about every row, and go on with the answers as with any other column.
+"""Ask a model about every row, and work with the answers as with any other column.
 
-    OPENAI_API_KEY=… python examples/analytics.py            # the real service: 300 short requests, under a cent
-    BATCHFRAME_EXAMPLE_EMULATOR=1 python examples/analytics.py     # a local service with made-up answers
+    OPENAI_API_KEY=… python examples/analytics.py               # the real service: 300 short requests, under a cent
+    BATCHFRAME_EXAMPLE_EMULATOR=1 python examples/analytics.py  # a local service with made-up answers
 
-The same script again shows the same answers without asking, and paying, again: the run is kept in .batchframe.
+Run it again to see the same answers: the run is kept in .batchframe, so nothing is sent or paid for again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PROMPT = "In one word, is this about people, software, hardware or culture? {ter
 
 
 def main(client: openai.OpenAI | None = None) -> None:
-    """Classify the terms, and print what the answers say; without a client, at the service of the environment."""
+    """Classify the terms and print a summary by topic. Without a client, the environment names the service."""
     terms = pl.read_parquet(DATA)
     answered = bf.run(terms, PROMPT, model="gpt-4o-mini", temperature=0, client=client)
 

@@ -1,9 +1,10 @@
-"""Azure OpenAI with Entra ID instead of a key: the credential of whoever or whatever runs this.
+"""Sign in to Azure OpenAI with Entra ID instead of a key.
 
     pip install "batchframe[azure]"
     AZURE_OPENAI_ENDPOINT=https://RESOURCE.openai.azure.com python examples/azure_entra.py DEPLOYMENT
 
-The deployment must be of type Global Batch or Data Zone Batch. The role Cognitive Services OpenAI User is enough.
+DefaultAzureCredential takes the identity that runs the script: yours on your machine, a managed identity at Azure. The
+role Cognitive Services OpenAI User is enough. The deployment must be of type Global Batch or Data Zone Batch.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ PROMPT = "In one word, is this about people, software, hardware or culture? {ter
 
 
 def entra_client() -> openai.AzureOpenAI:
-    """Make a client that asks for a token when it needs one."""
+    """Return a client that fetches a token when it needs one."""
     from azure.identity import DefaultAzureCredential, get_bearer_token_provider  # noqa: PLC0415  (an extra)
 
     scope = "https://cognitiveservices.azure.com/.default"
@@ -34,7 +35,7 @@ def entra_client() -> openai.AzureOpenAI:
 
 
 def main(deployment: str, client: openai.OpenAI | None = None) -> None:
-    """Classify the first terms with a deployment, and print them with what the content filter said."""
+    """Classify the first terms and print the answers with the verdict of the content filter."""
     terms = pl.read_parquet(DATA).head(20)
     answered = bf.run(
         terms, PROMPT, model=deployment, temperature=0, include="content_filter", client=client or entra_client()

@@ -1,10 +1,10 @@
-"""A run that no process waits for: begin it once, and let cron take it one step further every few minutes.
+"""Let cron take a run one step further every few minutes, so that no process has to wait for it.
 
     python examples/cron.py FOLDER
     */5 * * * * cd /srv/app && python examples/cron.py FOLDER
 
-The first call begins the run, the others make one pass each: collect what is finished, submit what is next, never
-sleep. Two that overlap do no harm: one works, the other says which does. When the run is finished, the answers are in
+The first call begins the run. Each further call makes one pass: it collects finished batches, submits the next ones and
+never sleeps. Two calls may overlap: one works, the other reports which. Once the run is finished, the answers are in
 FOLDER/answers.parquet.
 """
 
@@ -22,11 +22,11 @@ PROMPT = "Summarise in one sentence: {term}: {definition}"
 
 
 def main(folder: Path) -> None:
-    """Begin the run, or make one pass of it."""
+    """Begin the run, or make one pass."""
     folder.mkdir(parents=True, exist_ok=True)
     path, answers = folder / "run", folder / "answers.parquet"
     if answers.exists():
-        print(f"{answers}: finished before")
+        print(f"{answers}: already finished")
         return
     if path.exists():
         run = bf.open_run(path)

@@ -1,7 +1,7 @@
-"""A job from one Parquet file to another, in bounded memory, that can be killed and started again at any time.
+"""Run a prompt from one Parquet file to another, in bounded memory. Kill it and start it again at any time.
 
 OPENAI_API_KEY=… python examples/parquet_job.py examples/data/jargon.parquet answers.parquet
-BATCHFRAME_EXAMPLE_EMULATOR=1 python examples/parquet_job.py …       # a local service with made-up answers
+BATCHFRAME_EXAMPLE_EMULATOR=1 python examples/parquet_job.py …  # a local service with made-up answers
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def main(source: str, destination: str, client: openai.OpenAI | None = None) -> int:
-    """Explain every term of the source; return 1 where rows did not succeed."""
+    """Explain every term of the source. Return 1 if a row did not succeed."""
     run = bf.run_parquet(
         source,
         destination,

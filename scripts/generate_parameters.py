@@ -1,6 +1,6 @@
 """Write src/batchframe/_endpoints/parameter_table.py from the request types of the installed openai SDK.
 
-Run generate_signatures.py after it, which writes the types of these parameters.
+Then run generate_signatures.py, which writes the types of these parameters into the signatures.
 """
 # ruff: noqa: INP001  (a script, not a package)
 
@@ -51,18 +51,18 @@ def generate() -> str:
 
 
 def parameters() -> dict[str, dict[str, Any]]:
-    """Return by endpoint and name the kinds of each parameter."""
+    """Return the kinds of each parameter, by endpoint and name."""
     return {endpoint: dict(sorted(_kinds_by_name(type_).items())) for endpoint, type_ in TYPES.items()}
 
 
 def _kinds_by_name(type_: type) -> dict[str, dict[str, Any]]:
-    found = {name: _kinds(hint) for name, hint in get_type_hints(type_).items()}
-    # The SDK keeps stream in subclasses, one for each answer that a call may give.
-    return found | ({"stream": {"boolean": None}} if "stream_options" in found else {})
+    kinds = {name: _kinds(hint) for name, hint in get_type_hints(type_).items()}
+    # The SDK declares stream in subclasses, one for each kind of reply.
+    return kinds | ({"stream": {"boolean": None}} if "stream_options" in kinds else {})
 
 
 def _kinds(hint: Any) -> dict[str, Any]:
-    """Return the kinds of values that a type takes."""
+    """Return the kinds of values that a type accepts."""
     origin = get_origin(hint)
     if origin in {Union, types.UnionType}:
         kinds: dict[str, Any] = {}
@@ -85,7 +85,7 @@ def _kinds(hint: Any) -> dict[str, Any]:
 
 
 def _united(kinds: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
-    """Return what takes the values of either; without a restriction where one of them has none."""
+    """Return kinds that accept the values of either. A kind that one side does not restrict stays unrestricted."""
     united = kinds | more
     for kind in kinds.keys() & more.keys():
         one, other = kinds[kind], more[kind]
@@ -97,7 +97,7 @@ def _united(kinds: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
 
 
 def _written(value: Any, indent: str, taken: int = 0) -> str:
-    """Return a value's source as the formatter would have it: in one line, or an item a line."""
+    """Return a value's source as the formatter writes it: on one line, or with one item per line."""
     closing = taken + len(",")
     if len(indent) + len(repr(value)) + closing <= _WIDTH and not _is_table(value):
         return repr(value).replace("'", '"')
@@ -111,7 +111,7 @@ def _written(value: Any, indent: str, taken: int = 0) -> str:
 
 
 def _is_table(value: Any) -> bool:
-    """Whether it holds dictionaries by parameter, which stand a line each however short they are."""
+    """Whether a value holds dictionaries by parameter, which get a line each however short they are."""
     return isinstance(value, dict) and not value.keys() <= {"text", "integer", "number", "boolean", "list", "object"}
 
 

@@ -1,8 +1,8 @@
 """Write the options into the signatures and docstrings of the public calls, and the types of request parameters.
 
 The sources are the table of options (``_api/option_table.py``) and the table of request parameters
-(``_endpoints/parameter_table.py``, which ``generate_parameters.py`` writes: run this script after it). ``--check``
-writes nothing, and fails where something would be written.
+(``_endpoints/parameter_table.py``). ``generate_parameters.py`` writes the latter, so run this script after it.
+``--check`` writes nothing, and fails if anything is stale.
 """
 # ruff: noqa: INP001  (a script, not a package)
 
@@ -19,12 +19,13 @@ from typing import Any
 from batchframe._api.option_table import OPTIONS
 from batchframe._core.option_names import OPTION_NAMES
 from batchframe._endpoints.parameter_table import PARAMETERS
-from batchframe._requests.parameters import FROM_PROMPT, NEVER
+from batchframe._requests.parameters import NEVER, is_from_prompt
 
 ROOT = Path(__file__).parents[1] / "src" / "batchframe"
 MODULES = tuple(f"_api/{name}.py" for name in ("arguments", "calls", "namespace", "parquet", "previews"))
 _WIDTH = 120
-# From the bare star to the request parameters, both included; and from the first option of a docstring to the last.
+# In a signature, from the bare star to the request parameters, both included. In a docstring, from the first option to
+# the last.
 _SIGNATURE = re.compile(
     r"^(?P<indent> +)\*,\n(?:(?!^ +\*,$).)*?^(?P=indent)\*\*parameters: Unpack\[EndpointParameters\],$",
     re.MULTILINE | re.DOTALL,
@@ -34,20 +35,20 @@ _FIELDS = re.compile(
     r'(?<=^class EndpointParameters\(TypedDict, total=False\):\n)(    """.*?"""\n).*', re.MULTILINE | re.DOTALL
 )
 _TYPES = {"text": "str", "integer": "int", "number": "float", "boolean": "bool", "object": "Mapping[Any, object]"}
-# They make the type of the response, so they are the same for all rows.
+# These decide the type of the response, so they must be the same for all rows.
 _NOT_PER_ROW = {"n", "dimensions"}
 
 
 def written(name: str) -> str:
-    """Return a module's source with what is generated in it."""
+    """Return a module's source with its generated parts written anew."""
     source = (ROOT / name).read_text(encoding="utf-8")
-    source = _SIGNATURE.sub(lambda found: _signature(found["indent"]), source)
+    source = _SIGNATURE.sub(lambda match: _signature(match["indent"]), source)
     source = _DOCSTRING.sub(lambda _: _docstring(), source)
-    return _FIELDS.sub(lambda found: f"{found[1]}\n{_fields()}", source)
+    return _FIELDS.sub(lambda match: f"{match[1]}\n{_fields()}", source)
 
 
 def stale() -> list[Path]:
-    """Return the modules that another source would be written of."""
+    """Return the modules whose source would change."""
     return [ROOT / name for name in MODULES if written(name) != (ROOT / name).read_text(encoding="utf-8")]
 
 
@@ -60,7 +61,7 @@ def _parameter(option: Any) -> str:
     accepts = option.metadata["accepts"]
     if option.default is MISSING and option.default_factory is MISSING:
         return f"{option.name}: {accepts},"
-    # What is empty is left out by None too, and reads better so.
+    # None means the same as an empty value, and reads better.
     default = option.default if option.default_factory is MISSING else None
     default = None if default in ("", ()) else default
     return f"{option.name}: {accepts} | None = {default!r},".replace("'", '"')
@@ -77,15 +78,16 @@ def _docstring() -> str:
 
 
 def _fields() -> str:
-    """Return a line for each parameter that a call takes by its name, at whatever endpoint."""
-    names = sorted({name for known in PARAMETERS.values() for name in known} - OPTION_NAMES - FROM_PROMPT - NEVER)
+    """Return one line for each parameter of any endpoint that a call takes by name."""
+    known = {name for names in PARAMETERS.values() for name in names} - OPTION_NAMES - NEVER
+    names = sorted(name for name in known if not is_from_prompt(name))
     return "".join(f"    {name}: {_type_of(name)}\n" for name in names)
 
 
 def _type_of(name: str) -> str:
-    found = [kind for known in PARAMETERS.values() for kind in known.get(name, {}).items()]
-    types = [_type(kind, inside) for kind, inside in found if kind != "text"]
-    texts = [inside for kind, inside in found if kind == "text"]
+    kinds = [kind for known in PARAMETERS.values() for kind in known.get(name, {}).items()]
+    types = [_type(kind, inside) for kind, inside in kinds if kind != "text"]
+    texts = [inside for kind, inside in kinds if kind == "text"]
     if texts:
         types.insert(0, _type("text", None if None in texts else tuple(dict.fromkeys(chain.from_iterable(texts)))))
     return " | ".join(dict.fromkeys([*types, *([] if name in _NOT_PER_ROW else ["pl.Expr"]), "None"]))
@@ -100,7 +102,7 @@ def _type(kind: str, inside: Any) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Write the modules, or with ``--check`` say which would be; return the exit code."""
+    """Write the modules, or with ``--check`` report a stale one. Return the exit code."""
     for path in stale():
         if "--check" in arguments:
             sys.stderr.write(f"{path} is stale: run scripts/generate_signatures.py\n")

@@ -112,11 +112,11 @@ def test_logprobs_are_a_column(service, endpoint):
 @pytest.mark.parametrize(
     ("endpoint", "given", "line"),
     [
-        (CHAT, {}, "add logprobs=True"),
-        (CHAT, {"logprobs": False}, "add logprobs=True"),
-        (COMPLETIONS, {}, "add logprobs=1"),
-        (RESPONSES, {}, r'add extra_body=\{"include": \["message.output_text.logprobs"\]\}'),
-        (RESPONSES, {"extra_body": {"include": ["reasoning.encrypted_content"]}}, "add extra_body="),
+        (CHAT, {}, "needs logprobs=True"),
+        (CHAT, {"logprobs": False}, "needs logprobs=True"),
+        (COMPLETIONS, {}, "needs logprobs=1"),
+        (RESPONSES, {}, r'needs extra_body=\{"include": \["message.output_text.logprobs"\]\}'),
+        (RESPONSES, {"extra_body": {"include": ["reasoning.encrypted_content"]}}, "needs extra_body="),
         ("/v1/embeddings", {}, "have none: leave it out"),
         ("/v1/moderations", {}, "have none: leave it out"),
     ],

@@ -285,7 +285,7 @@ def test_a_choice_that_does_not_fit_fails_its_row():
         },
         schema_overrides={"code": pl.String, "message": pl.String},
     )
-    typed = parse({"model": "m", "n": 2, "response_format": SHAPE}).form
+    typed = parse({"model": "m", "n": 2, "response_format": SHAPE}).answer_format
     found = typed.decoded(answers)
     assert found["code"].to_list() == ["invalid_response", "odd"]
     assert found["message"][0].startswith("choice 1: $.label")

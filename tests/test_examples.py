@@ -1,4 +1,4 @@
-"""The examples, run as a new user runs them, and the data they use."""
+"""The examples, run as a new user runs them, and their data."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ TOPICS = {"people", "software", "hardware", "culture"}
 
 @pytest.fixture(params=["embedded", pytest.param("environment", marks=pytest.mark.slow)])
 def service(request, emu):
-    """The environment of an example: with its own emulator, or with a service as with the real one."""
+    """The environment of an example: its own emulator, or a service at an address, as the real one is."""
     if request.param == "embedded":
         return {"BATCHFRAME_EXAMPLE_EMULATOR": "1"}
     return {"OPENAI_API_KEY": "sk-test", "OPENAI_BASE_URL": emu.base_url}
 
 
 def run(name: str, *args: str, cwd: Path, env: dict[str, str]) -> str:
-    # PYTHONIOENCODING: the frame that is printed must not depend on the machine's locale.
+    # The printed frame must not depend on the locale of the machine.
     environment = os.environ | env | {"PYTHONIOENCODING": "utf-8"}
     command = [sys.executable, "-W", "error", EXAMPLES / name, *args]
-    done = subprocess.run(
+    process = subprocess.run(
         command, cwd=cwd, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=60, check=False
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    assert process.returncode == 0, process.stderr
+    return process.stdout
 
 
 def test_analytics(service, tmp_path):
@@ -75,41 +75,41 @@ def test_cron(emu, tmp_path):
         printed = run("cron.py", "job", cwd=tmp_path, env=env)
     assert printed.endswith("50 of 50 rows succeeded\n")
     assert pl.read_parquet(tmp_path / "job" / "answers.parquet")["error"].null_count() == 50
-    assert "finished before" in run("cron.py", "job", cwd=tmp_path, env=env)
+    assert "already finished" in run("cron.py", "job", cwd=tmp_path, env=env)
     assert emu.calls()["create_batch"] == 1
 
 
 def test_webhook(emu, tmp_path, monkeypatch):
-    started = bf.submit(
+    run = bf.submit(
         pl.DataFrame({"n": [1, 2]}), "Repeat {n}", model="gpt-4o-mini", client=emu.client(), run_dir=tmp_path / "run"
     )
     monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
     monkeypatch.setenv("OPENAI_BASE_URL", emu.base_url)
-    secret = base64.b64encode(b"a secret of tests").decode()
+    secret = base64.b64encode(b"the test's secret").decode()
     monkeypatch.setenv("OPENAI_WEBHOOK_SECRET", f"whsec_{secret}")
-    monkeypatch.setenv("RUN_DIR", os.fspath(started.path))
+    monkeypatch.setenv("RUN_DIR", os.fspath(run.path))
     spec = importlib.util.spec_from_file_location("webhook", EXAMPLES / "webhook.py")
     example = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(example)
 
-    def call(event, key=b"a secret of tests"):
+    def call(event, key=b"the test's secret"):
         body = json.dumps({"id": "evt_1", "object": "event", "created_at": int(time.time()), "type": event,
                            "data": {"id": "batch_1"}})  # fmt: skip
         stamp = str(int(time.time()))
         signed = hmac.new(key, f"msg_1.{stamp}.{body}".encode(), hashlib.sha256).digest()
         headers = {"webhook-id": "msg_1", "webhook-timestamp": stamp,
                    "webhook-signature": f"v1,{base64.b64encode(signed).decode()}"}  # fmt: skip
-        return asyncio.run(ask(example.app, body.encode(), headers))
+        return asyncio.run(post(example.app, body.encode(), headers))
 
-    assert call("batch.completed", key=b"of somebody else") == 400
+    assert call("batch.completed", key=b"another secret") == 400
     assert call("response.completed") == 204
-    while not bf.open_run(started.path).status(refresh=False).done:
+    while not bf.open_run(run.path).status(refresh=False).done:
         assert call("batch.completed") == 200
-    assert bf.open_run(started.path).result()["error"].null_count() == 2
+    assert bf.open_run(run.path).result()["error"].null_count() == 2
 
 
-async def ask(app, body, headers):
-    """Post a body to an ASGI application, and return the status."""
+async def post(app, body, headers):
+    """Post a body to an ASGI application and return the status."""
     sent = []
 
     async def receive():
@@ -125,32 +125,32 @@ async def ask(app, body, headers):
     return sent[0]["status"]
 
 
-def test_without_a_key_an_example_says_so(tmp_path):
+def test_example_without_a_key_names_the_variable(tmp_path):
     command = [sys.executable, EXAMPLES / "analytics.py"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 1
-    assert "OPENAI_API_KEY" in done.stderr.splitlines()[-1]
+    process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert process.returncode == 1
+    assert "OPENAI_API_KEY" in process.stderr.splitlines()[-1]
 
 
-def test_the_data():
+def test_data():
     terms = pl.read_parquet(DATA)
     assert terms.schema == {"term": pl.String, "definition": pl.String}
     assert terms.height == 300
     assert terms["term"].is_unique().all()
     assert terms["definition"].str.len_chars().is_between(100, 600).all()
-    # No markup of the dictionary, no line ends, no control characters.
+    # Neither markup of the dictionary nor line ends nor control characters.
     assert not terms["definition"].str.contains(r"[{}\x00-\x1f\x7f]|  |^\s|\s$").any()
     assert DATA.stat().st_size < 150_000
     assert _demo.texts().equals(terms)
 
 
 def test_azure_with_entra_id(monkeypatch, capsys):
-    """The example's own client makes the calls; only the credential is not that of a person."""
+    """The example's own client makes the calls; only the credential is a stand-in."""
     identity = pytest.importorskip("azure.identity")
-    asked = []
+    scopes = []
 
     def provider(credential, scope):
-        return lambda: asked.append(scope) or "entra-token"
+        return lambda: scopes.append(scope) or "entra-token"
 
     monkeypatch.setattr(identity, "DefaultAzureCredential", lambda: "somebody")
     monkeypatch.setattr(identity, "get_bearer_token_provider", provider)
@@ -161,7 +161,7 @@ def test_azure_with_entra_id(monkeypatch, capsys):
         monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", emu.base_url.partition("/openai")[0])
         with example.entra_client() as client:
             example.main("mine", client)
-    assert set(asked) == {"https://cognitiveservices.azure.com/.default"}
-    shown = capsys.readouterr().out
-    assert "shape: (20, 3)" in shown
-    assert "content_filter_re" in shown
+    assert set(scopes) == {"https://cognitiveservices.azure.com/.default"}
+    printed = capsys.readouterr().out
+    assert "shape: (20, 3)" in printed
+    assert "content_filter_re" in printed

@@ -232,7 +232,7 @@ def test_what_one_process_reads_another_that_is_done_does_not_remove(client, mon
 
     def remove():
         with run._folder.assembling():
-            run._folder.forget_parsed_answers()
+            parsed_answers.forget_answers(run._folder)
 
     def then_removed(*args, **options):
         paths = part_answers(*args, **options)

@@ -13,6 +13,7 @@ import pytest
 
 import batchframe as bf
 from batchframe._providers import openai as _openai
+from batchframe._providers.client import InputFile
 from batchframe._providers.openai import map_error
 from batchframe._providers.service import Service
 
@@ -144,7 +145,7 @@ def test_uploads_and_creates_are_sent_once(emu, client, call):
     ours = Service(client).client
     calls = {
         "create_file": lambda: ours.upload(io.BytesIO(b'{"a": 1}\n'), "a.jsonl", None),
-        "create_batch": lambda: ours.create("file-x", "/v1/chat/completions", "24h", {}, None),
+        "create_batch": lambda: ours.create(InputFile("file-x", io.BytesIO), "/v1/chat/completions", "24h", {}, None),
     }
     with pytest.raises(bf.ServiceError):
         calls[call]()

@@ -22,6 +22,7 @@ from batchframe._endpoints.parameter_table import PARAMETERS
 from batchframe._requests.parameters import _OF_AZURE, _OF_OPENAI
 from batchframe._results.answer_format import AnswerFormat
 from batchframe._results.columns import added_schema
+from batchframe._results.extra_columns import EXTRA_COLUMNS
 
 FRAME = pl.DataFrame({"x": ["a", "b"], "n": [1, None]})
 CHAT = "/v1/chat/completions"
@@ -66,8 +67,8 @@ def test_parameters_are_those_of_the_sdk():
 
 
 def test_included_columns_are_those_of_the_schema():
-    assert list(added_schema(_options.INCLUDES, AnswerFormat()))[-len(_options.INCLUDES) :] == list(_options.INCLUDES)
-    assert not set(_options.INCLUDES) & _options._NOT_YET_INCLUDED
+    assert list(added_schema(EXTRA_COLUMNS, AnswerFormat()))[-len(EXTRA_COLUMNS) :] == list(EXTRA_COLUMNS)
+    assert not set(EXTRA_COLUMNS) & _options._NOT_YET_INCLUDED
 
 
 def test_none_means_the_default_of_each_option():

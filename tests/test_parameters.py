@@ -15,7 +15,7 @@ from batchframe._api import options as _options
 from batchframe._core.option_names import OPTION_NAMES
 from batchframe._endpoints.parameter_table import PARAMETERS
 from batchframe._endpoints.registry import ENDPOINTS
-from batchframe._requests.parameters import FROM_PROMPT, NEVER
+from batchframe._requests.parameters import NEVER
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "generate_parameters.py"
 # The SDK that the table was generated with; at a newer one generate it again, and write its version here.
@@ -31,6 +31,7 @@ SHADOWED = {
     "metadata": "/v1/chat/completions /v1/responses",
     "include": "/v1/responses",
 }
+PROMPT_MEMBERS = {endpoint.prompt_member for endpoint in ENDPOINTS.values()}
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +113,7 @@ def test_what_is_shadowed_goes_through_extra_body(endpoint):
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
-@pytest.mark.parametrize("name", sorted(FROM_PROMPT - {"prompt"}))
+@pytest.mark.parametrize("name", sorted(PROMPT_MEMBERS - {"prompt"}))
 def test_what_the_prompt_makes_is_refused_by_name(endpoint, name):
     with pytest.raises(bf.OptionError, match=name):
         _options.parse({"model": "m", "endpoint": endpoint, name: "x"})
@@ -121,7 +122,7 @@ def test_what_the_prompt_makes_is_refused_by_name(endpoint, name):
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 def test_every_other_parameter_is_taken(endpoint):
     fixed = {"n", "dimensions"}  # they make a dtype: whole numbers only
-    taken = PARAMETERS[endpoint].keys() - OPTION_NAMES - FROM_PROMPT - NEVER - fixed
+    taken = PARAMETERS[endpoint].keys() - OPTION_NAMES - PROMPT_MEMBERS - NEVER - fixed
     for name in taken:
         for value in samples(PARAMETERS[endpoint][name]):
             assert _options.parse({"model": "m", "endpoint": endpoint, name: value}).body == {name: value}

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from batchframe._endpoints.registry import ENDPOINTS
 from batchframe._results.answer_format import AnswerFormat
-from batchframe._results.extra_columns import INCLUDED, included_columns, included_dtype
+from batchframe._results.extra_columns import EXTRA_COLUMNS, OF_LINES, columns_of_lines
 from batchframe._results.result_lines import read_answers
 
 CHAT, COMPLETIONS, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/responses"
@@ -30,8 +30,8 @@ def read(body, endpoint=RESPONSES, *, many=False):
 
 def included(body, name, endpoint=CHAT, *, choices=1):
     form = AnswerFormat(endpoint, choices)
-    (column,) = included_columns([line(body)], [name], form)
-    assert column.dtype == included_dtype(name, form)
+    (column,) = columns_of_lines([line(body)], [name], form)
+    assert column.dtype == EXTRA_COLUMNS[name].dtype_for(form)
     return column.to_list()[0]
 
 
@@ -280,7 +280,7 @@ def test_no_body_raises_and_each_has_one_outcome(body, status, path, many):
     assert (row["code"] is None) == (row["message"] is None)
     form = AnswerFormat(path, 2 if many else 1)
     names = [
-        name for name in INCLUDED if path in (CHAT, RESPONSES, COMPLETIONS) or name not in ("tool_calls", "logprobs")
+        name for name in OF_LINES if path in (CHAT, RESPONSES, COMPLETIONS) or name not in ("tool_calls", "logprobs")
     ]
-    made = included_columns([content, None], names, form)
-    assert [column.dtype for column in made] == [included_dtype(name, form) for name in names]
+    made = columns_of_lines([content, None], names, form)
+    assert [column.dtype for column in made] == [EXTRA_COLUMNS[name].dtype_for(form) for name in names]

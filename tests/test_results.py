@@ -16,7 +16,7 @@ from batchframe._endpoints.registry import ENDPOINTS
 from batchframe._results import result_lines
 from batchframe._results.answer_format import AnswerFormat
 from batchframe._results.columns import best_answers
-from batchframe._results.extra_columns import included_columns
+from batchframe._results.extra_columns import columns_of_lines
 from batchframe._results.result_lines import ANSWER_SCHEMA, read_answers
 
 MESSAGE = {"role": "assistant", "content": "hello"}
@@ -201,7 +201,7 @@ def test_what_the_content_filter_said_comes_along():
     inner = {"code": "ResponsibleAIPolicyViolation", "content_filter_result": answer}
     refused = line(**response(400, body={"error": {"code": "content_filter", "message": "no", "innererror": inner}}))
     lines = [good, refused, line(), line(response=None), line(response={"body": [1]}), b'{"custom_id": "x"']
-    (column,) = included_columns([written(one) for one in lines], ["content_filter"], AnswerFormat())
+    (column,) = columns_of_lines([written(one) for one in lines], ["content_filter"], AnswerFormat())
     said = [None if text is None else json.loads(text) for text in column]
     assert said == [{"prompt": prompt, "response": answer}, {"prompt": answer}, None, None, None, None]
     assert read(*lines)["code"].to_list()[:2] == [None, "content_filter"]
@@ -217,7 +217,7 @@ def test_each_answer_tells_where_its_line_is(monkeypatch, slice_bytes, path):
     lines = [data[at : at + size] for at, size in found.select("line_at", "line_bytes").rows()]
     assert [json.loads(one) for one in lines[:3]] == mine
     assert lines[3:] == [b'{"custom_id": "x"\r\n']
-    (raw,) = included_columns(lines, ["raw"], AnswerFormat())
+    (raw,) = columns_of_lines(lines, ["raw"], AnswerFormat())
     assert raw[0] == json.dumps(line())
 
 

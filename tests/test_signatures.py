@@ -23,7 +23,8 @@ from batchframe._api.option_table import OPTIONS
 from batchframe._core.option_names import NOT_YET, OPTION_NAMES
 from batchframe._endpoints.parameter_table import PARAMETERS
 from batchframe._endpoints.registry import ENDPOINTS
-from batchframe._requests.parameters import FROM_PROMPT, NEVER
+from batchframe._requests.parameters import NEVER, is_from_prompt
+from batchframe._results.extra_columns import EXTRA_COLUMNS
 
 ROOT = Path(__file__).parents[1]
 USER_CODE = Path(__file__).parent / "typing"
@@ -78,22 +79,16 @@ def test_every_option_is_in_the_signature(call):
     assert _options.parse({"model": "m", **defaults}) == _options.parse({"model": "m"})
 
 
-def test_the_table_of_the_readme_has_the_same_options():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    table = readme.split("\n| option | default | meaning |\n")[1].split("\n\n")[0]
-    assert sorted(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == sorted(NAMES)
-
-
 def test_options_to_come_are_in_no_signature():
     assert not NOT_YET & set(NAMES)
     assert set(NAMES) | NOT_YET == OPTION_NAMES
 
 
 def test_literals_are_what_is_accepted():
-    assert typing.get_args(arguments.Include) == _options.INCLUDES
+    assert typing.get_args(arguments.Include) == tuple(EXTRA_COLUMNS)
     assert set(typing.get_args(arguments.Endpoint)) == set(ENDPOINTS)
     meanings = {option.name: option.metadata["meaning"] for option in OPTIONS}
-    assert all(f"``{name}``" in meanings["include"] for name in _options.INCLUDES)
+    assert all(f"``{name}``" in meanings["include"] for name in tuple(EXTRA_COLUMNS))
     assert all(f"``{path}``" in meanings["endpoint"] for path in ENDPOINTS if path != "/v1/chat/completions")
     for name, values in re.findall(r'(\w+): Literal(\[.*?\]) \| None = (?:None|".*?"),', inspect.getsource(bf.submit)):
         for value in json.loads(values):
@@ -103,7 +98,7 @@ def test_literals_are_what_is_accepted():
 
 def test_parameters_are_those_that_a_call_takes():
     known = {name for names in PARAMETERS.values() for name in names}
-    taken = known - OPTION_NAMES - FROM_PROMPT - NEVER
+    taken = {name for name in known - OPTION_NAMES - NEVER if not is_from_prompt(name)}
     assert arguments.EndpointParameters.__annotations__.keys() == taken
 
 

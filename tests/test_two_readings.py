@@ -16,7 +16,7 @@ from batchframe._endpoints.registry import ENDPOINTS
 from batchframe._endpoints.usage import SPELLINGS, tokens_of
 from batchframe._results import extra_columns
 from batchframe._results.answer_format import AnswerFormat
-from batchframe._results.extra_columns import included_columns
+from batchframe._results.extra_columns import columns_of_lines
 from batchframe._results.result_lines import body_of_line, read_answers, read_any
 
 CHAT, COMPLETIONS, EMBEDDINGS, MODERATIONS, RESPONSES = (
@@ -127,10 +127,10 @@ def test_extra_columns_are_the_same_by_both_paths(path, monkeypatch):
     @settings(max_examples=60)
     @given(lines(path))
     def check(line):
-        fast = included_columns([line], names, AnswerFormat(path))
+        fast = columns_of_lines([line], names, AnswerFormat(path))
         with monkeypatch.context() as patched:
             patched.setattr(extra_columns, "_opened_line", body_of_line)
-            careful = included_columns([line], names, AnswerFormat(path))
+            careful = columns_of_lines([line], names, AnswerFormat(path))
         for one, other in zip(fast, careful, strict=True):
             assert one.equals(other, null_equal=True)
 

@@ -10,7 +10,6 @@ import polars as pl
 from batchframe._api.option_table import OPTIONS, Options
 from batchframe._core.exceptions import OptionError, suggestion
 from batchframe._core.option_names import NOT_YET, OPTION_NAMES
-from batchframe._endpoints.embeddings import EMBEDDINGS, dimensions_of
 from batchframe._endpoints.registry import DEFAULT, ENDPOINTS
 from batchframe._providers.limits import Limits
 from batchframe._requests.parameters import (
@@ -21,14 +20,13 @@ from batchframe._requests.parameters import (
     check_names,
 )
 from batchframe._results.answer_format import AnswerFormat
+from batchframe._results.extra_columns import EXTRA_COLUMNS
 from batchframe._schemas.response_format import AnswerType, type_asked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from batchframe._endpoints.base import Endpoint
-
-INCLUDES = ("model", "request_id", "batch_id", "logprobs", "tool_calls", "content_filter", "reused", "raw")
 
 _NOT_YET_INCLUDED = frozenset({"cost", "attempts"})
 # OpenAI's API specification; Azure wants 14 days at least, and says so itself.
@@ -40,11 +38,6 @@ _USES: dict[str, Callable[[Endpoint], bool]] = {
     "system": lambda endpoint: bool(endpoint.roles),
     "images": lambda endpoint: endpoint.max_images > 0,
     "image_detail": lambda endpoint: endpoint.has_image_detail,
-}
-# And whether its answers have an extra column.
-_HAS: dict[str, Callable[[Endpoint], bool]] = {
-    "tool_calls": lambda endpoint: endpoint.tool_calls is not None,
-    "logprobs": lambda endpoint: endpoint.logprobs is not None,
 }
 
 
@@ -96,7 +89,8 @@ def _check_endpoint(endpoint: Any) -> None:
 
 
 def _answer_format(model: str, endpoint: str, body: dict[str, Any], answer_type: AnswerType | None) -> AnswerFormat:
-    dimensions = dimensions_of(model, body.get("dimensions")) if endpoint == EMBEDDINGS.path else None
+    dimensions_of = ENDPOINTS[endpoint].dimensions_of
+    dimensions = None if dimensions_of is None else dimensions_of(model, body.get("dimensions"))
     return AnswerFormat(endpoint, body.get("n") or 1, dimensions, answer_type)
 
 
@@ -149,7 +143,7 @@ def _run_dir(name: str, value: Any) -> Any:
     return value
 
 
-def include_columns(name: str, value: Any, known: tuple[str, ...] = INCLUDES) -> tuple[str, ...]:
+def include_columns(name: str, value: Any, known: Collection[str] = EXTRA_COLUMNS) -> tuple[str, ...]:
     """Return the extra columns that are asked for, in the order in which they are added.
 
     Raises
@@ -162,7 +156,7 @@ def include_columns(name: str, value: Any, known: tuple[str, ...] = INCLUDES) ->
         raise OptionError(msg)
     names = [value] if isinstance(value, str) else list(value)
     for column in names:
-        if column not in known:
+        if not isinstance(column, str) or column not in known:
             available = f"Available: {', '.join(known)}"
             if isinstance(column, str) and column in _NOT_YET_INCLUDED:
                 msg = f"{name}={column!r} is not available in this version of batchframe. {available}"
@@ -283,10 +277,11 @@ def _check_fit(ours: dict[str, Any], path: str) -> None:
     if "image_detail" in ours and "images" not in ours:
         msg = "image_detail says how closely images are looked at, and there are none: pass images too"
         raise OptionError(msg)
-    for column, has_column in _HAS.items():
-        if column in ours.get("include", ()) and not has_column(endpoint):
-            having = ", ".join(_paths(has_column))
-            msg = f"include={column!r} is for {having}, and answers of {path} have none: leave it out"
+    for name in ours.get("include", ()):
+        column = EXTRA_COLUMNS[name]
+        if not column.fits(endpoint):
+            having = ", ".join(_paths(column.fits))
+            msg = f"include={name!r} is for {having}, and answers of {path} have none: leave it out"
             raise OptionError(msg)
 
 

@@ -12,6 +12,7 @@ from batchframe._api.result_sources import Found, read_sources
 from batchframe._core.column_names import CODE, CUSTOM_ID, MESSAGE, OURS
 from batchframe._core.exceptions import InputError, OptionError, suggestion, warn
 from batchframe._results.columns import ABSENT, CORE, PENDING, added_columns
+from batchframe._results.extra_columns import EXTRA_COLUMNS
 from batchframe._store.parts import MISSING
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ _KEY = OURS + "key"
 
 
 # What can be told of an answer without the run that it belongs to.
-INCLUDES = ("model", "request_id", "logprobs", "tool_calls", "content_filter", "raw")
+# The extra columns that result files tell without a run.
+OF_FILES = tuple(name for name, column in EXTRA_COLUMNS.items() if not column.of_runs_only)
 
 
 def read_batch(
@@ -100,7 +102,7 @@ def read_batch(
     │ b   ┆ 3 + 4 ┆ null     ┆ {"missing","the service wrote … │
     └─────┴───────┴──────────┴─────────────────────────────────┘
     """
-    extra = include_columns("include", include, INCLUDES)
+    extra = include_columns("include", include, OF_FILES)
     if frame is None:
         if custom_id is not None:
             msg = f"custom_id={custom_id!r} names a column of the frame, and there is no frame: pass one"

@@ -14,7 +14,6 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import polars as pl
-import tenacity
 
 from batchframe._core.exceptions import (
     APICallError,
@@ -32,11 +31,13 @@ from batchframe._endpoints.registry import DEFAULT
 from batchframe._providers.limits import azure_quota_note
 from batchframe._providers.service import Service
 from batchframe._results.answer_format import AnswerFormat
-from batchframe._results.extra_columns import INCLUDED, included_columns, included_dtype
+from batchframe._results.extra_columns import EXTRA_COLUMNS, OF_LINES, columns_of_lines
 from batchframe._results.result_lines import ANSWER_SCHEMA, PLACES, endpoint_of_line, read_answers, read_any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import tenacity
 
     from batchframe._core.remote import RemoteBatch
     from batchframe._providers.client import BatchClient
@@ -85,7 +86,7 @@ class Found:
     @property
     def answers(self) -> pl.DataFrame:
         """All of them."""
-        made = {name: included_dtype(name, self.form) for name in self.extra if name in INCLUDED}
+        made = {name: EXTRA_COLUMNS[name].dtype_for(self.form) for name in self.extra if name in OF_LINES}
         return pl.concat([pl.DataFrame(schema=ANSWER_SCHEMA | made), *self.frames])
 
 
@@ -168,7 +169,7 @@ def _read_handle(handle: IO[bytes], name: str, extra: tuple[str, ...], *, is_our
     handle.seek(start)
     endpoint = next(filter(None, (endpoint_of_line(line) for line in handle)), None)
     handle.seek(start)
-    made = tuple(name for name in extra if name in INCLUDED)
+    made = tuple(name for name in extra if name in OF_LINES)
     frames = list(read_answers(handle, endpoint or DEFAULT, places=bool(made)))
     if made:
         form = AnswerFormat((endpoint or DEFAULT).path)
@@ -209,7 +210,7 @@ def _with_lines(
     for at, size in frame.select(*PLACES).iter_rows():
         handle.seek(start + at)
         lines.append(handle.read(size))
-    return frame.drop(*PLACES).hstack(included_columns(lines, names, form))
+    return frame.drop(*PLACES).hstack(columns_of_lines(lines, names, form))
 
 
 def _lines(handle: IO[bytes]) -> Iterator[tuple[int, bytes]]:
@@ -323,6 +324,8 @@ def _refused(batch: RemoteBatch) -> InputFileRejectedError:
 
 def _download(client: BatchClient, file_id: str, handle: IO[bytes]) -> None:
     """Write a file's bytes to ``handle``, from the beginning again where the connection broke."""
+    import tenacity  # noqa: PLC0415 - takes a while to import
+
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception(lambda error: isinstance(error, APICallError) and error.is_transient),
         stop=tenacity.stop_after_attempt(_DOWNLOADS),

@@ -16,6 +16,7 @@ from batchframe._core.exceptions import (
     RunError,
     ServiceError,
 )
+from batchframe._providers.client import InputFile
 from batchframe._store.input_files import hash_of, split_up
 from batchframe._store.records import SubmissionRecord
 from batchframe._store.stop_record import is_covered, read_stop
@@ -200,10 +201,10 @@ class Submitter:
             "batchframe_model": self._desk.settings.model,
             "batchframe_file": hash_of(self._folder.input_path(part.number)),
         }
-        settings = self._desk.settings
+        settings, path = self._desk.settings, self._folder.input_path(part.number)
         try:
             batch = self._client.create(
-                submission.input_file_id,
+                InputFile(submission.input_file_id, lambda: self._folder.open(path)),
                 settings.endpoint,
                 settings.completion_window,
                 metadata,

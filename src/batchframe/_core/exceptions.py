@@ -32,7 +32,6 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -290,6 +289,8 @@ def warn(message: str) -> None:
 
 def suggestion(name: str, known: Iterable[str]) -> str:
     """Return a ``Did you mean …?`` sentence with a leading space, or nothing where no name is near."""
+    import difflib  # noqa: PLC0415 - only errors need it, and it takes a while to import
+
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f" Did you mean {near[0]!r}?" if near else ""
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     import polars as pl
 
+    from batchframe._endpoints.parameter_table import Kinds
+
 
 class Answer(NamedTuple):
     """What one result line says; ``code`` is None exactly when the row succeeded, ``again`` whether a failure may pass.
@@ -84,6 +86,8 @@ class Endpoint:
         How many images a request may hold.
     has_image_detail
         Whether it is told how closely images are looked at.
+    parameters
+        The request parameters that it takes, with the kinds of their values.
     default_parameters
         Those that are sent unless the call has others.
     renamed_parameters
@@ -100,6 +104,10 @@ class Endpoint:
         Returns what of a body has tool calls and logprobs of its own: its choices, or the whole.
     tool_calls, logprobs
         Read these of one choice; None where there are none.
+    counts_inputs
+        Whether services limit its requests by a number of their own (`Provider.max_embeddings`).
+    dimensions_of
+        Returns the dimensions of an answer by the model and those that were asked for; None where it has none.
     dtype
         The dtype of an answer that is no text, by the dimensions that were asked for.
     decode
@@ -124,6 +132,7 @@ class Endpoint:
     image_part: tuple[str, str] | None = None
     max_images: int = 0
     has_image_detail: bool = False
+    parameters: Mapping[str, Kinds] = field(default_factory=dict)
     default_parameters: Mapping[str, Any] = field(default_factory=dict)
     renamed_parameters: Mapping[str, str] = field(default_factory=dict)
     own_models: tuple[str, ...] = ()
@@ -133,6 +142,8 @@ class Endpoint:
     choices: Callable[[dict[str, Any]], list[dict[str, Any]]] | None = None
     tool_calls: Callable[[dict[str, Any]], list[dict[str, Any]] | None] | None = None
     logprobs: Callable[[dict[str, Any]], list[Any] | None] | None = None
+    counts_inputs: bool = False
+    dimensions_of: Callable[[str, int | None], int | None] | None = None
     dtype: Callable[[int | None], pl.DataType] | None = None
     decode: Callable[[pl.Series, int | None], tuple[pl.Series, pl.Series]] | None = None
     max_rows: Callable[[int | None], int] | None = None

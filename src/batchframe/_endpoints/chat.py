@@ -21,6 +21,7 @@ from batchframe._endpoints.base import (
     unreadable,
 )
 from batchframe._endpoints.logprobs import read_tokens
+from batchframe._endpoints.parameter_table import PARAMETERS
 from batchframe._endpoints.usage import NO_DETAILS, usage_struct
 
 if TYPE_CHECKING:
@@ -196,6 +197,7 @@ def _logprobs(choice: dict[str, Any]) -> list[Any] | None:
 
 CHAT = Endpoint(
     path="/v1/chat/completions",
+    parameters=PARAMETERS["/v1/chat/completions"],
     prompt_member="messages",
     answer_member="choices",
     object_name="chat.completion",

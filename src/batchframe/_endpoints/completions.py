@@ -8,6 +8,7 @@ import msgspec
 
 from batchframe._core.lenient import mapping, number, read_json
 from batchframe._endpoints.base import Answer, Endpoint, as_text, choices_of, nothing, text_of, unreadable
+from batchframe._endpoints.parameter_table import PARAMETERS
 
 
 def _read(body: dict[str, Any]) -> Answer:
@@ -43,6 +44,7 @@ def _logprobs(choice: dict[str, Any]) -> list[dict[str, Any]] | None:
 
 COMPLETIONS = Endpoint(
     path="/v1/completions",
+    parameters=PARAMETERS["/v1/completions"],
     prompt_member="prompt",
     answer_member="choices",
     object_name="text_completion",

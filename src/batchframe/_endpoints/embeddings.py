@@ -10,6 +10,7 @@ import polars as pl
 
 from batchframe._core.exceptions import OptionError
 from batchframe._endpoints.base import Answer, Endpoint, unreadable
+from batchframe._endpoints.parameter_table import PARAMETERS
 
 # Source: OpenAI's embeddings guide. Of other models, or a deployment, nothing is known before they answer.
 _DIMENSIONS = {"text-embedding-3-small": 1_536, "text-embedding-3-large": 3_072, "text-embedding-ada-002": 1_536}
@@ -90,6 +91,7 @@ def _absent(values: pl.Series) -> pl.Series:
 
 EMBEDDINGS = Endpoint(
     path="/v1/embeddings",
+    parameters=PARAMETERS["/v1/embeddings"],
     prompt_member="input",
     answer_member="data",
     object_name="list",
@@ -98,6 +100,8 @@ EMBEDDINGS = Endpoint(
     default_parameters={"encoding_format": "base64"},
     own_models=("text-embedding-",),
     refuses_empty_text=True,
+    counts_inputs=True,
+    dimensions_of=dimensions_of,
     dtype=_dtype,
     decode=_vectors,
     max_rows=_max_rows,

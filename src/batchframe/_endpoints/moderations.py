@@ -9,6 +9,7 @@ import polars as pl
 
 from batchframe._core.lenient import mapping, number
 from batchframe._endpoints.base import Answer, Endpoint, unreadable
+from batchframe._endpoints.parameter_table import PARAMETERS
 
 # Source: openai.types.moderation (3.54.0). Older models judge fewer of them.
 _CATEGORIES = (
@@ -53,6 +54,7 @@ def _decode(texts: pl.Series, _: int | None) -> tuple[pl.Series, pl.Series]:
 
 MODERATIONS = Endpoint(
     path="/v1/moderations",
+    parameters=PARAMETERS["/v1/moderations"],
     prompt_member="input",
     answer_member="results",
     read=_read,

@@ -14,7 +14,6 @@ import polars as pl
 
 from batchframe._core.dtypes import MAP, holds
 from batchframe._core.exceptions import OptionError, suggestion
-from batchframe._endpoints.parameter_table import PARAMETERS
 from batchframe._endpoints.registry import ENDPOINTS
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ def check_values(endpoint: str, values: Mapping[str, Any]) -> None:
         A value is of a kind that its parameter does not take, or none of the texts there are.
     """
     for name, value in values.items():
-        kinds = PARAMETERS[endpoint].get(name)
+        kinds = ENDPOINTS[endpoint].parameters.get(name)
         if kinds is not None and value is not None and not isinstance(value, pl.Expr):
             _refuse(name, _problem(name, value, kinds))
 
@@ -73,7 +72,7 @@ def check_dtypes(endpoint: str, dtypes: Mapping[str, Any]) -> None:
         A dtype is of a kind that its parameter does not take.
     """
     for name, dtype in dtypes.items():
-        kinds = PARAMETERS[endpoint].get(name)
+        kinds = ENDPOINTS[endpoint].parameters.get(name)
         if kinds is not None and not _fits(dtype, kinds):
             got = f"got an expression of dtype {dtype}"
             _refuse(name, f"{name} must be {_expected(kinds)}, {got}{_cast(dtype, kinds)}.")
@@ -89,7 +88,7 @@ def from_text(endpoint: str, name: str, text: str) -> Any:
         value = json.loads(text.lower() if text in {"True", "False"} else text)
     except (ValueError, RecursionError):
         return text
-    kinds = PARAMETERS.get(endpoint, {}).get(name)
+    kinds = ENDPOINTS[endpoint].parameters.get(name) if endpoint in ENDPOINTS else None
     if kinds is None or value is None or "text" not in kinds or _kind_in(kinds, _kind(value)) is not None:
         return value
     return text
@@ -103,7 +102,7 @@ def elsewhere(endpoint: str, name: str) -> str:
     called = ENDPOINTS[endpoint].renamed_parameters.get(name)
     if called is not None:
         return f" It is {called} there."
-    having = [other for other, names in PARAMETERS.items() if name in names]
+    having = [path for path, other in ENDPOINTS.items() if name in other.parameters]
     return f" It is a parameter of {', '.join(having)}." if having else ""
 
 

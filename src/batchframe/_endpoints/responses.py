@@ -22,6 +22,7 @@ from batchframe._endpoints.base import (
     unreadable,
 )
 from batchframe._endpoints.logprobs import read_tokens
+from batchframe._endpoints.parameter_table import PARAMETERS
 from batchframe._endpoints.usage import NO_DETAILS, usage_struct
 
 if TYPE_CHECKING:
@@ -193,6 +194,7 @@ def _whole(body: dict[str, Any]) -> list[dict[str, Any]]:
 
 RESPONSES = Endpoint(
     path="/v1/responses",
+    parameters=PARAMETERS["/v1/responses"],
     prompt_member="input",
     answer_member="output",
     object_name="response",

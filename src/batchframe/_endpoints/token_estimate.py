@@ -19,7 +19,6 @@ _BYTES = 4
 # Three tokens a message, three for the start of the reply (OpenAI cookbook). An image of low and of high detail, about:
 # models differ, and the larger ones count 85 and 765 for 1,024 pixels square (OpenAI's images guide). A file: a page.
 _PER_MESSAGE, _PER_REQUEST, _PER_LOW_IMAGE, _PER_IMAGE, _PER_FILE = 3, 3, 85, 765, 1_000
-_PROMPTS = (*dict.fromkeys(endpoint.prompt_member for endpoint in ENDPOINTS.values()), "instructions")
 _AS_JSON = ("tools", "functions", "response_format", "text")
 
 
@@ -41,7 +40,8 @@ def estimated_tokens(sample: Sequence[bytes], n_bytes: int) -> int:
 
 def _of_line(line: bytes) -> int:
     body = msgspec.json.decode(line)["body"]
-    told = sum(_of_prompt(body[name]) for name in _PROMPTS if name in body)
+    members = {endpoint.prompt_member for endpoint in ENDPOINTS.values()} | {"instructions"}
+    told = sum(_of_prompt(body[name]) for name in members & body.keys())
     shapes = sum(len(msgspec.json.encode(body[name])) for name in _AS_JSON if body.get(name))
     return _PER_REQUEST + told + -(-shapes // _BYTES)
 

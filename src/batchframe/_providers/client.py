@@ -1,22 +1,43 @@
-"""What a batch service can do for us, and nothing of how: the seam that `_openai.py` fills."""
+"""What a run needs of a batch service, and nothing of how: `openai.py` is one that does it."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from batchframe._core.remote import Account, RemoteBatch, RemoteFile
     from batchframe._providers.profiles import Provider
 
 
+@dataclass(frozen=True)
+class InputFile:
+    """An input file on this disk that was uploaded.
+
+    Parameters
+    ----------
+    id
+        Its id, as `BatchClient.upload` returned it. Each upload serves one create, so a batch is known by it.
+    open
+        Opens its bytes, for a service that takes the requests themselves with the create.
+    """
+
+    id: str
+    open: Callable[[], IO[bytes]]
+
+
 class BatchClient(Protocol):
-    """The calls of the Files and Batches endpoints that a run needs.
+    """What a run needs of a batch service.
 
     Every method raises an `APICallError` and no error of another library. ``upload`` and ``create`` are sent once:
     a retry of either inside a library could pay twice.
+
+    A service without files is no special case. Its client sends nothing in ``upload`` and makes up an id, sends the
+    requests in ``create`` together with that id (as metadata, say), and shows it as the ``input_file_id`` of its
+    batches; an id of its own, such as ``"results of batch_1"``, stands for the result file that ``download`` writes.
     """
 
     @property
@@ -35,7 +56,7 @@ class BatchClient(Protocol):
         """Close what was opened here."""
 
     def upload(self, handle: IO[bytes], filename: str, expires_after: int | None) -> RemoteFile:
-        """Upload an input file."""
+        """Upload an input file; where the service has no files, make up an id for it."""
 
     def retrieve_file(self, file_id: str) -> RemoteFile:
         """Return what the service knows of a file."""
@@ -48,7 +69,7 @@ class BatchClient(Protocol):
 
     def create(
         self,
-        input_file_id: str,
+        input_file: InputFile,
         endpoint: str,
         completion_window: str,
         metadata: dict[str, str],

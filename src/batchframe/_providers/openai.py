@@ -36,6 +36,7 @@ from batchframe._providers.limits import tells_of_no_room
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from batchframe._providers.client import InputFile
     from batchframe._providers.profiles import Provider
 
 
@@ -178,7 +179,7 @@ class OpenAIClient:
 
     def create(
         self,
-        input_file_id: str,
+        input_file: InputFile,
         endpoint: str,
         completion_window: str,
         metadata: dict[str, str],
@@ -197,12 +198,12 @@ class OpenAIClient:
         client = self._once if self._header is None else self._client
         with self._mapped("create_batch"):
             reply = client.batches.with_raw_response.create(
-                input_file_id=input_file_id,
+                input_file_id=input_file.id,
                 endpoint=path,
                 completion_window=window,
                 metadata=metadata,
                 extra_body=more or None,
-                extra_headers=None if self._header is None else {self._header: input_file_id},
+                extra_headers=None if self._header is None else {self._header: input_file.id},
             )
             return _remote_batch(_object(reply))
 

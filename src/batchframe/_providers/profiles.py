@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from batchframe._core.exceptions import OptionError, suggestion
+from batchframe._endpoints.registry import ENDPOINTS
 from batchframe._providers.limits import AZURE_MAX_BYTES, AZURE_MAX_REQUESTS, Limits
 from batchframe._providers.other_forms import OTHER_FORMS
 
@@ -123,7 +124,7 @@ class Provider:
         A row is one input for embeddings, and what the service refuses for their number is not made.
         """
         limits = given.over(self.limits)
-        if endpoint != _EMBEDDINGS:
+        if not ENDPOINTS[endpoint].counts_inputs:
             return limits
         return replace(limits, max_requests=min(limits.max_requests or self.max_embeddings, self.max_embeddings))
 
@@ -134,7 +135,7 @@ class Provider:
 
     def most_enqueued_of(self, endpoint: str) -> int | None:
         """Return how many requests of an endpoint may be in flight; None where that is not limited."""
-        return self.max_enqueued_embeddings if endpoint == _EMBEDDINGS else None
+        return self.max_enqueued_embeddings if ENDPOINTS[endpoint].counts_inputs else None
 
     def serves(self, host: str) -> bool:
         """Whether a host is this service's."""

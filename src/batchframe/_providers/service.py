@@ -13,7 +13,19 @@ from batchframe._core.exceptions import OptionError
 from batchframe._providers.profiles import Provider, provider_named, provider_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from batchframe._providers.client import BatchClient
+
+
+def _openai_client(client: Any, provider: Provider) -> BatchClient:
+    from batchframe._providers.openai import OpenAIClient  # noqa: PLC0415 - imports the SDK
+
+    return OpenAIClient(client, provider)
+
+
+# What makes the client of a provider, by its name, where that does not speak through the openai SDK.
+CLIENTS: dict[str, Callable[[Any, Provider], BatchClient]] = {}
 
 
 class Service:
@@ -47,9 +59,8 @@ class Service:
             The user's client is async, or of another library; or the environment describes none, or two.
         """
         if self._client is None:
-            from batchframe._providers.openai import OpenAIClient  # noqa: PLC0415 - imports the SDK
-
-            self._client = OpenAIClient(self._user_client, self.provider)
+            make = CLIENTS.get(self.provider.name, _openai_client)
+            self._client = make(self._user_client, self.provider)
         return self._client
 
     def close(self) -> None:

@@ -10,7 +10,6 @@ from batchframe._core.exceptions import OptionError, suggestion
 from batchframe._core.json_values import json_value
 from batchframe._core.option_names import NOT_YET, OPTION_NAMES
 from batchframe._endpoints import parameter_checks
-from batchframe._endpoints.parameter_table import PARAMETERS
 from batchframe._endpoints.registry import ENDPOINTS
 
 if TYPE_CHECKING:
@@ -18,13 +17,16 @@ if TYPE_CHECKING:
 
     from batchframe._schemas.response_format import AnswerType
 
-# Members that come from another argument of the call.
-FROM_PROMPT = frozenset(endpoint.prompt_member for endpoint in ENDPOINTS.values())
 # What a batch cannot do, whatever the endpoint: streaming has no reader, and a batch is the background already.
 NEVER = frozenset({"stream", "stream_options", "background"})
 # Settings of a client. A hint to send them in the body would write keys to disk.
 _OF_OPENAI = frozenset({"api_key", "base_url", "organization", "project", "max_retries", "default_headers"})
 _OF_AZURE = frozenset({"azure_endpoint", "api_version", "azure_ad_token", "azure_ad_token_provider"})
+
+
+def is_from_prompt(name: str) -> bool:
+    """Whether a member of a body is what the prompt becomes, at some endpoint."""
+    return any(name == endpoint.prompt_member for endpoint in ENDPOINTS.values())
 
 
 def check_names(names: Iterable[str], endpoint: str) -> None:
@@ -35,12 +37,12 @@ def check_names(names: Iterable[str], endpoint: str) -> None:
     OptionError
         Names the nearest right one, or where it belongs.
     """
-    known = (PARAMETERS[endpoint].keys() | OPTION_NAMES) - NEVER - NOT_YET
+    known = (ENDPOINTS[endpoint].parameters.keys() | OPTION_NAMES) - NEVER - NOT_YET
     for name in names:
         if name in NEVER:
             msg = f"{name} is refused: a batch cannot stream, and it runs in the background by itself. Leave it out"
             raise OptionError(msg)
-        if name in FROM_PROMPT:
+        if is_from_prompt(name):
             msg = f"{name} is made from the prompt: pass it as the prompt argument"
             raise OptionError(msg)
         if name in _OF_OPENAI | _OF_AZURE:

@@ -11,8 +11,8 @@ import polars as pl
 
 from batchframe._core.column_names import CODE, CUSTOM_ID, DIGEST, MESSAGE, OURS, REQUEST
 from batchframe._results.answer_format import AnswerFormat
-from batchframe._results.columns import ABSENT, ERROR, MORE, PENDING, REUSED, added_columns
-from batchframe._results.extra_columns import INCLUDED, included_columns
+from batchframe._results.columns import ABSENT, ERROR, PENDING, added_columns
+from batchframe._results.extra_columns import BESIDE_ANSWERS, columns_of_lines
 from batchframe._results.parsed_answers import LINES, known_schema, part_answers
 from batchframe._store.parts import MISSING, PartState, ids_of, part_states
 
@@ -69,16 +69,17 @@ class Assembler:
         rows = rows.with_columns(
             self._pending(touching, number, rows).alias(PENDING), self._absent(touching, rows).alias(ABSENT)
         )
-        include = [name for name in MORE if name not in INCLUDED]
         answers = self._answers_to(rows, touching)
-        added = added_columns(rows, answers, [*include, *LINES] if self._has_lines else include, self.form)
+        added = added_columns(
+            rows, answers, [*BESIDE_ANSWERS, *LINES] if self._has_lines else BESIDE_ANSWERS, self.form
+        )
         block = stored.drop(name for name in OUR_COLUMNS if name != DIGEST)
         block = block.hstack(added.rename({name: OURS + name for name in added.columns}))
         if not self._has_lines:
             yield block
             return
         for piece in self._cut(block):
-            made = included_columns(self._lines(piece), self.from_lines, self.form)
+            made = columns_of_lines(self._lines(piece), self.from_lines, self.form)
             own = piece.drop(OURS + name for name in LINES)
             yield own.hstack([column.alias(OURS + column.name) for column in made])
 
@@ -153,7 +154,7 @@ class Assembler:
     def _answers_to(self, rows: pl.DataFrame, touching: list[PartState]) -> pl.DataFrame:
         """Return the answers to these rows, and maybe to others, in the order in which they were asked for."""
         wanted = rows.lazy().select(pl.col(_KEY).alias("custom_id")).unique()
-        frames = [pl.DataFrame(schema=known_schema(lines=self._has_lines) | REUSED)]
+        frames = [pl.DataFrame(schema=known_schema(lines=self._has_lines) | {"reused": pl.Boolean()})]
         if _shares_answers(rows):
             return pl.concat([*frames, *self._picked(wanted)])
         ids = wanted.collect()

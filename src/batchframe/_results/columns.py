@@ -9,7 +9,7 @@ import polars as pl
 from batchframe._core.column_names import CODE, CUSTOM_ID, MESSAGE, OURS
 from batchframe._core.exceptions import InputError
 from batchframe._endpoints.usage import TOKENS
-from batchframe._results.extra_columns import INCLUDED, included_dtype
+from batchframe._results.extra_columns import EXTRA_COLUMNS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -26,9 +26,6 @@ CORE = {
     "usage": USAGE,
     "error": ERROR,
 }
-# Whether the answer comes from another run.
-REUSED: dict[str, pl.DataType] = {"reused": pl.Boolean()}
-MORE = {"model": pl.String(), "request_id": pl.String(), "batch_id": pl.String()} | REUSED | INCLUDED
 
 PENDING = OURS + "pending"
 # Why there is no answer to a row: a Struct of code and message.
@@ -47,7 +44,7 @@ def added_schema(include: Iterable[str], form: AnswerFormat) -> dict[str, pl.Dat
         What the answers are.
     """
     answered = {"response": form.response, "finish_reason": form.finish_reason}
-    return CORE | answered | {n: included_dtype(n, form) if n in INCLUDED else MORE[n] for n in include}
+    return CORE | answered | {name: EXTRA_COLUMNS[name].dtype_for(form) for name in include}
 
 
 def check_clashes(
@@ -74,6 +71,12 @@ def check_clashes(
 def is_same(name: str, columns: Mapping[str, pl.DataType], prefix: str, custom_id: str | None) -> bool:
     """Whether an added column is the user's own id column."""
     return name == "custom_id" == custom_id and prefix == "" and isinstance(columns["custom_id"], pl.String)
+
+
+def with_default(column: pl.Expr, name: str) -> pl.Expr:
+    """Return a column of `EXTRA_COLUMNS` with its default where there is no answer; of others nothing changes."""
+    default = EXTRA_COLUMNS[name].default if name in EXTRA_COLUMNS else None
+    return column if default is None else column.fill_null(value=default)
 
 
 def best_answers(answers: pl.DataFrame) -> pl.DataFrame:
@@ -146,6 +149,6 @@ def added_columns(
         "usage": pl.when(has_usage).then(pl.struct(TOKENS)),
         "error": pl.when(code.is_not_null()).then(pl.struct(code.alias("code"), message.alias("message"))),
     }
-    columns |= {name: pl.col(name).fill_null(value=False) if name in REUSED else pl.col(name) for name in include}
+    columns |= {name: with_default(pl.col(name), name) for name in include}
     core = added_schema((), form)
     return joined.select(expression.alias(name) for name, expression in columns.items()).cast(core)  # type: ignore[arg-type]

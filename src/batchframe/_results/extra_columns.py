@@ -1,11 +1,13 @@
-"""The columns that are made of a whole result line, where they are asked for: they cost a second look at it.
+"""The registry of extra columns: name, dtype, and where each comes from.
 
-What is in them goes through JSON that is written here, in one shape whatever the service sent, so that Polars reads it
-without a Python object for each token.
+Some are kept beside the answers. The others are made of a whole result line where they are asked for, which costs a
+second look at it; what is in them goes through JSON that is written here, in one shape whatever the service sent, so
+that Polars reads it without a Python object for each token.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -17,9 +19,87 @@ from batchframe._endpoints.registry import ENDPOINTS
 from batchframe._results.result_lines import SUCCESS, body_of_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
+    from batchframe._endpoints.base import Endpoint
     from batchframe._results.answer_format import AnswerFormat
+
+
+@dataclass(frozen=True)
+class ExtraColumn:
+    """A column that is added where ``include`` names it.
+
+    Parameters
+    ----------
+    name
+        As in ``include``.
+    dtype
+        Its dtype; a List of it where a row has several choices of which each has its own.
+    of_line
+        Makes its text of the bytes of a result line.
+    of_body
+        Makes its value of the body of a result line, where that is an object. Where neither is given, the column is
+        kept beside the answers.
+    of_choice
+        Returns what makes its value of one choice of an endpoint's answer; None where its answers have none.
+    has_not_finite
+        Whether a value holds a NaN or an infinity; None where it cannot.
+    of_runs_only
+        Whether only a run knows it, and not the result files alone.
+    default
+        What stands where there is no answer.
+    """
+
+    name: str
+    dtype: pl.DataType
+    of_line: Callable[[bytes], str] | None = None
+    of_body: Callable[[dict[str, Any]], Any] | None = None
+    of_choice: Callable[[Endpoint], Callable[[dict[str, Any]], list[Any] | None] | None] | None = None
+    has_not_finite: Callable[[Any], bool] | None = None
+    of_runs_only: bool = False
+    default: bool | None = None
+
+    @property
+    def is_of_lines(self) -> bool:
+        """Whether it is made of whole result lines."""
+        return self.of_line is not None or self.of_body is not None or self.of_choice is not None
+
+    def fits(self, endpoint: Endpoint) -> bool:
+        """Whether answers of an endpoint have it."""
+        return self.of_choice is None or self.of_choice(endpoint) is not None
+
+    def dtype_for(self, form: AnswerFormat) -> pl.DataType:
+        """Return its dtype for some answers."""
+        return pl.List(self.dtype) if form.is_many and self.of_choice is not None else self.dtype
+
+    def value(self, body: dict[str, Any], form: AnswerFormat, *, is_answer: bool) -> Any:
+        """Return what a row holds, by the body of its result line."""
+        if self.of_body is not None:
+            return self.of_body(body)
+        endpoint = ENDPOINTS[form.endpoint]
+        read = self.of_choice(endpoint) if self.of_choice is not None and is_answer else None
+        choices = endpoint.choices(body) if endpoint.choices is not None else []
+        if read is None or not choices:
+            return None
+        return [read(choice) for choice in choices] if form.is_many else read(choices[0])
+
+
+def _text_of_line(line: bytes) -> str:
+    return line.rstrip(b"\r\n").decode(errors="replace")
+
+
+def _content_filter(body: dict[str, Any]) -> str | None:
+    """Return what the content filter said of the prompt and of the answer, as JSON; None where it said nothing."""
+    inner = mapping(mapping(body.get("error")).get("innererror"))
+    choices = body.get("choices")
+    first = mapping(choices[0]) if isinstance(choices, list) and choices else {}
+    verdicts = {
+        "prompt": body.get("prompt_filter_results") or inner.get("content_filter_result"),
+        "response": first.get("content_filter_results"),
+    }
+    given = {name: verdict for name, verdict in verdicts.items() if verdict}
+    return msgspec.json.encode(given).decode() if given else None
+
 
 # ``arguments`` as the model wrote them, which need not be JSON; of a custom tool its input.
 _CALLS = pl.List(pl.Struct({"id": pl.String(), "name": pl.String(), "arguments": pl.String()}))
@@ -33,22 +113,26 @@ _LOGPROBS = pl.List(
         }
     )
 )
-INCLUDED: dict[str, pl.DataType] = {
-    "logprobs": _LOGPROBS,
-    "tool_calls": _CALLS,
-    "content_filter": pl.String(),
-    "raw": pl.String(),
+# In the order in which they are added.
+EXTRA_COLUMNS = {
+    column.name: column
+    for column in (
+        ExtraColumn("model", pl.String()),
+        ExtraColumn("request_id", pl.String()),
+        ExtraColumn("batch_id", pl.String(), of_runs_only=True),
+        ExtraColumn("logprobs", _LOGPROBS, of_choice=lambda endpoint: endpoint.logprobs, has_not_finite=has_not_finite),
+        ExtraColumn("tool_calls", _CALLS, of_choice=lambda endpoint: endpoint.tool_calls),
+        ExtraColumn("content_filter", pl.String(), of_body=_content_filter),
+        ExtraColumn("reused", pl.Boolean(), of_runs_only=True, default=False),
+        ExtraColumn("raw", pl.String(), of_line=_text_of_line),
+    )
 }
-# Of which each choice has its own.
-_OF_CHOICES = ("logprobs", "tool_calls")
+# By where they come from: as they stand beside the answers, and as they are made of lines.
+BESIDE_ANSWERS = {name: column.dtype for name, column in EXTRA_COLUMNS.items() if not column.is_of_lines}
+OF_LINES = tuple(name for name, column in EXTRA_COLUMNS.items() if column.is_of_lines)
 
 
-def included_dtype(name: str, form: AnswerFormat) -> pl.DataType:
-    """Return the dtype of one of these columns."""
-    return pl.List(INCLUDED[name]) if form.is_many and name in _OF_CHOICES else INCLUDED[name]
-
-
-def included_columns(lines: Sequence[bytes | None], names: Iterable[str], form: AnswerFormat) -> list[pl.Series]:
+def columns_of_lines(lines: Sequence[bytes | None], names: Iterable[str], form: AnswerFormat) -> list[pl.Series]:
     """Return columns made of result lines.
 
     Parameters
@@ -58,53 +142,42 @@ def included_columns(lines: Sequence[bytes | None], names: Iterable[str], form: 
     names
         The columns.
     form
-        What was asked.
+        What the answers are.
     """
-    wanted = [name for name in names if name != "raw"]
-    texts: dict[str, list[str | None]] = {name: [] for name in wanted}
-    not_finite: dict[str, dict[int, Any]] = {name: {} for name in wanted}
-    for row, line in enumerate(lines if wanted else ()):
+    columns = [EXTRA_COLUMNS[name] for name in names]
+    of_bodies = [column for column in columns if column.of_line is None]
+    values: dict[str, list[Any]] = {column.name: [] for column in of_bodies}
+    for line in lines if of_bodies else ():
         body, is_answer = (None, False) if line is None else _opened_line(line)
-        for name, found in texts.items():
-            value: Any = None
-            if body is not None and name == "content_filter":
-                value = _content_filter(body)
-            elif body is not None and is_answer:
-                value = _of_pieces(name, body, form)
-                if name == "logprobs" and has_not_finite(value):
-                    not_finite[name][row] = value
-            found.append(None if value is None else msgspec.json.encode(value).decode())
-    made = []
-    for name in names:
-        told = list(map(_shown, lines)) if name == "raw" else texts[name]
-        column, dtype = pl.Series(values=told, dtype=pl.String), included_dtype(name, form)
-        column = column if isinstance(dtype, pl.String) else column.str.json_decode(dtype)
-        made.append(_replaced(column, not_finite.get(name, {})).alias(name))
-    return made
+        for column in of_bodies:
+            values[column.name].append(None if body is None else column.value(body, form, is_answer=is_answer))
+    return [
+        pl.Series(column.name, [None if line is None else column.of_line(line) for line in lines], pl.String)
+        if column.of_line is not None
+        else _series(column, values[column.name], column.dtype_for(form))
+        for column in columns
+    ]
 
 
-def _replaced(column: pl.Series, values: dict[int, Any]) -> pl.Series:
-    """Return a column with other values in some rows."""
-    if not values:
+def _series(kind: ExtraColumn, values: list[Any], dtype: pl.DataType) -> pl.Series:
+    """Return values as a column, by way of JSON; those with a NaN or an infinity, which JSON has not, one by one."""
+    name, is_not_finite = kind.name, kind.has_not_finite
+    if isinstance(dtype, pl.String):
+        return pl.Series(name, values, dtype)
+    not_finite = (
+        {} if is_not_finite is None else {row: value for row, value in enumerate(values) if is_not_finite(value)}
+    )
+    texts = [
+        None if value is None or row in not_finite else msgspec.json.encode(value).decode()
+        for row, value in enumerate(values)
+    ]
+    column = pl.Series(name, texts, pl.String).str.json_decode(dtype)
+    if not not_finite:
         return column
     places = list(range(len(column)))
-    for place, row in enumerate(values, len(column)):
+    for place, row in enumerate(not_finite, len(column)):
         places[row] = place
-    return pl.concat([column, pl.Series(column.name, list(values.values()), column.dtype)]).gather(places)
-
-
-def _shown(line: bytes | None) -> str | None:
-    return None if line is None else line.rstrip(b"\r\n").decode(errors="replace")
-
-
-def _of_pieces(name: str, body: dict[str, Any], form: AnswerFormat) -> list[Any] | None:
-    """Return what each choice of an answer has, or the only one."""
-    endpoint = ENDPOINTS[form.endpoint]
-    read = endpoint.logprobs if name == "logprobs" else endpoint.tool_calls
-    pieces = endpoint.choices(body) if endpoint.choices is not None else []
-    if read is None or not pieces:
-        return None
-    return [read(piece) for piece in pieces] if form.is_many else read(pieces[0])
+    return pl.concat([column, pl.Series(name, list(not_finite.values()), dtype)]).gather(places)
 
 
 # Logprobs are most of a line that has them: they are left as they are until they are read, wherever in a body.
@@ -143,15 +216,3 @@ def _opened(name: str, told: msgspec.Raw) -> Any:
         except msgspec.ValidationError:
             pass
     return msgspec.json.decode(told)
-
-
-def _content_filter(body: dict[str, Any]) -> dict[str, Any] | None:
-    """Return what the content filter said of the prompt and of the answer; None where it said nothing."""
-    inner = mapping(mapping(body.get("error")).get("innererror"))
-    choices = body.get("choices")
-    first = mapping(choices[0]) if isinstance(choices, list) and choices else {}
-    said = {
-        "prompt": body.get("prompt_filter_results") or inner.get("content_filter_result"),
-        "response": first.get("content_filter_results"),
-    }
-    return {name: value for name, value in said.items() if value} or None

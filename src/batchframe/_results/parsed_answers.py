@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
 from batchframe._endpoints.registry import ENDPOINTS
 from batchframe._results.columns import best_answers
 from batchframe._results.result_lines import ANSWER_SCHEMA, PLACES, READER, read_answers
+from batchframe._store.filesystem import open_to_read
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from batchframe._store.records import PartRecord
@@ -28,6 +30,90 @@ def known_schema(*, lines: bool) -> dict[str, pl.DataType]:
     return ANSWER_SCHEMA | _SOURCE | (LINES if lines else {})
 
 
+class ResultFile(NamedTuple):
+    """A result file of a part.
+
+    Parameters
+    ----------
+    path
+        Where it is.
+    name
+        What the run's folder calls it.
+    batch_id
+        The batch that wrote it.
+    renames
+        A Parquet file with ``theirs`` and ``ours``, where the batch was found in the account and its requests have
+        other ids; None where they are ours.
+    """
+
+    path: Path
+    name: str
+    batch_id: str | None
+    renames: Path | None
+
+
+class ParseTask(NamedTuple):
+    """All that parsing a part takes, so that any process that sees the files can do it.
+
+    Parameters
+    ----------
+    endpoint
+        The path of the endpoint.
+    many
+        Whether several choices were asked for.
+    lines
+        Whether to keep where the line of each answer is.
+    generation
+        Which call of `Run.retry` asked for the part.
+    rejected
+        The custom_ids of requests that the service refused, each with its reason.
+    files
+        The result files, in the order in which they were asked for.
+    """
+
+    endpoint: str
+    many: bool
+    lines: bool
+    generation: int
+    rejected: list[tuple[str, str]]
+    files: list[ResultFile]
+
+
+def parse_part(task: ParseTask, target: Path) -> None:
+    """Write what the result files of a part say as numbered Arrow files; the same files give the same bytes.
+
+    Parameters
+    ----------
+    task
+        What to parse.
+    target
+        An empty folder.
+    """
+    schema = known_schema(lines=task.lines)
+    generation = pl.lit(task.generation, _SOURCE["generation"]).alias("generation")
+    index = 0
+    if task.rejected:
+        rows = [(custom_id, "input_rejected", reason, False) for custom_id, reason in task.rejected]
+        rejected = pl.DataFrame(rows, schema=["custom_id", "code", "message", "again"], orient="row")
+        absent = [pl.lit(None, dtype).alias(name) for name, dtype in schema.items() if name not in rejected.columns]
+        rejected.with_columns(*absent).with_columns(generation).select(*schema).write_ipc(target / "000000.arrow")
+        index = 1
+    for file in task.files:
+        source = [pl.lit(file.batch_id, pl.String).alias("batch_id"), pl.lit(file.name).alias("line_file"), generation]
+        renames = None if file.renames is None else pl.read_parquet(file.renames)
+        with open_to_read(file.path) as handle:
+            for read in read_answers(handle, ENDPOINTS[task.endpoint], many=task.many, places=task.lines):
+                answers = read if renames is None else _renamed(read, renames)
+                answers.with_columns(source).select(*schema).write_ipc(target / f"{index:06d}.arrow")
+                index += 1
+
+
+def _renamed(answers: pl.DataFrame, renames: pl.DataFrame) -> pl.DataFrame:
+    """Return the answers of a batch that was found in the account under our ids; others are not to requests of ours."""
+    joined = answers.join(renames, left_on="custom_id", right_on="theirs", how="inner", maintain_order="left")
+    return joined.with_columns(pl.col("ours").alias("custom_id")).drop("ours")
+
+
 def part_answers(folder: RunFolder, part: PartRecord, *, lines: bool = False) -> list[Path]:
     """Return the Arrow files of a part's answers, in the order in which they were asked for.
 
@@ -42,18 +128,70 @@ def part_answers(folder: RunFolder, part: PartRecord, *, lines: bool = False) ->
     lines
         Whether with where the line of each is.
     """
+    parse_parts(folder, [part], lines=lines)
+    name = _name(folder, part)
+    return [] if name is None else folder.parsed_answers(name, lines=lines) or []
+
+
+def parse_parts(
+    folder: RunFolder,
+    parts: Iterable[PartRecord],
+    *,
+    lines: bool = False,
+    map: Callable[..., Iterable[None]] = map,  # noqa: A002  (executors call theirs so too)
+) -> None:
+    """Parse those of some parts that are not parsed yet.
+
+    Parameters
+    ----------
+    folder
+        The run.
+    parts
+        The parts.
+    lines
+        Whether with where the line of each answer is.
+    map
+        What runs `parse_part` over them, such as the ``map`` of an executor.
+    """
+    names = [(part, _name(folder, part)) for part in parts]
+    missing = [
+        (part, name) for part, name in names if name is not None and folder.parsed_answers(name, lines=lines) is None
+    ]
+    with ExitStack() as stack:
+        making = [stack.enter_context(folder.parsing(name, lines=lines)) for _, name in missing]
+        for _ in map(parse_part, [_task(folder, part, lines=lines) for part, _ in missing], making):
+            pass
+
+
+def _name(folder: RunFolder, part: PartRecord) -> str | None:
+    """Return what the parsed answers of a part are called; None where it has none yet."""
     files = folder.result_files(part.number)
     if not files and not part.rejected:
-        return []
+        return None
     # Result files are never changed, but more of them may come, or another version of what reads them.
     size = sum(folder.size_of(file.path) or 0 for file in files)
-    name = f"{part.number:04d}-{len(files)}-{size}-r{READER}"
-    parsed = folder.parsed_answers(name, lines=lines)
-    if parsed is None:
-        with folder.parsing(name, lines=lines) as making:
-            _parse(folder, part, making, lines=lines)
-        parsed = folder.parsed_answers(name, lines=lines)
-    return parsed or []
+    return f"{part.number:04d}-{len(files)}-{size}-r{READER}"
+
+
+def _task(folder: RunFolder, part: PartRecord, *, lines: bool) -> ParseTask:
+    record = folder.record()
+    files = [
+        ResultFile(
+            path,
+            folder.name_of(path),
+            submission.batch_id,
+            folder.renamed_path(part.number) if part.adopted and submission.adopted_at is not None else None,
+        )
+        for submission, _, path in folder.result_files(part.number)
+    ]
+    return ParseTask(
+        endpoint=record.identity.endpoint,
+        many=record.options.get("choices", 1) > 1,
+        lines=lines,
+        generation=part.generation,
+        rejected=[(request.custom_id, f"{request.code}: {request.message}") for request in part.rejected],
+        files=files,
+    )
 
 
 def answers_of_part(folder: RunFolder, part: PartRecord, columns: Iterable[str] = ()) -> pl.DataFrame:
@@ -71,34 +209,6 @@ def best_of_part(folder: RunFolder, part: PartRecord, columns: Iterable[str]) ->
     return best_answers(answers_of_part(folder, part, columns))
 
 
-def _parse(folder: RunFolder, part: PartRecord, making: Path, *, lines: bool) -> None:
-    schema = known_schema(lines=lines)
-    record = folder.record()
-    endpoint, many = ENDPOINTS[record.identity.endpoint], record.options.get("choices", 1) > 1
-    generation = pl.lit(part.generation, _SOURCE["generation"]).alias("generation")
-    index = 0
-    if part.rejected:
-        told = [(found.custom_id, "input_rejected", f"{found.code}: {found.message}", False) for found in part.rejected]
-        rejected = pl.DataFrame(told, schema=["custom_id", "code", "message", "again"], orient="row")
-        absent = [pl.lit(None, dtype).alias(name) for name, dtype in schema.items() if name not in rejected.columns]
-        rejected.with_columns(*absent).with_columns(generation).select(*schema).write_ipc(making / "000000.arrow")
-        index = 1
-    for submission, _, path in folder.result_files(part.number):
-        source = [
-            pl.lit(submission.batch_id, pl.String).alias("batch_id"),
-            pl.lit(folder.name_of(path)).alias("line_file"),
-            generation,
-        ]
-        with folder.open(path) as handle:
-            for answers in read_answers(handle, endpoint, many=many, places=lines):
-                if part.adopted and submission.adopted_at is not None:
-                    answers = _renamed(folder, part, answers)  # noqa: PLW2901
-                answers.with_columns(source).select(*schema).write_ipc(making / f"{index:06d}.arrow")
-                index += 1
-
-
-def _renamed(folder: RunFolder, part: PartRecord, answers: pl.DataFrame) -> pl.DataFrame:
-    """Return the answers of a batch that was found in the account under our ids; others are not to requests of ours."""
-    names = folder.read_frame(folder.renamed_path(part.number))
-    joined = answers.join(names, left_on="custom_id", right_on="theirs", how="inner", maintain_order="left")
-    return joined.with_columns(pl.col("ours").alias("custom_id")).drop("ours")
+def forget_answers(folder: RunFolder) -> None:
+    """Remove the Arrow files: they are made anew from the bytes when they are needed."""
+    folder.forget_parsed_answers()

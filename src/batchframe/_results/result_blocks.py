@@ -12,7 +12,9 @@ from batchframe._core.column_names import CODE, CUSTOM_ID, DIGEST, MESSAGE, OURS
 from batchframe._core.exceptions import DamagedRunError, ResultsError, warn
 from batchframe._endpoints.usage import TOKENS
 from batchframe._results.assemble import Assembler
-from batchframe._results.columns import CORE, MORE, REUSED, USAGE
+from batchframe._results.columns import CORE, USAGE, with_default
+from batchframe._results.extra_columns import EXTRA_COLUMNS
+from batchframe._results.parsed_answers import forget_answers
 from batchframe._results.result_lines import READER
 from batchframe._schemas.response_format import AnswerType
 
@@ -107,7 +109,7 @@ def _arranged(blocks: Iterable[pl.DataFrame], view: BlockFolder) -> Iterator[pl.
 
     Where requests are sent once however often they occur, one may occur more often here: then the count begins anew.
     """
-    added = [OURS + name for name in (*CORE, *MORE)]
+    added = [OURS + name for name in (*CORE, *EXTRA_COLUMNS)]
     answers = pl.concat([block.select(DIGEST, *(name for name in added if name in block.columns)) for block in blocks])
     nth, times = OURS + "nth", OURS + "times"
     answers = answers.filter(pl.col(DIGEST).is_not_null()).with_columns(pl.int_range(pl.len()).over(DIGEST).alias(nth))
@@ -128,8 +130,8 @@ def _arranged(blocks: Iterable[pl.DataFrame], view: BlockFolder) -> Iterator[pl.
         error = pl.when(pl.col(CODE).is_not_null()).then(own).otherwise(pl.col(OURS + "error")).alias(OURS + "error")
         kept = [name for name in rows.columns if not name.startswith(OURS)]
         names = [name for name in answers.columns if name not in (DIGEST, nth, CUSTOM_ID)]
-        reused = [pl.col(OURS + name).fill_null(value=False) for name in REUSED]
-        yield joined.with_columns(error, *reused).select(*kept, CUSTOM_ID, *names)
+        filled = [with_default(pl.col(name), name.removeprefix(OURS)) for name in names if name != OURS + "error"]
+        yield joined.with_columns(error, *filled).select(*kept, CUSTOM_ID, *names)
 
 
 def own_successes(folder: RunFolder) -> Iterator[pl.DataFrame]:
@@ -215,7 +217,7 @@ def final_blocks(
             warn(f"an earlier version of batchframe read these results, and they cannot be read anew: {error}")
             return FinalBlocks(target, before)
         if not is_watched:
-            folder.forget_parsed_answers()
+            forget_answers(folder)
     return FinalBlocks(target, note)
 
 
@@ -262,9 +264,9 @@ def _write_blocks(
         nonlocal prefix
         for piece in pieces:
             tally(piece, counts, usage)
-            if {*CORE, *MORE} & set(piece.columns):
+            if {*CORE, *EXTRA_COLUMNS} & set(piece.columns):
                 prefix = OURS
-            yield piece.rename({OURS + name: prefix + name for name in (*CORE, *MORE)}, strict=False)
+            yield piece.rename({OURS + name: prefix + name for name in (*CORE, *EXTRA_COLUMNS)}, strict=False)
 
     heights = [
         target.write_pieces(target.results_path(number), counted(pieces))
@@ -309,7 +311,7 @@ def _read_note(folder: RunFolder, target: BlockFolder) -> ResultNote | None:
 def shown(frame: pl.LazyFrame, stored_prefix: str, include: Iterable[str], prefix: str) -> pl.LazyFrame:
     """Return the input columns and the added ones that were asked for, in the order and under the names of the call."""
     places = {name: place for place, name in enumerate(frame.collect_schema())}
-    stored = {stored_prefix + name for name in (*CORE, *MORE)}
+    stored = {stored_prefix + name for name in (*CORE, *EXTRA_COLUMNS)}
     own = [name for name in places if name not in stored]
     # In what order they are stored is told by the calls before this one; what is the user's own is not added.
     added = {stored_prefix + name: prefix + name for name in (*CORE, *include) if prefix + name not in own}

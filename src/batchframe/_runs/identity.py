@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -23,6 +22,8 @@ if TYPE_CHECKING:
 
 def new_record(identity: Identity, blocks: list[int], options: dict[str, Any]) -> RunRecord:
     """Return what ``run.json`` holds; the options are there for people, and to say what differs."""
+    from importlib.metadata import version  # noqa: PLC0415 - takes a while to import
+
     return RunRecord(
         run_id=hashlib.blake2b(msgspec.json.encode(identity), digest_size=16).hexdigest(),
         identity=identity,

@@ -16,7 +16,7 @@ from batchframe._core.exceptions import OptionError, RowsFailedError, warn
 from batchframe._endpoints.registry import ENDPOINTS
 from batchframe._endpoints.usage import TOKENS
 from batchframe._results.columns import CORE
-from batchframe._results.extra_columns import INCLUDED
+from batchframe._results.extra_columns import OF_LINES
 from batchframe._results.result_blocks import (
     OUTCOMES,
     FinalBlocks,
@@ -293,7 +293,7 @@ class RunResults:
 
     @property
     def _from_lines(self) -> tuple[str, ...]:
-        return tuple(name for name in self._settings.include if name in INCLUDED)
+        return tuple(name for name in self._settings.include if name in OF_LINES)
 
     @property
     def is_finished(self) -> bool:

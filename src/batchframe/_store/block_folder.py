@@ -316,10 +316,11 @@ class BlockFolder:
             filesystem.make_new_folder(making)
             with filesystem.naming(target):
                 yield making
-            filesystem.move(making, target)
-        except OSError:
-            if not filesystem.is_folder(target):  # else another process was quicker: it read the same bytes
-                raise
+            try:
+                filesystem.move(making, target)
+            except OSError:
+                if not filesystem.is_folder(target):  # else another process was quicker: it read the same bytes
+                    raise
         finally:
             filesystem.remove_tree(making)
 

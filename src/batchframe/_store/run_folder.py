@@ -26,7 +26,7 @@ RESULT_KINDS = ("output", "error", "output.again", "error.again")
 _PART = "part.json"
 
 
-class ResultFile(NamedTuple):
+class DownloadedFile(NamedTuple):
     """A result file that was downloaded: of which submission, ``"output"`` or ``"error"``, and where it is."""
 
     submission: SubmissionRecord
@@ -211,7 +211,7 @@ class RunFolder(BlockFolder):
         """Whether such a file was downloaded."""
         return filesystem.is_file(self.result_path(number, submission, kind))
 
-    def result_files(self, number: int) -> list[ResultFile]:
+    def result_files(self, number: int) -> list[DownloadedFile]:
         """Return what was downloaded for a part, the oldest first.
 
         Raises
@@ -219,14 +219,16 @@ class RunFolder(BlockFolder):
         ResultsError
             A submission says that its files were downloaded, and neither is there.
         """
-        files: list[ResultFile] = []
+        files: list[DownloadedFile] = []
         for submission in self.submissions(number):
             kinds = [kind for kind in RESULT_KINDS if self.has_result(number, submission.number, kind)]
             if submission.stage == "downloaded" and not kinds and submission.output_expired_at is None:
                 path = self.result_path(number, submission.number, RESULT_KINDS[0])
                 msg = f"{path} is gone, although it was downloaded: restore it from a copy of the run"
                 raise ResultsError(msg)
-            files += [ResultFile(submission, kind, self.result_path(number, submission.number, kind)) for kind in kinds]
+            files += [
+                DownloadedFile(submission, kind, self.result_path(number, submission.number, kind)) for kind in kinds
+            ]
         return files
 
     # -- input files

@@ -12,10 +12,10 @@ import polars as pl
 
 import batchframe as bf
 from batchframe._api import parquet
-from batchframe._api.options import INCLUDES
-from batchframe._api.read_batch import INCLUDES as READ_INCLUDES
+from batchframe._api.read_batch import OF_FILES
 from batchframe._endpoints import parameter_checks
 from batchframe._endpoints.registry import DEFAULT
+from batchframe._results.extra_columns import EXTRA_COLUMNS
 from batchframe.cli import _show
 from batchframe.cli._guard import Detached, Exit, tell
 
@@ -99,7 +99,7 @@ def _params(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> d
               help="Request parameter, as JSON or text: temperature=0. May be repeated.")  # fmt: skip
 @click.option("--custom-id", help="Column with the ids of the requests.")
 @click.option("--prefix", help="Put before the name of every added column.")
-@click.option("--include", multiple=True, help=f"Extra column: {', '.join(INCLUDES)}. May be repeated.")
+@click.option("--include", multiple=True, help=f"Extra column: {', '.join(EXTRA_COLUMNS)}. May be repeated.")
 @click.option("--on-null", metavar="[skip|render|raise]", help="What to do with rows that have a null in the prompt.")
 @click.option("--dedupe", is_flag=True, default=None, help="Send equal requests once, for all rows that ask the same.")
 @click.option("--reuse", metavar="RUN_DIR|all", help="Take the answers that this run, or any of the account, has.")
@@ -236,7 +236,7 @@ def batches(since: str | None, status: tuple[str, ...], limit: int | None, *, as
 @click.option(
     "--custom-id", help="Its column with the ids of the requests.  [default: custom_id, else row-0, row-1, …]"
 )
-@click.option("--include", multiple=True, help=f"Extra column: {', '.join(READ_INCLUDES)}. May be repeated.")
+@click.option("--include", multiple=True, help=f"Extra column: {', '.join(OF_FILES)}. May be repeated.")
 @click.option("--allow-failed", is_flag=True, help="Exit with 0 though rows did not succeed.")
 def read(
     sources: tuple[str, ...],

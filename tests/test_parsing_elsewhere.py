@@ -1,0 +1,62 @@
+"""Parsing a part is a pure function of its files: any process that sees them can do it."""
+
+from __future__ import annotations
+
+import pickle
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+import batchframe as bf
+from batchframe._results import parsed_answers
+from batchframe._results.parsed_answers import forget_answers, parse_part, parse_parts, part_answers
+
+FRAME = pl.DataFrame({"n": list(range(7))})
+
+
+@pytest.fixture
+def folder(client, tmp_path):
+    options = {"model": "gpt-4o-mini", "client": client, "poll_seconds": 0.02, "limits": bf.Limits(max_requests=3)}
+    bf.run(FRAME, "Repeat {n}", run_dir=tmp_path / "run", **options)
+    return bf.open_run(tmp_path / "run")._folder
+
+
+def read(folder, part):
+    return pl.concat(pl.read_ipc(path) for path in part_answers(folder, part))
+
+
+def test_another_process_parses_the_same(folder):
+    parts = folder.parts()
+    assert len(parts) == 3
+    here = [read(folder, part) for part in parts]
+    forget_answers(folder)
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as executor:
+        parse_parts(folder, parts, map=executor.map)
+    files = [part_answers(folder, part) for part in parts]
+    for part, frame in zip(parts, here, strict=True):
+        assert_frame_equal(read(folder, part), frame)
+    assert files == [part_answers(folder, part) for part in parts]
+
+
+def test_parts_that_are_parsed_are_not_parsed_again(folder):
+    parse_parts(folder, folder.parts())
+    given = []
+    parse_parts(
+        folder, folder.parts(), map=lambda function, *arguments: given.extend(zip(*arguments, strict=True)) or []
+    )
+    assert given == []
+
+
+def test_a_task_pickles_and_gives_the_same_bytes(folder, tmp_path):
+    part = folder.parts()[0]
+    task = parsed_answers._task(folder, part, lines=True)
+    one, other = tmp_path / "one", tmp_path / "other"
+    for target, given in ((one, task), (other, pickle.loads(pickle.dumps(task)))):
+        target.mkdir()
+        parse_part(given, target)
+    names = sorted(path.name for path in one.iterdir())
+    assert names == sorted(path.name for path in other.iterdir()) != []
+    assert all((one / name).read_bytes() == (other / name).read_bytes() for name in names)
