@@ -107,6 +107,22 @@ def test_delete_is_refused_while_batches_are_running(emu):
     assert run.path.exists()
 
 
+def test_files_that_a_desktop_leaves_in_every_folder_are_passed_over(emu):
+    run = submitted(emu)
+    bf.run(FRAME.reverse(), "Repeat {n}", client=emu.client(), **ARGUMENTS)  # another arrangement of the rows
+    run.reparse(response_format=pl.Struct({"a": pl.String})).result()
+    for folder in [run.path, *(path for path in run.path.rglob("*") if path.is_dir())]:
+        (folder / ".DS_Store").touch()
+    again = bf.open_run(run.path, client=emu.client())
+    assert again.status(refresh=False).succeeded == 12
+    assert again.retry(pl.lit(value=True)).wait().succeeded == 12
+    assert again.result()["error"].null_count() == 12
+    again._folder.remove_unfinished_parts()
+    assert (run.path / "parts" / ".DS_Store").exists()
+    again.delete()
+    assert not run.path.exists()
+
+
 # -- the list
 
 

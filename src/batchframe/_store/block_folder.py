@@ -269,8 +269,8 @@ class BlockFolder:
 
     def results(self) -> list[BlockFolder]:
         """Return the folders that have results: this one, those of other types, those of other arrangements."""
-        reparsed = [self.reparsed(name) for name in filesystem.names_in(self.path / "reparsed")]
-        views = [self.view(name) for name in filesystem.names_in(self.path / "views")]
+        reparsed = [self.reparsed(name) for name in filesystem.folders_in(self.path / "reparsed")]
+        views = [self.view(name) for name in filesystem.folders_in(self.path / "views")]
         return [self, *reparsed, *(folder for view in views for folder in view.results())]
 
     def _inner(self, *names: str) -> BlockFolder:

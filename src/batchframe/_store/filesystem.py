@@ -49,6 +49,11 @@ def names_in(folder: Path) -> list[str]:
         return []
 
 
+def folders_in(folder: Path) -> list[str]:
+    """Return the names of the folders in a folder, sorted: a desktop leaves files of its own anywhere."""
+    return [name for name in names_in(folder) if (folder / name).is_dir()]
+
+
 def size_of(path: Path) -> int | None:
     """Return how many bytes a file has; None where it is not there."""
     try:
