@@ -31,13 +31,13 @@ _NOTE = "results.json"
 
 
 class ResultNote(msgspec.Struct):
-    """``results.json``: what the result blocks hold; written after them, so that it vouches for all of them.
+    """``results.json``: what the result blocks hold. It is written after them, so that all of them are there with it.
 
-    ``parts`` is how many parts the run had when it was found finished: when it went on since, there are more.
-    ``prefix`` is what the added columns are called by in the blocks: nothing, unless the frame has a column of such a
-    name. ``from_lines`` are the columns in them that are made of whole result lines, and ``group_rows`` how many rows
-    may be held together where a block had to be cut for these. ``sizes`` are the bytes of each block: one that was cut
-    off is made anew. ``reader`` is the version of what read the result lines; 0 for batchframe 0.1.0.
+    ``parts`` is how many parts the run had when it was found finished; a retry adds more. ``prefix`` is put before the
+    names of the added columns in the blocks: nothing, unless the frame has a column of such a name. ``from_lines`` are
+    the columns in them that are made of whole result lines, and ``group_rows`` how many rows may be held together where
+    a block had to be cut for these. ``sizes`` are the bytes of each block: a block that was cut off is written again.
+    ``reader`` is the version of what read the result lines; 0 for batchframe 0.1.0.
     """
 
     blocks: int
@@ -61,8 +61,8 @@ class FinalBlocks(NamedTuple):
     def scan(self) -> pl.LazyFrame:
         """Return a scan of them.
 
-        It may be read much later, when other blocks have taken their place: answers that were asked for again, or
-        further columns. With a schema, Polars looks at a file only when it reads it.
+        It may be read much later, when others have taken their place: of a retry, or with further columns. With a
+        schema, Polars looks at a file only when it reads it.
         """
         paths = [self.folder.results_path(number) for number in range(self.note.blocks)]
         with self.folder.reading(paths[0]):
@@ -222,7 +222,7 @@ def final_blocks(
 
 
 def _check_bytes(folder: RunFolder) -> None:
-    """Refuse to write blocks in the place of others where result files are gone; errors as for `result_files`."""
+    """Refuse to replace blocks when result files are gone; errors as for `RunFolder.result_files`."""
     for part in folder.parts():
         folder.result_files(part.number)
 
@@ -292,7 +292,7 @@ def _write_blocks(
 
 
 def forget_results(folder: RunFolder) -> None:
-    """Take back that the result blocks are final, since more answers are to come."""
+    """Note that the result blocks are not final any more, since more answers are to come."""
     for target in folder.results():
         target.remove_note(_NOTE)
 
@@ -301,7 +301,7 @@ def _read_note(folder: RunFolder, target: BlockFolder) -> ResultNote | None:
     try:
         note = msgspec.convert(target.read_note(_NOTE), ResultNote | None)
     except msgspec.ValidationError:
-        return None  # it was changed: the blocks are made anew
+        return None  # somebody changed it: the blocks are written again
     if note is None or note.parts != folder.count_parts():
         return None
     sizes = target.result_sizes(note.blocks)
@@ -313,7 +313,7 @@ def shown(frame: pl.LazyFrame, stored_prefix: str, include: Iterable[str], prefi
     places = {name: place for place, name in enumerate(frame.collect_schema())}
     stored = {stored_prefix + name for name in (*CORE, *EXTRA_COLUMNS)}
     own = [name for name in places if name not in stored]
-    # In what order they are stored is told by the calls before this one; what is the user's own is not added.
+    # Column order on disk comes from earlier calls. A column of the user's own is not added.
     added = {stored_prefix + name: prefix + name for name in (*CORE, *include) if prefix + name not in own}
     # By place, not by name: the frame may have a column called "*".
     return frame.select(pl.nth([places[name] for name in (*own, *added)])).rename(mapping=added)
