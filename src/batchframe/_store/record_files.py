@@ -8,7 +8,9 @@ reader ever gets an old record:
   on trust from the lease, since another process may take the run over, or cancel it, at any moment.
 * Records are never changed in place. Each is written under a temporary name and renamed, so that a changed record is
   another file. Inodes are used again, and clocks tick slowly and are set back. Therefore a record always gets a later
-  time than the one that it replaces (see `RecordFiles.date`), and no version of a record occurs twice.
+  time than the one that it replaces (see `RecordFiles.date`), and no version of it occurs twice. Where that cannot be
+  (a file system that keeps whole seconds, a record that was removed and comes back, a process of batchframe 0.1.0), the
+  clock, the size and the inode would all have to be the same by chance.
 * The version is that of the open file that the bytes are read from, not of its name: they belong together, whoever
   replaces the file in the meantime.
 

@@ -46,8 +46,13 @@ class RunFolder(BlockFolder):
     @classmethod
     def all_in(cls, root: Path) -> list[RunFolder]:
         """Return what may be a run in a folder of runs, in the order of the names."""
-        paths = [root / name for name in filesystem.names_in(root)]
-        return [cls(path) for path in paths if not is_scratch(path)]
+        folders = [cls(root / name) for name in filesystem.names_in(root)]
+        return [folder for folder in folders if not folder.is_scratch]
+
+    @property
+    def is_scratch(self) -> bool:
+        """Whether it is a run in the making, or one that is being deleted."""
+        return is_scratch(self.path)
 
     def exists(self) -> bool:
         """Whether a run was committed here."""
