@@ -60,3 +60,16 @@ def test_a_task_pickles_and_gives_the_same_bytes(folder, tmp_path):
     names = sorted(path.name for path in one.iterdir())
     assert names == sorted(path.name for path in other.iterdir()) != []
     assert all((one / name).read_bytes() == (other / name).read_bytes() for name in names)
+
+
+def test_parsed_answers_that_another_process_removes_do_not_pass_for_none(folder, monkeypatch):
+    """It waits for the lock, but some file systems have none."""
+    parse = parsed_answers.parse_parts
+
+    def then_removed(*arguments, **options):
+        parse(*arguments, **options)
+        forget_answers(folder)
+
+    monkeypatch.setattr(parsed_answers, "parse_parts", then_removed)
+    with pytest.raises(bf.ResultsError, match="part 0: another process removed its parsed answers just now"):
+        part_answers(folder, folder.parts()[0])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
+from batchframe._core.exceptions import ResultsError
 from batchframe._endpoints.registry import ENDPOINTS
 from batchframe._results.columns import best_answers
 from batchframe._results.result_lines import ANSWER_SCHEMA, PLACES, READER, read_answers
@@ -130,7 +131,14 @@ def part_answers(folder: RunFolder, part: PartRecord, *, lines: bool = False) ->
     """
     parse_parts(folder, [part], lines=lines)
     name = _name(folder, part)
-    return [] if name is None else folder.parsed_answers(name, lines=lines) or []
+    if name is None:
+        return []
+    paths = folder.parsed_answers(name, lines=lines)
+    if paths is None:  # on a file system without locks; no answer must pass for a missing one
+        folder.ensure_there()
+        msg = f"part {part.number}: another process removed its parsed answers just now. Make the same call again"
+        raise ResultsError(msg)
+    return paths
 
 
 def parse_parts(

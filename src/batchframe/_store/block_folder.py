@@ -73,7 +73,7 @@ class BlockFolder:
         try:
             yield
         except (FileNotFoundError, NotADirectoryError) as error:
-            self._ensure_there()
+            self.ensure_there()
             raise self.damaged(path, "is gone") from error
         except (msgspec.DecodeError, pl.exceptions.PolarsError) as error:
             reason = str(error).partition("\n")[0]
@@ -83,7 +83,14 @@ class BlockFolder:
         """Return the error for a file or folder of the run that was changed, by its path or its name in this folder."""
         return DamagedRunError.from_file(self.path / path, what, self._root)
 
-    def _ensure_there(self) -> None:
+    def ensure_there(self) -> None:
+        """Make sure that the run is there.
+
+        Raises
+        ------
+        RunNotFoundError
+            It is gone.
+        """
         if not filesystem.is_file(self._root / RECORD):
             msg = f"there is no run in {self._root} any more: it was deleted or moved"
             raise RunNotFoundError(msg)
@@ -111,7 +118,7 @@ class BlockFolder:
             The run's own folder is gone: no empty one is left in its place.
         """
         if not filesystem.is_folder(self._root):
-            self._ensure_there()
+            self.ensure_there()
         filesystem.make_folder(path.parent)
 
     @contextmanager
@@ -128,7 +135,7 @@ class BlockFolder:
             with filesystem.replacing(path, self.fence) as temporary:
                 yield temporary
         except (FileNotFoundError, NotADirectoryError):
-            self._ensure_there()
+            self.ensure_there()
             raise
 
     # -- small JSON files
@@ -162,7 +169,7 @@ class BlockFolder:
             try:
                 data = self._files.read(path)
             except FileNotFoundError:
-                self._ensure_there()
+                self.ensure_there()
                 return None
             return msgspec.json.decode(data, type=kind)
 
@@ -303,7 +310,7 @@ class BlockFolder:
         paths = [target / found for found in filesystem.names_in(target) if found.endswith(".arrow")]
         if all(_is_whole(path) for path in paths):
             return paths
-        filesystem.remove_tree(target)  # they are not synced: the whole machine went down
+        filesystem.remove_tree(target, must_go=True)  # they are not synced: the whole machine went down
         return None
 
     @contextmanager
@@ -348,7 +355,7 @@ class BlockFolder:
             try:
                 yield
             except (FileNotFoundError, NotADirectoryError):
-                self._ensure_there()
+                self.ensure_there()
                 raise
 
 

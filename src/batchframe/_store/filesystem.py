@@ -193,9 +193,15 @@ def remove_file(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
-def remove_tree(path: Path) -> None:
-    """Remove a folder and all that is in it, as far as that can be done."""
-    shutil.rmtree(path, ignore_errors=True)
+def remove_tree(path: Path, *, must_go: bool = False) -> None:
+    """Remove a folder and all that is in it, as far as that can be done.
+
+    Raises
+    ------
+    OSError
+        It ``must_go``, and something in it cannot be removed.
+    """
+    shutil.rmtree(path, ignore_errors=not must_go)
 
 
 # -- locks

@@ -191,7 +191,7 @@ class RunFolder(BlockFolder):
         """Remove the parts whose record is not there: a crash left them, and their numbers are given again."""
         for path in self._part_records():
             if not filesystem.is_file(path):
-                filesystem.remove_tree(path.parent)
+                filesystem.remove_tree(path.parent, must_go=True)  # its records would pass for those of another
 
     def write_part(self, part: PartRecord) -> None:
         """Write ``part.json``; the input file comes first, so that a part that is there is whole."""
