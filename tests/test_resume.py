@@ -283,7 +283,9 @@ def test_no_run_there(tmp_path):
 def test_the_time_is_up(emu, client):
     emu.configure(progression="stepped")
     frame = pl.DataFrame({"t": ["a"]})
-    with pytest.raises(bf.RunPendingError, match=r"not finished after 0\.2 seconds; 1 batch is still running") as raised:
+    with pytest.raises(
+        bf.RunPendingError, match=r"not finished after 0\.2 seconds; 1 batch is still running"
+    ) as raised:
         bf.run(frame, "Repeat {t}", client=client, timeout_seconds=0.2, **ARGUMENTS)
     emu.configure(progression="instant")
     assert raised.value.run.wait(60).done
