@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchframe._store.records import PartRecord
-    from batchframe._store.run_folder import RunFolder
+    from batchframe._store.run_folder import DownloadedFile, RunFolder
 
 # Where an answer comes from.
 _SOURCE = {"batch_id": pl.String(), "generation": pl.UInt16()}
@@ -129,10 +129,11 @@ def part_answers(folder: RunFolder, part: PartRecord, *, lines: bool = False) ->
     lines
         Whether with where the line of each is.
     """
-    parse_parts(folder, [part], lines=lines)
-    name = _name(folder, part)
+    files = folder.result_files(part.number)  # once: another thread may be downloading more of them
+    name = _name(folder, part, files)
     if name is None:
         return []
+    _parse_missing(folder, [(part, files)], lines=lines, map=map)
     paths = folder.parsed_answers(name, lines=lines)
     if paths is None:  # on a file system without locks; no answer must pass for a missing one
         folder.ensure_there()
@@ -161,19 +162,29 @@ def parse_parts(
     map
         What runs `parse_part` over them, such as the ``map`` of an executor.
     """
-    names = [(part, _name(folder, part)) for part in parts]
+    _parse_missing(folder, [(part, folder.result_files(part.number)) for part in parts], lines=lines, map=map)
+
+
+def _parse_missing(
+    folder: RunFolder,
+    parts: list[tuple[PartRecord, list[DownloadedFile]]],
+    *,
+    lines: bool,
+    map: Callable[..., Iterable[None]],  # noqa: A002
+) -> None:
     missing = [
-        (part, name) for part, name in names if name is not None and folder.parsed_answers(name, lines=lines) is None
+        (name, _task(folder, part, files, lines=lines))
+        for part, files in parts
+        if (name := _name(folder, part, files)) is not None and folder.parsed_answers(name, lines=lines) is None
     ]
     with ExitStack() as stack:
-        making = [stack.enter_context(folder.parsing(name, lines=lines)) for _, name in missing]
-        for _ in map(parse_part, [_task(folder, part, lines=lines) for part, _ in missing], making):
+        making = [stack.enter_context(folder.parsing(name, lines=lines)) for name, _ in missing]
+        for _ in map(parse_part, [task for _, task in missing], making):
             pass
 
 
-def _name(folder: RunFolder, part: PartRecord) -> str | None:
+def _name(folder: RunFolder, part: PartRecord, files: list[DownloadedFile]) -> str | None:
     """Return what the parsed answers of a part are called; None where it has none yet."""
-    files = folder.result_files(part.number)
     if not files and not part.rejected:
         return None
     # Result files are never changed, but more of them may come, or another version of what reads them.
@@ -181,16 +192,16 @@ def _name(folder: RunFolder, part: PartRecord) -> str | None:
     return f"{part.number:04d}-{len(files)}-{size}-r{READER}"
 
 
-def _task(folder: RunFolder, part: PartRecord, *, lines: bool) -> ParseTask:
+def _task(folder: RunFolder, part: PartRecord, files: list[DownloadedFile], *, lines: bool) -> ParseTask:
     record = folder.record()
-    files = [
+    result_files = [
         ResultFile(
             path,
             folder.name_of(path),
             submission.batch_id,
             folder.renamed_path(part.number) if part.adopted and submission.adopted_at is not None else None,
         )
-        for submission, _, path in folder.result_files(part.number)
+        for submission, _, path in files
     ]
     return ParseTask(
         endpoint=record.identity.endpoint,
@@ -198,7 +209,7 @@ def _task(folder: RunFolder, part: PartRecord, *, lines: bool) -> ParseTask:
         lines=lines,
         generation=part.generation,
         rejected=[(request.custom_id, f"{request.code}: {request.message}") for request in part.rejected],
-        files=files,
+        files=result_files,
     )
 
 
