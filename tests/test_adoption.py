@@ -312,7 +312,7 @@ def test_a_row_is_explained_by_its_lines_in_a_batch_of_other_ids(service, lose):
 def test_a_run_that_was_paid_for_twice_is_paid_for_no_third_time(service, lose, monkeypatch):
     """Two machines made the same call at the same moment; both folders are lost, then the call is made again."""
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "is_new", lambda desk: False)
+        patch.setattr(loop, "is_new", lambda _: False)
         service.row_fault("rate_limited", custom_ids=HIT)
         ask(service, **SMALL, max_attempts=1)
         lose()

@@ -350,7 +350,7 @@ def test_a_run_that_is_not_finished_in_time(service, capsys):
     assert main(run_args("--timeout-seconds", "0.3", "--run-dir", "d")) == 4
     out, err = capsys.readouterr()
     assert out == ""
-    assert "go on" in err.lower()
+    assert "resume by repeating the call" in err.lower()
 
     assert main(["status", "d"]) == 0
     out = capsys.readouterr().out

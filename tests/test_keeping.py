@@ -10,7 +10,7 @@ import pytest
 import batchframe as bf
 from batchframe import testing
 from batchframe._runs import run_reader
-from batchframe._store import run_folder
+from batchframe._store import filesystem
 from batchframe._store.run_folder import RunFolder
 
 FRAME = pl.DataFrame({"n": range(12)})
@@ -107,6 +107,22 @@ def test_delete_is_refused_while_batches_are_running(emu):
     assert run.path.exists()
 
 
+def test_files_that_a_desktop_leaves_in_every_folder_are_passed_over(emu):
+    run = submitted(emu)
+    bf.run(FRAME.reverse(), "Repeat {n}", client=emu.client(), **ARGUMENTS)  # another arrangement of the rows
+    run.reparse(response_format=pl.Struct({"a": pl.String})).result()
+    for folder in [run.path, *(path for path in run.path.rglob("*") if path.is_dir())]:
+        (folder / ".DS_Store").touch()
+    again = bf.open_run(run.path, client=emu.client())
+    assert again.status(refresh=False).succeeded == 12
+    assert again.retry(pl.lit(value=True)).wait().succeeded == 12
+    assert again.result()["error"].null_count() == 12
+    again._folder.remove_unfinished_parts()
+    assert (run.path / "parts" / ".DS_Store").exists()
+    again.delete()
+    assert not run.path.exists()
+
+
 # -- the list
 
 
@@ -145,7 +161,7 @@ def test_a_run_that_is_made_or_deleted_just_now_hides_no_other(emu, batchframe_h
 def test_a_run_is_deleted_at_once_for_all_who_look(emu, monkeypatch):
     run = submitted(emu)
     seen = []
-    monkeypatch.setattr(run_folder.shutil, "rmtree", lambda *_, **__: seen.append(run.path.exists()))
+    monkeypatch.setattr(filesystem.shutil, "rmtree", lambda *_, **__: seen.append(run.path.exists()))
     run.delete()
     assert seen == [False]
     monkeypatch.undo()

@@ -35,8 +35,9 @@ from batchframe._results.result_blocks import final_blocks, own_successes
 from batchframe._runs import run as _run
 from batchframe._runs import run_reader
 from batchframe._store import lease as _lease
+from batchframe._store.filesystem import make_private
 from batchframe._store.lease import Lease, LeaseRecord
-from batchframe._store.run_folder import RunFolder, make_private
+from batchframe._store.run_folder import RunFolder
 
 N = 60
 FRAME = pl.DataFrame({"n": range(N)})

@@ -11,7 +11,7 @@ import pytest
 
 import batchframe as bf
 from batchframe._core import events
-from batchframe._store import run_folder
+from batchframe._store import filesystem
 from batchframe.cli import main
 
 N = 30
@@ -80,10 +80,10 @@ def test_what_polars_cannot_write_is_said_with_the_file(tmp_path):
         OSError("No space left on device (os error 28)"),
         pl.exceptions.ComputeError("parquet: underlying IO error: No space left on device (os error 28)"),
     ):
-        with pytest.raises(OSError, match="No space left on device: ") as caught, run_folder.naming(tmp_path / "x"):
+        with pytest.raises(OSError, match="No space left on device: ") as caught, filesystem.naming(tmp_path / "x"):
             raise error
         assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path / "x"))
-    with pytest.raises(pl.exceptions.ComputeError), run_folder.naming(tmp_path / "x"):
+    with pytest.raises(pl.exceptions.ComputeError), filesystem.naming(tmp_path / "x"):
         raise pl.exceptions.ComputeError("a mistake of the user's")
 
 

@@ -135,6 +135,66 @@ def test_only_the_providers_and_the_surfaces_know_the_sdk():
     assert knowing <= MAY_IMPORT_OPENAI
 
 
+# What touches the disk, by the names of its methods and of its modules; `os` has other things too.
+DISK_METHODS = {
+    *("is_file", "is_dir", "is_symlink", "iterdir", "glob", "rglob", "walk", "stat", "lstat", "samefile", "readlink"),
+    *("mkdir", "rmdir", "unlink", "touch", "chmod", "symlink_to", "hardlink_to"),
+    *("read_bytes", "read_text", "write_bytes", "write_text"),
+}
+DISK_MODULES = {"shutil", "tempfile", "filecmp", "glob", "fcntl", "mmap"}
+NOT_OF_THE_DISK = {"fspath", "getpid"}
+# They deal with the user's own files.
+OWN_FILES = {"_api/parquet.py", "_api/result_sources.py"}
+
+
+def touches_disk(node: ast.AST) -> bool:
+    """Whether a piece of code touches the disk, or makes a path out of that of a run's folder."""
+    if isinstance(node, ast.BinOp):
+        return isinstance(node.op, ast.Div) and isinstance(node.left, ast.Attribute) and node.left.attr == "path"
+    if isinstance(node, ast.Import):
+        return bool(DISK_MODULES & {alias.name for alias in node.names})
+    if isinstance(node, ast.ImportFrom):
+        return node.module in {*DISK_MODULES, "os"}
+    return isinstance(node, ast.Call) and calls_disk(node)
+
+
+def calls_disk(node: ast.Call) -> bool:
+    """Whether a call touches the disk, as far as its name tells."""
+    if not isinstance(node.func, ast.Attribute):
+        return isinstance(node.func, ast.Name) and node.func.id == "open"
+    name, owner = node.func.attr, ast.unparse(node.func.value)
+    if owner == "os":
+        return name not in NOT_OF_THE_DISK
+    if name in {"open", "exists"}:  # a run's folder has these too
+        return not owner.endswith("folder")
+    if name in {"replace", "rename"}:  # of strings, dates and structs; of frames
+        return len(node.args) == 1 and not node.keywords and not isinstance(node.args[0], (ast.Dict, ast.DictComp))
+    return name in DISK_METHODS
+
+
+def test_only_the_store_knows_the_file_system():
+    inside = {"_store", "cli", "testing"}
+    outside = [path for path in MODULES if package_of(path) not in inside and named(path) not in OWN_FILES]
+    touching = [
+        f"{named(path)}: {ast.unparse(node)}"
+        for path in outside
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if touches_disk(node)
+    ]
+    assert touching == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "path.open()", "open(path)", "(folder.path / 'x').exists()", "folder.path / 'x'", "path.replace(target)",
+        "path.rename(target)", "os.rename(a, b)", "import shutil", "from os import replace", "path.stat().st_size",
+    ],
+)  # fmt: skip
+def test_code_that_touches_the_disk_is_recognized(code):
+    assert any(touches_disk(node) for node in ast.walk(ast.parse(code)))
+
+
 def test_no_module_is_long():
     lengths = {named(path): len(path.read_text(encoding="utf-8").splitlines()) for path in [*MODULES, *EMULATOR]}
     assert {name: length for name, length in lengths.items() if length > 600} == {}

@@ -52,7 +52,7 @@ def test_parts_that_are_parsed_are_not_parsed_again(folder):
 
 def test_a_task_pickles_and_gives_the_same_bytes(folder, tmp_path):
     part = folder.parts()[0]
-    task = parsed_answers._task(folder, part, lines=True)
+    task = parsed_answers._task(folder, part, folder.result_files(part.number), lines=True)
     one, other = tmp_path / "one", tmp_path / "other"
     for target, given in ((one, task), (other, pickle.loads(pickle.dumps(task)))):
         target.mkdir()
@@ -60,3 +60,35 @@ def test_a_task_pickles_and_gives_the_same_bytes(folder, tmp_path):
     names = sorted(path.name for path in one.iterdir())
     assert names == sorted(path.name for path in other.iterdir()) != []
     assert all((one / name).read_bytes() == (other / name).read_bytes() for name in names)
+
+
+def test_parsed_answers_that_another_process_removes_do_not_pass_for_none(folder, monkeypatch):
+    """It waits for the lock, but some file systems have none."""
+    parse = parsed_answers._parse_missing
+
+    def then_removed(*arguments, **options):
+        parse(*arguments, **options)
+        forget_answers(folder)
+
+    monkeypatch.setattr(parsed_answers, "_parse_missing", then_removed)
+    with pytest.raises(bf.ResultsError, match="part 0: another process removed its parsed answers just now"):
+        part_answers(folder, folder.parts()[0])
+
+
+def test_files_that_come_while_a_part_is_parsed_are_read_the_next_time(folder, monkeypatch):
+    part = folder.parts()[0]
+    submission = folder.submissions(part.number)[0]
+    parse = parsed_answers._parse_missing
+
+    def then_more(*arguments, **options):
+        parse(*arguments, **options)
+        with folder.receiving(folder.result_path(part.number, submission.number, "error")) as file:
+            file.write(b'{"custom_id": "row-x", "response": null, "error": {"code": "c", "message": "m"}}\n')
+
+    forget_answers(folder)
+    before = read(folder, part)
+    forget_answers(folder)
+    monkeypatch.setattr(parsed_answers, "_parse_missing", then_more)
+    assert_frame_equal(read(folder, part), before)
+    monkeypatch.undo()
+    assert read(folder, part).height == before.height + 1

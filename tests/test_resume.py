@@ -214,7 +214,7 @@ def test_ctrl_c_detaches_and_the_same_call_goes_on(emu, client):
     program.send_signal(signal.SIGINT)
     _, said = program.communicate(timeout=30)
     assert program.returncode != 0
-    assert "detached: nothing was cancelled; its 4 batches that are running go on. Go on with it by" in said
+    assert "interrupted, and nothing was cancelled; 4 batches are still running. Resume by repeating the call" in said
     assert "bf.open_run(" in said
     assert emu.calls().get("cancel_batch", 0) == 0
     emu.configure(progression="instant")
@@ -282,7 +282,9 @@ def test_no_run_there(tmp_path):
 def test_the_time_is_up(emu, client):
     emu.configure(progression="stepped")
     frame = pl.DataFrame({"t": ["a"]})
-    with pytest.raises(bf.RunPendingError, match=r"not finished after 0\.2 seconds; its batch that is") as raised:
+    with pytest.raises(
+        bf.RunPendingError, match=r"not finished after 0\.2 seconds; 1 batch is still running"
+    ) as raised:
         bf.run(frame, "Repeat {t}", client=client, timeout_seconds=0.2, **ARGUMENTS)
     emu.configure(progression="instant")
     assert raised.value.run.wait(60).done

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import batchframe as bf
 from another_process import reopened
-from batchframe._batches.watch import FEW, is_behind, note_told, to_ask
+from batchframe._batches.watch import FEW, is_behind, note_news, to_ask
 from batchframe._core.remote import RemoteBatch
 from batchframe._store.records import SubmissionRecord
 
@@ -130,7 +130,7 @@ def submission(number, told=None, status="in_progress", done=0):
     found = SubmissionRecord(number, stage="submitted", batch_id=f"b{number}", status=status)
     found.batch = {"status": status, "request_counts": {"completed": done, "failed": 0}}
     if told is not None:
-        note_told(found, NOW + dt.timedelta(seconds=told))
+        note_news(found, NOW + dt.timedelta(seconds=told))
     return found
 
 

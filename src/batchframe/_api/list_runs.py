@@ -60,9 +60,8 @@ def list_runs(root: str | os.PathLike[str] | None = None) -> pl.DataFrame:
     │ finished ┆ 2    ┆ 2         ┆ gpt-4o-mini │
     └──────────┴──────┴───────────┴─────────────┘
     """
-    folder = Path(root or os.environ.get("BATCHFRAME_HOME") or ".batchframe").expanduser()
-    found = [RunFolder(path) for path in sorted(folder.iterdir())] if folder.is_dir() else []
-    rows = [row for run in found if run.exists() and not run.is_scratch for row in _rows(run)]
+    path = Path(root or os.environ.get("BATCHFRAME_HOME") or ".batchframe").expanduser()
+    rows = [row for folder in RunFolder.all_in(path) if folder.exists() for row in _rows(folder)]
     return pl.DataFrame(rows, schema=_SCHEMA, orient="row").sort("created_at", "run_id", descending=[True, False])
 
 

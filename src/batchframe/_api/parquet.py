@@ -18,7 +18,7 @@ from batchframe._api.frames import to_polars
 from batchframe._api.options import options_of, parse
 from batchframe._api.progress import showing
 from batchframe._core.exceptions import InputError, first_paragraph
-from batchframe._store.run_folder import naming
+from batchframe._store.filesystem import naming
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator

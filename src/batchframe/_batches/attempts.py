@@ -1,8 +1,8 @@
-"""Which rows are asked again: by themselves, what may succeed later; by `Run.retry`, what the user chose.
+"""Which rows are sent again: those that may succeed later, and those that `Run.retry` chose.
 
-Attempts go in rounds: when every part of one round is done, the rows of it that may succeed later go together into as
-few files as the limits allow. What is due is computed from the files alone, so a crash between two of the new parts
-loses none: the rows that are in no part of the next round yet are still due.
+Attempts go in rounds. When every part of a round is done, its rows that may succeed later go together into as few files
+as the limits allow. What is due is computed from the files alone, so a crash between two of the new parts loses no row:
+those that are in no part of the next round yet are still due.
 """
 
 from __future__ import annotations
@@ -26,40 +26,41 @@ if TYPE_CHECKING:
     from batchframe._store.run_folder import RunFolder
 
 _NOTE = "retries.json"
-# Rows that the files do not tell of are not asked for again until the files were fetched once more.
-NOT_TOLD = ("missing", "malformed_line")
+# Codes of rows without a line that can be read. They are not sent again until the files were fetched once more.
+NO_LINE = ("missing", "malformed_line")
 _DUE = {"part": pl.Int64(), "custom_id": pl.String(), "code": pl.String()}
 
 
 class Round(NamedTuple):
-    """What was asked for together; attempt 0 is what `Run.retry` chose, before it is in parts."""
+    """Parts that were prepared together; attempt 0 stands for what `Run.retry` chose, before it is in parts."""
 
     generation: int
     attempt: int
 
 
 def generation_of(folder: RunFolder) -> int:
-    """Return how often `Run.retry` asked for something."""
+    """Return how often `Run.retry` chose rows."""
     return max((record.generation for record in folder.retries()), default=0)
 
 
 def is_settled(folder: RunFolder, states: list[PartState], settled: Round, max_attempts: int) -> bool:
-    """Whether a run whose parts are all done has nothing more to ask for.
+    """Whether a run whose parts are all done has nothing more to send.
 
     Parameters
     ----------
     states, settled
-        Where the parts stand, and what `settled_round` said before that was looked up. A process that goes on with the
-        run writes the parts of the next round first: what is in none of these parts is still due.
+        Where the parts stand, and what `settled_round` returned before they were read: another process writes the
+        parts of the next round first, and notes that the round is settled after them.
     """
-    return all(not due(folder, states, found).height for found in unsettled(folder, states, settled, max_attempts))
+    rounds = unsettled(folder, states, settled, max_attempts)
+    return all(not due(folder, states, attempted).height for attempted in rounds)
 
 
 def unsettled(folder: RunFolder, states: list[PartState], settled: Round, max_attempts: int) -> list[Round]:
-    """Return the rounds that may be followed by another, and of which that is not noted as prepared.
+    """Return the rounds that may be followed by another, and are not noted as settled.
 
-    That the next one's parts are there does not tell: a crash may have come between two of them. `Run.retry` takes
-    finished runs only, so the rounds of its last call are all that can be left.
+    Parts of the next round are no proof that all of it was prepared: a crash may have come between two of them.
+    `Run.retry` takes finished runs only, so only the rounds of its last call can be left.
     """
     generation = generation_of(folder)
     last = max((state.record.attempt for state in states if state.record.generation == generation), default=0)
@@ -67,8 +68,8 @@ def unsettled(folder: RunFolder, states: list[PartState], settled: Round, max_at
     return [Round(generation, attempt) for attempt in range(begin, min(last, max_attempts - 1) + 1)]
 
 
-def due(folder: RunFolder, states: list[PartState], found: Round) -> pl.DataFrame:
-    """Return what of one round is worth another attempt and is in no part of a later one yet.
+def due(folder: RunFolder, states: list[PartState], attempted: Round) -> pl.DataFrame:
+    """Return the rows of a round that are worth another attempt and are in no part of a later one yet.
 
     Returns
     -------
@@ -79,30 +80,32 @@ def due(folder: RunFolder, states: list[PartState], found: Round) -> pl.DataFram
     taken: set[str] = {
         custom_id
         for state in states
-        if state.record.generation == found.generation and state.record.attempt > found.attempt
+        if state.record.generation == attempted.generation and state.record.attempt > attempted.attempt
         for custom_id in state.record.custom_ids or []
     }
-    if not found.attempt:
-        asked = [_chosen(folder, states, found.generation)]
+    if not attempted.attempt:
+        rows = [_chosen(folder, states, attempted.generation)]
     else:
-        asked = [
+        rows = [
             _due_of_part(folder, state.record)
             for state in states
-            if (state.record.generation, state.record.attempt) == found and state.is_done and not state.is_replaced
+            if (state.record.generation, state.record.attempt) == attempted and state.is_done and not state.is_replaced
         ]
-    frame = pl.concat([pl.DataFrame(schema=_DUE), *asked])
+    frame = pl.concat([pl.DataFrame(schema=_DUE), *rows])
     frame = frame.filter(~pl.col("custom_id").is_in(pl.Series(list(taken), dtype=pl.String).implode()))
-    return _without_answered(folder, states, found, frame)
+    return _without_answered(folder, states, attempted, frame)
 
 
-def _without_answered(folder: RunFolder, states: list[PartState], found: Round, wanted: pl.DataFrame) -> pl.DataFrame:
-    """Leave out what a part of another round answered: batches that were found in the account may hold a row twice."""
+def _without_answered(
+    folder: RunFolder, states: list[PartState], attempted: Round, wanted: pl.DataFrame
+) -> pl.DataFrame:
+    """Leave out rows that a part of another round answered: batches found in the account may hold a row twice."""
     if not wanted.height or not any(state.record.adopted for state in states):
         return wanted
     answered = [
         answers_of_part(folder, state.record).filter(pl.col("code").is_null()).select("custom_id")
         for state in states
-        if state.record.generation == found.generation and state.record.attempt != found.attempt
+        if state.record.generation == attempted.generation and state.record.attempt != attempted.attempt
     ]
     given = pl.concat([pl.DataFrame(schema={"custom_id": pl.String()}), *answered])
     return wanted.join(given, on="custom_id", how="anti", maintain_order="left")
@@ -122,16 +125,16 @@ def _chosen(folder: RunFolder, states: list[PartState], generation: int) -> pl.D
 
 
 def _due_of_part(folder: RunFolder, part: PartRecord) -> pl.DataFrame:
-    asked = ids_of(folder, part).to_frame()
-    answers = best_of_part(folder, part, ["again"]).with_columns(pl.lit(value=True).alias("told"))
-    # A batch that somebody cancelled was meant to stop, and an output that expired was paid for: what has no line
-    # then is not asked for by itself.
+    requests = ids_of(folder, part).to_frame()
+    answers = best_of_part(folder, part, ["again"]).with_columns(pl.lit(value=True).alias("has_line"))
+    # A batch that was cancelled was meant to stop, and an output that expired was paid for. Rows without a line are not
+    # sent again then, unless the user asks for it.
     submissions = folder.submissions(part.number)
-    may_miss = any(found.has_files and found.status != "cancelled" for found in submissions) and not any(
-        found.output_expired_at for found in submissions
+    may_miss = any(submission.has_files and submission.status != "cancelled" for submission in submissions) and not any(
+        submission.output_expired_at for submission in submissions
     )
-    missing = pl.col("told").is_null() & pl.lit(value=may_miss)
-    joined = asked.join(answers, on="custom_id", how="left", maintain_order="left")
+    missing = pl.col("has_line").is_null() & pl.lit(value=may_miss)
+    joined = requests.join(answers, on="custom_id", how="left", maintain_order="left")
     return joined.filter(missing | pl.col("again").fill_null(value=False)).select(
         pl.lit(part.number, pl.Int64).alias("part"),
         "custom_id",
@@ -139,22 +142,22 @@ def _due_of_part(folder: RunFolder, part: PartRecord) -> pl.DataFrame:
     )
 
 
-def prepare_retries(folder: RunFolder, found: Round, wanted: pl.DataFrame, limits: Limits) -> int:
+def prepare_retries(folder: RunFolder, attempted: Round, wanted: pl.DataFrame, limits: Limits) -> int:
     """Write the input files of the next round, and return how many.
 
     Parameters
     ----------
     folder
         The run.
-    found
-        The round that left something to ask for again.
+    attempted
+        The round that left rows to send again.
     wanted
-        What `due` found.
+        What `due` returned.
     limits
         The limits of an input file, both set.
     """
-    changes = _changes(folder, found)
-    attempt, generation = found.attempt + 1, found.generation
+    changes = _changes(folder, attempted)
+    attempt, generation = attempted.attempt + 1, attempted.generation
     model = PartRecord(0, 0, 0, 0, attempt=attempt, generation=generation, reader=READER, custom_ids=[])
     with InputFileWriter(folder, *file_limits(limits), model) as writer:
         for (part,), rows in wanted.group_by("part", maintain_order=True):
@@ -167,29 +170,30 @@ def prepare_retries(folder: RunFolder, found: Round, wanted: pl.DataFrame, limit
 
 
 def answered_after_all(folder: RunFolder, part: PartRecord) -> set[str]:
-    """Return which requests of another attempt have an answer in an earlier one, as it is read now.
+    """Return the requests of an attempt that an earlier one answered after all.
 
-    There are some where the attempt was prepared by an earlier version, which could not read their result lines.
+    There are some where an earlier version, which could not read their result lines, prepared the attempt.
     """
     earlier = [
         answers_of_part(folder, other)
         for other in folder.parts()
         if other.generation == part.generation and 0 < other.attempt < part.attempt
     ]
-    told = {custom_id for answers in earlier for custom_id in answers.filter(pl.col("code").is_null())["custom_id"]}
-    return told.intersection(part.custom_ids or ())
+    succeeded = pl.col("code").is_null()
+    answered = {custom_id for answers in earlier for custom_id in answers.filter(succeeded)["custom_id"]}
+    return answered.intersection(part.custom_ids or ())
 
 
-def _changes(folder: RunFolder, found: Round) -> dict[str, str]:
-    """Return by request what `Run.retry` changed, as JSON objects; it is in the lines from its first attempt on."""
-    if found.attempt:
+def _changes(folder: RunFolder, attempted: Round) -> dict[str, str]:
+    """Return by request what `Run.retry` changed, as JSON objects. From its first attempt on it is in the lines."""
+    if attempted.attempt:
         return {}
-    chosen = folder.read_frame(folder.retry_path(found.generation))
+    chosen = folder.read_frame(folder.retry_path(attempted.generation))
     return dict(chosen.select("custom_id", "changes").drop_nulls().rows())
 
 
 def changed_line(line: bytes, changes: str) -> bytes:
-    """Return a request line with other parameters in its body; one that is changed to null is left out."""
+    """Return a request line with other parameters in its body; a parameter that is changed to null is left out."""
     body = msgspec.json.decode(wire_format.body_of_request(line), type=dict[str, msgspec.Raw])
     body |= msgspec.json.decode(changes, type=dict[str, msgspec.Raw])
     kept = {name: value for name, value in body.items() if bytes(value) != b"null"}
@@ -197,14 +201,14 @@ def changed_line(line: bytes, changes: str) -> bytes:
 
 
 def settled_round(folder: RunFolder) -> Round:
-    """Return the last round of which all that was due is in parts of the next."""
-    found = folder.read_note(_NOTE)
-    note = found if isinstance(found, dict) else {}
-    # In the first generation there is no choice to settle: attempt 0 is settled from the beginning.
+    """Return the last round whose due rows are all in parts of the next."""
+    stored = folder.read_note(_NOTE)
+    note = stored if isinstance(stored, dict) else {}
+    # The first generation has no choice of rows to settle: its attempt 0 is settled from the beginning.
     return Round(note.get("generation", 0), note.get("settled_attempt", 0))
 
 
-def settle(folder: RunFolder, found: Round) -> None:
-    """Note that all that was due of this round, and of those before it, is in parts of the next."""
-    if found > settled_round(folder):
-        folder.write_note(_NOTE, {"generation": found.generation, "settled_attempt": found.attempt})
+def settle(folder: RunFolder, attempted: Round) -> None:
+    """Note that the due rows of this round, and of those before it, are all in parts of the next."""
+    if attempted > settled_round(folder):
+        folder.write_note(_NOTE, {"generation": attempted.generation, "settled_attempt": attempted.attempt})

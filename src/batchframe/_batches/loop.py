@@ -1,4 +1,4 @@
-"""One pass over a run: collect what is finished, submit what is next, ask again what is worth it; it never sleeps."""
+"""One pass over a run: collect what is finished, submit what is next, retry what is worth it. It never sleeps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 from batchframe._batches.access_check import ensure_visible
 from batchframe._batches.adopt import adopt, is_new, waiting_parts
 from batchframe._batches.attempts import (
-    NOT_TOLD,
+    NO_LINE,
     Round,
     answered_after_all,
     due,
@@ -23,7 +23,7 @@ from batchframe._batches.attempts import (
 from batchframe._batches.collect import Collector
 from batchframe._batches.match_requests import without
 from batchframe._batches.pass_report import PassReport
-from batchframe._batches.pass_state import Desk, LoopSettings
+from batchframe._batches.pass_state import LoopSettings, PassState
 from batchframe._batches.stop_loss import Outcome, outcome_of, stop_after_pilot, stop_for
 from batchframe._batches.submit import Submitter
 from batchframe._batches.trouble import CountingClient, forget_trouble, keep_trouble, read_trouble
@@ -39,8 +39,8 @@ from batchframe._core.exceptions import (
 )
 from batchframe._results.result_blocks import forget_results
 from batchframe._results.result_lines import READER
+from batchframe._store.filesystem import naming
 from batchframe._store.parts import part_states
-from batchframe._store.run_folder import naming
 from batchframe._store.stop_record import is_covered, read_stop, write_stop
 
 if TYPE_CHECKING:
@@ -55,12 +55,12 @@ if TYPE_CHECKING:
 
 
 class Loop:
-    """Takes one run forward, pass by pass.
+    """Takes a run forward, pass by pass.
 
     Parameters
     ----------
     folder
-        The run; all that a pass must remember is in it.
+        The run. All that the next pass must know is written there.
     client
         The service.
     settings
@@ -81,28 +81,28 @@ class Loop:
         self._counting = CountingClient(client, clock)
         self._client = cast("BatchClient", self._counting)
         self._settings = settings
-        self._desk = Desk(folder, self._client, settings, listen, clock)
-        self._collector = Collector(self._desk)
-        self._submitter = Submitter(self._desk)
+        self._state = PassState(folder, self._client, settings, listen, clock)
+        self._collector = Collector(self._state)
+        self._submitter = Submitter(self._state)
         self._outcomes: dict[int, Outcome] = {}
         self._has_warned = False
         self._warned = ""
 
     @property
     def was_ever_accepted(self) -> bool:
-        """Whether the service took a call of this run, now or in an earlier process."""
+        """Whether the service accepted a call of this run, now or in an earlier process."""
         return bool(self._counting.answers) or any(
-            submission.input_file_id for submissions in self._desk.submissions.values() for submission in submissions
+            submission.input_file_id for submissions in self._state.submissions.values() for submission in submissions
         )
 
     @property
     def min_poll_seconds(self) -> float:
-        """How long the service wants to be left alone between two looks."""
+        """How long the service asks to wait between two polls."""
         return self._client.min_poll_seconds
 
     def ensure_visible(self) -> None:
         """Make sure that this client sees what the run has at the service; errors as for `advance`."""
-        ensure_visible(self._desk)
+        ensure_visible(self._state)
 
     def refresh(self) -> PassReport:
         """Collect what is finished, and submit nothing; errors as for `advance`."""
@@ -114,81 +114,81 @@ class Loop:
         Raises
         ------
         InputFileRejectedError
-            The service refused an input file; the other parts were seen to first.
+            The service refused an input file. The other parts were handled first.
         AuthenticationError, InvalidCallError, RunError
-            What no waiting mends. The run stays resumable.
+            Waiting does not help. The run stays resumable.
         """
         return self._pass(submit=True)
 
     def _pass(self, *, submit: bool) -> PassReport:
-        desk, seen = self._desk, PassReport()
+        state, report = self._state, PassReport()
         fatal: list[Exception] = []
         known, answers = read_trouble(self._folder), self._counting.answers
         self._counting.unread = {} if known is None else dict(known.unread)
-        desk.open()
-        desk.is_held = False
+        state.reload()
+        state.is_held = False
         stop = read_stop(self._folder)
-        if submit and is_new(desk) and not all(is_covered(part, stop) for part in desk.parts):
-            desk.is_held = True
-            self._guarded(seen, fatal, adopt, desk, seen)
+        if submit and is_new(state) and not all(is_covered(part, stop) for part in state.parts):
+            state.is_held = True
+            self._guarded(report, fatal, adopt, state, report)
         if not self._has_warned:
             self._has_warned = True
             self._collector.warn_of_expiry()
-        self._guarded(seen, fatal, desk.look)
-        for part in desk.parts:
+        self._guarded(report, fatal, state.list_batches)
+        for part in state.parts:
             is_cancelled = stop is not None and stop.reason == "cancelled" and is_covered(part, stop)
-            self._guarded(seen, fatal, self._collector.collect, part, is_cancelled=is_cancelled)
+            self._guarded(report, fatal, self._collector.collect, part, is_cancelled=is_cancelled)
         if submit:
-            self._guarded(seen, fatal, self._leave_out_answered)
-        if desk.is_stale:
-            desk.open()
+            self._guarded(report, fatal, self._leave_out_answered)
+        if state.is_stale:
+            state.reload()
         if submit:
             stop = self._stop(stop)
-            self._submit_all(seen, fatal, stop)
-        if submit and not fatal and all(self._is_settled(part, stop) for part in desk.parts):
-            self._guarded(seen, fatal, self._ask_again, seen, stop)
-            if desk.is_stale:
-                desk.open()
-                self._submit_all(seen, fatal, stop)
-        self._tell(seen)
+            self._submit_all(report, fatal, stop)
+        if submit and not fatal and all(self._is_settled(part, stop) for part in state.parts):
+            self._guarded(report, fatal, self._ask_again, report, stop)
+            if state.is_stale:
+                state.reload()
+                self._submit_all(report, fatal, stop)
+        self._report_progress(report)
         is_answered = self._counting.answers > answers
-        self._keep_trouble(fatal[0] if fatal else seen.trouble, known, is_answered=is_answered, submit=submit)
+        self._keep_trouble(fatal[0] if fatal else report.trouble, known, is_answered=is_answered, submit=submit)
         if fatal:
             raise fatal[0]
-        return seen
+        return report
 
     def _keep_trouble(
         self, error: Exception | None, known: TroubleRecord | None, *, is_answered: bool, submit: bool
     ) -> None:
-        """Bring the error of a pass to the disk, or forget the last one where it is over."""
-        unread, now = self._counting.unread, self._desk.clock.now()
+        """Write the error of a pass to disk, or remove the last one when it is over."""
+        unread, now = self._counting.unread, self._state.clock.now()
         if error is not None and not isinstance(error, LeaseLostError):
             keep_trouble(self._folder, error, unread, known, now)
         if error is not None or known is None:
             return
-        # What no waiting mends is over where everything was submitted all the same.
+        # An error that waiting does not mend is over when everything was submitted all the same.
         if (known.is_transient and is_answered) or (submit and not self._collector.refused):
             forget_trouble(self._folder, unread, known, now)
 
-    def look(self, waiting_for: str) -> PassReport:
-        """See what another process has on disk by now; nothing is asked for or written."""
-        seen = PassReport(waiting_for=[waiting_for], is_brief=True)
-        self._desk.open()
-        self._tell(seen)
-        return seen
+    def watch(self, waiting_for: str) -> PassReport:
+        """Report what another process has written by now. Nothing is sent or written here."""
+        report = PassReport(waiting_for=[waiting_for], is_brief=True)
+        self._state.reload()
+        self._report_progress(report)
+        return report
 
-    def _submit_all(self, seen: PassReport, fatal: list[Exception], stop: StopRecord | None) -> None:
-        for part in self._desk.parts:
-            if not fatal and not self._desk.is_held and self._may_submit(part, stop, seen):
-                self._guarded(seen, fatal, self._submitter.submit, part, seen)
-        if self._desk.is_stale:  # a part was split: its pieces go now
-            self._desk.open()
-            self._submit_all(seen, fatal, stop)
+    def _submit_all(self, report: PassReport, fatal: list[Exception], stop: StopRecord | None) -> None:
+        for part in self._state.parts:
+            if not fatal and not self._state.is_held and self._may_submit(part, stop, report):
+                self._guarded(report, fatal, self._submitter.submit, part, report)
+        if self._state.is_stale:  # a part was split: its pieces go now
+            self._state.reload()
+            self._submit_all(report, fatal, stop)
 
     def _guarded(
-        self, seen: PassReport, fatal: list[Exception], step: Callable[..., None], *arguments: Any, **more: Any
+        self, report: PassReport, fatal: list[Exception], step: Callable[..., None], *arguments: Any, **more: Any
     ) -> None:
-        """Take one step for one part: its trouble never touches another part."""
+        """Take one step for one part, so that its error never affects another part."""
         if any(isinstance(error, (AuthenticationError, LeaseLostError)) for error in fatal):
             return
         try:
@@ -196,7 +196,7 @@ class Loop:
                 step(*arguments, **more)
         except APICallError as error:
             if error.is_transient:
-                seen.trouble = error
+                report.trouble = error
                 self._notice(error)
             else:
                 fatal.append(error)
@@ -204,30 +204,30 @@ class Loop:
             fatal.append(error)
 
     def _notice(self, error: APICallError) -> None:
-        """Say what is tried again; what is no reply of the service is a warning, once."""
+        """Log an error after which the call is tried again; a reply that cannot be read is a warning, once."""
         is_odd = isinstance(error, UnreadableReplyError) and str(error) != self._warned
         self._warned = str(error) if is_odd else self._warned
-        self._desk.notice(f"{error}. Trying again later", logging.WARNING if is_odd else logging.INFO)
+        self._state.notice(f"{error}. Trying again later", logging.WARNING if is_odd else logging.INFO)
 
     # -- whether to go on
 
     def _stop(self, stop: StopRecord | None) -> StopRecord | None:
-        """Return why nothing more is submitted, after judging what came back so far."""
+        """Return why nothing more is submitted, judging by the answers so far."""
         generation = generation_of(self._folder)
-        parts = [part for part in self._desk.parts if part.generation == generation]
-        left = sum(part.requests for part in parts if not self._desk.submissions[part.number])
+        parts = [part for part in self._state.parts if part.generation == generation]
+        left = sum(part.requests for part in parts if not self._state.submissions[part.number])
         if not left or (stop is not None and stop.generation >= generation):
             return stop
-        # Once a part did not fail alike, no further one brings a stop; a pilot is the first to be judged.
+        # Once the rows of a part did not all fail with one error, no later part stops the run. A pilot comes first.
         if any(part.number in self._outcomes and self._outcomes[part.number].alike is None for part in parts):
             return stop
         for part in parts:
-            if self._desk.is_downloaded(part) and part.number not in self._outcomes:
+            if self._state.is_downloaded(part) and part.number not in self._outcomes:
                 self._outcomes[part.number] = outcome_of(self._folder, part)
-        now = self._desk.clock.now()
-        found = [self._outcomes[part.number] for part in parts if part.number in self._outcomes]
-        fresh = stop_for(found, left, generation, now)
-        pilot = self._desk.pilot
+        now = self._state.clock.now()
+        outcomes = [self._outcomes[part.number] for part in parts if part.number in self._outcomes]
+        fresh = stop_for(outcomes, left, generation, now)
+        pilot = self._state.pilot
         if fresh is None and self._settings.has_pilot and pilot is not None and pilot.number in self._outcomes:
             fresh = stop_after_pilot(self._outcomes[pilot.number], left, now)
         if fresh is None:
@@ -235,31 +235,31 @@ class Loop:
         with self._folder.fence():
             stop = read_stop(self._folder)
             if stop is not None and stop.generation >= generation:
-                return stop  # somebody cancelled the run during this pass, which says more
+                return stop  # the run was cancelled during this pass, which is the better reason
             write_stop(self._folder, fresh)
-        self._desk.notice(fresh.message)
+        self._state.notice(fresh.message)
         return fresh
 
-    def _may_submit(self, part: PartRecord, stop: StopRecord | None, seen: PassReport) -> bool:
+    def _may_submit(self, part: PartRecord, stop: StopRecord | None, report: PassReport) -> bool:
         if part.number in self._collector.refused or is_covered(part, stop):
             return False
-        pilot = self._desk.pilot
-        if not self._settings.has_pilot or pilot is None or pilot is part or self._desk.is_downloaded(pilot):
+        pilot = self._state.pilot
+        if not self._settings.has_pilot or pilot is None or pilot is part or self._state.is_downloaded(pilot):
             return True
-        seen.waiting_for.append("the pilot to end")
+        report.waiting_for.append("the pilot to end")
         return False
 
     def _is_settled(self, part: PartRecord, stop: StopRecord | None) -> bool:
-        """Whether nothing more comes of a part."""
-        submission = self._desk.last(part)
+        """Whether a part will get no further answers."""
+        submission = self._state.last(part)
         is_alive = submission is not None and submission.is_alive
-        return self._desk.is_downloaded(part) or (is_covered(part, stop) and not is_alive)
+        return self._state.is_downloaded(part) or (is_covered(part, stop) and not is_alive)
 
     # -- another attempt
 
     def _leave_out_answered(self) -> None:
-        """Leave out of an attempt that an earlier version prepared what that version could not read."""
-        for part in waiting_parts(self._desk):
+        """Leave rows out of an attempt whose answers the version that prepared it could not read."""
+        for part in waiting_parts(self._state):
             if part.attempt > 1 and part.reader != READER:
                 fresh = msgspec.structs.replace(part, reader=READER)
                 answered = answered_after_all(self._folder, part)
@@ -267,42 +267,42 @@ class Loop:
                     without(self._folder, fresh, answered)
                 else:
                     self._folder.write_part(fresh)
-                self._desk.is_stale = True
+                self._state.is_stale = True
 
-    def _ask_again(self, seen: PassReport, stop: StopRecord | None) -> None:
-        """Prepare another attempt for the rows that are worth one, and what `Run.retry` chose."""
+    def _ask_again(self, report: PassReport, stop: StopRecord | None) -> None:
+        """Prepare another attempt for the rows that are worth one, and for those that `Run.retry` chose."""
         settled = settled_round(self._folder)
         states = part_states(self._folder)
-        for found in unsettled(self._folder, states, settled, self._settings.max_attempts):
-            if stop is not None and stop.generation >= found.generation:
+        for attempted in unsettled(self._folder, states, settled, self._settings.max_attempts):
+            if stop is not None and stop.generation >= attempted.generation:
                 continue
-            wanted = due(self._folder, states, found)
+            wanted = due(self._folder, states, attempted)
             if self._fetch_again(wanted):
-                wanted = due(self._folder, states, found)
+                wanted = due(self._folder, states, attempted)
             if wanted.height:
                 forget_results(self._folder)
-                prepare_retries(self._folder, found, wanted, self._settings.limits)
-                self._desk.is_stale = True
-                self._desk.notice(_told_of_retry(found, wanted))
+                prepare_retries(self._folder, attempted, wanted, self._settings.limits)
+                self._state.is_stale = True
+                self._state.notice(_retry_message(attempted, wanted))
             trigger("before_settle")
-            settle(self._folder, found)
-            if self._desk.is_stale:
+            settle(self._folder, attempted)
+            if self._state.is_stale:
                 break  # the next round is complete when these parts have ended too
-        seen.done = not self._desk.is_stale
+        report.done = not self._state.is_stale
 
     def _fetch_again(self, wanted: pl.DataFrame) -> bool:
-        """Fetch the files once more that tell nothing of some rows, before those rows are paid for once more."""
+        """Fetch once more the files that have no line for some rows, before those rows are paid for again."""
         fetched = False
-        for number in wanted.filter(wanted["code"].is_in(NOT_TOLD))["part"].unique().sort():
+        for number in wanted.filter(wanted["code"].is_in(NO_LINE))["part"].unique().sort():
             for submission in self._folder.submissions(number):
                 if submission.stage != "downloaded" or submission.fetched_again_at is not None:
                     continue
                 for kind in ("output", "error"):
                     file_id = (submission.batch or {}).get(f"{kind}_file_id")
-                    path = self._folder.result_path(number, submission.number, f"{kind}.again")
-                    if file_id and not path.exists():
-                        self._fetch_copy(file_id, path)
-                submission.fetched_again_at = self._desk.clock.now()
+                    copy = f"{kind}.again"
+                    if file_id and not self._folder.has_result(number, submission.number, copy):
+                        self._fetch_copy(file_id, self._folder.result_path(number, submission.number, copy))
+                submission.fetched_again_at = self._state.clock.now()
                 self._folder.write_submission(number, submission)
                 fetched = True
         return fetched
@@ -312,36 +312,38 @@ class Loop:
             with self._folder.receiving(path) as handle:
                 self._client.download(file_id, handle)
         except NotVisibleError:
-            pass  # what was fetched the first time is all there is
+            pass  # the first copy is all there is
 
-    # -- what is told
+    # -- progress
 
-    def _tell(self, seen: PassReport) -> None:
-        desk = self._desk
-        for part in desk.parts:
-            self._count(seen, part)
-        desk.listen(Event("status", _sentence(seen), seen.done_requests, sum(part.requests for part in desk.parts)))
+    def _report_progress(self, report: PassReport) -> None:
+        state = self._state
+        for part in state.parts:
+            self._count(report, part)
+        state.listen(
+            Event("status", _progress_message(report), report.done_requests, sum(part.requests for part in state.parts))
+        )
 
-    def _count(self, seen: PassReport, part: PartRecord) -> None:
-        submissions = self._desk.submissions[part.number]
+    def _count(self, report: PassReport, part: PartRecord) -> None:
+        submissions = self._state.submissions[part.number]
         for submission in submissions:
             if submission.batch_id is not None:
-                seen.by_status[submission.status or "unknown"] += 1
+                report.by_status[submission.status or "unknown"] += 1
         if submissions:
             last = submissions[-1]
             counts = (last.batch or {}).get("request_counts") or {}
             counted = (counts.get("completed") or 0) + (counts.get("failed") or 0)
-            seen.done_requests += part.requests if last.stage == "downloaded" else min(counted, part.requests)
+            report.done_requests += part.requests if last.stage == "downloaded" else min(counted, part.requests)
 
 
-def _told_of_retry(found: Round, wanted: pl.DataFrame) -> str:
-    if not found.attempt:
-        return f"{wanted.height} rows are asked again, as was asked for"
+def _retry_message(attempted: Round, wanted: pl.DataFrame) -> str:
+    if not attempted.attempt:
+        return f"retrying {wanted.height} rows, as run.retry() asked for"
     codes = ", ".join(f"{count} {code}" for code, count in wanted.group_by("code").len().sort("len").rows())
-    return f"{wanted.height} rows are asked again, attempt {found.attempt + 1}: {codes}"
+    return f"retrying {wanted.height} rows, attempt {attempted.attempt + 1}: {codes}"
 
 
-def _sentence(seen: PassReport) -> str:
-    batches = ", ".join(f"{count} {status}" for status, count in sorted(seen.by_status.items()))
-    waiting = f"; waiting for {seen.waiting_for[0]}" if seen.waiting_for else ""
+def _progress_message(report: PassReport) -> str:
+    batches = ", ".join(f"{count} {status}" for status, count in sorted(report.by_status.items()))
+    waiting = f"; waiting for {report.waiting_for[0]}" if report.waiting_for else ""
     return f"batches: {batches or 'none yet'}{waiting}"

@@ -6,7 +6,6 @@ of them are, it is a further attempt: of one that has no answer yet, and that it
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -165,7 +164,7 @@ def renamed(folder: RunFolder, theirs: Path, names: pl.DataFrame, part: PartReco
     """
     record = write_input_file(folder, part, _renamed_lines(theirs, dict(names.rows())))
     folder.write_frame(folder.renamed_path(part.number), names)
-    theirs.unlink()
+    folder.remove_file(theirs)
     return record
 
 
@@ -186,6 +185,6 @@ def without(folder: RunFolder, part: PartRecord, taken: Collection[str]) -> None
     """
     record = write_input_file(folder, part, (pair for pair in lines_of(folder, part.number) if pair[0] not in taken))
     # Failed batches of the old file: their errors do not hold for the new one.
-    shutil.rmtree(folder.part_path(part.number) / "submissions", ignore_errors=True)
+    folder.remove_submissions(part.number)
     trigger("after_remainder")
     folder.write_part(record)

@@ -1,6 +1,8 @@
-"""What the steps of a pass share: the run's parts and submissions, the service, the settings, and the time.
+"""What the steps of a pass share: the parts and submissions of the run, the service, the settings and the time.
 
-Every change of a submission goes to the disk before anything is done that depends on it.
+Every change of a submission is written to disk before anything that depends on it is done. What other processes changed
+is read at the beginning of each pass, and whenever a step has replaced parts; see `_store/record_files.py` for what
+that costs.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ _WINDOW, _MARGIN, _MAX_LISTED = dt.timedelta(hours=25), dt.timedelta(minutes=5),
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """What the loop sends along, and how long it doubts."""
+    """What the loop sends along, and how long it waits for what may still appear."""
 
     run_id: str
     endpoint: str
@@ -54,8 +56,8 @@ class LoopSettings:
 
 
 @dataclass
-class Desk:
-    """The run as the steps of a pass see it; `open` reads it anew."""
+class PassState:
+    """The run as the steps of a pass see it; `reload` reads its records again."""
 
     folder: RunFolder
     client: BatchClient
@@ -66,9 +68,9 @@ class Desk:
     submissions: dict[int, list[SubmissionRecord]] = field(default_factory=dict)
     pilot: PartRecord | None = None
     is_stale: bool = False
-    # Whether nothing is submitted in this pass, since it is not known what runs already.
+    # Whether nothing is submitted in this pass, since it is not known yet what is running already.
     is_held: bool = False
-    # The ids of what the service showed to this client of what the run has there, or took from it.
+    # The ids of the run's files and batches that the service has shown to this client, or has taken from it.
     shown: set[str] = field(default_factory=set)
     listed: dict[str, RemoteBatch] = field(default_factory=dict)
     # The ids of the listed batches that are asked for by id all the same.
@@ -86,8 +88,8 @@ class Desk:
         requests = note.get("enqueued_request_limit", self.settings.max_enqueued_requests)
         self.admission = Admission(min(limits, default=None), requests)
 
-    def open(self) -> None:
-        """Read the parts that are not replaced by others, nor empty, and their submissions."""
+    def reload(self) -> None:
+        """Read the parts that are neither empty nor replaced by others, and their submissions."""
         self.is_stale = False
         parts = [part for part in self.folder.parts() if part.reused_from is None]
         replaced = {part.split_from for part in parts}
@@ -99,18 +101,20 @@ class Desk:
         self.pilot = next((part for part in self.parts if part.number == first), None)
         self.submissions = {part.number: self.folder.submissions(part.number) for part in self.parts}
 
-    def look(self) -> None:
-        """Ask for the account's batches at once where that spares asking for one after the other.
+    def list_batches(self) -> None:
+        """List the account's batches, where that takes fewer calls than to ask for each.
 
-        What the list shows unchanged for long is asked for by id now and then: see `_watch.py`.
+        A batch that the list shows unchanged for long is asked for by id now and then: see `watch.py`.
         """
         self.admission.begin_pass()
-        own = [found for found in map(self.last, self.parts) if found is not None and found.stage == "submitted"]
+        latest = [submission for part in self.parts if (submission := self.last(part)) is not None]
+        own = [submission for submission in latest if submission.stage == "submitted"]
         self.listed, self.to_ask, self.others = {}, set(), Load()
         is_tight = self.admission.is_tight and any(self._is_to_be_admitted(part) for part in self.parts)
         if len(own) <= FEW and not is_tight:
             return
-        oldest = min((at for found in own if (at := found.created_at) is not None), default=self.clock.now())
+        created = [submission.created_at for submission in own]
+        oldest = min((at for at in created if at is not None), default=self.clock.now())
         oldest = min(oldest, self.clock.now() - _WINDOW) if is_tight else oldest
         for batch in itertools.islice(self._listing(), _MAX_LISTED):
             if batch.created_at is not None and batch.created_at < oldest - _MARGIN:
@@ -123,7 +127,7 @@ class Desk:
         try:
             yield from self.client.list()
         except (NotVisibleError, InvalidCallError):
-            return  # a service without a list is asked for each batch
+            return  # a service without a list: each batch is asked for
 
     def _is_to_be_admitted(self, part: PartRecord) -> bool:
         """Whether a part has yet to find room in the queue, as far as is known here."""
@@ -133,24 +137,24 @@ class Desk:
         return last is None or not (last.is_alive or last.stage == "downloaded")
 
     def _load_of_other_run(self, batch: RemoteBatch) -> Load:
-        """Return what another run of ours enqueued with a batch."""
+        """Return what a batch holds in the queue that another run of ours made; nothing for any other batch."""
         metadata = mapping(batch.raw.get("metadata"))
         is_other = metadata.get("batchframe_run", self.settings.run_id) != self.settings.run_id
         if batch.is_terminal or not is_other or metadata.get("batchframe_model") != self.settings.model:
             return Load()
         tokens, requests = (str(metadata.get(f"batchframe_{what}", "")) for what in ("tokens", "requests"))
-        # The service counts requests when it has validated them; before that it tells none.
+        # The service counts requests when it validates them; until then the total is 0.
         counted = integer(mapping(batch.raw.get("request_counts")).get("total"))
-        told = int(requests) if requests.isdecimal() else 0
-        return Load(int(tokens) if tokens.isdecimal() else 0, counted or told)
+        announced = int(requests) if requests.isdecimal() else 0
+        return Load(int(tokens) if tokens.isdecimal() else 0, counted or announced)
 
     def in_flight(self, part: PartRecord) -> Load:
-        """Return what is enqueued beside a part, as far as is known, by all our runs of this model."""
+        """Return what all our runs of this model have in the queue beside a part, as far as is known."""
         own = [other for other in self.parts if other is not part and self.is_in_flight(other)]
         return self.others + Load(sum(other.tokens for other in own), sum(other.requests for other in own))
 
     def refused(self, part: PartRecord, message: str) -> None:
-        """Note that the service had no room for a part, and the limit that it told."""
+        """Note that the service had no room for a part, and the limit that it named."""
         admission = self.admission
         before = admission.limit, admission.max_requests
         load = Load(part.tokens, part.requests)
@@ -181,7 +185,7 @@ class Desk:
         self.write(part, submission)
 
     def write(self, part: PartRecord, submission: SubmissionRecord) -> None:
-        """Bring a submission to the disk."""
+        """Write a submission to disk."""
         self.folder.write_submission(part.number, submission)
 
     def now(self) -> dt.datetime:
@@ -197,18 +201,18 @@ class Desk:
     def seconds_since(self, at: dt.datetime) -> float:
         """Return how long ago something was noted.
 
-        What this process noted is as old as it says, however the clock was set since; for what another noted, the
-        time of the day is all there is, and the answer negative where that was set back.
+        For what this process noted, the monotonic clock tells, whatever was done to the time of day. For what another
+        process noted, the time of day is all there is; the answer is negative where that was set back.
         """
         if at in self._noted:
             return self.clock.monotonic() - self._noted[at]
         return (self.clock.now() - at).total_seconds()
 
     def is_within_settling(self, at: dt.datetime) -> bool:
-        """Whether what was first seen then may still change by itself."""
+        """Whether something that was first seen then may still change by itself."""
         return 0 <= self.seconds_since(at) < self.settings.settle_seconds
 
     def notice(self, message: str, level: int = logging.INFO) -> None:
-        """Say something worth showing."""
+        """Log a message, and pass it to the listener."""
         logger.log(level, message)
         self.listen(Event("notice", message))

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import datetime as dt
 
     from batchframe._batches.pass_report import PassReport
-    from batchframe._batches.pass_state import Desk
+    from batchframe._batches.pass_state import PassState
     from batchframe._store.records import PartRecord
 
 # A file in one of these states is still being looked at (Azure); no state at all, or another, is tried.
@@ -40,54 +40,54 @@ _LOST_FILES = 3
 class Submitter:
     """Takes parts from an input file on disk to a batch at the service."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
-        self._folder = desk.folder
-        self._client = desk.client
+    def __init__(self, state: PassState) -> None:
+        self._state = state
+        self._folder = state.folder
+        self._client = state.client
 
-    def submit(self, part: PartRecord, seen: PassReport) -> None:
+    def submit(self, part: PartRecord, report: PassReport) -> None:
         """Submit a part, unless a submission of it is under way, or there is no room."""
-        submission = self._desk.last(part)
+        submission = self._state.last(part)
         if submission is not None and submission.stage == "ended" and not submission.has_files:
             submission = None  # it came to nothing, and cost nothing: the file goes again
         if submission is not None and not submission.refused and submission.stage not in _UNSENT:
             if submission.stage == "submitting":
-                seen.waiting_for.append("what became of a create that got no answer")
+                report.waiting_for.append("what became of a create that got no answer")
             return
-        if (submission is None or submission.refused) and not self._has_room(part, seen):
+        if (submission is None or submission.refused) and not self._has_room(part, report):
             return
-        ensure_visible(self._desk)
+        ensure_visible(self._state)
         if submission is None:
-            submission = SubmissionRecord(number=len(self._desk.submissions[part.number]))
-            self._desk.submissions[part.number].append(submission)
-            self._desk.move(part, submission, "written")
+            submission = SubmissionRecord(number=len(self._state.submissions[part.number]))
+            self._state.submissions[part.number].append(submission)
+            self._state.move(part, submission, "written")
         if submission.stage in {"written", "uploading"}:
             self._upload(part, submission)
         if self._is_file_ready(part, submission):
             self._create(part, submission)
         else:
-            seen.waiting_for.append("the service to look at an input file")
-            seen.is_brief = True
+            report.waiting_for.append("the service to look at an input file")
+            report.is_brief = True
 
-    def _has_room(self, part: PartRecord, seen: PassReport) -> bool:
+    def _has_room(self, part: PartRecord, report: PassReport) -> bool:
         """Whether a batch may be created now; a part that is larger than the queue is split."""
         flying = [found for found in self._all() if found.is_in_flight]
-        most = self._desk.settings.limits.max_in_flight
+        most = self._state.settings.limits.max_in_flight
         if most is not None and len(flying) >= most:
-            seen.waiting_for.append(f"one of {len(flying)} batches in flight to end (limits.max_in_flight={most})")
+            report.waiting_for.append(f"one of {len(flying)} batches in flight to end (limits.max_in_flight={most})")
             return False
-        admission, load, in_flight = self._desk.admission, _load(part), self._desk.in_flight(part)
+        admission, load, in_flight = self._state.admission, _load(part), self._state.in_flight(part)
         fresh = sum(found.status in UNVALIDATED for found in flying)
         window = admission.window(passed=self._passed())
         if window is not None and fresh >= window:
-            seen.waiting_for.append(
+            report.waiting_for.append(
                 f"the service to accept some of {fresh} batches, since its queue's limit is not known"
             )
             return False
         verdict = admission.verdict(part.number, load, in_flight)
-        if verdict == "submit" and seen.admitted and any(self._desk.others):
+        if verdict == "submit" and report.admitted and any(self._state.others):
             verdict = "wait"  # another run sees the same room at the same time: each takes a little of it
-        seen.admitted += verdict == "submit"
+        report.admitted += verdict == "submit"
         if verdict == "split":
             self._split(part)
         elif verdict == "wait":
@@ -97,7 +97,7 @@ class Submitter:
             others = "" if any(in_flight) else ", which others hold"
             if admission.pieces(load) > 1:  # a single request, which cannot be split
                 others = f", though its one request has about {load.tokens:,}: shorten it, or have the limit raised"
-            seen.waiting_for.append(f"room in the queue of enqueued {what}{limit}{others}")
+            report.waiting_for.append(f"room in the queue of enqueued {what}{limit}{others}")
         return verdict == "submit"
 
     def _passed(self) -> int:
@@ -105,31 +105,31 @@ class Submitter:
         return sum(one.batch_id is not None and one.status not in {*UNVALIDATED, "failed"} for one in self._all())
 
     def _all(self) -> list[SubmissionRecord]:
-        return [found for part in self._desk.parts for found in self._desk.submissions[part.number]]
+        return [found for part in self._state.parts for found in self._state.submissions[part.number]]
 
     def _split(self, part: PartRecord) -> None:
-        pieces = min(max(self._desk.admission.pieces(_load(part)), 2), part.requests)
+        pieces = min(max(self._state.admission.pieces(_load(part)), 2), part.requests)
         split_up(self._folder, part, pieces)
-        self._desk.is_stale = True
-        self._desk.notice(
+        self._state.is_stale = True
+        self._state.notice(
             f"part {part.number} has {part.requests:,} requests of about {part.tokens:,} tokens, more than the queue "
             "takes: it is split"
         )
 
     def _upload(self, part: PartRecord, submission: SubmissionRecord) -> None:
-        self._desk.move(part, submission, "uploading")
+        self._state.move(part, submission, "uploading")
         trigger("before_upload")
         path = self._folder.input_path(part.number)
-        size = path.stat().st_size if path.exists() else 0
+        size = self._folder.input_size(part.number)
         if size != part.bytes:
             msg = (
                 f"part {part.number}: {path} is not what was written: it has {size} of {part.bytes} bytes. It was not "
                 "sent; bring it back, or call Run.delete() once no batch is running, and make the same call"
             )
             raise RunError(msg)
-        filename = f"batchframe-{self._desk.settings.run_id[:12]}-{part.number:04d}.jsonl"
+        filename = f"batchframe-{self._state.settings.run_id[:12]}-{part.number:04d}.jsonl"
         with open_input(path) as handle:
-            file = self._client.upload(handle, filename, self._desk.settings.expires_after)
+            file = self._client.upload(handle, filename, self._state.settings.expires_after)
         trigger("after_upload_call")
         if file.bytes is not None and file.bytes != part.bytes:
             self._client.delete_file(file.id)
@@ -137,8 +137,8 @@ class Submitter:
             raise ServiceError(msg, call="upload")
         submission.input_file_id, submission.input_file_created_at = file.id, file.created_at
         submission.file_status = file.status
-        self._desk.shown.add(file.id)
-        self._desk.move(part, submission, "uploaded")
+        self._state.shown.add(file.id)
+        self._state.move(part, submission, "uploaded")
         trigger("after_upload")
 
     def _is_file_ready(self, part: PartRecord, submission: SubmissionRecord) -> bool:
@@ -147,18 +147,18 @@ class Submitter:
         What another process uploaded may have been deleted since.
         """
         assert submission.input_file_id is not None
-        if submission.file_status not in _LOOKED_AT and submission.input_file_id in self._desk.shown:
+        if submission.file_status not in _LOOKED_AT and submission.input_file_id in self._state.shown:
             return True
         try:
             submission.file_status = self._client.retrieve_file(submission.input_file_id).status
         except NotVisibleError:
             self._is_lost(part, submission)
             return False
-        self._desk.shown.add(submission.input_file_id)
+        self._state.shown.add(submission.input_file_id)
         submission.times.pop("unseen_at", None)
         if submission.file_status == "error":
             submission.reason = "the service refused the input file after the upload"
-            self._desk.move(part, submission, "ended")
+            self._state.move(part, submission, "ended")
             msg = (
                 f"part {part.number}: the service gave the input file {submission.input_file_id} the status 'error'. "
                 f"Nothing was charged. The file is {self._folder.input_path(part.number)}; the same call sends it anew"
@@ -166,21 +166,21 @@ class Submitter:
             raise InputFileRejectedError(msg)
         if submission.file_status not in _LOOKED_AT:
             return True
-        if self._desk.seconds_since(submission.times["uploaded_at"]) > _LOOK_SECONDS:
+        if self._state.seconds_since(submission.times["uploaded_at"]) > _LOOK_SECONDS:
             submission.reason = f"the service had not looked at the input file after {_LOOK_SECONDS} seconds"
-            self._desk.move(part, submission, "ended")
+            self._state.move(part, submission, "ended")
             msg = f"part {part.number}: {submission.reason}. Nothing was charged; the same call uploads it anew"
             raise RunError(msg)
         return False
 
     def _is_lost(self, part: PartRecord, submission: SubmissionRecord) -> bool:
         """Whether an uploaded file that the service does not show is given up, to be uploaded anew."""
-        seen_at = submission.times["unseen_at"] = self._desk.first_noted(submission.times.get("unseen_at"))
-        if self._desk.is_within_settling(seen_at):
-            self._desk.write(part, submission)
+        seen_at = submission.times["unseen_at"] = self._state.first_noted(submission.times.get("unseen_at"))
+        if self._state.is_within_settling(seen_at):
+            self._state.write(part, submission)
             return False
         submission.reason = f"the service did not show the input file {submission.input_file_id} that it had received"
-        self._desk.move(part, submission, "ended")
+        self._state.move(part, submission, "ended")
         return True
 
     def _create(self, part: PartRecord, submission: SubmissionRecord) -> None:
@@ -191,18 +191,18 @@ class Submitter:
             if is_covered(part, read_stop(self._folder)):
                 return
             submission.refused = False
-            self._desk.move(part, submission, "submitting")
+            self._state.move(part, submission, "submitting")
         trigger("before_create")
-        metadata = self._desk.settings.metadata | {
-            "batchframe_run": self._desk.settings.run_id,
+        metadata = self._state.settings.metadata | {
+            "batchframe_run": self._state.settings.run_id,
             "batchframe_part": str(part.number),
             "batchframe_digest": part.digest,
             "batchframe_tokens": str(part.tokens),
             "batchframe_requests": str(part.requests),
-            "batchframe_model": self._desk.settings.model,
+            "batchframe_model": self._state.settings.model,
             "batchframe_file": hash_of(self._folder.input_path(part.number)),
         }
-        settings, path = self._desk.settings, self._folder.input_path(part.number)
+        settings, path = self._state.settings, self._folder.input_path(part.number)
         try:
             batch = self._client.create(
                 InputFile(submission.input_file_id, partial(open_input, path)),
@@ -212,28 +212,28 @@ class Submitter:
                 settings.expires_after,
             )
         except APICallError as error:
-            submission.said.append(_said(error, self._desk.clock.now()))
+            submission.said.append(_said(error, self._state.clock.now()))
             if isinstance(error, NotVisibleError) and submission.input_file_id in str(error):
                 submission.refused = True
                 is_lost = self._is_lost(part, submission)
                 if not is_lost or submission.number < _LOST_FILES:
-                    self._desk.notice(f"{error}. The service had received that file. Trying again")
+                    self._state.notice(f"{error}. The service had received that file. Trying again")
                     return
             elif error.is_in_doubt:
-                submission.doubt_at = self._desk.now()
-                self._desk.write(part, submission)
+                submission.doubt_at = self._state.now()
+                self._state.write(part, submission)
             elif error.is_transient:
                 submission.refused = True
-                self._desk.write(part, submission)
+                self._state.write(part, submission)
                 if isinstance(error, NoRoomError):
-                    self._desk.refused(part, str(error))
+                    self._state.refused(part, str(error))
             else:
                 submission.reason = str(error)
-                self._desk.move(part, submission, "ended")
+                self._state.move(part, submission, "ended")
             raise
         trigger("after_create_call")
         submission.batch_id, submission.status, submission.batch = batch.id, batch.status, batch.raw
-        self._desk.move(part, submission, "submitted")
+        self._state.move(part, submission, "submitted")
         trigger("after_create")
 
 

@@ -42,8 +42,8 @@ def is_moved(seen: RemoteBatch, submission: SubmissionRecord) -> bool:
     return any(seen.raw.get(name) != before.get(name) for name in ("status", "request_counts"))
 
 
-def note_told(submission: SubmissionRecord, now: dt.datetime) -> None:
-    """Note that a batch moved, or that it is asked for by id: it is another's turn."""
+def note_news(submission: SubmissionRecord, now: dt.datetime) -> None:
+    """Note that a batch moved, or is asked for by id: now it is another's turn."""
     submission.times[_TOLD_AT] = now
 
 

@@ -60,8 +60,8 @@ class Assembler:
     def pieces(self, number: int) -> Iterator[pl.DataFrame]:
         """Yield one block: the input columns, the request digest, the added ones (as ``batchframe:…``), in row order.
 
-        Rows that nothing was read for are ``pending`` while an answer may come, else what their last part says. Where
-        columns of whole lines are wanted there are several pieces: such a line may be a hundred times its answer.
+        Rows without an answer are ``pending`` while one may come, and else have the error of their last part. There are
+        several pieces where columns of whole lines are wanted: a line may be a hundred times as large as its answer.
         """
         stored = self.folder.read_frame(self.folder.rows_path(number))
         rows = stored.select(*OUR_COLUMNS).with_columns(pl.coalesce(REQUEST, CUSTOM_ID).alias(_KEY))
@@ -100,7 +100,7 @@ class Assembler:
         found: list[bytes | None] = [None] * piece.height
         places = piece.select(OURS + name for name in LINES).with_row_index().drop_nulls()
         for (name,), of_file in places.group_by(OURS + "line_file"):
-            with (self.folder.path / str(name)).open("rb") as handle:
+            with self.folder.open(str(name)) as handle:
                 for index, _, at, size in of_file.sort(OURS + "line_at").iter_rows():
                     handle.seek(at)
                     found[index] = handle.read(size)
@@ -128,15 +128,16 @@ class Assembler:
     def _absent(self, touching: list[PartState], rows: pl.DataFrame) -> pl.Series:
         """Return the code and message of each row if it should have no answer."""
         states = [state for state in (self.states if _shares_answers(rows) else touching) if state.is_done]
-        said = pl.repeat(_struct(MISSING), rows.height, dtype=ERROR, eager=True)
+        errors = pl.repeat(_struct(MISSING), rows.height, dtype=ERROR, eager=True)
         if all(state.absent is MISSING for state in states):
-            return said
-        # What was executed tells more than what was not submitted, whichever came later.
+            return errors
+        # An attempt that was executed says more than one that was not submitted, whichever came later.
         for state in sorted(states, key=lambda state: state.absent[0] != "not_submitted"):
             if not state.is_replaced:
                 mine = _is_among(rows[_KEY], self._ids_of([state.record]))
-                said = said.zip_with(~mine, pl.repeat(_struct(state.absent), rows.height, dtype=ERROR, eager=True))
-        return said
+                absent = pl.repeat(_struct(state.absent), rows.height, dtype=ERROR, eager=True)
+                errors = errors.zip_with(~mine, absent)
+        return errors
 
     @cached_property
     def _live_ids(self) -> pl.Series:
@@ -165,7 +166,7 @@ class Assembler:
         for state in touching:
             reused = pl.lit(state.record.reused_from is not None).alias("reused")
             for path in part_answers(self.folder, state.record, lines=self._has_lines):
-                held_bytes += path.stat().st_size
+                held_bytes += self.folder.size_of(path) or 0
                 answers = before.get(path)
                 if answers is None:
                     answers = pl.scan_ipc(path).with_columns(reused).collect()
@@ -195,8 +196,8 @@ def _all_ids(part: PartRecord) -> pl.Series:
     return pl.Series(ids, dtype=pl.String).implode()
 
 
-def _struct(said: tuple[str, str]) -> Any:
-    return dict(zip(("code", "message"), said, strict=True))
+def _struct(error: tuple[str, str]) -> Any:
+    return dict(zip(("code", "message"), error, strict=True))
 
 
 def _mine(part: PartRecord, block: int, rows: pl.DataFrame) -> pl.Series:

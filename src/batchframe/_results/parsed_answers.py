@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import secrets
-import shutil
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
+from batchframe._core.exceptions import ResultsError
 from batchframe._endpoints.registry import ENDPOINTS
 from batchframe._results.columns import best_answers
 from batchframe._results.result_lines import ANSWER_SCHEMA, PLACES, READER, read_answers
-from batchframe._store.run_folder import naming
+from batchframe._store.filesystem import open_to_read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from batchframe._store.records import PartRecord
-    from batchframe._store.run_folder import RunFolder
+    from batchframe._store.run_folder import DownloadedFile, RunFolder
 
 # Where an answer comes from.
 _SOURCE = {"batch_id": pl.String(), "generation": pl.UInt16()}
@@ -103,7 +102,7 @@ def parse_part(task: ParseTask, target: Path) -> None:
     for file in task.files:
         source = [pl.lit(file.batch_id, pl.String).alias("batch_id"), pl.lit(file.name).alias("line_file"), generation]
         renames = None if file.renames is None else pl.read_parquet(file.renames)
-        with file.path.open("rb") as handle:
+        with open_to_read(file.path) as handle:
             for read in read_answers(handle, ENDPOINTS[task.endpoint], many=task.many, places=task.lines):
                 answers = read if renames is None else _renamed(read, renames)
                 answers.with_columns(source).select(*schema).write_ipc(target / f"{index:06d}.arrow")
@@ -130,9 +129,17 @@ def part_answers(folder: RunFolder, part: PartRecord, *, lines: bool = False) ->
     lines
         Whether with where the line of each is.
     """
-    parse_parts(folder, [part], lines=lines)
-    target = _target(folder, part, lines=lines)
-    return [] if target is None else sorted(target.glob("*.arrow"))
+    files = folder.result_files(part.number)  # once: another thread may be downloading more of them
+    name = _name(folder, part, files)
+    if name is None:
+        return []
+    _parse_missing(folder, [(part, files)], lines=lines, map_parts=map)
+    paths = folder.parsed_answers(name, lines=lines)
+    if paths is None:  # on a file system without locks; no answer must pass for a missing one
+        folder.ensure_there()
+        msg = f"part {part.number}: another process removed its parsed answers just now. Make the same call again"
+        raise ResultsError(msg)
+    return paths
 
 
 def parse_parts(
@@ -155,58 +162,48 @@ def parse_parts(
     map_parts
         What runs `parse_part` over them, such as the ``map`` of an executor.
     """
-    missing = [(part, target) for part in parts if (target := _missing(folder, part, lines=lines)) is not None]
-    making = [target.with_name(f".{target.name}-{os.getpid()}-{secrets.token_hex(4)}") for _, target in missing]
-    try:
-        for path in making:
-            folder.make_parent(path)
-            path.mkdir()
-        with naming(_root(folder, lines=lines)):
-            for _ in map_parts(parse_part, [_task(folder, part, lines=lines) for part, _ in missing], making):
-                pass
-        for path, (_, target) in zip(making, missing, strict=True):
-            _rename(path, target)
-    finally:
-        for path in making:
-            shutil.rmtree(path, ignore_errors=True)
+    _parse_missing(
+        folder, [(part, folder.result_files(part.number)) for part in parts], lines=lines, map_parts=map_parts
+    )
 
 
-def _missing(folder: RunFolder, part: PartRecord, *, lines: bool) -> Path | None:
-    """Return where the answers of a part are to be written; None where they are, or there are none yet."""
-    target = _target(folder, part, lines=lines)
-    if target is not None and target.is_dir() and not all(_is_whole(path) for path in target.glob("*.arrow")):
-        shutil.rmtree(target)  # they are not synced: the whole machine went down
-    return target if target is not None and not target.is_dir() else None
+def _parse_missing(
+    folder: RunFolder,
+    parts: list[tuple[PartRecord, list[DownloadedFile]]],
+    *,
+    lines: bool,
+    map_parts: Callable[..., Iterable[None]],
+) -> None:
+    missing = [
+        (name, _task(folder, part, files, lines=lines))
+        for part, files in parts
+        if (name := _name(folder, part, files)) is not None and folder.parsed_answers(name, lines=lines) is None
+    ]
+    with ExitStack() as stack:
+        making = [stack.enter_context(folder.parsing(name, lines=lines)) for name, _ in missing]
+        for _ in map_parts(parse_part, [task for _, task in missing], making):
+            pass
 
 
-def _rename(path: Path, target: Path) -> None:
-    try:
-        path.rename(target)
-    except OSError:
-        if not target.is_dir():  # else another process was quicker: it read the same bytes
-            raise
-
-
-def _target(folder: RunFolder, part: PartRecord, *, lines: bool) -> Path | None:
-    """Return the folder of a part's Arrow files; None where it has no answers yet."""
-    paths = [path for _, _, path in folder.result_files(part.number)]
-    if not paths and not part.rejected:
+def _name(folder: RunFolder, part: PartRecord, files: list[DownloadedFile]) -> str | None:
+    """Return what the parsed answers of a part are called; None where it has none yet."""
+    if not files and not part.rejected:
         return None
     # Result files are never changed, but more of them may come, or another version of what reads them.
-    size = sum(path.stat().st_size for path in paths)
-    return _root(folder, lines=lines) / f"{part.number:04d}-{len(paths)}-{size}-r{READER}"
+    size = sum(folder.size_of(file.path) or 0 for file in files)
+    return f"{part.number:04d}-{len(files)}-{size}-r{READER}"
 
 
-def _task(folder: RunFolder, part: PartRecord, *, lines: bool) -> ParseTask:
+def _task(folder: RunFolder, part: PartRecord, files: list[DownloadedFile], *, lines: bool) -> ParseTask:
     record = folder.record()
-    files = [
+    result_files = [
         ResultFile(
             path,
-            path.relative_to(folder.path).as_posix(),
+            folder.name_of(path),
             submission.batch_id,
             folder.renamed_path(part.number) if part.adopted and submission.adopted_at is not None else None,
         )
-        for submission, _, path in folder.result_files(part.number)
+        for submission, _, path in files
     ]
     return ParseTask(
         endpoint=record.identity.endpoint,
@@ -214,16 +211,8 @@ def _task(folder: RunFolder, part: PartRecord, *, lines: bool) -> ParseTask:
         lines=lines,
         generation=part.generation,
         rejected=[(request.custom_id, f"{request.code}: {request.message}") for request in part.rejected],
-        files=files,
+        files=result_files,
     )
-
-
-def _is_whole(path: Path) -> bool:
-    try:
-        pl.read_ipc_schema(path)
-    except (OSError, pl.exceptions.PolarsError):
-        return False
-    return True
 
 
 def answers_of_part(folder: RunFolder, part: PartRecord, columns: Iterable[str] = ()) -> pl.DataFrame:
@@ -243,9 +232,4 @@ def best_of_part(folder: RunFolder, part: PartRecord, columns: Iterable[str]) ->
 
 def forget_answers(folder: RunFolder) -> None:
     """Remove the Arrow files: they are made anew from the bytes when they are needed."""
-    for lines in (False, True):
-        shutil.rmtree(_root(folder, lines=lines), ignore_errors=True)
-
-
-def _root(folder: RunFolder, *, lines: bool) -> Path:
-    return folder.path / "results" / (".answers-lines" if lines else ".answers")
+    folder.forget_parsed_answers()

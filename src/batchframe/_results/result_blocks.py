@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
-from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -20,12 +17,12 @@ from batchframe._results.extra_columns import EXTRA_COLUMNS
 from batchframe._results.parsed_answers import forget_answers
 from batchframe._results.result_lines import READER
 from batchframe._schemas.response_format import AnswerType
-from batchframe._store.run_folder import naming
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from batchframe._results.answer_format import AnswerFormat
+    from batchframe._store.block_folder import BlockFolder
     from batchframe._store.run_folder import RunFolder
 
 OUTCOMES = ("succeeded", "failed", "not_sent", "pending")
@@ -34,13 +31,13 @@ _NOTE = "results.json"
 
 
 class ResultNote(msgspec.Struct):
-    """``results.json``: what the result blocks hold; written after them, so that it vouches for all of them.
+    """``results.json``: what the result blocks hold. It is written after them, so that all of them are there with it.
 
-    ``parts`` is how many parts the run had when it was found finished: when it went on since, there are more.
-    ``prefix`` is what the added columns are called by in the blocks: nothing, unless the frame has a column of such a
-    name. ``from_lines`` are the columns in them that are made of whole result lines, and ``group_rows`` how many rows
-    may be held together where a block had to be cut for these. ``sizes`` are the bytes of each block: one that was cut
-    off is made anew. ``reader`` is the version of what read the result lines; 0 for batchframe 0.1.0.
+    ``parts`` is how many parts the run had when it was found finished; a retry adds more. ``prefix`` is put before the
+    names of the added columns in the blocks: nothing, unless the frame has a column of such a name. ``from_lines`` are
+    the columns in them that are made of whole result lines, and ``group_rows`` how many rows may be held together where
+    a block had to be cut for these. ``sizes`` are the bytes of each block: a block that was cut off is written again.
+    ``reader`` is the version of what read the result lines; 0 for batchframe 0.1.0.
     """
 
     blocks: int
@@ -51,21 +48,21 @@ class ResultNote(msgspec.Struct):
     parts: int = -1
     from_lines: tuple[str, ...] = ()
     group_rows: int | None = None
-    sizes: list[int] | None = None
+    sizes: list[int | None] | None = None
     reader: int = 0
 
 
 class FinalBlocks(NamedTuple):
     """The result blocks of a finished run: the folder that has them, and what they hold."""
 
-    folder: RunFolder
+    folder: BlockFolder
     note: ResultNote
 
     def scan(self) -> pl.LazyFrame:
         """Return a scan of them.
 
-        It may be read much later, when other blocks have taken their place: answers that were asked for again, or
-        further columns. With a schema, Polars looks at a file only when it reads it.
+        It may be read much later, when others have taken their place: of a retry, or with further columns. With a
+        schema, Polars looks at a file only when it reads it.
         """
         paths = [self.folder.results_path(number) for number in range(self.note.blocks)]
         with self.folder.reading(paths[0]):
@@ -82,7 +79,7 @@ class FinalBlocks(NamedTuple):
 
 
 def blocks_so_far(
-    folder: RunFolder, view: RunFolder | None, *, from_lines: tuple[str, ...] = (), form: AnswerFormat
+    folder: RunFolder, view: BlockFolder | None, *, from_lines: tuple[str, ...] = (), form: AnswerFormat
 ) -> Iterator[Iterable[pl.DataFrame]]:
     """Yield the blocks of the frame, each in its pieces: input columns, and added ones (as ``batchframe:…``).
 
@@ -107,7 +104,7 @@ def blocks_so_far(
         yield (piece.drop(DIGEST) for piece in assembler.pieces(number))
 
 
-def _arranged(blocks: Iterable[pl.DataFrame], view: RunFolder) -> Iterator[pl.DataFrame]:
+def _arranged(blocks: Iterable[pl.DataFrame], view: BlockFolder) -> Iterator[pl.DataFrame]:
     """Give each row of another arrangement the answer to the same request, the n-th to the n-th.
 
     Where requests are sent once however often they occur, one may occur more often here: then the count begins anew.
@@ -161,7 +158,7 @@ def own_successes(folder: RunFolder) -> Iterator[pl.DataFrame]:
         yield rows.filter(is_own & found[names[0]].is_null())
 
 
-def request_ids(folder: RunFolder, view: RunFolder | None) -> pl.Series:
+def request_ids(folder: RunFolder, view: BlockFolder | None) -> pl.Series:
     """Return by row the custom_id of the request that answers it; null where the row is not sent."""
     keyed = pl.concat(
         folder.read_frame(folder.rows_path(number), [CUSTOM_ID, REQUEST, DIGEST])
@@ -176,14 +173,14 @@ def request_ids(folder: RunFolder, view: RunFolder | None) -> pl.Series:
     )["id"]  # fmt: skip
 
 
-def view_blocks(view: RunFolder) -> list[int]:
+def view_blocks(view: BlockFolder) -> list[int]:
     """Return the heights of a view's blocks."""
     return msgspec.convert(view.read_note("view.json"), list[int])
 
 
 def final_blocks(
     folder: RunFolder,
-    view: RunFolder | None,
+    view: BlockFolder | None,
     *,
     from_lines: tuple[str, ...] = (),
     form: AnswerFormat,
@@ -225,12 +222,12 @@ def final_blocks(
 
 
 def _check_bytes(folder: RunFolder) -> None:
-    """Refuse to write blocks in the place of others where result files are gone; errors as for `result_files`."""
+    """Refuse to replace blocks when result files are gone; errors as for `RunFolder.result_files`."""
     for part in folder.parts():
         folder.result_files(part.number)
 
 
-def _target(folder: RunFolder, view: RunFolder | None, form: AnswerFormat) -> RunFolder:
+def _target(folder: RunFolder, view: BlockFolder | None, form: AnswerFormat) -> BlockFolder:
     """Return which folder has the result blocks of an arrangement, read as some type."""
     own = msgspec.convert(folder.record().options.get("answer_type"), AnswerType | None)
     arranged = view or folder
@@ -240,7 +237,7 @@ def _target(folder: RunFolder, view: RunFolder | None, form: AnswerFormat) -> Ru
 
 
 def _final_note(
-    folder: RunFolder, target: RunFolder, from_lines: tuple[str, ...], form: AnswerFormat
+    folder: RunFolder, target: BlockFolder, from_lines: tuple[str, ...], form: AnswerFormat
 ) -> ResultNote | None:
     note = _read_note(folder, target)
     return note if note is not None and note.reader == READER and _fits(note, from_lines, form) else None
@@ -253,8 +250,8 @@ def _fits(note: ResultNote, from_lines: tuple[str, ...], form: AnswerFormat) -> 
 
 def _write_blocks(
     folder: RunFolder,
-    view: RunFolder | None,
-    target: RunFolder,
+    view: BlockFolder | None,
+    target: BlockFolder,
     from_lines: tuple[str, ...],
     form: AnswerFormat,
     *,
@@ -272,12 +269,12 @@ def _write_blocks(
             yield piece.rename({OURS + name: prefix + name for name in (*CORE, *EXTRA_COLUMNS)}, strict=False)
 
     heights = [
-        _write_block(target, target.results_path(number), counted(pieces))
+        target.write_pieces(target.results_path(number), counted(pieces))
         for number, pieces in enumerate(blocks_so_far(folder, view, from_lines=from_lines, form=form))
     ]
     if counts["pending"] and folder.count_parts() == parts:  # nobody asked for more in the meantime
         what = f"does not hold all that the run asked for ({counts['pending']} rows are in no part of it)"
-        raise DamagedRunError.from_file(folder.path / "parts", what, folder.path)
+        raise folder.damaged("parts", what)
     note = ResultNote(
         blocks=len(heights),
         prefix=prefix,
@@ -287,48 +284,28 @@ def _write_blocks(
         parts=parts,
         from_lines=from_lines,
         group_rows=min((height for height in heights if height is not None), default=None),
-        sizes=[target.results_path(number).stat().st_size for number in range(len(heights))],
+        sizes=target.result_sizes(len(heights)),
         reader=READER,
     )
     target.write_note(_NOTE, note)
     return note
 
 
-def _write_block(target: RunFolder, path: Path, pieces: Iterator[pl.DataFrame]) -> int | None:
-    """Write a block that comes in pieces, and return how many rows they have on average; None where it is one."""
-    first, second = next(pieces), next(pieces, None)
-    if second is None:
-        target.write_frame(path, first)
-        return None
-    # A Parquet file is written at once, or streamed from others.
-    target.make_parent(path)
-    with naming(path), tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as folder:
-        rows, paths = 0, []
-        for number, piece in enumerate(chain((first, second), pieces)):
-            rows += piece.height
-            paths.append(Path(folder) / f"{number:06d}.parquet")
-            piece.write_parquet(paths[-1], compression="uncompressed", statistics=False)
-        group_rows = -(-rows // len(paths))
-        target.stream_frame(path, pl.scan_parquet(paths, glob=False), group_rows)
-    return group_rows
-
-
 def forget_results(folder: RunFolder) -> None:
-    """Take back that the result blocks are final, since more answers are to come."""
+    """Note that the result blocks are not final any more, since more answers are to come."""
     for target in folder.results():
         target.remove_note(_NOTE)
 
 
-def _read_note(folder: RunFolder, target: RunFolder) -> ResultNote | None:
+def _read_note(folder: RunFolder, target: BlockFolder) -> ResultNote | None:
     try:
         note = msgspec.convert(target.read_note(_NOTE), ResultNote | None)
     except msgspec.ValidationError:
-        return None  # it was changed: the blocks are made anew
+        return None  # somebody changed it: the blocks are written again
     if note is None or note.parts != folder.count_parts():
         return None
-    paths = [target.results_path(number) for number in range(note.blocks)]
-    sizes = [path.stat().st_size for path in paths if path.is_file()]
-    return note if sizes == (note.sizes or sizes) and len(sizes) == len(paths) else None
+    sizes = target.result_sizes(note.blocks)
+    return note if None not in sizes and sizes == (note.sizes or sizes) else None
 
 
 def shown(frame: pl.LazyFrame, stored_prefix: str, include: Iterable[str], prefix: str) -> pl.LazyFrame:
@@ -336,10 +313,10 @@ def shown(frame: pl.LazyFrame, stored_prefix: str, include: Iterable[str], prefi
     places = {name: place for place, name in enumerate(frame.collect_schema())}
     stored = {stored_prefix + name for name in (*CORE, *EXTRA_COLUMNS)}
     own = [name for name in places if name not in stored]
-    # In what order they are stored is told by the calls before this one; what is the user's own is not added.
+    # Column order on disk comes from earlier calls. A column of the user's own is not added.
     added = {stored_prefix + name: prefix + name for name in (*CORE, *include) if prefix + name not in own}
     # By place, not by name: the frame may have a column called "*".
-    return frame.select(pl.nth([places[name] for name in (*own, *added)])).rename(added)
+    return frame.select(pl.nth([places[name] for name in (*own, *added)])).rename(mapping=added)
 
 
 def tally(block: pl.DataFrame, counts: dict[str, int], usage: dict[str, int]) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import filecmp
-import hashlib
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -18,8 +16,9 @@ from batchframe._runs.identity import check_same, new_record, shown_options
 from batchframe._runs.render import prepare
 from batchframe._runs.reuse import Reuse, sources
 from batchframe._runs.run import Run
+from batchframe._store.filesystem import make_private
 from batchframe._store.records import Identity, RunRecord
-from batchframe._store.run_folder import RECORD, RunFolder, make_private
+from batchframe._store.run_folder import RunFolder
 
 if TYPE_CHECKING:
     import polars as pl
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from batchframe._requests.request_spec import RequestSpec
     from batchframe._runs.render import Prepared
     from batchframe._runs.run_settings import RunSettings
+    from batchframe._store.block_folder import BlockFolder
 
 
 def renderer(
@@ -155,16 +155,11 @@ def _local(run_dir: Any) -> Path:
         msg = f"run_dir must be a folder of this machine in this version of batchframe, got {path!r}"
         raise OptionError(msg)
     folder = _absolute(path)
-    others = sorted((found.name for found in folder.iterdir()), key=_is_hidden) if folder.is_dir() else []
-    if folder.exists() and (not folder.is_dir() or (others and RECORD not in others)):
-        found = f"it holds {others[0]!r}" if others else "it is a file"
-        msg = f"run_dir {path!r} is not a run: {found}. Name a new or empty folder"
+    content = RunFolder(folder).other_content()
+    if content:
+        msg = f"run_dir {path!r} is not a run: {content}. Name a new or empty folder"
         raise RunMismatchError(msg)
     return folder
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".")
 
 
 def _make_root(root: Path) -> None:
@@ -180,26 +175,18 @@ def _absolute(path: str | os.PathLike[str]) -> Path:
     return Path(path).expanduser().absolute()
 
 
-def _view(folder: RunFolder, stored: RunRecord, prepared: Prepared) -> RunFolder | None:
+def _view(folder: RunFolder, stored: RunRecord, prepared: Prepared) -> BlockFolder | None:
     """Return None where the rows are those of the run as it is stored; else keep this arrangement of them beside it.
 
     The same requests in another order, or beside other columns, are the same run; its answers are matched by request.
     """
-    fresh = [prepared.folder.rows_path(number) for number in range(len(prepared.blocks))]
-    with folder.reading(folder.path / "rows"):
-        is_same = stored.blocks == prepared.blocks and all(
-            filecmp.cmp(path, folder.rows_path(number), shallow=False) for number, path in enumerate(fresh)
-        )
-    if is_same:
+    count = len(prepared.blocks)
+    if stored.blocks == prepared.blocks and folder.has_rows_of(prepared.folder, count):
         return None
-    hashed = hashlib.blake2b(digest_size=16)
-    for path in fresh:
-        hashed.update(path.read_bytes())
-    view = folder.view(hashed.hexdigest())
+    view = folder.view(prepared.folder.digest_of_rows(count))
     with folder.assembling():  # another process may bring the same arrangement
         if view.read_note("view.json") is None:
             view.remove()
-            folder.make_parent(view.path / "rows")
-            (prepared.folder.path / "rows").rename(view.path / "rows")
+            view.take_rows(prepared.folder)
             view.write_note("view.json", prepared.blocks)
     return view

@@ -14,6 +14,7 @@ from batchframe._store.input_files import lines_of
 from batchframe._store.parts import part_states
 
 if TYPE_CHECKING:
+    from batchframe._store.block_folder import BlockFolder
     from batchframe._store.records import PartRecord
     from batchframe._store.run_folder import RunFolder
 
@@ -64,7 +65,7 @@ def _cut(line: str) -> str:
 
 
 def explain(
-    folder: RunFolder, view: RunFolder | None, results: pl.DataFrame, prefix: str, row: int | str
+    folder: RunFolder, view: BlockFolder | None, results: pl.DataFrame, prefix: str, row: int | str
 ) -> Explanation:
     """Return what the run's files tell of a row; see `Explanation`.
 
@@ -97,7 +98,7 @@ def _submissions(folder: RunFolder, part: PartRecord, custom_id: str) -> list[di
             called = names.filter(pl.col("ours") == custom_id)["theirs"].item()
         for owner, _, path in files:
             if owner.number == submission.number:
-                with path.open("rb") as handle:
+                with folder.open(path) as handle:
                     named = (line for line in handle if called.encode() in line)
                     lines += [line.decode(errors="replace") for line in named if custom_id_of_result(line) == called]
         found.append(

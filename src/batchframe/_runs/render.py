@@ -12,9 +12,9 @@ from batchframe._core.digests import digest_sums
 from batchframe._providers.limits import file_limits
 from batchframe._requests.dedupe import Repeats
 from batchframe._requests.renderer import refuse_duplicates
+from batchframe._store.filesystem import naming
 from batchframe._store.input_files import InputFileWriter
 from batchframe._store.records import PartRecord
-from batchframe._store.run_folder import naming
 
 if TYPE_CHECKING:
     from batchframe._providers.limits import Limits
@@ -99,7 +99,8 @@ def prepare(
             writer.add_rows(block, rows)
         writer.commit()
     if renderer.custom_id is not None:
-        refuse_duplicates(pl.scan_parquet(sorted((folder.path / "rows").glob("*.parquet"))), renderer.custom_id)
+        paths = [folder.rows_path(block) for block in range(len(prepared.blocks))]
+        refuse_duplicates(pl.scan_parquet(paths, glob=False), renderer.custom_id)
     return prepared
 
 

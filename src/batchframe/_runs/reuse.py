@@ -5,7 +5,7 @@ The copies make the new run whole in itself: what they come from may be deleted.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import IO, TYPE_CHECKING, Literal, NamedTuple
 
 import polars as pl
 
@@ -84,8 +84,7 @@ def sources(reuse: Path | Literal["all"], root: Path, endpoint: str, account: Ac
             )
             raise OptionError(msg)
         return [Source(folder, record)]
-    folders = [RunFolder(path) for path in sorted(root.iterdir())] if root.is_dir() else []
-    found = [source for folder in folders if not folder.is_scratch for source in _source(folder)]
+    found = [source for folder in RunFolder.all_in(root) for source in _source(folder)]
     same = (endpoint, account)
     found = [source for source in found if (source.record.identity.endpoint, source.record.identity.account) == same]
     return sorted(found, key=lambda source: source.record.created_at, reverse=True)
@@ -209,8 +208,9 @@ def _copy(folder: RunFolder, number: int, source: Source, batch: _Batch | None, 
     missing = set(ids)
     with folder.receiving(folder.result_path(number, 0, "output")) as target:
         for path in paths:
-            for lines in _renamed(path, ids, missing):
-                target.writelines(lines)
+            with source.folder.open(path) as handle:
+                for lines in _renamed(handle, ids, missing):
+                    target.writelines(lines)
     if missing:
         msg = (
             f"reuse: {source.folder.path} says that {min(missing)!r} was answered, and its result files do not: they "
@@ -237,22 +237,21 @@ def _copy(folder: RunFolder, number: int, source: Source, batch: _Batch | None, 
     )
 
 
-def _renamed(path: Path, ids: Mapping[str, str], missing: set[str]) -> Iterator[list[bytes]]:
+def _renamed(handle: IO[bytes], ids: Mapping[str, str], missing: set[str]) -> Iterator[list[bytes]]:
     """Yield the result lines of some requests, under their new ids, and take what was found from ``missing``.
 
     All else in a line says the same. What a file says of one request several times stays so too: whoever reads the
     copy finds the success among it.
     """
-    with path.open("rb") as handle:
-        while lines := handle.readlines(READ_BYTES):
-            kept = []
-            for line in lines:
-                custom_id = wire_format.custom_id_of_result(line)
-                new = None if custom_id is None else ids.get(custom_id)
-                if custom_id is None or new is None:
-                    continue
-                missing.discard(custom_id)
-                kept.append(line if new == custom_id else wire_format.rename_result(line, new))
-                if not kept[-1].endswith(b"\n"):
-                    kept[-1] += b"\n"
-            yield kept
+    while lines := handle.readlines(READ_BYTES):
+        kept = []
+        for line in lines:
+            custom_id = wire_format.custom_id_of_result(line)
+            new = None if custom_id is None else ids.get(custom_id)
+            if custom_id is None or new is None:
+                continue
+            missing.discard(custom_id)
+            kept.append(line if new == custom_id else wire_format.rename_result(line, new))
+            if not kept[-1].endswith(b"\n"):
+                kept[-1] += b"\n"
+        yield kept

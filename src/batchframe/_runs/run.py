@@ -1,4 +1,4 @@
-"""The handle of a run: going on with it; what it has is read in `_run_results.py`."""
+"""The handle of a run: what takes it forward. What reads its results is in `run_reader.py`."""
 
 from __future__ import annotations
 
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
     from batchframe._core.remote import Account
     from batchframe._providers.client import BatchClient
+    from batchframe._store.block_folder import BlockFolder
     from batchframe._store.records import RunRecord
 
 _UNREACHABLE_SECONDS = 60.0
@@ -67,17 +68,17 @@ class Run(RunResults):
         settings: RunSettings,
         service: Service,
         *,
-        view: RunFolder | None = None,
+        view: BlockFolder | None = None,
         news: str = "",
     ) -> None:
         self._clock = current_clock()
         super().__init__(folder, record, settings, view, Lease(folder.path, self._clock.now, self._clock.monotonic))
-        # Reading needs no lease, also where that writes down what was read; going on with the run does.
-        self._leased_folder = RunFolder(folder.path, self._lease.fence)
-        self._told_of: LeaseRecord | None = None
+        # Reading needs no lease, even where it writes result blocks; taking the run forward does.
+        self._leased_folder = folder.fenced(self._lease.fence)
+        self._announced: LeaseRecord | None = None
         self._service = service
         self._news = news
-        # Threads may share a handle, and take their passes in turns: half-done work of one passes for a crash's.
+        # Threads may share a handle. They take turns: work that one has half done would look like a crash to another.
         self._turn = threading.RLock()
         self._loop: Loop | None = None
         self._begun = 0.0
@@ -107,10 +108,10 @@ class Run(RunResults):
         if not refresh or self.is_finished:
             return self._status(PassReport())
         with self._lease:
-            seen = self._leased(self._connected().refresh)
-            if seen.trouble is not None:
-                raise seen.trouble
-            return self._status(seen)
+            report = self._leased(self._connected().refresh)
+            if report.trouble is not None:
+                raise report.trouble
+            return self._status(report)
 
     def advance(self) -> RunStatus:
         """Make one pass: collect what is finished, submit what is next. It never sleeps, so it suits cron and webhooks.
@@ -155,7 +156,7 @@ class Run(RunResults):
             when = f"this run was made on {at:%Y-%m-%d %H:%M} UTC at {service} and is finished"
             self._say(f"{when}: its answers are returned. For fresh ones pass another name=")
         with self._lease:
-            status = self._status(self._passes(lambda seen: seen.done, timeout))
+            status = self._status(self._passes(lambda report: report.done, timeout))
             stop = self._stop
             if stop is not None and stop.reason != "cancelled":
                 raise RunStoppedError(stop.message, self)
@@ -164,7 +165,7 @@ class Run(RunResults):
         return status
 
     def _clean_when_done(self) -> None:
-        """Delete what is left at the service; that it cannot be done now is no reason to keep the answers back."""
+        """Delete what is left at the service; a failure must not keep the answers back."""
         if not has_files_left(self._folder) or self._lease.take() is not None:  # else the other process does it
             return
         try:
@@ -175,7 +176,7 @@ class Run(RunResults):
     def start(self) -> None:
         """Make passes until the first batches are created."""
         with self._lease:
-            self._passes(lambda seen: seen.done or bool(seen.by_status), None)
+            self._passes(lambda report: report.done or bool(report.by_status), None)
 
     def cancel(self) -> RunStatus:
         """Cancel what is running, submit no more, and collect what was answered by then.
@@ -200,12 +201,12 @@ class Run(RunResults):
             return self._status(PassReport())
         at = self._clock.now()
         message = f"the run was cancelled on {at:%Y-%m-%d %H:%M} UTC"
-        with self._lease.lock():  # no lease: it is a wish, which whoever works on the run obeys
+        with self._lease.lock():  # only records the request; the lease holder acts on it
             write_stop(self._folder, StopRecord(generation_of(self._folder), "cancelled", message, at))
         trigger("after_stop")
         with self._lease:
             try:
-                return self._status(self._passes(lambda seen: seen.done, _CANCEL_SECONDS))
+                return self._status(self._passes(lambda report: report.done, _CANCEL_SECONDS))
             except RunPendingError:
                 holder = self._lease.holder() or "the service to end the batches that were cancelled"
                 return self._status(PassReport(waiting_for=[str(holder)]))
@@ -275,19 +276,22 @@ class Run(RunResults):
 
     def _retry(self, where: pl.Expr | None, codes: Any, name: str | None, changes: dict[str, Any]) -> None:
         if not self.is_finished:
-            msg = f"the run is not finished, and only a finished one is asked again. {self._how_to_go_on()}"
+            msg = f"the run is not finished, and only a finished run can be retried. {self._resume_hint()}"
             raise RunPendingError(msg, self)
         results = self.scan()
         wanted = check_codes(codes)
         changed = check_changes(changes, self._record.identity.endpoint, results)
         key = key_of(wanted, name)
         condition = condition_of(results, self._settings.prefix + "error", where, wanted)
-        found = chosen(results, request_ids(self._folder, self._view), condition, changed)
-        fresh = without_known(self._folder, key, found)
-        if found.height and not fresh.height:
-            self._say(f"all {found.height} rows were asked again by this call before: pass another name= to do so anew")
-        elif not found.height:
-            self._say("no row is asked again: none that has a request was chosen")
+        picked = chosen(results, request_ids(self._folder, self._view), condition, changed)
+        fresh = without_known(self._folder, key, picked)
+        if picked.height and not fresh.height:
+            self._say(
+                f"all {picked.height} rows were already retried by an identical call; pass another name= to retry them "
+                "again"
+            )
+        elif not picked.height:
+            self._say("nothing to retry: no row that has a request was chosen")
         if fresh.height:
             generation = generation_of(self._folder) + 1
             shown = {parameter: str(value) for parameter, value in changes.items()}
@@ -352,11 +356,11 @@ class Run(RunResults):
         """Return the ids of the batches that may still be running, as far as is known here."""
         return [submission.batch_id for submission in self._submissions() if submission.is_in_flight]
 
-    def _told_of_batches(self) -> str:
+    def _batches_message(self) -> str:
         count = len(self._alive())
         if not count:
             return "none of its batches is running"
-        return f"its {count} batches that are running go on" if count > 1 else "its batch that is running goes on"
+        return f"{count} batches are still running" if count > 1 else "1 batch is still running"
 
     def _passes(self, is_enough: Callable[[PassReport], bool], timeout: float | None) -> PassReport:
         begun, begun_at = self._clock.monotonic(), self._clock.now()
@@ -372,45 +376,51 @@ class Run(RunResults):
             return timeout - max(passed)
 
         polling = tenacity.Retrying(
-            retry=tenacity.retry_if_result(lambda seen: not is_enough(seen)),
+            retry=tenacity.retry_if_result(lambda report: not is_enough(report)),
             wait=self._interval,
             stop=lambda _: left() <= 0,
             sleep=lambda seconds: self._clock.sleep(max(0.0, min(seconds, left()))),
         )
         try:
-            seen: PassReport = polling(self._pass)
+            report: PassReport = polling(self._pass)
         except tenacity.RetryError as error:
             holder, waiting_for = self._lease.holder(), error.last_attempt.result().waiting_for
-            goes_on = self._told_of_batches() if holder is None else f"so far it is {holder}"
+            state = self._batches_message() if holder is None else f"so far it is {holder}"
             if holder is None and waiting_for:
-                goes_on += f", and it waits for {waiting_for[0]}"
+                state += f", and it waits for {waiting_for[0]}"
             trouble = read_trouble(self._folder)
             if trouble is not None:
-                goes_on += f". Its last trouble: {trouble.message.rstrip('.')}"
-            msg = f"the run was not finished after {timeout:g} seconds; {goes_on}. {self._how_to_go_on()}"
+                state += f". Its last trouble: {trouble.message.rstrip('.')}"
+            msg = f"the run was not finished after {timeout:g} seconds; {state}. {self._resume_hint()}"
             raise RunPendingError(msg, self) from None
         except KeyboardInterrupt as error:
-            msg = f"detached: nothing was cancelled; {self._told_of_batches()}. {self._how_to_go_on()}"
+            msg = f"interrupted, and nothing was cancelled; {self._batches_message()}. {self._resume_hint()}"
             raise KeyboardInterrupt(msg) from error
-        return seen
+        return report
 
     def _pass(self) -> PassReport:
         if self.is_finished:
             return PassReport(done=True)
         loop = self._connected()
-        seen = self._leased(loop.advance)
-        # Before the first accepted call a service that is not reached, or gives no reply that can be read, is a mistake
-        # in the set-up; after it, bad weather.
+        report = self._leased(loop.advance)
+        # A service that is not reached, or whose replies cannot be read, is a mistake in the set-up before the first
+        # accepted call, and an outage after it.
         if (
-            seen.trouble is not None
+            report.trouble is not None
             and not loop.was_ever_accepted
             and self._clock.monotonic() - self._begun >= _UNREACHABLE_SECONDS
         ):
-            raise seen.trouble
-        return seen
+            raise report.trouble
+        return report
 
     def _take(self, what: str) -> None:
-        """Take the lease for something that is not waited with."""
+        """Take the lease for something that does not wait for it.
+
+        Raises
+        ------
+        RunPendingError
+            Another process holds it.
+        """
         holder = self._lease.take()
         if holder is not None:
             msg = f"the run is worked on by {holder}: {what} when that is done"
@@ -425,17 +435,17 @@ class Run(RunResults):
         try:
             holder = self._lease.take()
             if holder is None:
-                gone, self._lease.replaced, self._told_of = self._lease.replaced, None, None
+                gone, self._lease.replaced, self._announced = self._lease.replaced, None, None
                 if gone is not None:
                     self._say(f"process {gone.pid} on {gone.host} is gone or stopped: going on in its place")
                 return step()
         except LeaseLostError as error:
             self._say(str(error))
-            holder = self._told_of = self._lease.holder()
-        if holder is not None and (self._told_of is None or holder.token != self._told_of.token):
-            self._told_of = holder
+            holder = self._announced = self._lease.holder()
+        if holder is not None and (self._announced is None or holder.token != self._announced.token):
+            self._announced = holder
             self._say(f"waiting for {holder}")
-        return self._connected().look("a process that took this run over" if holder is None else str(holder))
+        return self._connected().watch("a process that took this run over" if holder is None else str(holder))
 
     def _guarded(self, client: BatchClient) -> BatchClient:
         return cast("BatchClient", GuardedClient(client, self._lease.check))
@@ -473,8 +483,8 @@ class Run(RunResults):
     @property
     def _batch_endpoint(self) -> str:
         """The endpoint of the run's batches, as the service spells it."""
-        said = self._record.options
-        return str(said.get("batch_endpoint") or said.get("url") or self._record.identity.endpoint)
+        options = self._record.options
+        return str(options.get("batch_endpoint") or options.get("url") or self._record.identity.endpoint)
 
     def close(self) -> None:
         """Close the connections that this handle opened; it opens them anew when they are needed."""
@@ -485,9 +495,9 @@ class Run(RunResults):
     def _interval(self, state: tenacity.RetryCallState) -> float:
         """Return how long to wait before the next pass: a second at first, since bad files fail at once, then more."""
         assert state.outcome is not None
-        seen = state.outcome.result()
-        trouble, seconds = seen.trouble, self._settings.poll_seconds
-        if seconds is None and (state.attempt_number == 1 or seen.is_brief):
+        report = state.outcome.result()
+        trouble, seconds = report.trouble, self._settings.poll_seconds
+        if seconds is None and (state.attempt_number == 1 or report.is_brief):
             seconds = _BRIEF_SECONDS
         elif seconds is None:
             least = self._connected().min_poll_seconds
@@ -497,8 +507,8 @@ class Run(RunResults):
             seconds = min(seconds, max(0.0, self._begun + _UNREACHABLE_SECONDS - self._clock.monotonic()))
         return max(seconds, 0.0 if trouble is None else trouble.retry_after_seconds or 0.0)
 
-    def _how_to_go_on(self) -> str:
-        return f"Go on with it by the same call, or by bf.open_run({os.fspath(self.path)!r}).wait()"
+    def _resume_hint(self) -> str:
+        return f"Resume by repeating the call, or with bf.open_run({os.fspath(self.path)!r}).wait()"
 
     def _say(self, message: str) -> None:
         logger.info(message)
@@ -521,7 +531,7 @@ def _reopened(path: Path, view: str | None, saved: dict[str, Any]) -> Run:
 
 
 def _opened(
-    folder: RunFolder, record: RunRecord, saved: dict[str, Any], client: Any, *, view: RunFolder | None = None
+    folder: RunFolder, record: RunRecord, saved: dict[str, Any], client: Any, *, view: BlockFolder | None = None
 ) -> Run:
     settings = RunSettings.restored(saved, record.identity.endpoint)
     name = record.identity.account.provider

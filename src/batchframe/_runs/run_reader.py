@@ -1,4 +1,4 @@
-"""What a run has, read from its folder: neither key nor service is needed for it."""
+"""The results of a run, read from its folder: neither a key nor the service is needed."""
 
 from __future__ import annotations
 
@@ -38,8 +38,9 @@ if TYPE_CHECKING:
 
     from batchframe._batches.pass_report import PassReport
     from batchframe._runs.run_settings import RunSettings
+    from batchframe._store.block_folder import BlockFolder
     from batchframe._store.lease import Lease
-    from batchframe._store.records import RunRecord, StopRecord, SubmissionRecord
+    from batchframe._store.records import PartRecord, RunRecord, StopRecord, SubmissionRecord
     from batchframe._store.run_folder import RunFolder
 
 _TIME = pl.Datetime("us", "UTC")
@@ -105,14 +106,14 @@ class RunResults:
     """The half of a `Run` that reads."""
 
     def __init__(
-        self, folder: RunFolder, record: RunRecord, settings: RunSettings, view: RunFolder | None, lease: Lease
+        self, folder: RunFolder, record: RunRecord, settings: RunSettings, view: BlockFolder | None, lease: Lease
     ) -> None:
         self._folder = folder
         self._record = record
         self._settings = settings
         self._view = view
         self._lease = lease
-        # How often it was asked again, and how many parts it had, when it was found finished.
+        # How often it was retried, and how many parts it had, when it was found finished.
         self._finished: tuple[int, int] | None = None
 
     def __repr__(self) -> str:
@@ -141,7 +142,7 @@ class RunResults:
 
     def _collected(self, frame: pl.LazyFrame) -> pl.DataFrame:
         """Return a frame of the result blocks; errors as for `RunFolder.reading`."""
-        with self._folder.reading(self._folder.path / "results"):
+        with self._folder.reading("results"):
             return frame.collect()
 
     def _so_far(self) -> pl.DataFrame:
@@ -155,7 +156,7 @@ class RunResults:
 
     def _final_blocks(self) -> FinalBlocks | None:
         """Return the result blocks; None where the run is not finished."""
-        finished = self._look()
+        finished = self._finished_at()
         if finished is None:
             return None
         return final_blocks(
@@ -169,19 +170,19 @@ class RunResults:
 
     def scan(self) -> pl.LazyFrame:
         """Return what `result` does, lazily: a scan of the run's result blocks once it is finished."""
-        found, settings = self._final_blocks(), self._settings
-        if found is None:
+        final, settings = self._final_blocks(), self._settings
+        if final is None:
             return self._so_far().lazy()
-        return shown(found.scan(), found.note.prefix, settings.include, settings.prefix)
+        return shown(final.scan(), final.note.prefix, settings.include, settings.prefix)
 
     def sink(self, path: Path) -> None:
         """Write what `result` gives to a Parquet file, a few rows at a time."""
         # A row group is held in memory while it is written: of the usual size, but where rows are large.
         blocks = self._record.blocks if self._view is None else view_blocks(self._view)
         group_rows = self._settings.answer_format.max_rows or 4 * max(1, *blocks)
-        found = self._final_blocks()
-        if found is not None:
-            group_rows = min(group_rows, found.note.group_rows or group_rows)
+        final = self._final_blocks()
+        if final is not None:
+            group_rows = min(group_rows, final.note.group_rows or group_rows)
         self.scan().sink_parquet(path, maintain_order=True, row_group_size=group_rows)
 
     def added_to(self, frame: pl.DataFrame) -> pl.DataFrame:
@@ -211,9 +212,9 @@ class RunResults:
         RowsFailedError
             With the counts by code; rows that are not finished count. The error holds the run.
         """
-        told = self._failures()
-        if told is not None:
-            raise RowsFailedError(f"{told}. See run.errors()", self)
+        message = self._failures()
+        if message is not None:
+            raise RowsFailedError(f"{message}. See run.errors()", self)
 
     def explain(self, row: int | str) -> Explanation:
         """Return all that is known of one row: its request, each submission of it, and the lines that came back.
@@ -267,20 +268,18 @@ class RunResults:
             ``requests, bytes, tokens: Int64`` (tokens estimated), ``submitted_at, ended_at: Datetime`` (UTC).
         """
         rows = [
-            (part.number, part.attempt, found.number, found.batch_id, found.input_file_id, found.stage, found.status,
-             found.reason, part.requests, part.bytes, part.tokens,
-             found.times.get("submitted_at"), found.times.get("ended_at"))
-            for part in self._folder.parts()
-            if part.reused_from is None
-            for found in self._folder.submissions(part.number)
+            (part.number, part.attempt, submission.number, submission.batch_id, submission.input_file_id,
+             submission.stage, submission.status, submission.reason, part.requests, part.bytes, part.tokens,
+             submission.times.get("submitted_at"), submission.times.get("ended_at"))
+            for part, submission in self._sent()
         ]  # fmt: skip
         return pl.DataFrame(rows, schema=_BATCHES, orient="row")
 
     def warn_of_failures(self) -> None:
         """Warn once, with the counts by code, when rows did not succeed."""
-        told = self._failures()
-        if told is not None:
-            warn(f"{told}. See their error column, or run.errors()")
+        message = self._failures()
+        if message is not None:
+            warn(f"{message}. See their error column, or run.errors()")
 
     def _failures(self) -> str | None:
         """Return how many rows did not succeed, by code; None where all did."""
@@ -299,12 +298,11 @@ class RunResults:
     @property
     def is_finished(self) -> bool:
         """Whether every row has its outcome; as far as is known here, without asking the service."""
-        return self._look() is not None
+        return self._finished_at() is not None
 
-    def _look(self) -> tuple[int, int] | None:
-        """Return how often a finished run was asked again, and how many parts it had then; None where it is not."""
-        # Another process may have gone on with it since, by `retry`, or goes on with it now: what that writes last is
-        # read first.
+    def _finished_at(self) -> tuple[int, int] | None:
+        """Return how often a finished run was retried, and how many parts it has; None for one that is not finished."""
+        # Another process may have retried the run since, or be about to: what that writes last is read first.
         now = (generation_of(self._folder), self._folder.count_parts())
         if self._finished == now:
             return now
@@ -313,13 +311,13 @@ class RunResults:
         is_live = any(state.is_live for state in states)
         attempts = self._settings.max_attempts
         is_over = not is_live and (self._stop is not None or is_settled(self._folder, states, settled, attempts))
-        found = now if is_over else None
-        self._finished = found  # another thread may look at the same time
-        return found
+        finished = now if is_over else None
+        self._finished = finished  # returned from here: another thread may set it at the same time
+        return finished
 
     @property
     def _stop(self) -> StopRecord | None:
-        """Why the run submits no more, unless `retry` went on with it since."""
+        """Why the run submits no more, unless it was retried since."""
         stop = read_stop(self._folder)
         return stop if stop is not None and stop.generation == generation_of(self._folder) else None
 
@@ -329,27 +327,30 @@ class RunResults:
         stop = self._stop
         return ("finished", "") if stop is None else ("stopped", stop.message)
 
-    @property
-    def _course(self) -> tuple[str, str]:
-        """The state of a run that is not finished, and its last error."""
-        submissions, trouble = self._submissions(), read_trouble(self._folder)
+    def _course(self, submissions: list[SubmissionRecord]) -> tuple[str, str]:
+        """Return the state of a run that is not finished, and its last error."""
+        trouble = read_trouble(self._folder)
         state = "running"
-        if self._lease.holder() is None and not any(found.is_in_flight for found in submissions):
-            is_there = any(found.input_file_id or found.batch_id for found in submissions)
+        if self._lease.holder() is None and not any(submission.is_in_flight for submission in submissions):
+            is_there = any(submission.input_file_id or submission.batch_id for submission in submissions)
             if is_there and trouble is not None and not trouble.is_transient:
                 state = "blocked"
-            elif not any(found.batch_id for found in submissions):
+            elif not any(submission.batch_id for submission in submissions):
                 state = "not_submitted"
         return state, "" if trouble is None else trouble.message
 
-    def _submissions(self) -> list[SubmissionRecord]:
-        parts = [part.number for part in self._folder.parts() if part.reused_from is None]
-        return [submission for number in parts for submission in self._folder.submissions(number)]
+    def _sent(self) -> list[tuple[PartRecord, SubmissionRecord]]:
+        """Return each submission, with its part."""
+        parts = [part for part in self._folder.parts() if part.reused_from is None]
+        return [(part, submission) for part in parts for submission in self._folder.submissions(part.number)]
 
-    def _status(self, seen: PassReport) -> RunStatus:
-        found = self._final_blocks()
-        if found is not None:
-            counts, usage = found.note.counts, found.note.usage
+    def _submissions(self) -> list[SubmissionRecord]:
+        return [submission for _, submission in self._sent()]
+
+    def _status(self, report: PassReport) -> RunStatus:
+        final = self._final_blocks()
+        if final is not None:
+            counts, usage = final.note.counts, final.note.usage
         else:
             counts, usage = dict.fromkeys(OUTCOMES, 0), dict.fromkeys(TOKENS, 0)
             with self._folder.assembling():
@@ -357,25 +358,26 @@ class RunResults:
                     blocks_so_far(self._folder, self._view, form=self._settings.answer_format)
                 ):
                     tally(piece, counts, usage)
-        statuses = self.batches()["status"].drop_nulls()
-        is_done = found is not None
-        state, trouble = self._end if is_done else self._course
+        submissions = self._submissions()
+        statuses = pl.Series([submission.status for submission in submissions], dtype=pl.String).drop_nulls()
+        is_done = final is not None
+        state, trouble = self._end if is_done else self._course(submissions)
         return RunStatus(
             state=state,
             rows=self._rows,
             **counts,
-            batches=dict(statuses.value_counts(sort=True).rows()),
+            batches=dict(statuses.alias("status").value_counts(sort=True).rows()),
             usage=usage,
             cost=None,
-            waiting_for="" if is_done else "; ".join(seen.waiting_for) or self._awaited(),
+            waiting_for="" if is_done else "; ".join(report.waiting_for) or self._awaited(submissions),
             trouble=trouble,
             done=is_done,
         )
 
-    def _awaited(self) -> str:
+    def _awaited(self, submissions: list[SubmissionRecord]) -> str:
         holder = self._lease.holder()
         if holder is not None:
             return str(holder)
-        if any(found.is_in_flight for found in self._submissions()):
+        if any(submission.is_in_flight for submission in submissions):
             return "its batches to end"
         return "someone to resume it: none of its batches is running"

@@ -1,8 +1,8 @@
 """Who works on a run: one process at a time, for as long as it renews a small file in the run's folder.
 
-A lease is no proof: a process can be stopped between its last look at the file and what it does next. So it keeps
-apart what is usually apart, and the rest rests on what the disk and the service tell: local writes are made under the
-lock of the file, and a create that slipped through is found by its input file (see `Collector`).
+A lease is no proof: a process can be stopped between reading the file and what it does next. It keeps processes apart
+in the usual case. For the rest, local writes are made under the lock of the file, and a create that slipped through is
+found by its input file (see `Collector`).
 """
 
 from __future__ import annotations
@@ -21,20 +21,21 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from batchframe._core.exceptions import LeaseLostError, RunNotFoundError
-from batchframe._store.run_folder import acquire, is_dead, writing
+from batchframe._store.filesystem import acquire, writing
+from batchframe._store.processes import is_dead
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
-# A process that did not renew for so long is taken to be gone, wherever it runs.
+# A process that has not renewed its lease for so long counts as gone, wherever it runs.
 LEASE_SECONDS = 600.0
 _RENEWALS = 10
-# Who holds the lock writes a small file; one that takes longer was stopped in the middle of it. Who only asks who works
-# on the run is answered sooner than who has something to write.
+# The holder of the lock writes a small file; one that takes longer was stopped in the middle. A process that only asks
+# who works on the run gives up sooner than one that has something to write.
 _LOCK_SECONDS, _WRITE_SECONDS = 5.0, 60.0
 _FILE, _LOCK = "lease.json", ".lease.lock"
-# What a file system answers that has no locks.
+# The errors of a file system without locks.
 _NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK})
 # The leases that this process holds.
 _tokens: set[str] = set()
@@ -113,7 +114,7 @@ class Lease:
                 self._release()
 
     def holder(self) -> LeaseRecord | None:
-        """Return who else works on the run, without taking anything; None for nobody, or this handle."""
+        """Return who else works on the run, without taking the lease; None for nobody, or this handle."""
         found = self._read()
         return None if found is None or self._is_mine(found) or self._is_free(found) else found
 
@@ -130,7 +131,7 @@ class Lease:
 
     def _take(self) -> LeaseRecord | None:
         if self._mine is None and (holder := self.holder()) is not None:
-            return holder  # most looks of a process that waits touch no lock
+            return holder  # so that a process that waits seldom takes the lock
         try:
             with self.lock(_LOCK_SECONDS):
                 if self._mine is not None:
@@ -152,7 +153,7 @@ class Lease:
         return None
 
     def check(self) -> None:
-        """Make sure that the lease is held here: asked for before each call that changes something at the service.
+        """Make sure that the lease is held here, before each call that changes something at the service.
 
         Raises
         ------
@@ -209,8 +210,8 @@ class Lease:
 
     @functools.cached_property
     def _file_lock(self) -> Any:
-        # A library's, since each system has another call for it, and each call its own traps. The system lets go of
-        # the lock when its process dies, however that happens.
+        # A library's, since each system has its own call for it, and each call its own traps. The system releases the
+        # lock when its process dies, however that happens.
         import filelock  # noqa: PLC0415
 
         return filelock.FileLock(self._folder / _LOCK)
@@ -223,10 +224,10 @@ class Lease:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except msgspec.DecodeError:
-            return None  # cut by a crash of the whole machine: whoever wrote it is gone
+            return None  # cut off by a crash of the whole machine: its writer is gone
 
     def _write(self, record: LeaseRecord) -> None:
-        """Replace the file; it need not outlive the machine, so it is not synced."""
+        """Replace the file. It need not survive a crash of the machine, so it is not synced."""
         path, temporary = self._folder / _FILE, self._folder / f".{_FILE}.{record.token}.tmp"
         try:
             with writing(temporary, path):
@@ -247,8 +248,8 @@ class Lease:
     def _age(self, found: LeaseRecord) -> float:
         """Return how long a lease was not renewed.
 
-        Hosts' clocks differ, and are set: what was seen to change here is as old as that, whatever its times say. Only
-        a lease that is seen for the first time is judged by them, in both directions.
+        Hosts' clocks differ, and are set. A lease that was seen to change is as old as that change, whatever its times
+        say; only one that is seen for the first time is judged by them, in both directions.
         """
         if found != self._seen:
             age = abs((self._now() - found.renewed_at).total_seconds())
@@ -259,13 +260,13 @@ class Lease:
     # -- while it is held
 
     def _keep(self, stop: threading.Event) -> None:
-        """Renew until it is let go of, or lost: uploads take long, and so does a poll of a thousand batches."""
+        """Renew until it is released or lost: uploads take long, and so does a poll of a thousand batches."""
         while not stop.wait(LEASE_SECONDS / _RENEWALS):
             # A full disk, or a folder that is being moved: the next time.
             with suppress(OSError, _Busy), self.lock(_LOCK_SECONDS):
                 mine, found = self._mine, self._read()
                 if stop.is_set() or mine is None or found is None or found.token != mine.token:
-                    return  # who holds it now is found by the next check
+                    return  # the next check finds who holds it now
                 self._write(msgspec.structs.replace(mine, renewed_at=self._now()))
 
     def _renew(self) -> None:
@@ -288,7 +289,7 @@ class Lease:
         self._stop.set()
         if self._mine is None:
             return
-        # Where the file stays (the folder was moved, the disk is full), nobody waits for what is not held any more.
+        # Where the file stays (the folder was moved, the disk is full), nobody waits for a token that is not held.
         _tokens.discard(self._mine.token)
         with suppress(OSError, _Busy), self.lock(_LOCK_SECONDS):
             found = self._read()

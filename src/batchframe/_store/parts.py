@@ -1,4 +1,4 @@
-"""Where each part of a run stands, as its files tell, and which requests it holds."""
+"""Where each part of a run stands, by its files, and which requests it holds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MISSING = ("missing", "the service wrote no line for it, in neither result file"
 
 @dataclass
 class PartState:
-    """Where a part stands, as its files tell.
+    """Where a part stands, by its files.
 
     ``absent`` is the code and message of its rows without an answer.
     """
@@ -36,7 +36,7 @@ class PartState:
 
 
 def part_states(folder: RunFolder) -> list[PartState]:
-    """Return where each part of a run stands, in the order in which they were asked for."""
+    """Return where each part of a run stands, in the order in which they were requested."""
     records = folder.parts()
     split = {record.split_from for record in records}
     stop = read_stop(folder)
@@ -48,13 +48,13 @@ def _state(folder: RunFolder, record: PartRecord, stop: StopRecord | None, *, is
     submissions = folder.submissions(record.number)
     if not record.requests:  # all of them are in batches that were found in the account
         return PartState(record, is_done=True, is_replaced=is_replaced)
-    if any(found.stage == "downloaded" for found in submissions):
-        expired = next((found for found in submissions if found.output_expired_at is not None), None)
+    if any(submission.stage == "downloaded" for submission in submissions):
+        expired = next((submission for submission in submissions if submission.output_expired_at is not None), None)
         if expired is None:
             return PartState(record, is_done=True, is_replaced=is_replaced)
-        said = f"the output file of batch {expired.batch_id} expired before it was fetched"
-        return PartState(record, is_done=True, is_replaced=is_replaced, absent=("output_expired", said))
-    is_alive = any(found.is_alive for found in submissions)
+        message = f"the output file of batch {expired.batch_id} expired before it was fetched"
+        return PartState(record, is_done=True, is_replaced=is_replaced, absent=("output_expired", message))
+    is_alive = any(submission.is_alive for submission in submissions)
     if stop is not None and is_covered(record, stop) and not is_alive:
         return PartState(record, is_done=True, is_replaced=is_replaced, absent=("not_submitted", stop.message))
     return PartState(record, is_done=False, is_replaced=is_replaced)

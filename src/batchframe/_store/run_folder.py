@@ -1,79 +1,69 @@
-"""A run's folder: readable files, each written whole under a temporary name, synced, then renamed."""
+"""A run's folder: its record, its parts and their submissions, and the files that were sent and received."""
 
 from __future__ import annotations
 
 import errno
-import os
-import re
-import secrets
-import shutil
-import socket
-import time
-from contextlib import contextmanager, nullcontext, suppress
-from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
-import polars as pl
 
 from batchframe._core.events import trigger
-from batchframe._core.exceptions import (
-    DamagedRunError,
-    ResultsError,
-    RunMismatchError,
-    RunNotFoundError,
-    StoreVersionError,
-)
+from batchframe._core.exceptions import ResultsError, RunMismatchError, RunNotFoundError, StoreVersionError
+from batchframe._store import filesystem
+from batchframe._store.block_folder import RECORD, BlockFolder
 from batchframe._store.records import SCHEMA_VERSION, PartRecord, RetryRecord, RunRecord, SubmissionRecord
+from batchframe._store.scratch import is_scratch, remove_left_over, scratch_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
+    from pathlib import Path
 
-T = TypeVar("T")
+    import polars as pl
 
-RECORD = "run.json"
 # Files that tell nothing of some rows are fetched once more; both copies are kept, and the better answer counts.
 RESULT_KINDS = ("output", "error", "output.again", "error.again")
-# Results that take another process longer to assemble than this are assembled twice.
-_PATIENCE = 600.0
-_POLL_SECONDS = 0.05
-_SCRATCH = ".new-"
-# What a disk says that takes no more, and how Polars passes it on.
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
-_OS_ERROR = re.compile(r"\(os error (\d+)\)")
+_PART = "part.json"
 
 
-class RunFolder:
-    """Reads and writes one run's folder; knows names and formats, and nothing of the service.
+class DownloadedFile(NamedTuple):
+    """A result file that was downloaded: of which submission, ``"output"`` or ``"error"``, and where it is."""
 
-    Parameters
-    ----------
-    path
-        The folder. Everything in it is named relative to it, so that it can be moved.
-    fence
-        What each write takes its name inside of: the lease's, for who works on the run (see `Lease.fence`).
-    root
-        The run's folder, where ``path`` is a folder in it; None where it is ``path``.
-    """
+    submission: SubmissionRecord
+    kind: str
+    path: Path
 
-    def __init__(
-        self, path: Path, fence: Callable[[], AbstractContextManager[None]] = nullcontext, root: Path | None = None
-    ) -> None:
-        self.path = path
-        self.fence = fence
-        self._root = root or path
+
+class RunFolder(BlockFolder):
+    """Reads and writes one run's folder; knows names and formats, and nothing of the service."""
+
+    def fenced(self, fence: Callable[[], AbstractContextManager[None]]) -> RunFolder:
+        """Return the same folder with another fence; both remember the same records."""
+        return RunFolder(self.path, fence, self._root, self._files)
 
     # -- the run
 
-    def exists(self) -> bool:
-        """Whether a run was committed here."""
-        return (self.path / RECORD).is_file()
+    @classmethod
+    def all_in(cls, root: Path) -> list[RunFolder]:
+        """Return what may be a run in a folder of runs, in the order of the names."""
+        folders = [cls(root / name) for name in filesystem.names_in(root)]
+        return [folder for folder in folders if not folder.is_scratch]
 
     @property
     def is_scratch(self) -> bool:
         """Whether it is a run in the making, or one that is being deleted."""
-        return self.path.name.startswith(_SCRATCH)
+        return is_scratch(self.path)
+
+    def exists(self) -> bool:
+        """Whether a run was committed here."""
+        return filesystem.is_file(self.path / RECORD)
+
+    def other_content(self) -> str:
+        """Return in words what is here that is no run; nothing where there is a run, or nothing yet."""
+        if filesystem.is_file(self.path):
+            return "it is a file"
+        names = sorted(filesystem.names_in(self.path), key=_is_hidden)
+        return f"it holds {names[0]!r}" if names and RECORD not in names else ""
 
     def record(self) -> RunRecord:
         """Return ``run.json``.
@@ -89,7 +79,7 @@ class RunFolder:
         """
         path = self.path / RECORD
         try:
-            data = path.read_bytes()
+            data = self._files.read(path)
         except (FileNotFoundError, NotADirectoryError):
             msg = f"there is no run in {self.path}: it has no {RECORD}. bf.run(...) makes one"
             raise RunNotFoundError(msg) from None
@@ -103,53 +93,6 @@ class RunFolder:
             raise StoreVersionError(msg)
         with self.reading(path):
             return msgspec.json.decode(data, type=RunRecord)
-
-    @contextmanager
-    def reading(self, path: Path) -> Iterator[None]:
-        """Say of a file of the run that is gone, or cannot be read, which it is and what to do.
-
-        Raises
-        ------
-        RunNotFoundError
-            The whole run is gone: another process deleted it, or somebody moved it.
-        DamagedRunError
-            The file was changed, or cut off.
-        """
-        try:
-            yield
-        except (FileNotFoundError, NotADirectoryError) as error:
-            self._ensure_there()
-            raise DamagedRunError.from_file(path, "is gone", self._root) from error
-        except (msgspec.DecodeError, pl.exceptions.PolarsError) as error:
-            said = str(error).partition("\n")[0]
-            raise DamagedRunError.from_file(path, f"cannot be read ({said})", self._root) from error
-
-    def _ensure_there(self) -> None:
-        if not (self._root / RECORD).is_file():
-            msg = f"there is no run in {self._root} any more: it was deleted or moved"
-            raise RunNotFoundError(msg)
-
-    def _decoded(self, path: Path, kind: type[T]) -> T | None:
-        """Return what a JSON file holds; None where it is not there."""
-        with self.reading(path):
-            try:
-                data = path.read_bytes()
-            except FileNotFoundError:
-                self._ensure_there()
-                return None
-            return msgspec.json.decode(data, type=kind)
-
-    def make_parent(self, path: Path) -> None:
-        """Make the folder that a file of the run is in.
-
-        Raises
-        ------
-        RunNotFoundError
-            The run's own folder is gone: no empty one is left in its place.
-        """
-        if not self._root.is_dir():
-            self._ensure_there()
-        path.parent.mkdir(parents=True, exist_ok=True)
 
     def take(self, scratch: RunFolder, record: RunRecord) -> bool:
         """Make what was rendered in ``scratch`` this run: one rename, so that a run is there whole or not at all.
@@ -167,8 +110,7 @@ class RunFolder:
         scratch.write_note(RECORD, record)
         trigger("before_commit")
         try:
-            # On POSIX an empty folder is replaced, and one that holds anything is not.
-            scratch.path.rename(self.path)
+            filesystem.move(scratch.path, self.path)
         except OSError as error:
             if self.exists():
                 return False
@@ -176,121 +118,21 @@ class RunFolder:
                 raise
             msg = f"{self.path} is in the way, and is no run: move it away, and make the same call again"
             raise RunMismatchError(msg) from error
-        _sync_folder(self.path.parent)
+        filesystem.sync_folder(self.path.parent)
         return True
 
     @classmethod
     def scratch(cls, parent: Path) -> RunFolder:
         """Return a fresh ``.new-…`` folder in ``parent``, after removing those that dead processes left there."""
-        parent.mkdir(parents=True, exist_ok=True)
-        for old in parent.glob(f"{_SCRATCH}*"):
-            if _is_left_over(old):
-                shutil.rmtree(old, ignore_errors=True)
-        folder = cls(_scratch_name(parent))
+        filesystem.make_folder(parent)
+        remove_left_over(parent)
+        folder = cls(scratch_path(parent))
         try:
-            make_private(folder.path)
+            filesystem.make_private(folder.path)
         except OSError:
-            shutil.rmtree(folder.path, ignore_errors=True)
+            filesystem.remove_tree(folder.path)
             raise
         return folder
-
-    def remove(self) -> None:
-        """Delete the folder: at once for all who look, under a name that is cleared away after a crash."""
-        away = _scratch_name(self.path.parent)
-        try:
-            self.path.rename(away)
-        except FileNotFoundError:
-            return
-        shutil.rmtree(away, ignore_errors=True)
-
-    # -- rows, results and views: parquet, a file a block
-
-    def rows_path(self, block: int) -> Path:
-        """Return where a block of input rows is."""
-        return self.path / "rows" / f"{block:04d}.parquet"
-
-    def results_path(self, block: int) -> Path:
-        """Return where a block of results is."""
-        return self.path / "results" / f"{block:04d}.parquet"
-
-    def view(self, digest: str) -> RunFolder:
-        """Return the same run seen through another arrangement of its rows: a folder with its own rows and results."""
-        return RunFolder(self.path / "views" / digest, root=self._root)
-
-    def reparsed(self, digest: str) -> RunFolder:
-        """Return where the results are that were read as another type than the call's: a folder of their own.
-
-        Whoever reads those of one type does not find those of the other in their place.
-        """
-        return RunFolder(self.path / "reparsed" / digest, root=self._root)
-
-    def read_frame(self, path: Path, columns: list[str] | None = None) -> pl.DataFrame:
-        """Read a block; errors as for `reading`."""
-        with self.reading(path):
-            return pl.read_parquet(path, columns=columns, glob=False)
-
-    def write_frame(self, path: Path, frame: pl.DataFrame) -> None:
-        """Write a block whole.
-
-        It is not compressed: that would be the most expensive step of all, and the input file beside it holds the
-        same texts as plain bytes.
-        """
-        self.make_parent(path)
-        with self._replacing(path) as temporary:
-            frame.write_parquet(temporary, compression="uncompressed", statistics=False)
-
-    def stream_frame(self, path: Path, frame: pl.LazyFrame, group_rows: int) -> None:
-        """Write a block that is too large to be held."""
-        with self._replacing(path) as temporary:
-            frame.sink_parquet(temporary, compression="uncompressed", statistics=False, row_group_size=group_rows)
-
-    def write_note(self, name: str, value: object) -> None:
-        """Write a small JSON file beside the blocks."""
-        self._write_json(self.path / name, value)
-
-    def read_note(self, name: str) -> object:
-        """Read a small JSON file, or None where it is not there or not whole."""
-        try:
-            return msgspec.json.decode((self.path / name).read_bytes())
-        except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
-            return None
-
-    def read_order(self, name: str, kind: type[T]) -> T | None:
-        """Read a small JSON file that is an order of the user's, or None where there is none; errors as for `reading`.
-
-        What can be computed again is a note; an order that cannot be read must not pass for none.
-        """
-        return self._decoded(self.path / name, kind)
-
-    def remove_note(self, name: str) -> None:
-        """Remove a small JSON file, where it is there."""
-        with self.fence():
-            (self.path / name).unlink(missing_ok=True)
-
-    @contextmanager
-    def assembling(self) -> Iterator[None]:
-        """Keep other processes from removing or writing what is assembled here; where no lock is to be had, do without.
-
-        It is computed from the same bytes by whoever does it; but who is done removes what others may still read.
-        """
-        import filelock  # noqa: PLC0415 - see `Lease.lock`
-
-        try:
-            acquired = acquire(filelock.FileLock(self.path / ".results.lock"), _PATIENCE)
-        except (OSError, NotImplementedError):
-            acquired = nullcontext()
-        with acquired:
-            try:
-                yield
-            except (FileNotFoundError, NotADirectoryError):
-                self._ensure_there()
-                raise
-
-    def results(self) -> list[RunFolder]:
-        """Return the folders that have results: this one, those of other types, those of other arrangements."""
-        reparsed = [RunFolder(path, root=self._root) for path in sorted(self.path.glob("reparsed/*"))]
-        views = [RunFolder(path, root=self._root) for path in sorted(self.path.glob("views/*"))]
-        return [self, *reparsed, *(found for view in views for found in view.results())]
 
     # -- what `Run.retry` was asked for
 
@@ -301,8 +143,9 @@ class RunFolder:
     def retries(self) -> list[RetryRecord]:
         """Return what `Run.retry` was asked for, the first call first."""
         folder = self.path / "retries"
-        found = [self._decoded(path, RetryRecord) for path in folder.glob("*.json")]
-        return sorted((record for record in found if record is not None), key=lambda record: record.generation)
+        names = [name for name in filesystem.names_in(folder) if name.endswith(".json")]
+        records = [self._decoded(folder / name, RetryRecord) for name in names]
+        return sorted((record for record in records if record is not None), key=lambda record: record.generation)
 
     def write_retry(self, record: RetryRecord, requests: pl.DataFrame) -> None:
         """Write a retry; the record comes last, so that one that is there is whole."""
@@ -327,11 +170,8 @@ class RunFolder:
 
     def parts(self) -> list[PartRecord]:
         """Return the parts in the order of their numbers; pieces that a crash left alone are none."""
-        folder = self.path / "parts"
-        if not folder.is_dir():
-            return []
-        read = [self._decoded(path, PartRecord) for path in folder.glob("*/part.json")]
-        found = [part for part in read if part is not None]
+        records = [self._decoded(path, PartRecord) for path in self._part_records()]
+        found = [record for record in records if record is not None]
         siblings: dict[int | None, list[int]] = {}
         for part in found:
             siblings.setdefault(part.split_from, []).append(part.pieces)
@@ -340,179 +180,80 @@ class RunFolder:
 
     def count_parts(self) -> int:
         """Return how many parts there are: they grow more until the run is finished."""
-        return sum(1 for _ in (self.path / "parts").glob("*/part.json"))
+        return sum(filesystem.is_file(path) for path in self._part_records())
+
+    def _part_records(self) -> list[Path]:
+        """Return where the record of each part is, or will be."""
+        folder = self.path / "parts"
+        return [folder / name / _PART for name in filesystem.names_in(folder) if name.isdigit()]
+
+    def remove_unfinished_parts(self) -> None:
+        """Remove the parts whose record is not there: a crash left them, and their numbers are given again."""
+        for path in self._part_records():
+            if not filesystem.is_file(path):
+                filesystem.remove_tree(path.parent, must_go=True)  # its records would pass for those of another
 
     def write_part(self, part: PartRecord) -> None:
         """Write ``part.json``; the input file comes first, so that a part that is there is whole."""
-        self._write_json(self.part_path(part.number) / "part.json", part)
+        self._write_json(self.part_path(part.number) / _PART, part)
 
     def submissions(self, number: int) -> list[SubmissionRecord]:
         """Return a part's submissions, the oldest first."""
         folder = self.part_path(number) / "submissions"
-        if not folder.is_dir():
-            return []
-        names = [path for path in folder.glob("*.json") if path.stem.isdigit()]
-        found = [self._decoded(path, SubmissionRecord) for path in names]
-        return sorted((one for one in found if one is not None), key=lambda submission: submission.number)
+        names = [name for name in filesystem.names_in(folder) if name.endswith(".json")]
+        records = [self._decoded(folder / name, SubmissionRecord) for name in names if name[: -len(".json")].isdigit()]
+        return sorted((record for record in records if record is not None), key=lambda record: record.number)
 
     def write_submission(self, number: int, submission: SubmissionRecord) -> None:
         """Write where a submission stands."""
         self._write_json(self.part_path(number) / "submissions" / f"{submission.number}.json", submission)
 
+    def remove_submissions(self, number: int) -> None:
+        """Remove the records of a part's submissions: another input file begins again."""
+        filesystem.remove_tree(self.part_path(number) / "submissions")
+
     def result_path(self, number: int, submission: int, kind: str) -> Path:
         """Return where the downloaded ``"output"`` or ``"error"`` file of a submission is."""
         return self.part_path(number) / "submissions" / f"{submission}.{kind}.jsonl"
 
-    def result_files(self, number: int) -> list[tuple[SubmissionRecord, str, Path]]:
-        """Return what was downloaded for a part: submission, ``"output"`` or ``"error"``, path; oldest first.
+    def has_result(self, number: int, submission: int, kind: str) -> bool:
+        """Whether such a file was downloaded."""
+        return filesystem.is_file(self.result_path(number, submission, kind))
+
+    def result_files(self, number: int) -> list[DownloadedFile]:
+        """Return what was downloaded for a part, the oldest first.
 
         Raises
         ------
         ResultsError
             A submission says that its files were downloaded, and neither is there.
         """
-        found = []
+        files: list[DownloadedFile] = []
         for submission in self.submissions(number):
-            here = [(kind, self.result_path(number, submission.number, kind)) for kind in RESULT_KINDS]
-            there = [(submission, kind, path) for kind, path in here if path.is_file()]
-            if submission.stage == "downloaded" and not there and submission.output_expired_at is None:
-                msg = f"{here[0][1]} is gone, although it was downloaded: restore it from a copy of the run"
+            kinds = [kind for kind in RESULT_KINDS if self.has_result(number, submission.number, kind)]
+            if submission.stage == "downloaded" and not kinds and submission.output_expired_at is None:
+                path = self.result_path(number, submission.number, RESULT_KINDS[0])
+                msg = f"{path} is gone, although it was downloaded: restore it from a copy of the run"
                 raise ResultsError(msg)
-            found += there
-        return found
+            files += [
+                DownloadedFile(submission, kind, self.result_path(number, submission.number, kind)) for kind in kinds
+            ]
+        return files
 
-    @contextmanager
-    def receiving(self, path: Path) -> Iterator[IO[bytes]]:
-        """Open a file for bytes to come; it takes its name only when they all came."""
-        self.make_parent(path)
-        with self._replacing(path) as temporary, temporary.open("wb") as handle:
-            yield handle
+    # -- input files
 
-    def _write_json(self, path: Path, value: object) -> None:
-        self.make_parent(path)
-        with self._replacing(path) as temporary:
-            temporary.write_bytes(msgspec.json.format(msgspec.json.encode(value)) + b"\n")
+    def input_size(self, number: int) -> int:
+        """Return how many bytes a part's input file has; 0 where it is not there."""
+        return filesystem.size_of(self.input_path(number)) or 0
 
-    @contextmanager
-    def _replacing(self, path: Path) -> Iterator[Path]:
-        """Give a temporary name to write to; sync it and rename it to ``path`` when all went well."""
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        with writing(temporary, path):
-            try:
-                yield temporary
-                handle = os.open(temporary, os.O_RDWR)
-                try:
-                    os.fsync(handle)
-                finally:
-                    os.close(handle)
-                with self.fence():
-                    temporary.replace(path)
-                    _sync_folder(path.parent)
-            except (FileNotFoundError, NotADirectoryError):
-                self._ensure_there()
-                raise
+    def foreign_input_path(self, number: int) -> Path:
+        """Return where the input file is of a batch that was found in the account, until its requests are matched."""
+        return self.part_path(number) / "theirs.jsonl"
 
 
-@contextmanager
-def writing(temporary: Path, path: Path) -> Iterator[None]:
-    """Leave no half of a file behind; errors as for `naming`."""
-    try:
-        with naming(path):
-            yield
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
-
-
-@contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Say what could not be written where the disk is full: neither the system nor Polars tells a name.
-
-    Raises
-    ------
-    OSError
-        With the path.
-    """
-    try:
-        yield
-    except (OSError, pl.exceptions.PolarsError) as error:
-        told = _OS_ERROR.search(str(error))
-        number = int(told[1]) if told else getattr(error, "errno", None)
-        if number not in _FULL or getattr(error, "filename", None) is not None:
-            raise
-        raise OSError(number, os.strerror(number), os.fspath(path)) from error
-
-
-def acquire(lock: Any, seconds: float) -> AbstractContextManager[Any]:
-    """Acquire a file lock, in a folder that is there; the library would make one that was moved away meanwhile.
-
-    Raises
-    ------
-    FileNotFoundError
-        It is not there.
-    filelock.Timeout
-        Another process holds the lock for longer than this.
-    """
-    import filelock  # noqa: PLC0415 - see `Lease.lock`
-
-    end = time.monotonic() + seconds
-    while True:
-        if not Path(lock.lock_file).parent.is_dir():
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), lock.lock_file)
-        try:
-            acquired: AbstractContextManager[Any] = lock.acquire(timeout=0)
-        except filelock.Timeout:
-            if time.monotonic() >= end:
-                raise
-            time.sleep(_POLL_SECONDS)
-        else:
-            return acquired
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".")
 
 
 class _Version(msgspec.Struct):
     schema_version: int
-
-
-def make_private(path: Path) -> None:
-    """Make a folder that only its owner can read, and that git does not see."""
-    if not path.is_dir():
-        path.mkdir(parents=True, mode=0o700, exist_ok=True)  # another process may be quicker
-        with naming(path / ".gitignore"):
-            (path / ".gitignore").write_text("*\n")
-
-
-def _sync_folder(path: Path) -> None:
-    """Bring a rename to the disk; Windows has no call for it."""
-    if os.name != "nt":
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def _scratch_name(parent: Path) -> Path:
-    return parent / f"{_SCRATCH}{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-
-
-def _is_left_over(path: Path) -> bool:
-    """Whether the process that made a scratch folder is gone; other hosts' folders are theirs to remove."""
-    host, _, pid = path.name.removeprefix(_SCRATCH).rpartition("-")[0].rpartition("-")
-    return host == socket.gethostname() and pid.isdigit() and is_dead(int(pid))
-
-
-def is_dead(pid: int) -> bool:
-    """Whether a process of this host is gone, for certain."""
-    if os.name == "nt":
-        return False  # os.kill(pid, 0) is a Ctrl-C there
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except (PermissionError, OverflowError):
-        return False
-    try:  # one that was killed and not waited for has an id, and does nothing any more
-        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] == b"Z"
-    except (OSError, IndexError):
-        return False
