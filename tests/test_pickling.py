@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import multiprocessing
 import pickle
 from concurrent.futures import ProcessPoolExecutor
@@ -114,3 +115,15 @@ def test_a_pool_of_processes(emu, monkeypatch):
         for run, (count, other) in zip(runs, pool.map(succeeded, runs), strict=True):
             assert count == 2
             assert other.result().equals(run.result())
+
+
+def test_a_run_that_nobody_holds_leaves_no_connection_open(emu, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-emulator")
+    monkeypatch.setenv("OPENAI_BASE_URL", str(emu.base_url))
+    run = bf.submit(FRAME, "Repeat {text}", model="gpt-4o-mini", poll_seconds=0.02)
+    run.wait()
+    made = run._service.client._client
+    assert not made.is_closed()
+    del run
+    gc.collect()
+    assert made.is_closed()

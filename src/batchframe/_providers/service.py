@@ -7,6 +7,7 @@ is on disk, does without it.
 from __future__ import annotations
 
 import os
+import weakref
 from typing import TYPE_CHECKING, Any
 
 from batchframe._core.exceptions import OptionError
@@ -61,12 +62,14 @@ class Service:
         if self._client is None:
             make = CLIENTS.get(self.provider.name, _openai_client)
             self._client = make(self._user_client, self.provider)
+            # A run that nobody holds any more leaves no connection open.
+            self._closing = weakref.finalize(self, self._client.close)
         return self._client
 
     def close(self) -> None:
         """Close the connections that were opened here; the user's own client is left open."""
         if self._client is not None:
-            self._client.close()
+            self._closing()
         self._client = None
 
 
