@@ -64,34 +64,34 @@ def batches(
     Parameters
     ----------
     client
-        An `openai.OpenAI` or `openai.AzureOpenAI`; None for the one of the environment.
+        An `openai.OpenAI` or `openai.AzureOpenAI`. None makes one from the environment variables.
     since
-        Only batches created then or later: a datetime or date (UTC where it has no zone), a timedelta back from now,
-        or a text of either: ``"2026-11-01"``, ``"2026-11-01T08:00Z"``, ``"8h"``, ``"3d"``. None for all. Azure filters
-        itself; elsewhere the list is read back to there, a page of 100 at a time.
+        Only batches created at this time or later: a datetime or date (UTC if it has no time zone), a timedelta back
+        from now, or a text for either: ``"2026-11-01"``, ``"2026-11-01T08:00Z"``, ``"8h"``, ``"3d"``. None for all.
+        Azure filters the list itself; elsewhere it is read back to that time in pages of 100.
     status
         Only batches with this status, or one of these: ``"completed"``, ``["validating", "in_progress"]``, ….
     limit
-        At most so many, the newest.
+        Only this many, the newest.
 
     Returns
     -------
     pl.DataFrame
-        A row a batch, the newest first, always with these columns: ``batch_id, status, endpoint, model: String``;
-        ``created_at, in_progress_at, ended_at, expires_at: Datetime`` in UTC, where ``ended_at`` is when it completed,
-        failed, expired or was cancelled; ``requests, completed, failed, input_tokens, output_tokens: Int64``, the
-        service's counts, null where it does not tell them; ``input_file_id, output_file_id, error_file_id: String``,
-        null where there is none; ``errors: List(Struct{line, code, message})``, why the input file was refused, empty
-        otherwise; ``metadata: String``, a JSON object or null, since its keys differ from batch to batch
-        (``pl.col("metadata").str.json_path_match("$.project")`` takes one out); ``run: String``, the id of the
+        One row per batch, the newest first, always with these columns: ``batch_id, status, endpoint, model: String``;
+        ``created_at, in_progress_at, ended_at, expires_at: Datetime`` in UTC, where ``ended_at`` is when the batch
+        completed, failed, expired or was cancelled; ``requests, completed, failed, input_tokens, output_tokens:
+        Int64``, the service's counts, null if it does not report them; ``input_file_id, output_file_id, error_file_id:
+        String``, null if there is none; ``errors: List(Struct{line, code, message})``, why the input file was refused,
+        otherwise empty; ``metadata: String``, a JSON object or null, since the keys differ between batches
+        (``pl.col("metadata").str.json_path_match("$.project")`` extracts one); ``run: String``, the id of the
         batchframe run that it belongs to, null for batches made elsewhere.
 
     Raises
     ------
     OptionError
-        An argument is not of these forms, or there is no client.
+        An argument is invalid, or there is no client.
     APICallError
-        The service cannot be asked.
+        The call to the service failed.
 
     Examples
     --------

@@ -32,20 +32,20 @@ _SCHEMA = {
 
 
 def list_runs(root: str | os.PathLike[str] | None = None) -> pl.DataFrame:
-    """Return the runs in a folder, the newest first; no service is asked.
+    """Return the runs in a folder, the newest first. Needs no service.
 
     Parameters
     ----------
     root
-        The folder of runs; None for ``$BATCHFRAME_HOME``, or ``.batchframe``.
+        The folder that holds the runs. None for ``$BATCHFRAME_HOME``, or ``.batchframe``.
 
     Returns
     -------
     pl.DataFrame
-        A row a run: ``run_id, path: String``, ``created_at: Datetime`` (UTC), ``state: String`` and the counts of
-        `RunStatus` (``rows, succeeded, failed, not_sent, pending: Int64``), ``trouble: String``, its last error or why
-        it was stopped, null where there is none, ``model, endpoint, name, provider, base_url: String``. Empty where
-        there is no such folder.
+        One row per run: ``run_id, path: String``, ``created_at: Datetime`` (UTC), ``state: String`` and the counts of
+        `RunStatus` (``rows, succeeded, failed, not_sent, pending: Int64``), ``trouble: String``, the last error or the
+        reason why the run was stopped, or null, and ``model, endpoint, name, provider, base_url: String``. Empty if the
+        folder does not exist.
 
     Examples
     --------
@@ -61,13 +61,13 @@ def list_runs(root: str | os.PathLike[str] | None = None) -> pl.DataFrame:
     └──────────┴──────┴───────────┴─────────────┘
     """
     folder = Path(root or os.environ.get("BATCHFRAME_HOME") or ".batchframe").expanduser()
-    found = [RunFolder(path) for path in sorted(folder.iterdir())] if folder.is_dir() else []
-    rows = [row for run in found if run.exists() and not run.is_scratch for row in _rows(run)]
+    folders = [RunFolder(path) for path in sorted(folder.iterdir())] if folder.is_dir() else []
+    rows = [row for run in folders if run.exists() and not run.is_scratch for row in _rows(run)]
     return pl.DataFrame(rows, schema=_SCHEMA, orient="row").sort("created_at", "run_id", descending=[True, False])
 
 
 def _rows(folder: RunFolder) -> list[dict[str, Any]]:
-    """Return the row of a run; none where it was deleted just now, or cannot be read: that hides no other run."""
+    """Return the row of a run, in a list; an empty list if the run was just deleted, or cannot be read."""
     try:
         return [_row(folder)]
     except RunNotFoundError:

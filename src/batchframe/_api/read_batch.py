@@ -1,4 +1,4 @@
-"""Batches and result files made elsewhere → the added columns, joined to a frame when one is given."""
+"""``read_batch``: batches and result files made anywhere → the added columns, joined to a frame if one is given."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 _KEY = OURS + "key"
 
 
-# What can be told of an answer without the run that it belongs to.
-# The extra columns that result files tell without a run.
+# The extra columns that result files hold, without a run.
 OF_FILES = tuple(name for name, column in EXTRA_COLUMNS.items() if not column.of_runs_only)
 
 
@@ -39,52 +38,53 @@ def read_batch(
     Parameters
     ----------
     source
-        The id of a batch, of which output and error file are downloaded; or a path of an output or error file (JSONL)
-        of any service, or its bytes; or a list of these, such as the two files of a batch, or a batch and the one that
-        repeated its failures.
+        The id of a batch, whose output and error files are downloaded; the path of an output or error file (JSONL) of
+        any service; its bytes; or a list of these, such as the two files of a batch, or a batch and a second one that
+        retried its failures.
     frame
-        The frame whose rows were asked about: a Polars DataFrame or LazyFrame (evaluated here), or anything with the
-        Arrow C stream. None for the answers alone.
+        The frame that the requests came from: a Polars DataFrame or LazyFrame (evaluated here), or an object with the
+        Arrow C stream. None returns the answers alone.
     custom_id
-        The frame's String or integer column with the ids of the requests; None takes its column ``custom_id``, or
-        where there is none ``row-0``, ``row-1``, … in the order of the rows, as `run` numbers them.
+        The String or integer column of the frame with the ids of the requests. None uses the column ``custom_id``. If
+        there is none, the ids are ``row-0``, ``row-1``, … in row order, as `run` numbers them.
     include
-        Extra columns, as those of `run`: ``"model"``, ``"request_id"``, ``"logprobs"``, ``"tool_calls"``,
-        ``"content_filter"``, and ``"raw"``, the result line as it came.
+        Extra columns, as for `run`: ``"model"``, ``"request_id"``, ``"logprobs"``, ``"tool_calls"``,
+        ``"content_filter"``, and ``"raw"``, the unchanged result line.
     client
-        An `openai.OpenAI` or `openai.AzureOpenAI`, where ``source`` names a batch; None for the one of the environment.
+        An `openai.OpenAI` or `openai.AzureOpenAI`, used if ``source`` names a batch. None makes one from the
+        environment variables.
 
     Returns
     -------
     pl.DataFrame
-        With a frame: all its rows in their order, with ``custom_id: String`` (unless it has that column),
+        With a frame: all its rows in their order, with ``custom_id: String`` (unless the frame has that column),
         ``response: String``, ``finish_reason: String``, ``usage: Struct{input_tokens, output_tokens, total_tokens,
         cached_tokens, cache_write_tokens, reasoning_tokens: Int64}`` and ``error: Struct{code, message: String}``,
-        which is null exactly where the row succeeded, ``missing`` where no line answers it, and ``pending`` where a
-        batch may still do so.
-        Without one: these columns, a row an id, in the order in which the ids first occur. Where an id occurs more
-        than once the first success counts, else the last failure. Of several choices the first is read. The lines tell
-        their endpoint: of embeddings the response is a ``List(Float32)``, of moderations the Struct that `run` gives.
-        Answers of an endpoint that is none of `run`'s (images, audio, rankings) have the code ``invalid_response``,
-        which says what they look like; ``include="raw"`` gives their lines.
+        which is null if and only if the row succeeded. Its code is ``missing`` if no line answers the row, and
+        ``pending`` if a batch may still answer it.
+        Without a frame: these columns, one row per id, in the order in which the ids first occur. If an id occurs more
+        than once, the first success counts, otherwise the last failure. Of several choices the first is read. The
+        endpoint is read from the lines: for embeddings, ``response`` is a ``List(Float32)``, for moderations the
+        Struct of `run`. Answers of an endpoint that `run` does not support (images, audio, rankings) have the code
+        ``invalid_response``, whose message names what they look like; ``include="raw"`` returns their lines.
 
     Raises
     ------
     OptionError, InputError
-        An argument is not of these forms, or a file holds no answers of a batch, or those of another endpoint than the
-        one before it; says which line.
+        An argument is invalid; or a file holds no answers of a batch, or answers of another endpoint than the file
+        before it. The message names the line.
     NotVisibleError
-        There is no such batch, or it is not visible to this key.
+        The batch does not exist, or this key cannot see it.
     InputFileRejectedError
-        The service refused the batch's input file: there are no answers, and nothing was charged.
+        The service refused the batch's input file. There are no answers, and nothing was billed.
     RunPendingError
-        The batch has not ended, and there is no frame to tell its rows.
+        The batch has not ended, and there is no frame whose rows could be returned as pending.
     ResultsError
-        A result file that must be there is gone, or lies elsewhere.
+        A result file is missing, or is stored elsewhere.
 
     Notes
     -----
-    Reading costs nothing. Answers to no row of the frame are left out, with a warning that counts them.
+    Reading costs nothing. Answers that match no row of the frame are left out, with a warning that counts them.
 
     Examples
     --------
