@@ -62,7 +62,7 @@ def test_batches_as_json(service, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_many_batches_are_all_shown(here, capsys, monkeypatch):
+def test_batches_shows_every_batch(here, capsys, monkeypatch):
     with OddService(lambda *_: {"data": [batch(number) for number in range(60)]}) as odd:
         monkeypatch.setattr(openai, "client_from_environment", lambda: odd.client)
         assert main(["batches"]) == 0
@@ -79,7 +79,7 @@ def test_read_files_and_print(here, capsys):
     assert main(["read", "out.jsonl", "err.jsonl", "--allow-failed"]) == 0
 
 
-def test_read_into_a_file_beside_a_frame(here, capsys):
+def test_read_joins_a_frame_and_writes_a_file(here, capsys):
     assert (
         main(["read", "out.jsonl", "err.jsonl", "answers.parquet", "--frame", "asked.parquet", "--custom-id", "id"])
         == 3
@@ -109,12 +109,12 @@ def test_read_a_batch_that_has_not_ended(service, capsys):
 
 
 @pytest.mark.parametrize(
-    ("args", "code", "says"),
+    ("args", "code", "message"),
     [
         (["read"], 2, "Missing argument"),
         (["read", "no.jsonl"], 2, "'no.jsonl' cannot be read"),
         (["read", "asked.parquet"], 2, "'asked.parquet', line 1: not JSON"),
-        (["read", "out.jsonl", "no/folder/out.parquet"], 2, "the folder of 'no/folder/out.parquet' is not there"),
+        (["read", "out.jsonl", "no/folder/out.parquet"], 2, "the folder of 'no/folder/out.parquet' does not exist"),
         (["read", "out.jsonl", "--frame", "out.jsonl"], 2, "'out.jsonl' cannot be read as Parquet"),
         (["read", "out.jsonl", "--frame", "asked.parquet", "--custom-id", "idd"], 2, "Did you mean 'id'"),
         (["read", "batch_x"], 1, "404"),
@@ -123,20 +123,20 @@ def test_read_a_batch_that_has_not_ended(service, capsys):
         (["batches", "--limit", "0"], 2, "--limit"),
     ],
 )
-def test_mistakes_are_one_line(service, capsys, args, code, says):
+def test_errors_are_one_line(service, capsys, args, code, message):
     assert main(args) == code
     err = capsys.readouterr().err
     assert err.startswith("error: ")
-    assert says in err
+    assert message in err
     assert err.count("\n") <= 2
 
 
-def test_a_missing_key_is_said(here, capsys):
+def test_missing_key(here, capsys):
     assert main(["batches"]) == 2
     assert "no API key" in capsys.readouterr().err
 
 
-def test_the_commands_are_listed(capsys):
+def test_help_lists_the_commands(capsys):
     assert main(["--help"]) == 0
     out = capsys.readouterr().out
     assert "batches" in out
