@@ -128,7 +128,7 @@ def passed_on(headers):
 def test_the_environment_describes_azure(monkeypatch):
     monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", "https://res.openai.azure.com")
     monkeypatch.setenv("AZURE_OPENAI_API_KEY", "k-123")
-    with pytest.raises(bf.OptionError, match=r"describes Azure OpenAI in part .*OPENAI_API_VERSION"):
+    with pytest.raises(bf.OptionError, match=r"for Azure OpenAI are incomplete .*OPENAI_API_VERSION"):
         Service().client.close()
     monkeypatch.setenv("OPENAI_API_VERSION", "2024-10-21")
     assert Service().client.account.base_url == "https://res.openai.azure.com"
