@@ -434,7 +434,7 @@ def test_a_lazy_frame_that_cannot_be_scanned_is_refused(tmp_path):
 def test_a_wide_decimal_inside_of_a_scanned_type_is_refused_by_name(tmp_path, name):
     path = written(tmp_path / "in.parquet", PARQUET_REFUSED[name][0]())
     with pytest.raises(
-        bf.InputError, match=r"column 'v' has dtype .*, and a Decimal of Polars has at most 38 |Decimal256"
+        bf.InputError, match=r"column 'v' has dtype .*, and a Polars Decimal has at most 38 |Decimal256"
     ):
         bf.requests(pl.scan_parquet(path), "{id}", model="m")
 

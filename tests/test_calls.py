@@ -90,7 +90,9 @@ def test_several_choices_have_lists_each(emu):
 
 @pytest.mark.parametrize("endpoint", [COMPLETIONS, "/v1/embeddings", "/v1/moderations"])
 def test_tool_calls_are_refused_where_there_are_none(endpoint):
-    with pytest.raises(bf.OptionError, match=f"^include='tool_calls' is for .*, and answers of {endpoint} have none"):
+    with pytest.raises(
+        bf.OptionError, match=f"^answers of {endpoint} have no tool_calls: leave out include='tool_calls'"
+    ):
         bf.result_schema(FRAME, "{text}", model="m", endpoint=endpoint, include=["tool_calls"])
 
 
@@ -117,8 +119,8 @@ def test_logprobs_are_a_column(service, endpoint):
         (COMPLETIONS, {}, "needs logprobs=1"),
         (RESPONSES, {}, r'needs extra_body=\{"include": \["message.output_text.logprobs"\]\}'),
         (RESPONSES, {"extra_body": {"include": ["reasoning.encrypted_content"]}}, "needs extra_body="),
-        ("/v1/embeddings", {}, "have none: leave it out"),
-        ("/v1/moderations", {}, "have none: leave it out"),
+        ("/v1/embeddings", {}, "have no logprobs: leave out"),
+        ("/v1/moderations", {}, "have no logprobs: leave out"),
     ],
 )
 def test_logprobs_that_are_not_asked_for_are_refused_with_the_line_to_add(endpoint, given, line):

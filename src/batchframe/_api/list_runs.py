@@ -1,4 +1,4 @@
-"""The runs on this machine."""
+"""``list_runs``: the runs on this machine."""
 
 from __future__ import annotations
 
