@@ -8,7 +8,7 @@ import polars as pl
 
 from batchframe._api.frames import to_polars
 from batchframe._api.options import include_columns
-from batchframe._api.result_sources import Found, read_sources
+from batchframe._api.result_sources import SourceAnswers, read_sources
 from batchframe._core.column_names import CODE, CUSTOM_ID, MESSAGE, OURS
 from batchframe._core.exceptions import InputError, OptionError, suggestion, warn
 from batchframe._results.columns import ABSENT, CORE, PENDING, added_columns
@@ -105,24 +105,24 @@ def read_batch(
     extra = include_columns("include", include, OF_FILES)
     if frame is None:
         if custom_id is not None:
-            msg = f"custom_id={custom_id!r} names a column of the frame, and there is no frame: pass one"
+            msg = f"custom_id={custom_id!r} names a column of the frame, but there is no frame: pass frame too"
             raise OptionError(msg)
-        found = read_sources(source, client, extra, may_be_pending=False)
-        return _added(found.answers["custom_id"].unique(maintain_order=True), found)
+        read = read_sources(source, client, extra, may_be_pending=False)
+        return _added(read.answers["custom_id"].unique(maintain_order=True), read)
     rows = to_polars(frame)
     eager: pl.DataFrame = rows.collect() if isinstance(rows, pl.LazyFrame) else rows
     key = _key_column(eager, custom_id)
     _check_clashes(eager, key, extra)
     numbers = pl.int_range(eager.height, eager=True)
     ids = "row-" + numbers.cast(pl.String) if key is None else eager[key].cast(pl.String)
-    found = read_sources(source, client, extra, may_be_pending=True)
-    _warn_of_strangers(ids, found.answers["custom_id"], key)
-    added = _added(ids, found)
+    read = read_sources(source, client, extra, may_be_pending=True)
+    _warn_of_unmatched(ids, read.answers["custom_id"], key)
+    added = _added(ids, read)
     return eager.hstack(added.drop(name for name in added.columns if name == key))
 
 
 def _key_column(frame: pl.DataFrame, custom_id: Any) -> str | None:
-    """Return the column with the ids of the requests; None where the rows are numbered."""
+    """Return the column with the ids of the requests; None if the ids are row numbers."""
     if custom_id is None:
         custom_id = "custom_id"
         if custom_id not in frame.columns:
@@ -133,50 +133,50 @@ def _key_column(frame: pl.DataFrame, custom_id: Any) -> str | None:
     if custom_id not in frame.columns:
         columns = ", ".join(map(repr, frame.columns[:30])) + (", …" if frame.width > 30 else "")  # noqa: PLR2004
         near = suggestion(custom_id, frame.columns)
-        msg = f"custom_id names {custom_id!r}, and the frame has no such column.{near} Columns: {columns or 'none'}"
+        msg = f"custom_id is {custom_id!r}, but the frame has no such column.{near} Columns: {columns or 'none'}"
         raise InputError(msg)
     dtype = frame.schema[custom_id]
     if not (isinstance(dtype, pl.String) or dtype.is_integer()):
-        msg = f"custom_id column {custom_id!r} is {dtype}: it must be String or an integer"
+        msg = f"custom_id column {custom_id!r} must be String or an integer, got {dtype}"
         raise InputError(msg)
     return custom_id
 
 
 def _check_clashes(frame: pl.DataFrame, key: str | None, extra: tuple[str, ...]) -> None:
-    """Refuse added columns that would take the place of the user's; the column with the ids stays as it is."""
+    """Refuse added columns that would replace columns of the frame, except for the column with the ids."""
     for name in (*CORE, *extra):
         if name in frame.columns and name != key:
-            msg = f"the frame has a column {name!r} already, and the answers bring one of that name: rename or drop it"
+            msg = f"the frame already has a column {name!r}, which the answers would add: rename or drop it"
             raise InputError(msg)
         if name == key and name != "custom_id":
-            msg = f"the ids are in a column {name!r}, and the answers bring one of that name: rename it"
+            msg = f"the ids are in column {name!r}, which the answers would add: rename it"
             raise InputError(msg)
 
 
-def _warn_of_strangers(ids: pl.Series, answered: pl.Series, name: str | None) -> None:
-    """Warn of answers that belong to no row."""
+def _warn_of_unmatched(ids: pl.Series, answered: pl.Series, key: str | None) -> None:
+    """Warn of answers that match no row."""
     answered = answered.unique(maintain_order=True)
-    strangers = answered.filter(~answered.is_in(ids.unique().implode()))
-    if strangers.len():
-        known = "row-0, row-1, …, since it has no column custom_id" if name is None else f"those of its column {name!r}"
+    unmatched = answered.filter(~answered.is_in(ids.unique().implode()))
+    if unmatched.len():
+        used = "row-0, row-1, …, since it has no column custom_id" if key is None else f"those of its column {key!r}"
         warn(
-            f"{strangers.len()} of {answered.len()} ids in the source, such as {strangers[0]!r}, belong to no row of "
-            f"the frame and are left out. The frame's ids are {known}; custom_id= names another column"
+            f"{unmatched.len()} of {answered.len()} ids in the source, such as {unmatched[0]!r}, match no row of the "
+            f"frame and are left out. The frame's ids are {used}; pass custom_id= to use another column"
         )
 
 
-def _added(ids: pl.Series, found: Found) -> pl.DataFrame:
+def _added(ids: pl.Series, read: SourceAnswers) -> pl.DataFrame:
     """Return the added columns of the rows with these ids."""
-    answers, nothing = found.answers, pl.lit(None, pl.String)
+    answers, nothing = read.answers, pl.lit(None, pl.String)
     code, message = MISSING
     rows = pl.select(ids.alias(CUSTOM_ID)).with_columns(
         pl.col(CUSTOM_ID).alias(_KEY),
         nothing.alias(CODE),
         nothing.alias(MESSAGE),
-        (~pl.col(CUSTOM_ID).is_in(answers["custom_id"].implode()) & found.is_pending)
-        .fill_null(value=found.is_pending)
+        (~pl.col(CUSTOM_ID).is_in(answers["custom_id"].implode()) & read.is_pending)
+        .fill_null(value=read.is_pending)
         .alias(PENDING),
         pl.struct(pl.lit(code).alias("code"), pl.lit(message).alias("message")).alias(ABSENT),
     )
     generation = pl.lit(0, pl.UInt16).alias("generation")
-    return added_columns(rows, answers.with_columns(generation), found.extra, found.form)
+    return added_columns(rows, answers.with_columns(generation), read.extra, read.form)
