@@ -1,4 +1,4 @@
-"""The account's batches as a frame: one schema, whatever the service says and whoever made them."""
+"""The account's batches as a frame: one schema for every service and every origin."""
 
 from __future__ import annotations
 
@@ -214,8 +214,8 @@ def test_odd_batches_of_azure():
     row = found.row(1, named=True)
     assert row["status"] == "validating"
     assert row["created_at"] == dt.datetime(2024, 7, 19, 17, 13, 57, 249_138, tzinfo=UTC)
-    told = {name for name, value in row.items() if value is not None}
-    assert told == {"batch_id", "status", "created_at", "expires_at", "input_file_id", "errors"}
+    present = {name for name, value in row.items() if value is not None}
+    assert present == {"batch_id", "status", "created_at", "expires_at", "input_file_id", "errors"}
     assert row["errors"] == []
 
 
@@ -244,7 +244,7 @@ def test_malformed_batches_do_not_raise():
         later = bf.batches(service.client, since=dt.datetime(2025, 1, 1, tzinfo=UTC), status="completed")
     assert dict(found.schema) == SCHEMA
     assert sorted(found["batch_id"]) == [f"batch_{number}" for number in range(len(ODD))]
-    # A moment that cannot be read comes last, and is left out where a moment is asked for.
+    # A batch without a readable time comes last, and is left out if since is passed.
     assert found["created_at"].is_null().to_list() == [False] * 4 + [True] * 3
     assert set(later["batch_id"]) == {"batch_0", "batch_4", "batch_5"}
     assert found.filter(batch_id="batch_6")["ended_at"][0] == dt.datetime(1970, 1, 1, 0, 0, 0, 500_000, tzinfo=UTC)
@@ -336,9 +336,9 @@ SPEAKS = {
     "azure-v1": {"dialect": "azure-v1"},
     "groq": {"service": "groq"},
 }
-# What is asked for, how many of it there are, and how many pages are read for it: by a service that filters, and by one
-# that does not. A page holds 100; a filter that finds nothing is not believed. Only a status of one word is documented.
-ASKED = {
+# The arguments, the number of matching batches, and the number of pages that are read: with a filtering service,
+# and without. A page holds 100. A filter without a match is not trusted. Only one-word statuses are documented.
+CASES = {
     "all": ({}, 108, 2, 2),
     "limit": ({"limit": 3}, 3, 1, 1),
     "limit on the second page": ({"limit": 104}, 104, 2, 2),
@@ -361,39 +361,39 @@ def test_batches_of_every_service(spoken):
     with emulator(progression="instant", **SPEAKS[spoken]) as service:
         between, good = hundred_and_eight(service)
         client = service.client()
-        for asked, (options, rows, filtered, unfiltered) in ASKED.items():
+        for case, (options, rows, filtered, unfiltered) in CASES.items():
             before = service.calls()
             since = {"since": between} if options.get("since") is True else {}
             found = bf.batches(client, **options | since)
-            # Everything of it stands in one list call or several, and nothing else is asked.
+            # It takes one or more list calls, and no other call.
             calls = {name: count - before.get(name, 0) for name, count in service.calls().items()}
             pages = filtered if spoken.startswith("azure") else unfiltered
-            assert calls == dict.fromkeys(calls, 0) | {"list_batches": pages}, asked
-            assert (dict(found.schema), found.height) == (SCHEMA, rows), asked
+            assert calls == dict.fromkeys(calls, 0) | {"list_batches": pages}, case
+            assert (dict(found.schema), found.height) == (SCHEMA, rows), case
             assert set(found["status"]) <= {options["status"]} if isinstance(options.get("status"), str) else True
             if found.height and options.get("status") != "failed":
-                assert found["batch_id"].to_list()[:3] == good[: found.height], asked
+                assert found["batch_id"].to_list()[:3] == good[: found.height], case
 
 
 def test_every_service_has_the_same_schema():
-    told = {}
+    frames = {}
     for spoken, settings in SPEAKS.items():
         with emulator(progression="instant", **settings) as service:
             make(service.client(), ["one", "two"], metadata={"project": "x"})
             make(service.client(), ["one"], model="no-such-model")
             while (found := bf.batches(service.client()))["ended_at"].null_count():
                 time.sleep(0.01)
-            told[spoken] = found
-    assert all(dict(found.schema) == SCHEMA for found in told.values())
+            frames[spoken] = found
+    assert all(dict(found.schema) == SCHEMA for found in frames.values())
     same = ["status", "metadata", "run"]
-    for found in told.values():
-        assert found[same].equals(told["openai"][same])
+    for found in frames.values():
+        assert found[same].equals(frames["openai"][same])
         assert found.select(pl.col("created_at", "ended_at", "expires_at").is_not_null().all()).row(0) == (True,) * 3
         assert found["errors"].list.eval(pl.element().struct.field("code")).to_list() == [["model_not_found"], []]
     # Azure's documents print no counts and no endpoint; they are null then, and never 0.
-    counts = {spoken: found["requests", "completed", "failed"].row(1) for spoken, found in told.items()}
+    counts = {spoken: found["requests", "completed", "failed"].row(1) for spoken, found in frames.items()}
     assert counts == {spoken: (None,) * 3 if "documents" in spoken else (2, 2, 0) for spoken in SPEAKS}
-    assert told["azure, as its documents print it"]["endpoint"].null_count() == 2
+    assert frames["azure, as its documents print it"]["endpoint"].null_count() == 2
 
 
 def test_a_batch_created_within_the_second_of_since_is_listed(client):

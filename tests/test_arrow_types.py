@@ -1,4 +1,4 @@
-"""Every type that Arrow, DuckDB and Parquet can bring: its values come through exactly, or it is refused by name."""
+"""Every type of Arrow, DuckDB and Parquet: its values stay exact, or it is refused by name."""
 
 from __future__ import annotations
 
@@ -333,9 +333,9 @@ def test_parquet_types_are_refused_by_name(client, tmp_path, make, shown, inner)
     path = written(tmp_path / "in.parquet", make())
     with pytest.raises(bf.InputError) as caught:
         bf.run_parquet(path, tmp_path / "out.parquet", "{id}", model="m", client=client)
-    said = str(caught.value)
-    assert said.startswith("column 'v' has the Arrow type ")
-    assert f"{shown}, which Polars cannot hold" in said or f", and Polars cannot hold the {inner} in it" in said
+    message = str(caught.value)
+    assert message.startswith("column 'v' has the Arrow type ")
+    assert f"{shown}, which Polars cannot hold" in message or f", and Polars cannot hold the {inner} in it" in message
     assert not (tmp_path / "out.parquet").exists()
 
 
@@ -394,8 +394,10 @@ def test_intervals_written_by_duckdb_are_refused_by_name(con, tmp_path, name, va
     con.sql(f"""SELECT 'a' AS id, {value} AS "{name}" """).write_parquet(str(path))
     with pytest.raises(bf.InputError) as caught:
         parquet.scan(path)
-    said = f"column '{name}' has the Parquet type INTERVAL, which Polars cannot hold: cast it first, where the file is "
-    assert str(caught.value).startswith(said)
+    message = (
+        f"column '{name}' has the Parquet type INTERVAL, which Polars cannot hold: cast it first, where the file is "
+    )
+    assert str(caught.value).startswith(message)
     read = str(caught.value).split("leave it out, by ", 1)[1].partition(". Pass table to bf.run, or ")[0]
     scope = {"pyarrow": pa}
     exec(read, scope)
@@ -534,10 +536,10 @@ def test_duckdb_bytes_are_exact(con):
 def test_duckdb_types_are_refused_with_a_cast_that_works(con, kind):
     value, text = DUCKDB_REFUSED[kind]
     query = f"SELECT 'a' AS id, CAST({value} AS {kind}) AS v"
-    said = refusal(con.sql(query))
+    message = refusal(con.sql(query))
     start = f"column 'v' has the type {con.sql(query).types[1]}, which Polars cannot hold: cast it first, such as "
-    assert said.startswith(start)
-    assert texts(con.sql(f"{said.removeprefix(start)} FROM ({query})")) == [text]
+    assert message.startswith(start)
+    assert texts(con.sql(f"{message.removeprefix(start)} FROM ({query})")) == [text]
 
 
 @pytest.mark.parametrize("kind", ["UHUGEINT", "INTERVAL", "BIT", "TIME WITH TIME ZONE"])
@@ -550,8 +552,8 @@ def test_nested_duckdb_types_are_refused(con, kind):
         f"MAP {{'k': {value}}}",
         f"MAP {{{value}: 1}}",
     ):
-        said = refusal(con.sql(f"SELECT 'a' AS id, {outer} AS v"))
-        assert f", and Polars cannot hold the {kind} in it: cast it first, such as SELECT * REPLACE (" in said
+        message = refusal(con.sql(f"SELECT 'a' AS id, {outer} AS v"))
+        assert f", and Polars cannot hold the {kind} in it: cast it first, such as SELECT * REPLACE (" in message
 
 
 def test_enum_labels_are_not_types(con):
@@ -599,9 +601,9 @@ def test_newer_types_of_duckdb(con, kind, value, text):
     elif kind.startswith("TIME"):
         assert texts(con.sql(query)) == [text]
     else:
-        said = refusal(con.sql(query))
-        assert said.startswith("column 'v' has the type ")
-        advice = said.split("such as ", 1)[1]
+        message = refusal(con.sql(query))
+        assert message.startswith("column 'v' has the type ")
+        advice = message.split("such as ", 1)[1]
         assert texts(con.sql(f"{advice} FROM ({query})")) == [text]
 
 
@@ -611,9 +613,9 @@ def test_newer_types_of_duckdb(con, kind, value, text):
 )
 def test_types_of_lossless_duckdb_are_refused(con, kind, value):
     con.execute("SET arrow_lossless_conversion = true")
-    said = refusal(con.sql(f"SELECT 'a' AS id, CAST({value} AS {kind}) AS v"))
-    assert said.startswith("column 'v' has the ")
-    assert said.endswith('cast it first, such as SELECT * REPLACE ("v"::VARCHAR AS "v")')
+    message = refusal(con.sql(f"SELECT 'a' AS id, CAST({value} AS {kind}) AS v"))
+    assert message.startswith("column 'v' has the ")
+    assert message.endswith('cast it first, such as SELECT * REPLACE ("v"::VARCHAR AS "v")')
 
 
 def test_a_refused_relation_releases_its_connection(con):

@@ -16,9 +16,11 @@ import polars as pl
 import pytest
 
 import batchframe as bf
+from batchframe._api.option_table import OPTIONS
 from batchframe._providers import openai as _openai
 from batchframe._runs import run
 from batchframe.cli import main
+from batchframe.cli._commands import group
 from batchframe.testing import emulator
 
 COMMAND = Path(sys.executable).with_name("batchframe")
@@ -274,9 +276,9 @@ def test_environment_with_two_services(service, capsys, monkeypatch):
 def test_a_wrong_key(service, capsys):
     service.configure(api_keys=["sk-right"])
     assert main(run_args()) == 2
-    told = only_error(capsys)
-    assert "401" in told
-    assert "sk-test" not in told
+    message = only_error(capsys)
+    assert "401" in message
+    assert "sk-test" not in message
 
 
 def test_a_run_dir_of_another_run(service, capsys):
@@ -533,3 +535,13 @@ def test_version_and_help(capsys):
         assert f"\n  {command} " in out
         assert main([command, "--help"]) == 0
         assert len(capsys.readouterr().out) > 100
+
+
+def test_help_lists_the_values_of_an_option():
+    options = {parameter.name: parameter.metavar for parameter in group.commands["run"].params}
+    literals = {option.name: re.findall(r'"(\w+)"', option.metadata["accepts"]) for option in OPTIONS
+                if option.metadata["accepts"].startswith("Literal[") and option.name in options}  # fmt: skip
+    assert literals.keys() == {"image_detail", "on_null"}
+    assert {name: options[name] for name in literals} == {
+        name: f"[{'|'.join(values)}]" for name, values in literals.items()
+    }

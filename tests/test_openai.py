@@ -1,4 +1,4 @@
-"""Foreign errors become ours in one place; the map is total."""
+"""The openai client: every error of the SDK and its transports is mapped, and odd replies are handled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options and body parameters: what is accepted, and what each refusal says."""
+"""Options and body parameters: accepted values, and the message of each refusal."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def refusal(**options):
 
 
 def test_options_share_no_unlisted_name_with_parameters():
-    # Made from the call, or reached by extra_body, as the table of options says.
+    # Made from the call, or reached by extra_body, according to the table of options.
     known = {"model", "prompt", "response_format", "metadata", "include"}
     for endpoint, names in PARAMETERS.items():
         assert OPTION_NAMES & names.keys() <= known, endpoint
@@ -97,10 +97,10 @@ def test_invalid_models():
     ],
 )
 def test_unknown_names_get_a_suggestion(name, meant):
-    said = refusal(**{name: 1})
-    assert f"'{name}' is neither an option of batchframe nor a parameter of {CHAT}." in said
-    assert f"Did you mean {meant!r}?" in said
-    assert f"extra_body={{'{name}': …}}" in said
+    message = refusal(**{name: 1})
+    assert f"'{name}' is neither an option of batchframe nor a parameter of {CHAT}." in message
+    assert f"Did you mean {meant!r}?" in message
+    assert f"extra_body={{'{name}': …}}" in message
 
 
 def test_distant_names_get_no_suggestion():
@@ -115,8 +115,8 @@ def test_streaming_is_refused(name, value):
 
 def test_client_settings_are_not_parameters():
     assert refusal(api_key="sk-x") == "api_key is a client setting: pass client=openai.OpenAI(api_key=…)"
-    said = "azure_endpoint is a client setting: pass client=openai.AzureOpenAI(azure_endpoint=…)"
-    assert refusal(azure_endpoint="https://x") == said
+    message = "azure_endpoint is a client setting: pass client=openai.AzureOpenAI(azure_endpoint=…)"
+    assert refusal(azure_endpoint="https://x") == message
     for names, client in ((_OF_OPENAI, openai.OpenAI), (_OF_AZURE, openai.AzureOpenAI)):
         assert names <= inspect.signature(client).parameters.keys()
 
@@ -244,8 +244,8 @@ def test_none_and_null_leave_a_parameter_out():
 @pytest.mark.parametrize("count", [0, 1.0, True, "1", pl.col("n"), pl.lit(1)], ids=str)
 def test_parameters_that_decide_a_dtype_are_one_number(count):
     assert "one whole number for all rows, since it makes the response a List" in refusal(n=count)
-    said = refusal(dimensions=count, endpoint="/v1/embeddings")
-    assert "one whole number for all rows, since it makes the response an Array of them" in said
+    message = refusal(dimensions=count, endpoint="/v1/embeddings")
+    assert "one whole number for all rows, since it makes the response an Array of them" in message
     assert parameters(n=1) == {"n": 1}
 
 
@@ -274,8 +274,8 @@ def test_response_format_is_passed_once():
     form = {"type": "json_object"}
     assert parameters(extra_body={"response_format": form}) == {"response_format": form}
     for value in (form, pl.Struct({"a": pl.Int64})):
-        said = refusal(response_format=value, extra_body={"response_format": form})
-        assert said == "response_format is passed by itself and in extra_body: leave one of them out"
+        message = refusal(response_format=value, extra_body={"response_format": form})
+        assert message == "response_format is passed by itself and in extra_body: leave one of them out"
 
 
 @pytest.mark.parametrize(

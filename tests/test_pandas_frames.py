@@ -1,4 +1,4 @@
-"""Every dtype that pandas can make: its values come through exactly, or it is refused with a cast that helps."""
+"""Every dtype of pandas: its values stay exact, or it is refused with a cast that works."""
 
 from __future__ import annotations
 
@@ -182,10 +182,10 @@ def test_every_pandas_dtype_is_in_a_table():
 
 
 def test_the_value_that_would_change_is_named():
-    said = refusal(of(objects(DAY, MOMENT)))
+    message = refusal(of(objects(DAY, MOMENT)))
     assert (
         "and its values would change (datetime.datetime(2024, 7, 1, 12, 30) would become datetime.date(2024, 7, 1))"
-        in said
+        in message
     )
 
 

@@ -1,4 +1,4 @@
-"""The profiles of the services: recognised by their hosts, with limits that come from somewhere."""
+"""The profiles of the services: recognised by their hosts, with limits that have a source."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers of batches and result files made elsewhere: our columns, joined to a frame or alone."""
+"""``read_batch``: answers of batches and result files made anywhere, joined to a frame or alone."""
 
 from __future__ import annotations
 
