@@ -167,7 +167,7 @@ def run(
     images
         Columns or expressions with images, one or a list: String (URLs) or Binary (bytes). See Notes.
     image_detail
-        How closely the model looks at the images; None for the service's own default.
+        How closely the model looks at the images. None uses the service's default.
     endpoint
         This one, ``/v1/responses``, ``/v1/embeddings``, ``/v1/completions`` or ``/v1/moderations``.
     response_format

@@ -58,7 +58,7 @@ class Options:
         default=None,
         metadata=_option(
             'Literal["low", "high", "auto", "original"]',
-            "How closely the model looks at the images; None for the service's own default.",
+            "How closely the model looks at the images. None uses the service's default.",
         ),
     )
     endpoint: str = field(

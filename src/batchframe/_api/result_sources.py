@@ -338,5 +338,5 @@ def _download(client: BatchClient, file_id: str, handle: IO[bytes]) -> None:
 
 def _pause(state: tenacity.RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome is not None else None
-    asked = error.retry_after_seconds if isinstance(error, APICallError) else None
-    return min(asked or _PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
+    seconds = error.retry_after_seconds if isinstance(error, APICallError) else None
+    return min(seconds or _PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)

@@ -412,30 +412,30 @@ def _items(page: dict[str, Any]) -> list[dict[str, Any]]:
     return valid
 
 
-def _remote_file(found: dict[str, Any]) -> RemoteFile:
-    status, size = found.get("status"), found.get("bytes")
+def _remote_file(raw: dict[str, Any]) -> RemoteFile:
+    status, size = raw.get("status"), raw.get("bytes")
     return RemoteFile(
-        id=_id(found),
+        id=_id(raw),
         bytes=size if isinstance(size, int) else None,
-        created_at=lenient.moment(found.get("created_at")),
+        created_at=lenient.moment(raw.get("created_at")),
         status=status.casefold() if isinstance(status, str) else None,
-        name=lenient.text(found.get("filename")),
+        name=lenient.text(raw.get("filename")),
     )
 
 
-def _remote_batch(found: dict[str, Any]) -> RemoteBatch:
-    counts = lenient.request_counts(found)
+def _remote_batch(raw: dict[str, Any]) -> RemoteBatch:
+    counts = lenient.request_counts(raw)
     return RemoteBatch(
-        id=_id(found),
-        status=_status(found.get("status")),
-        input_file_id=lenient.text(found.get("input_file_id")),
-        output_file_id=lenient.text(found.get("output_file_id")),
-        error_file_id=lenient.text(found.get("error_file_id")),
-        created_at=lenient.moment(found.get("created_at")),
+        id=_id(raw),
+        status=_status(raw.get("status")),
+        input_file_id=lenient.text(raw.get("input_file_id")),
+        output_file_id=lenient.text(raw.get("output_file_id")),
+        error_file_id=lenient.text(raw.get("error_file_id")),
+        created_at=lenient.moment(raw.get("created_at")),
         completed_requests=lenient.integer(counts.get("completed")) or 0,
         failed_requests=lenient.integer(counts.get("failed")) or 0,
-        errors=lenient.batch_errors(found.get("errors")),
-        raw=found,
+        errors=lenient.batch_errors(raw.get("errors")),
+        raw=raw,
     )
 
 
@@ -455,10 +455,10 @@ def _status(status: Any) -> str:
     return _ALIASES.get(name, name)
 
 
-def _id(found: dict[str, Any]) -> str:
-    if not isinstance(found.get("id"), str) or not found["id"]:
-        raise _no_reply(msgspec.json.encode(found), "JSON object with an id")
-    return str(found["id"])
+def _id(raw: dict[str, Any]) -> str:
+    if not isinstance(raw.get("id"), str) or not raw["id"]:
+        raise _no_reply(msgspec.json.encode(raw), "JSON object with an id")
+    return str(raw["id"])
 
 
 def _without_credentials(url: str) -> str:
