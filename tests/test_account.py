@@ -1,4 +1,4 @@
-"""The account's batches as a frame: one schema, whatever the service says and whoever made them."""
+"""The account's batches as a frame: one schema for every service and every origin."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def pages(batches):
     return answer
 
 
-def test_batches_of_ours_and_of_others(client):
+def test_own_and_foreign_batches(client):
     make(client, ["one", "two"], metadata={"project": "x"})
     bf.run(pl.DataFrame({"t": ["a", "b", "c"]}), "{t}", model="gpt-4o-mini", client=client, poll_seconds=0.05)
     found = bf.batches(client)
@@ -80,7 +80,7 @@ def test_an_account_without_batches_has_the_same_schema(client):
     assert dict(bf.batches(client, since="1d", status="failed", limit=3).schema) == SCHEMA
 
 
-def test_why_an_input_file_was_refused(client):
+def test_errors_of_a_rejected_input_file(client):
     refused = make(client, model="no-such-model")
     assert refused.status == "failed"
     (row,) = bf.batches(client, status="failed").rows(named=True)
@@ -99,7 +99,7 @@ def test_status_and_limit(client):
     assert bf.batches(client, status="in_progress").height == 0
 
 
-def test_the_client_of_the_environment(emu, monkeypatch):
+def test_client_from_the_environment(emu, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
     monkeypatch.setenv("OPENAI_BASE_URL", emu.base_url)
     assert bf.batches().height == 0
@@ -108,7 +108,7 @@ def test_the_client_of_the_environment(emu, monkeypatch):
         bf.batches()
 
 
-def test_the_list_is_read_back_to_since_and_no_further():
+def test_the_list_is_read_back_to_since_only():
     listed = [batch(number * 3_600) for number in range(350)]
     with OddService(pages(listed)) as service:
         since = dt.datetime.fromtimestamp(NEW - 120 * 3_600, UTC)
@@ -149,12 +149,12 @@ def test_since_back_from_now(since, back):
     assert abs(account._start(since) - (dt.datetime.now(UTC) - back)) < dt.timedelta(seconds=5)
 
 
-def test_since_before_all_time():
+def test_since_out_of_range():
     assert account._start("999999w") == dt.datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "message"),
     [
         ({"since": "yesterday"}, "since must be a datetime, a date, .* got 'yesterday'"),
         ({"since": "2025-13-01"}, "got '2025-13-01'"),
@@ -162,22 +162,22 @@ def test_since_before_all_time():
         ({"since": dt.timedelta(hours=-1)}, "since must be"),
         ({"limit": 0}, "limit must be a whole number of at least 1"),
         ({"limit": True}, "limit must be"),
-        ({"status": "complete"}, r"no status 'complete'. Did you mean 'completed'\? The services': validating"),
+        ({"status": "complete"}, r"unknown status 'complete'. Did you mean 'completed'\? Known: validating"),
         ({"status": ["completed", "canceled"]}, "Did you mean 'cancelled'"),
         ({"status": []}, "status is empty"),
-        ({"status": ""}, "no status ''"),
-        ({"status": 5}, "status must be a text, or several"),
-        ({"status": [None]}, "status must be a text, or several"),
+        ({"status": ""}, "unknown status ''"),
+        ({"status": 5}, "status must be a text, or a list of texts"),
+        ({"status": [None]}, "status must be a text, or a list of texts"),
         ({"client": "sk-x"}, r"must be an openai\.OpenAI"),
     ],
 )
-def test_mistakes(options, says):
+def test_invalid_arguments(options, message):
     client = options.pop("client", openai.OpenAI(api_key="k", base_url="http://127.0.0.1:1/v1"))
-    with pytest.raises(bf.OptionError, match=says):
+    with pytest.raises(bf.OptionError, match=message):
         bf.batches(client, **options)
 
 
-def test_a_status_of_a_service_of_its_own_is_no_mistake():
+def test_unknown_statuses_of_a_service_are_accepted():
     with OddService(pages([batch(status="paused"), batch(1)])) as service:
         assert bf.batches(service.client, status="paused")["batch_id"].to_list() == ["batch_0"]
 
@@ -205,7 +205,7 @@ AZURE = {
 }
 
 
-def test_azures_oddities():
+def test_odd_batches_of_azure():
     with OddService(lambda *_: {"value": [AZURE, AZURE | {"id": "b2", "created_at": 1_722_477_429}]}) as service:
         found = bf.batches(service.client)
     assert dict(found.schema) == SCHEMA
@@ -213,8 +213,8 @@ def test_azures_oddities():
     row = found.row(1, named=True)
     assert row["status"] == "validating"
     assert row["created_at"] == dt.datetime(2024, 7, 19, 17, 13, 57, 249_138, tzinfo=UTC)
-    told = {name for name, value in row.items() if value is not None}
-    assert told == {"batch_id", "status", "created_at", "expires_at", "input_file_id", "errors"}
+    present = {name for name, value in row.items() if value is not None}
+    assert present == {"batch_id", "status", "created_at", "expires_at", "input_file_id", "errors"}
     assert row["errors"] == []
 
 
@@ -235,7 +235,7 @@ ODD = [
 ]
 
 
-def test_nothing_that_a_service_sends_crashes():
+def test_malformed_batches_do_not_raise():
     # What names no id cannot be a row.
     listed = [batch(number) | odd for number, odd in enumerate(ODD)] + [{"id": None}, "text", None, 5]
     with OddService(lambda *_: {"data": listed, "has_more": False}) as service:
@@ -243,13 +243,13 @@ def test_nothing_that_a_service_sends_crashes():
         later = bf.batches(service.client, since=dt.datetime(2025, 1, 1, tzinfo=UTC), status="completed")
     assert dict(found.schema) == SCHEMA
     assert sorted(found["batch_id"]) == [f"batch_{number}" for number in range(len(ODD))]
-    # A moment that cannot be read comes last, and is left out where a moment is asked for.
+    # A batch without a readable time comes last, and is left out if since is passed.
     assert found["created_at"].is_null().to_list() == [False] * 4 + [True] * 3
     assert set(later["batch_id"]) == {"batch_0", "batch_4", "batch_5"}
     assert found.filter(batch_id="batch_6")["ended_at"][0] == dt.datetime(1970, 1, 1, 0, 0, 0, 500_000, tzinfo=UTC)
 
 
-def test_a_service_that_gives_the_same_page_for_ever():
+def test_a_list_that_repeats_its_page_ends():
     with OddService(lambda *_: {"data": [batch(0), batch(1)], "has_more": True}) as service:
         assert bf.batches(service.client).height == 2
 
@@ -263,7 +263,7 @@ def test_a_list_that_pages_by_cursor():
         assert bf.batches(service.client).height == 4
 
 
-def test_a_service_that_cannot_be_asked():
+def test_failed_calls_raise():
     with OddService(lambda *_: (401, {"error": {"message": "no"}})) as service:
         with pytest.raises(bf.AuthenticationError, match="list_batches: the service answered 401"):
             bf.batches(service.client)
@@ -279,7 +279,7 @@ def azure(service):
 SINCE_2024 = dt.datetime(2024, 7, 1, tzinfo=UTC)
 
 
-def test_azure_filters_itself():
+def test_azure_filters_the_list():
     with OddService(lambda *_: {"data": [AZURE]}) as service:
         assert [found.id for found in azure(service).list_matching(SINCE_2024, "completed")] == [AZURE["id"]]
         assert [found.id for found in azure(service).list_matching(None, "in_progress")] == [AZURE["id"]]
@@ -294,7 +294,7 @@ def test_azure_filters_itself():
     "refusal",
     [(400, {"error": {"code": "BadRequest", "message": "Unknown query parameter"}}), (404, {}), {"data": []}],
 )
-def test_a_filter_that_is_not_understood_costs_a_call_and_no_batch(refusal):
+def test_an_unsupported_filter_loses_no_batch(refusal):
     with OddService(lambda _, query: refusal if "$filter" in query else {"data": [AZURE]}) as service:
         assert [found.id for found in azure(service).list_matching(SINCE_2024, "failed")] == [AZURE["id"]]
         assert len(service.asked) == 2
@@ -308,7 +308,7 @@ def test_the_next_pages_are_filtered_too():
     assert [query.get("after") for _, query in service.asked] == [None, "batch_99"]
 
 
-def test_openai_is_not_asked_to_filter(client, emu):
+def test_no_filter_is_sent_to_openai(client, emu):
     make(client)
     assert bf.batches(client, since="1d", status="completed").height == 1
     assert emu.calls()["list_batches"] == 1
@@ -335,9 +335,9 @@ SPEAKS = {
     "azure-v1": {"dialect": "azure-v1"},
     "groq": {"service": "groq"},
 }
-# What is asked for, how many of it there are, and how many pages are read for it: by a service that filters, and by one
-# that does not. A page holds 100; a filter that finds nothing is not believed. Only a status of one word is documented.
-ASKED = {
+# The arguments, the number of matching batches, and the number of pages that are read: with a filtering service,
+# and without. A page holds 100. A filter without a match is not trusted. Only one-word statuses are documented.
+CASES = {
     "all": ({}, 108, 2, 2),
     "limit": ({"limit": 3}, 3, 1, 1),
     "limit on the second page": ({"limit": 104}, 104, 2, 2),
@@ -360,42 +360,42 @@ def test_batches_of_every_service(spoken, emulate):
     with emulate(progression="instant", **SPEAKS[spoken]) as service:
         between, good = hundred_and_eight(service)
         client = service.client()
-        for asked, (options, rows, filtered, unfiltered) in ASKED.items():
+        for case, (options, rows, filtered, unfiltered) in CASES.items():
             before = service.calls()
             since = {"since": between} if options.get("since") is True else {}
             found = bf.batches(client, **options | since)
-            # Everything of it stands in one list call or several, and nothing else is asked.
+            # It takes one or more list calls, and no other call.
             calls = {name: count - before.get(name, 0) for name, count in service.calls().items()}
             pages = filtered if spoken.startswith("azure") else unfiltered
-            assert calls == dict.fromkeys(calls, 0) | {"list_batches": pages}, asked
-            assert (dict(found.schema), found.height) == (SCHEMA, rows), asked
+            assert calls == dict.fromkeys(calls, 0) | {"list_batches": pages}, case
+            assert (dict(found.schema), found.height) == (SCHEMA, rows), case
             assert set(found["status"]) <= {options["status"]} if isinstance(options.get("status"), str) else True
             if found.height and options.get("status") != "failed":
-                assert found["batch_id"].to_list()[:3] == good[: found.height], asked
+                assert found["batch_id"].to_list()[:3] == good[: found.height], case
 
 
-def test_one_schema_and_one_account_of_it_for_every_service(emulate):
-    told = {}
+def test_every_service_has_the_same_schema(emulate):
+    frames = {}
     for spoken, settings in SPEAKS.items():
         with emulate(progression="instant", **settings) as service:
             make(service.client(), ["one", "two"], metadata={"project": "x"})
             make(service.client(), ["one"], model="no-such-model")
             while (found := bf.batches(service.client()))["ended_at"].null_count():
                 time.sleep(0.01)
-            told[spoken] = found
-    assert all(dict(found.schema) == SCHEMA for found in told.values())
+            frames[spoken] = found
+    assert all(dict(found.schema) == SCHEMA for found in frames.values())
     same = ["status", "metadata", "run"]
-    for found in told.values():
-        assert found[same].equals(told["openai"][same])
+    for found in frames.values():
+        assert found[same].equals(frames["openai"][same])
         assert found.select(pl.col("created_at", "ended_at", "expires_at").is_not_null().all()).row(0) == (True,) * 3
         assert found["errors"].list.eval(pl.element().struct.field("code")).to_list() == [["model_not_found"], []]
     # Azure's documents print no counts and no endpoint; they are null then, and never 0.
-    counts = {spoken: found["requests", "completed", "failed"].row(1) for spoken, found in told.items()}
+    counts = {spoken: found["requests", "completed", "failed"].row(1) for spoken, found in frames.items()}
     assert counts == {spoken: (None,) * 3 if "documents" in spoken else (2, 2, 0) for spoken in SPEAKS}
-    assert told["azure, as its documents print it"]["endpoint"].null_count() == 2
+    assert frames["azure, as its documents print it"]["endpoint"].null_count() == 2
 
 
-def test_a_batch_made_right_after_the_moment_is_listed(client):
+def test_a_batch_created_within_the_second_of_since_is_listed(client):
     """The service tells the whole second in which it was made, which began before that moment."""
     while True:
         since = dt.datetime.now(UTC)
@@ -411,12 +411,12 @@ def test_a_batch_made_right_after_the_moment_is_listed(client):
 @pytest.mark.parametrize(
     "value", [None, True, "", "x", [], {}, 1e300, -1e300, 10**400, float("nan"), "0000-00-00T00:00:00Z"]
 )
-def test_what_is_no_moment_is_none(value):
+def test_invalid_times_are_none(value):
     assert lenient.moment(value) is None
 
 
 @pytest.mark.parametrize("value", [None, True, 1.5, "7", 2**63, -(2**63) - 1, [], {}])
-def test_what_is_no_number_is_none(value):
+def test_invalid_numbers_are_none(value):
     assert lenient.integer(value) is None
 
 

@@ -15,7 +15,7 @@ import batchframe as bf
 from batchframe._batches.admission import Admission, Load, told_limit
 from batchframe._core.events import set_trigger
 from batchframe._endpoints.token_estimate import estimated_tokens
-from batchframe._providers.limits import tells_of_no_room
+from batchframe._providers.limits import is_queue_full
 from batchframe._providers.profiles import provider_named
 from batchframe.emulator import answer
 from quirk_table import SWITCHES
@@ -320,8 +320,8 @@ def test_no_refusal_breaks_it(said):
         ("rate_limit_exceeded", False),
     ],
 )
-def test_what_tells_of_no_room(words, tells):
-    assert tells_of_no_room(words) == tells
+def test_is_queue_full(words, tells):
+    assert is_queue_full(words) == tells
 
 
 def test_a_refusal_for_requests_says_nothing_of_tokens():

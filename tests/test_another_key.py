@@ -1,4 +1,4 @@
-"""A run is gone on with by a client whose key is of another project: it submits nothing there, and says so."""
+"""Resume a run with a key of another project: nothing is submitted, and the error says why."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_nothing_is_submitted_with_a_key_of_another_project(service, state):
     assert is_whole(service, ask(service, **STATES[state]))
 
 
-def test_what_is_left_of_a_refused_file_is_not_submitted_elsewhere(service):
+def test_rest_of_a_rejected_file_is_not_submitted_with_another_key(service):
     service.batch_fault("fail", lines=[2, 3])
     dies(service, "before_upload", 2)
     with pytest.raises(bf.RunError, match=SAYS):
@@ -132,7 +132,7 @@ def test_what_is_left_of_a_refused_file_is_not_submitted_elsewhere(service):
     assert (service.calls()["create_file"], service.calls()["create_batch"]) == (1, 1)
 
 
-def test_rows_are_not_asked_again_elsewhere(service, tmp_path):
+def test_rows_are_not_retried_with_another_key(service, tmp_path):
     service.row_fault("status", status=400, custom_ids=["row-3"])
     with pytest.warns(bf.BatchframeWarning):
         ask(service, run_dir=tmp_path / "run")
@@ -142,7 +142,7 @@ def test_rows_are_not_asked_again_elsewhere(service, tmp_path):
     assert bf.open_run(tmp_path / "run", client=service.client(api_key="sk-first")).wait().succeeded == N
 
 
-def test_no_file_is_taken_for_deleted_that_another_key_does_not_see(service, tmp_path):
+def test_files_invisible_to_another_key_do_not_count_as_deleted(service, tmp_path):
     call = {"run_dir": tmp_path / "run"}
     out = ask(service, **call)
     client = service.client(api_key="sk-first")
@@ -156,7 +156,7 @@ def test_no_file_is_taken_for_deleted_that_another_key_does_not_see(service, tmp
     assert not list(client.files.list())
 
 
-def test_what_is_said_of_the_way_on_holds(service):
+def test_the_suggested_call_works(service):
     downloaded_beside_an_upload(service)
     with pytest.raises(bf.RunError, match=r"pass another name= and reuse='(.*)' to pay once more") as raised:
         ask(service, "sk-second", **ONE)
@@ -175,13 +175,13 @@ def delete_the_newest_file(service):
 
 
 @pytest.mark.parametrize("state", [in_flight_beside_an_upload, downloaded_beside_an_upload])
-def test_a_file_that_was_deleted_is_uploaded_anew_where_the_run_shows_otherwise(service, state):
+def test_deleted_input_files_are_uploaded_again_if_the_run_is_visible(service, state):
     state(service)
     delete_the_newest_file(service)
     assert is_whole(service, ask(service, **STATES[state]))
 
 
-def test_where_nothing_else_of_the_run_shows_it_may_be_begun_anew(service):
+def test_a_run_without_visible_traces_can_be_started_again(service):
     uploaded(service)
     delete_the_newest_file(service)
     with pytest.raises(bf.RunError, match=SAYS + " made it, or it was deleted.*Run.delete"):
@@ -191,7 +191,7 @@ def test_where_nothing_else_of_the_run_shows_it_may_be_begun_anew(service):
     assert is_whole(service, ask(service))
 
 
-def test_a_create_in_doubt_whose_file_is_gone_has_a_way_on(service):
+def test_create_in_doubt_without_its_input_file_names_the_next_step(service):
     service.fault("create_batch", "reset_before")
     with pytest.raises(bf.RunPendingError) as raised:
         ask(service, timeout_seconds=0, settle_seconds=30)
@@ -201,21 +201,21 @@ def test_a_create_in_doubt_whose_file_is_gone_has_a_way_on(service):
     assert is_whole(service, ask(service, name="anew", reuse=raised.value.run.path))
 
 
-def test_a_file_that_shows_late_is_waited_for(service):
+def test_waits_for_a_file_that_appears_late(service):
     service.file_fault("gone", polls=3)
     uploaded(service)
     assert is_whole(service, ask(service, settle_seconds=20))
     assert service.calls()["create_file"] == 1
 
 
-def test_a_batch_whose_create_got_no_answer_is_found_without_its_input_file(service):
+def test_create_in_doubt_is_settled_without_its_input_file(service):
     in_doubt(service)
     delete_the_newest_file(service)
     assert is_whole(service, ask(service))
     assert service.calls()["create_batch"] == 1
 
 
-def test_what_the_service_may_have_forgotten_since_is_not_asked_for(service):
+def test_files_past_retention_are_not_requested(service):
     downloaded(service)
     with testing.clock() as clock:
         clock.advance(31 * 86_400)
@@ -224,7 +224,7 @@ def test_what_the_service_may_have_forgotten_since_is_not_asked_for(service):
     assert once(service)
 
 
-def test_a_run_that_shows_is_looked_at_once(service):
+def test_visibility_is_checked_once(service):
     """The check costs a process one call, and none where something of the run was shown to it anyway."""
     downloaded(service)
     before = service.calls()

@@ -1,4 +1,4 @@
-"""Every type that Arrow, DuckDB and Parquet can bring: its values come through exactly, or it is refused by name."""
+"""Every type of Arrow, DuckDB and Parquet: its values stay exact, or it is refused by name."""
 
 from __future__ import annotations
 
@@ -209,12 +209,12 @@ def test_arrow_values_are_exact(make):
 def test_arrow_types_are_refused_by_name(make, shown):
     table = of(make())
     for frame in (table, table.to_reader(), Stream(table), Reader(table)):
-        said = refusal(frame)
-        assert said.startswith(f"column 'v' has the Arrow type {shown}, which Polars cannot hold: cast it first, ")
+        message = refusal(frame)
+        assert message.startswith(f"column 'v' has the Arrow type {shown}, which Polars cannot hold: cast it first, ")
 
 
 @refused
-def test_arrow_types_are_refused_inside_of_others(make, shown):
+def test_nested_arrow_types_are_refused(make, shown):
     array = make()
     indices = pa.array([0], pa.int8())
     for outer in (
@@ -226,9 +226,9 @@ def test_arrow_types_are_refused_inside_of_others(make, shown):
         pa.MapArray.from_arrays(pa.array([0, 1], pa.int32()), array, pa.array([1])),
         pa.DictionaryArray.from_arrays(indices, array),
     ):
-        said = refusal(of(outer))
-        assert said.startswith("column 'v' has the Arrow type ")
-        assert f", and Polars cannot hold the {shown} in it: cast it first, " in said
+        message = refusal(of(outer))
+        assert message.startswith("column 'v' has the Arrow type ")
+        assert f", and Polars cannot hold the {shown} in it: cast it first, " in message
 
 
 def test_maps_are_exact():
@@ -243,11 +243,11 @@ def test_nanoseconds_are_exact():
     assert texts(of(pa.array([1]).cast(pa.duration("ns")))) == ["PT0.000000001S"]
 
 
-def test_an_extension_type_that_pyarrow_does_not_know_is_told_by_its_name():
+def test_extension_types_unknown_to_pyarrow_are_named():
     metadata = {"ARROW:extension:name": "mine.period", "ARROW:extension:metadata": '{"freq": "M"}'}
     field = pa.field("v", pa.int64(), metadata=metadata)
-    said = refusal(Stream(pa.table([pa.array([648])], schema=pa.schema([field]))))
-    assert "column 'v' has the Arrow type extension<mine.period>, which Polars cannot hold" in said
+    message = refusal(Stream(pa.table([pa.array([648])], schema=pa.schema([field]))))
+    assert "column 'v' has the Arrow type extension<mine.period>, which Polars cannot hold" in message
     words = pa.field("v", pa.string(), metadata={"ARROW:extension:name": "mine.words"})
     assert texts(Stream(pa.table([pa.array(["a"])], schema=pa.schema([words])))) == ["a"]
 
@@ -262,11 +262,11 @@ def test_an_extension_type_that_pyarrow_does_not_know_is_told_by_its_name():
     ],
     ids=lambda array: str(array.type),
 )
-def test_a_time_that_polars_makes_null_is_refused(array):
-    assert ", and holds 24:00:00, which is no time of day to Polars: cast it first, " in refusal(of(array))
+def test_times_that_polars_reads_as_null_are_refused(array):
+    assert ", and holds 24:00:00, which is not a time of day in Polars: cast it first, " in refusal(of(array))
 
 
-def test_columns_of_one_name_are_refused():
+def test_duplicate_column_names_are_refused():
     table = pa.table([pa.array([1]), pa.array([2])], names=["a", "a"])
     assert refusal(table) == "there are 2 columns named 'a': rename all but one"
 
@@ -276,7 +276,7 @@ def test_columns_of_one_name_are_refused():
     ["decimal256", "narrow decimal256", "decimal of hundreds", "date64", "timestamp with an offset", "run_end_encoded"]
     + ["bool8"] * has("bool8"),
 )
-def test_the_cast_of_pyarrow_helps(name):
+def test_the_suggested_cast_works(name):
     table = of(REFUSED[name][0]())
     advice = refusal(table).split("such as ", 1)[1]
     scope = {"pyarrow": pa, "table": table}
@@ -284,17 +284,17 @@ def test_the_cast_of_pyarrow_helps(name):
     assert len(column(scope["table"])) == 1
 
 
-def test_128_bit_integers_in_a_wrapped_polars_frame_come_through():
+def test_128_bit_integers_of_a_wrapped_polars_frame_are_exact():
     frame = pl.DataFrame({"v": pl.Series([2**100, None], dtype=pl.Int128)})
     assert column(Stream(frame)) == [2**100, None]
 
 
-def test_what_a_stream_raises_is_an_input_error():
+def test_errors_of_a_stream_are_input_errors():
     class Broken:
         def __arrow_c_stream__(self, requested_schema=None):
             raise RuntimeError("the connection is closed")
 
-    with pytest.raises(bf.InputError, match=r"Broken gives no frame: the connection is closed"):
+    with pytest.raises(bf.InputError, match=r"Broken failed: the connection is closed"):
         to_polars(Broken())
 
 
@@ -334,9 +334,9 @@ def test_parquet_types_are_refused_by_name(client, tmp_path, make, shown, inner)
     path = written(tmp_path / "in.parquet", make())
     with pytest.raises(bf.InputError) as caught:
         bf.run_parquet(path, tmp_path / "out.parquet", "{id}", model="m", client=client)
-    said = str(caught.value)
-    assert said.startswith("column 'v' has the Arrow type ")
-    assert f"{shown}, which Polars cannot hold" in said or f", and Polars cannot hold the {inner} in it" in said
+    message = str(caught.value)
+    assert message.startswith("column 'v' has the Arrow type ")
+    assert f"{shown}, which Polars cannot hold" in message or f", and Polars cannot hold the {inner} in it" in message
     assert not (tmp_path / "out.parquet").exists()
 
 
@@ -369,7 +369,7 @@ def test_the_command_refuses_a_wide_decimal_by_name(emu, tmp_path, monkeypatch, 
     assert err.count("\n") == 1
 
 
-def test_the_command_that_reads_refuses_it_too(tmp_path, capsys):
+def test_the_command_read_refuses_it_too(tmp_path, capsys):
     path = written(tmp_path / "in.parquet", pa.array([WIDE], pa.decimal256(60, 2)))
     answers = tmp_path / "answers.jsonl"
     answers.write_text("")
@@ -377,7 +377,7 @@ def test_the_command_that_reads_refuses_it_too(tmp_path, capsys):
     assert "column 'v' has the Arrow type decimal256(60, 2)" in capsys.readouterr().err
 
 
-def test_the_cast_of_a_parquet_file_helps(tmp_path):
+def test_the_suggested_cast_of_a_parquet_file_works(tmp_path):
     path = written(tmp_path / "in.parquet", pa.array([WIDE], pa.decimal256(60, 2)))
     with pytest.raises(bf.InputError) as caught:
         parquet.scan(path)
@@ -390,20 +390,22 @@ def test_the_cast_of_a_parquet_file_helps(tmp_path):
 
 @pytest.mark.parametrize("name", ["v", "v.w"])
 @pytest.mark.parametrize("value", ["INTERVAL 1 DAY", "[INTERVAL 1 DAY]", "{'a': INTERVAL 1 DAY}"])
-def test_intervals_that_duckdb_wrote_are_refused_by_name(con, tmp_path, name, value):
+def test_intervals_written_by_duckdb_are_refused_by_name(con, tmp_path, name, value):
     path = tmp_path / "in.parquet"
     con.sql(f"""SELECT 'a' AS id, {value} AS "{name}" """).write_parquet(str(path))
     with pytest.raises(bf.InputError) as caught:
         parquet.scan(path)
-    said = f"column '{name}' has the Parquet type INTERVAL, which Polars cannot hold: cast it first, where the file is "
-    assert str(caught.value).startswith(said)
+    message = (
+        f"column '{name}' has the Parquet type INTERVAL, which Polars cannot hold: cast it first, where the file is "
+    )
+    assert str(caught.value).startswith(message)
     read = str(caught.value).split("leave it out, by ", 1)[1].partition(". Pass table to bf.run, or ")[0]
     scope = {"pyarrow": pa}
     exec(read, scope)
     assert texts(scope["table"], "{id}") == ["a"]
 
 
-def test_other_columns_that_duckdb_wrote_come_through(con, tmp_path):
+def test_other_columns_written_by_duckdb_are_exact(con, tmp_path):
     path = tmp_path / "in.parquet"
     query = "SELECT 'a' AS id, '00112233-4455-6677-8899-aabbccddeeff'::UUID AS v, 5::HUGEINT AS h, '[1]'::JSON AS j"
     con.sql(query).write_parquet(str(path))
@@ -432,24 +434,24 @@ def test_a_lazy_frame_that_cannot_be_scanned_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["list of decimals", "struct of a decimal", "map of decimals"])
-def test_a_wide_decimal_inside_of_a_scanned_type_is_refused_by_name(tmp_path, name):
+def test_nested_wide_decimals_of_a_scan_are_refused_by_name(tmp_path, name):
     path = written(tmp_path / "in.parquet", PARQUET_REFUSED[name][0]())
     with pytest.raises(
-        bf.InputError, match=r"column 'v' has dtype .*, and a Decimal of Polars has at most 38 |Decimal256"
+        bf.InputError, match=r"column 'v' has dtype .*, and a Polars Decimal has at most 38 |Decimal256"
     ):
         bf.requests(pl.scan_parquet(path), "{id}", model="m")
 
 
 @pytest.mark.parametrize("name", ["offset", "no lists"])
-def test_rows_that_a_panic_of_the_query_takes_are_missed(tmp_path, name):
-    """Polars' own batches end as if there were no rows."""
+def test_a_panic_of_the_query_is_an_error(tmp_path, name):
+    """Polars' own batches end silently in this case."""
     path = written(tmp_path / "in.parquet", PARQUET_REFUSED[name][0]())
     for prompt in ("{id}", pl.col("id") + ""):
         with pytest.raises(bf.InputError, match="the frame cannot be evaluated"):
             bf.requests(pl.scan_parquet(path), prompt, model="m")
 
 
-def test_rows_before_a_panic_are_not_taken_for_all(tmp_path):
+def test_a_panic_after_some_rows_is_an_error(tmp_path):
     for number in range(3):
         written(tmp_path / f"{number}.parquet", pa.array([[1]] * 50_000, pa.list_(pa.int8(), 1)))
     frame = pl.concat([
@@ -517,7 +519,7 @@ def test_duckdb_values_are_exact(con, kind):
     assert texts(con.sql(f"SELECT CAST({value} AS {kind}) AS v")) == [text]
 
 
-def test_duckdb_moments_with_a_zone_are_exact(con):
+def test_duckdb_timestamps_with_a_zone_are_exact(con):
     assert texts(con.sql("SELECT '2024-07-01 12:30:15+02'::TIMESTAMPTZ AS v")) == ["2024-07-01T10:30:15+00:00"]
 
 
@@ -527,22 +529,22 @@ def test_infinity_of_duckdb_is_not_sent(con, kind):
     assert [text is not None for text in texts(relation)] == [False, True, False]
 
 
-def test_duckdb_bytes_come_through(con):
+def test_duckdb_bytes_are_exact(con):
     assert column(con.sql(r"SELECT '\xAA\x00'::BLOB AS v")) == [b"\xaa\x00"]
 
 
 @pytest.mark.parametrize("kind", DUCKDB_REFUSED)
-def test_duckdb_types_are_refused_with_a_cast_that_helps(con, kind):
+def test_duckdb_types_are_refused_with_a_cast_that_works(con, kind):
     value, text = DUCKDB_REFUSED[kind]
     query = f"SELECT 'a' AS id, CAST({value} AS {kind}) AS v"
-    said = refusal(con.sql(query))
+    message = refusal(con.sql(query))
     start = f"column 'v' has the type {con.sql(query).types[1]}, which Polars cannot hold: cast it first, such as "
-    assert said.startswith(start)
-    assert texts(con.sql(f"{said.removeprefix(start)} FROM ({query})")) == [text]
+    assert message.startswith(start)
+    assert texts(con.sql(f"{message.removeprefix(start)} FROM ({query})")) == [text]
 
 
 @pytest.mark.parametrize("kind", ["UHUGEINT", "INTERVAL", "BIT", "TIME WITH TIME ZONE"])
-def test_duckdb_types_are_refused_inside_of_others(con, kind):
+def test_nested_duckdb_types_are_refused(con, kind):
     value = f"CAST({DUCKDB_REFUSED[kind][0]} AS {kind})"
     for outer in (
         f"[{value}]",
@@ -551,15 +553,15 @@ def test_duckdb_types_are_refused_inside_of_others(con, kind):
         f"MAP {{'k': {value}}}",
         f"MAP {{{value}: 1}}",
     ):
-        said = refusal(con.sql(f"SELECT 'a' AS id, {outer} AS v"))
-        assert f", and Polars cannot hold the {kind} in it: cast it first, such as SELECT * REPLACE (" in said
+        message = refusal(con.sql(f"SELECT 'a' AS id, {outer} AS v"))
+        assert f", and Polars cannot hold the {kind} in it: cast it first, such as SELECT * REPLACE (" in message
 
 
-def test_a_label_of_an_enum_is_no_type(con):
+def test_enum_labels_are_not_types(con):
     assert texts(con.sql("SELECT 'UHUGEINT'::ENUM('UHUGEINT') AS v")) == ["UHUGEINT"]
 
 
-def test_a_name_with_a_quote_is_quoted_in_the_cast(con):
+def test_quotes_in_names_are_escaped_in_the_cast(con):
     relation = con.sql("""SELECT INTERVAL 1 DAY AS "a""b" """)
     with pytest.raises(bf.InputError) as caught:
         to_polars(relation)
@@ -600,9 +602,9 @@ def test_newer_types_of_duckdb(con, kind, value, text):
     elif kind.startswith("TIME"):
         assert texts(con.sql(query)) == [text]
     else:
-        said = refusal(con.sql(query))
-        assert said.startswith("column 'v' has the type ")
-        advice = said.split("such as ", 1)[1]
+        message = refusal(con.sql(query))
+        assert message.startswith("column 'v' has the type ")
+        advice = message.split("such as ", 1)[1]
         assert texts(con.sql(f"{advice} FROM ({query})")) == [text]
 
 
@@ -612,18 +614,18 @@ def test_newer_types_of_duckdb(con, kind, value, text):
 )
 def test_types_of_lossless_duckdb_are_refused(con, kind, value):
     con.execute("SET arrow_lossless_conversion = true")
-    said = refusal(con.sql(f"SELECT 'a' AS id, CAST({value} AS {kind}) AS v"))
-    assert said.startswith("column 'v' has the ")
-    assert said.endswith('cast it first, such as SELECT * REPLACE ("v"::VARCHAR AS "v")')
+    message = refusal(con.sql(f"SELECT 'a' AS id, CAST({value} AS {kind}) AS v"))
+    assert message.startswith("column 'v' has the ")
+    assert message.endswith('cast it first, such as SELECT * REPLACE ("v"::VARCHAR AS "v")')
 
 
-def test_a_refused_relation_gives_its_connection_free(con):
+def test_a_refused_relation_releases_its_connection(con):
     con.execute("SET arrow_lossless_conversion = true")
     refusal(con.sql("SELECT range AS id, true AS v FROM range(5_000_000)"))
     assert con.sql("SELECT 1").fetchall() == [(1,)]
 
 
-def test_a_query_that_fails_on_the_way_is_an_input_error(con):
+def test_failing_queries_are_input_errors(con):
     relation = con.sql("SELECT CASE WHEN range > 2_000_000 THEN error('boom') ELSE 1 END AS v FROM range(3_000_000)")
-    with pytest.raises(bf.InputError, match=r"gives no frame: .*boom"):
+    with pytest.raises(bf.InputError, match=r"failed: .*boom"):
         to_polars(relation)

@@ -45,14 +45,14 @@ CLIENTS = {
 
 
 @pytest.mark.parametrize("which", CLIENTS)
-def test_azure_is_known_by_its_client(which):
+def test_azure_is_recognised_by_its_client(which):
     client = Service(CLIENTS[which]()).client
     assert client.account.provider == "azure"
     assert client.account.base_url == "https://res.openai.azure.com"
     assert client.min_poll_seconds == 60
 
 
-def test_the_provider_option_says_it_outright():
+def test_provider_option_selects_azure():
     assert Service(v1(base_url="https://proxy.example/openai/v1"), "azure").client.account.provider == "azure"
     assert Service(v1(base_url="https://proxy.example/openai/v1"), "openai").client.account.provider == "openai"
 
@@ -68,7 +68,7 @@ def test_the_provider_option_says_it_outright():
         ("https://res.openai.azure.com/openai/v1/", "https://res.openai.azure.com"),
     ],
 )
-def test_azures_v1_path_tells_azure_behind_any_host(base_url, resource):
+def test_azures_v1_path_means_azure_behind_any_host(base_url, resource):
     client = Service(v1(base_url=base_url)).client
     assert (client.account.provider, client.account.base_url) == ("azure", resource)
 
@@ -81,7 +81,7 @@ def test_a_gateway_in_front_of_the_classic_interface():
     assert client.account.base_url == "https://gateway.example/a"
 
 
-def test_what_is_sent_through_a_gateway_holds_for_whoever_is_behind_it():
+def test_requests_through_a_gateway_are_valid_for_every_service():
     profile = Service(v1(base_url="https://gateway.example/openai/v1")).client.provider
     assert (profile.limits.max_requests, profile.limits.max_bytes) == (50_000, 200_000_000)
     request = bf.requests(FRAME, "{text}", client=v1(base_url="https://gateway.example/openai/v1"), model="m")
@@ -93,8 +93,8 @@ def test_what_is_sent_through_a_gateway_holds_for_whoever_is_behind_it():
 
 
 @pytest.mark.parametrize("settings", [{"dialect": "azure-v1", "oddities": "all"}, {"service": "groq"}])
-def test_a_run_through_a_host_that_tells_nothing(settings, emulate):
-    """The emulator's address is nobody's: its path says Azure, and where that is wrong nothing breaks."""
+def test_a_run_through_an_unknown_host(settings, emulate):
+    """The emulator's host is unknown. Its path means Azure, and nothing breaks if that is wrong."""
     with emulate(**settings) as service:
         out = bf.run(FRAME, "Repeat: {text}", client=service.client(), **ARGUMENTS)
         assert out["error"].null_count() == 40
@@ -124,10 +124,10 @@ def passed_on(headers):
     return {name: headers[name] for name in ("authorization", "content-type") if name in headers}
 
 
-def test_the_environment_describes_azure(monkeypatch):
+def test_azure_client_from_the_environment(monkeypatch):
     monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", "https://res.openai.azure.com")
     monkeypatch.setenv("AZURE_OPENAI_API_KEY", "k-123")
-    with pytest.raises(bf.OptionError, match=r"describes Azure OpenAI in part .*OPENAI_API_VERSION"):
+    with pytest.raises(bf.OptionError, match=r"for Azure OpenAI are incomplete .*OPENAI_API_VERSION"):
         Service().client.close()
     monkeypatch.setenv("OPENAI_API_VERSION", "2024-10-21")
     assert Service().client.account.base_url == "https://res.openai.azure.com"
@@ -219,15 +219,15 @@ REFUSALS = {
 
 @pytest.mark.parametrize("case", REFUSALS)
 def test_refusals_of_every_shape(case):
-    status, body, kind, says = REFUSALS[case]
+    status, body, kind, message = REFUSALS[case]
     error = refusal(status, body)
-    with pytest.raises(kind, match=says):
+    with pytest.raises(kind, match=message):
         raise error
     assert error.is_in_doubt is False
     assert error.is_transient is (case.startswith("no room") or case == "not processed")
 
 
-def test_odd_batch_objects():
+def test_malformed_batch_objects():
     batch = _remote_batch(
         {
             "id": "batch_1",
@@ -249,11 +249,11 @@ def test_odd_batch_objects():
 
 
 @pytest.mark.parametrize("value", [None, "", "yesterday", [], {}, True, 10**30])
-def test_times_that_are_none(value):
+def test_invalid_times_are_none(value):
     assert moment(value) is None
 
 
-def test_a_secret_of_any_kind_is_kept_out():
+def test_secrets_are_removed_from_messages():
     assert _azure.secrets_of(classic(api_key=None, azure_ad_token="entra-token-123"))[-1] == "entra-token-123"
     assert "azure-key-123" in _azure.secrets_of(v1())
 
@@ -265,7 +265,7 @@ def azure(request, emulate):
 
 
 def ask(azure, prompt="Repeat: {text}", frame=FRAME, **options):
-    # The address of the emulator tells nobody that it is Azure; a v1 client needs to be told.
+    # The emulator's address does not show that it is Azure, so a v1 client needs provider=.
     return bf.run(frame, prompt, client=azure.client(), provider="azure", **ARGUMENTS | options)
 
 
@@ -274,17 +274,17 @@ def test_the_same_frame_comes_back_from_every_service(azure, emu):
     include = ["batch_id", "raw", "content_filter"]
     theirs = ask(azure, include=include)
     ours = bf.run(FRAME, "Repeat: {text}", client=emu.client(), **ARGUMENTS)
-    # The classic interface leaves the details of usage out; what was not told is null, not 0.
+    # The classic API sends no usage details. Missing details are null, not 0.
     untold = ["cached_tokens", "reasoning_tokens"] if theirs["usage"][0]["cached_tokens"] is None else []
     untold_as_null = [pl.lit(None, pl.Int64).alias(name) for name in untold]
     assert_frame_equal(theirs[ours.columns], ours.with_columns(pl.col("usage").struct.with_fields(*untold_as_null)))
     assert azure.ledger()["by_custom_id"] == {f"row-{n}": 1 for n in range(40)}
-    said = json.loads(theirs["content_filter"][0])
-    assert set(said) == {"prompt", "response"}
-    assert said["response"]["hate"] == {"filtered": False, "severity": "safe"}
+    verdicts = json.loads(theirs["content_filter"][0])
+    assert set(verdicts) == {"prompt", "response"}
+    assert verdicts["response"]["hate"] == {"filtered": False, "severity": "safe"}
 
 
-def test_a_pending_file_is_waited_for_with_a_limit(monkeypatch, azure):
+def test_waiting_for_a_pending_file_has_a_limit(monkeypatch, azure):
     azure.configure(pending_polls=3)
     assert ask(azure)["error"].null_count() == 40
     assert azure.calls()["create_batch"] == 1
@@ -312,13 +312,13 @@ def test_an_unknown_deployment_is_one_clear_error(azure):
     assert azure.ledger()["executions"] == 40
 
 
-def test_files_are_sent_with_an_expiry(azure):
+def test_files_are_uploaded_with_an_expiry(azure):
     ask(azure)
     (file,) = [file for file in azure.client().files.list() if file.purpose == "batch"]
     assert file.expires_at - file.created_at == 2_592_000
 
 
-def test_rows_that_failed(azure):
+def test_failed_rows(azure):
     azure.configure(oddities="all")
     frame = pl.DataFrame({"text": ["a", "b"], "heat": [0.0, 99.0]})
     with pytest.warns(bf.BatchframeWarning, match="1 of 2 rows did not succeed"):

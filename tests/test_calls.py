@@ -67,7 +67,7 @@ def test_tool_calls_are_a_column(service, endpoint):
     assert out["x_response"].null_count() == 1
 
 
-def test_a_row_that_only_calls_is_no_misfit_of_its_response_format(emu):
+def test_tool_calls_satisfy_a_response_format(emu):
     shape = pl.Struct({"answer": pl.String})
     out = ask(emu, tools=TOOLS[CHAT], tool_choice="required", response_format=shape, include=["tool_calls"])
     assert codes(out) == [None, None, "null_input", None]
@@ -75,21 +75,23 @@ def test_a_row_that_only_calls_is_no_misfit_of_its_response_format(emu):
     assert out["tool_calls"].list.len().to_list() == [1, 1, None, 1]
 
 
-def test_several_choices_have_lists_each(emu):
-    asked = {"n": 2, "logprobs": True, "tools": TOOLS[CHAT], "include": ["tool_calls", "logprobs"]}
-    out = ask(emu, tool_choice="required", **asked)
+def test_tool_calls_of_several_choices(emu):
+    chosen = {"n": 2, "logprobs": True, "tools": TOOLS[CHAT], "include": ["tool_calls", "logprobs"]}
+    out = ask(emu, tool_choice="required", **chosen)
     assert out.schema["tool_calls"] == pl.List(CALLS)
     assert out["tool_calls"].list.eval(pl.element().list.len()).to_list() == [[1, 1], [1, 1], None, [1, 1]]
     assert out["logprobs"].to_list() == [[None, None], [None, None], None, [None, None]]
-    out = ask(emu, tool_choice="none", **asked)
+    out = ask(emu, tool_choice="none", **chosen)
     assert out.schema["logprobs"] == pl.List(LOGPROBS)
     assert out["tool_calls"].to_list() == [[[], []], [[], []], None, [[], []]]
     assert out.explode("response", "finish_reason", "logprobs", "tool_calls")["logprobs"].list.len().min() > 0
 
 
 @pytest.mark.parametrize("endpoint", [COMPLETIONS, "/v1/embeddings", "/v1/moderations"])
-def test_tool_calls_are_refused_where_there_are_none(endpoint):
-    with pytest.raises(bf.OptionError, match=f"^include='tool_calls' is for .*, and answers of {endpoint} have none"):
+def test_tool_calls_are_refused_at_other_endpoints(endpoint):
+    with pytest.raises(
+        bf.OptionError, match=f"^answers of {endpoint} have no tool_calls: leave out include='tool_calls'"
+    ):
         bf.result_schema(FRAME, "{text}", model="m", endpoint=endpoint, include=["tool_calls"])
 
 
@@ -116,11 +118,11 @@ def test_logprobs_are_a_column(service, endpoint):
         (COMPLETIONS, {}, "needs logprobs=1"),
         (RESPONSES, {}, r'needs extra_body=\{"include": \["message.output_text.logprobs"\]\}'),
         (RESPONSES, {"extra_body": {"include": ["reasoning.encrypted_content"]}}, "needs extra_body="),
-        ("/v1/embeddings", {}, "have none: leave it out"),
-        ("/v1/moderations", {}, "have none: leave it out"),
+        ("/v1/embeddings", {}, "have no logprobs: leave out"),
+        ("/v1/moderations", {}, "have no logprobs: leave out"),
     ],
 )
-def test_logprobs_that_are_not_asked_for_are_refused_with_the_line_to_add(endpoint, given, line):
+def test_logprobs_column_needs_its_parameter(endpoint, given, line):
     with pytest.raises(bf.OptionError, match=line):
         bf.result_schema(FRAME, "{text}", model="m", endpoint=endpoint, include="logprobs", **given)
 
@@ -137,7 +139,7 @@ def test_logprobs_of_some_rows(emu):
 
 @pytest.mark.filterwarnings("ignore::batchframe.BatchframeWarning")
 @pytest.mark.parametrize("piece_bytes", [32_000_000, 1])
-def test_columns_of_lines_that_are_asked_for_later_cost_no_request(emu, tmp_path, monkeypatch, piece_bytes):
+def test_extra_columns_added_later_cost_no_request(emu, tmp_path, monkeypatch, piece_bytes):
     monkeypatch.setattr(assemble, "_PIECE_BYTES", piece_bytes)
     plain = ask(emu, logprobs=True)
     before = emu.ledger()
@@ -161,31 +163,31 @@ def test_columns_of_lines_that_are_asked_for_later_cost_no_request(emu, tmp_path
 
 
 @pytest.mark.filterwarnings("ignore::batchframe.BatchframeWarning")
-def test_their_order_is_that_of_the_schema_wherever_they_are_read_from(emu, tmp_path):
-    """Not that in which earlier calls asked for them, nor that of the input: a name may look like a pattern."""
+def test_extra_columns_have_the_order_of_the_schema(emu, tmp_path):
+    """Neither earlier calls nor the input change the order; a column name may look like a pattern."""
     frame = FRAME.with_columns(pl.lit(1).alias("*"), pl.lit(2).alias("^.*$"))
     call = {"model": "gpt-4o-mini", "logprobs": True, "run_dir": tmp_path / "r", "include": "content_filter"}
-    asked = {"client": emu.client(), "poll_seconds": 0.01}
-    bf.run(frame, "{text}", **asked, **call)
+    chosen = {"client": emu.client(), "poll_seconds": 0.01}
+    bf.run(frame, "{text}", **chosen, **call)
     call["include"] = ["raw", "reused", "tool_calls", "content_filter", "model", "logprobs"]
-    out = bf.run(frame, "{text}", **asked, **call)
+    out = bf.run(frame, "{text}", **chosen, **call)
     assert out.schema == bf.result_schema(frame, "{text}", **call)
-    assert bf.run(frame.lazy(), "{text}", **asked, **call).collect().equals(out)
-    assert bf.submit(frame, "{text}", **asked, **call).result().equals(out)
+    assert bf.run(frame.lazy(), "{text}", **chosen, **call).collect().equals(out)
+    assert bf.submit(frame, "{text}", **chosen, **call).result().equals(out)
     frame.write_parquet(tmp_path / "in.parquet")
-    bf.run_parquet(tmp_path / "in.parquet", tmp_path / "out.parquet", "{text}", **asked, **call)
+    bf.run_parquet(tmp_path / "in.parquet", tmp_path / "out.parquet", "{text}", **chosen, **call)
     assert pl.read_parquet(tmp_path / "out.parquet").equals(out)
 
 
 @pytest.mark.filterwarnings("ignore::batchframe.BatchframeWarning")
-def test_after_reuse_retry_and_reparse_they_are_those_of_the_answers_that_count(emu):
-    asked = {"tools": TOOLS[CHAT], "tool_choice": "required", "include": ["tool_calls", "reused"]}
+def test_extra_columns_follow_reuse_retry_and_reparse(emu):
+    chosen = {"tools": TOOLS[CHAT], "tool_choice": "required", "include": ["tool_calls", "reused"]}
     emu.row_fault("status", status=400, code="bad", custom_ids=["row-3"])
-    first = ask(emu, frame=FRAME.drop_nulls(), **asked)
+    first = ask(emu, frame=FRAME.drop_nulls(), **chosen)
     grown = pl.concat([pl.DataFrame({"text": ["new"]}), FRAME.drop_nulls()])
     emu.row_fault("status", status=400, code="bad", custom_ids=["row-0"])
     arguments = {"model": "gpt-4o-mini", "poll_seconds": 0.02, "client": emu.client(), "reuse": "all"}
-    run = bf.submit(grown, "{text}", **arguments, **asked)
+    run = bf.submit(grown, "{text}", **arguments, **chosen)
     assert run.wait().done
     out = run.result()
     assert out["reused"].to_list() == [False, True, True, True]
@@ -197,10 +199,10 @@ def test_after_reuse_retry_and_reparse_they_are_those_of_the_answers_that_count(
 
 @pytest.mark.parametrize("dedupe", [False, True])
 def test_no_rows_and_equal_rows(emu, dedupe):
-    asked = {"logprobs": True, "include": ["logprobs", "tool_calls"], "dedupe": dedupe}
-    out = ask(emu, frame=FRAME.head(0), **asked)
+    chosen = {"logprobs": True, "include": ["logprobs", "tool_calls"], "dedupe": dedupe}
+    out = ask(emu, frame=FRAME.head(0), **chosen)
     assert (out.height, out["logprobs"].dtype, out["tool_calls"].dtype) == (0, LOGPROBS, CALLS)
-    out = ask(emu, frame=FRAME[[0, 0, 1]], **asked)
+    out = ask(emu, frame=FRAME[[0, 0, 1]], **chosen)
     assert out["logprobs"].null_count() == 0
     assert out["logprobs"][0].to_list() == out["logprobs"][1].to_list() or not dedupe
 
@@ -219,7 +221,7 @@ def test_unfinished_and_failed_rows_have_the_same_dtypes(emu):
 
 
 def has_details(service, endpoint):
-    """Whether usage says what the tokens were: that of Azure's chat completions does not."""
+    """Whether usage has token details, which Azure's chat completions lack."""
     return endpoint == RESPONSES or not isinstance(service.client(), openai.AzureOpenAI)
 
 
@@ -248,7 +250,7 @@ def test_reasoning_parameters(service, endpoint, model):
     [(CHAT, "max_completion_tokens", "length"), (RESPONSES, "max_output_tokens", "max_output_tokens")],
 )
 @pytest.mark.parametrize("response_format", [None, pl.Struct({"a": pl.String})])
-def test_an_answer_whose_tokens_all_went_into_reasoning(service, endpoint, limit, code, response_format):
+def test_answer_that_spent_all_tokens_on_reasoning(service, endpoint, limit, code, response_format):
     out = ask(service, endpoint, model="gpt-5-mini", response_format=response_format, **{limit: 20})
     assert codes(out) == [code, code, "null_input", code]
     assert out["response"].null_count() == 4
@@ -306,7 +308,7 @@ def test_every_parameter_as_an_expression(emu, endpoint):
     assert codes(ask(emu, frame=frame, **body)) == [None, None]
 
 
-def test_tools_of_different_shapes_in_one_column_keep_to_their_own(emu):
+def test_tools_of_different_shapes_in_one_column(emu):
     def tool(name, **properties):
         parameters = {"type": "object", "properties": {key: {"type": kind} for key, kind in properties.items()}}
         return {"type": "function", "function": {"name": name, "parameters": parameters}}
@@ -320,6 +322,6 @@ def test_tools_of_different_shapes_in_one_column_keep_to_their_own(emu):
 
 
 @pytest.mark.parametrize(("name", "endpoint"), [("n", CHAT), ("dimensions", "/v1/embeddings")])
-def test_what_makes_the_dtype_is_one_for_all_rows(name, endpoint):
+def test_parameters_that_decide_the_dtype_are_equal_for_all_rows(name, endpoint):
     with pytest.raises(bf.OptionError, match=f"{name} must be one whole number for all rows"):
         bf.requests(FRAME, "{text}", model="m", endpoint=endpoint, **{name: pl.lit(2)})

@@ -16,9 +16,11 @@ import polars as pl
 import pytest
 
 import batchframe as bf
+from batchframe._api.option_table import OPTIONS
 from batchframe._providers import openai as _openai
 from batchframe._runs import run
 from batchframe.cli import main
+from batchframe.cli._commands import group
 from batchframe.testing import emulator
 
 COMMAND = Path(sys.executable).with_name("batchframe")
@@ -78,7 +80,7 @@ def test_answers_of_a_schema(service, from_file):
     assert found.struct.field("label").cast(pl.String).to_list() == LABELS
 
 
-def test_a_response_format_that_is_none(here, capsys):
+def test_invalid_response_format(here, capsys):
     assert main(run_args("--response-format", "{nope")) == 2
     assert "'{nope' is not JSON" in only_error(capsys)
     assert main(run_args("--response-format", "7")) == 2
@@ -98,7 +100,7 @@ def test_another_endpoint(service):
     assert pl.read_parquet("out.parquet")["response"].dtype == pl.Array(pl.Float32, 4)
 
 
-def test_run_writes_the_answers_and_says_what_happened(service, capsys):
+def test_run_writes_the_answers_and_prints_the_status(service, capsys):
     assert main(run_args()) == 0
     assert pl.read_parquet("out.parquet")["response"].to_list() == LABELS
     out, err = capsys.readouterr()
@@ -108,7 +110,7 @@ def test_run_writes_the_answers_and_says_what_happened(service, capsys):
     assert err == ""
 
 
-def test_the_same_command_again_pays_nothing(service):
+def test_repeated_command_costs_nothing(service):
     assert main(run_args()) == 0
     Path("out.parquet").unlink()
     assert main(run_args()) == 0
@@ -209,7 +211,7 @@ def test_limits_make_several_batches(service, capsys):
 
 
 @pytest.mark.parametrize(
-    ("args", "told"),
+    ("args", "message"),
     [
         ([], "SRC"),
         (["--prompt", "x"], "SRC"),
@@ -218,7 +220,7 @@ def test_limits_make_several_batches(service, capsys):
         (run_args("--parm", "x=1")[1:], "--parm"),
         (run_args("--param", "temperature")[1:], "name=value"),
         (run_args("--param", "=1")[1:], "name=value"),
-        (run_args("--param", "seed=1", "--param", "seed=2")[1:], "given twice"),
+        (run_args("--param", "seed=1", "--param", "seed=2")[1:], "passed twice"),
         (run_args("--param", "model=x")[1:], "--model"),
         (run_args("--param", "max_bytes=5")[1:], "--max-bytes"),
         (run_args("--param", "temperatur=1")[1:], "temperature"),
@@ -244,10 +246,10 @@ def test_limits_make_several_batches(service, capsys):
         (["reviews.parquet", "reviews.parquet", "--prompt", "{text}", "--model", "m"], "same file"),
     ],
 )
-def test_a_mistake_of_the_users_is_one_message(service, capsys, args, told):
+def test_wrong_arguments_are_one_message(service, capsys, args, message):
     Path("text.parquet").write_text("no Parquet")
     assert main(["run", *args]) == 2
-    assert told in only_error(capsys)
+    assert message in only_error(capsys)
     assert service.calls().get("upload_file", 0) == 0
     assert not Path("out.parquet").exists()
 
@@ -255,17 +257,17 @@ def test_a_mistake_of_the_users_is_one_message(service, capsys, args, told):
 @pytest.mark.parametrize(
     "args", [[], ["nonsense"], ["status"], ["demo", "--rows", "0"], ["emulator", "--port", "99999"]]
 )
-def test_other_commands_mistakes(here, capsys, args):
+def test_wrong_arguments_of_other_commands(here, capsys, args):
     assert main(args) == 2
     only_error(capsys)
 
 
-def test_no_key(here, capsys):
+def test_missing_key(here, capsys):
     assert main(run_args()) == 2
     assert "OPENAI_API_KEY" in only_error(capsys)
 
 
-def test_two_services(service, capsys, monkeypatch):
+def test_environment_with_two_services(service, capsys, monkeypatch):
     monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", "https://example.invalid")
     assert main(run_args()) == 2
     assert "AZURE_OPENAI_ENDPOINT" in only_error(capsys)
@@ -274,9 +276,9 @@ def test_two_services(service, capsys, monkeypatch):
 def test_a_wrong_key(service, capsys):
     service.configure(api_keys=["sk-right"])
     assert main(run_args()) == 2
-    told = only_error(capsys)
-    assert "401" in told
-    assert "sk-test" not in told
+    message = only_error(capsys)
+    assert "401" in message
+    assert "sk-test" not in message
 
 
 def test_a_run_dir_of_another_run(service, capsys):
@@ -286,7 +288,7 @@ def test_a_run_dir_of_another_run(service, capsys):
     only_error(capsys)
 
 
-def test_a_run_dir_that_is_something_else(service, capsys):
+def test_run_dir_that_is_not_a_run(service, capsys):
     assert main(run_args("--run-dir", ".")) == 2
     assert "reviews.parquet" in only_error(capsys)
     assert Path("reviews.parquet").exists()
@@ -301,21 +303,21 @@ def test_status_of_no_run(here, capsys, folder):
 # -- exit code 1
 
 
-def test_an_unreachable_service(service, capsys, monkeypatch):
+def test_unreachable_service(service, capsys, monkeypatch):
     monkeypatch.setattr(run, "_UNREACHABLE_SECONDS", 0.0)
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
     assert main(run_args()) == 1
     assert "cannot be reached" in only_error(capsys)
 
 
-def test_a_refused_input_file(service, capsys):
+def test_rejected_input_file(service, capsys):
     args = run_args()
     args[args.index("gpt-4o-mini")] = "no-such-model"
     assert main(args) == 1
     assert "no-such-model" in only_error(capsys)
 
 
-def test_what_nobody_foresaw_is_one_line(here, capsys, monkeypatch):
+def test_unexpected_errors_are_one_line(here, capsys, monkeypatch):
     def fail(*_, **__):
         raise KeyError("a\nb")
 
@@ -327,7 +329,7 @@ def test_what_nobody_foresaw_is_one_line(here, capsys, monkeypatch):
         main(run_args())
 
 
-def test_without_click_it_says_what_to_install():
+def test_missing_click_names_the_extra():
     code = "import sys; sys.modules['click'] = None; from batchframe.cli import main; sys.exit(main([]))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
@@ -335,7 +337,7 @@ def test_without_click_it_says_what_to_install():
     assert done.stderr.startswith('error: the command batchframe needs its extra: pip install "batchframe[cli]"')
 
 
-def test_without_the_emulators_extra_the_demo_says_what_to_install():
+def test_demo_without_the_emulator_names_the_extra():
     code = "import sys; sys.modules['starlette'] = None; from batchframe.cli import main; sys.exit(main(['demo']))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
@@ -345,7 +347,7 @@ def test_without_the_emulators_extra_the_demo_says_what_to_install():
 # -- exit code 4, and status
 
 
-def test_a_run_that_is_not_finished_in_time(service, capsys):
+def test_timeout_is_exit_code_4(service, capsys):
     service.configure(progression="stepped")
     assert main(run_args("--timeout-seconds", "0.3", "--run-dir", "d")) == 4
     out, err = capsys.readouterr()
@@ -369,7 +371,7 @@ def test_a_run_that_is_not_finished_in_time(service, capsys):
     assert service.calls()["create_batch"] == 1
 
 
-def test_status_needs_no_service_and_refresh_asks_it(service, capsys, monkeypatch):
+def test_status_needs_no_service_and_refresh_polls_it(service, capsys, monkeypatch):
     service.configure(progression="stepped")
     assert main(run_args("--timeout-seconds", "0.3", "--run-dir", "d")) == 4
     service.step(2)
@@ -388,7 +390,7 @@ def test_status_needs_no_service_and_refresh_asks_it(service, capsys, monkeypatc
     assert "OPENAI_API_KEY" in only_error(capsys)
 
 
-def test_resume_goes_on_until_the_end(service, capsys):
+def test_resume_finishes_the_run(service, capsys):
     service.configure(progression="stepped")
     assert main(run_args("--timeout-seconds", "0.1", "--run-dir", "d")) == 4
     assert main(["resume", "d", "--timeout-seconds", "0.1"]) == 4
@@ -400,7 +402,7 @@ def test_resume_goes_on_until_the_end(service, capsys):
     assert service.calls()["create_batch"] == 1
 
 
-def test_cancel_keeps_what_was_answered(service, capsys):
+def test_cancel_keeps_the_answers(service, capsys):
     service.batch_fault("stuck", at=0.4)
     assert main(run_args("--timeout-seconds", "0.1", "--run-dir", "d")) == 4
     eventually(lambda: service.ledger(summary=True)["executions"])
@@ -431,12 +433,12 @@ def process(*args, **environment):
 def eventually(condition, seconds=30):
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "it never came"
+        assert time.monotonic() < end, "the condition never held"
         time.sleep(0.02)
 
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM], ids=lambda kind: kind.name)
-def test_a_signal_detaches(service, kind):
+def test_signals_detach(service, kind):
     service.configure(progression="stepped")
     with process(*run_args()) as started:
         eventually(lambda: service.calls().get("create_batch", 0) and service.calls().get("retrieve_batch", 0))
@@ -465,7 +467,7 @@ def test_progress_goes_to_stderr(service, capfd):
     assert "3/3" not in out
 
 
-def test_a_reader_that_goes_away(service):
+def test_closed_pipe(service):
     assert main(run_args("--run-dir", "d")) == 0
     with process("status", "d") as started:
         started.stdout.close()
@@ -516,7 +518,7 @@ def test_the_emulator_serves_until_interrupted(here):
     assert "Traceback" not in err
 
 
-def test_the_emulator_on_a_port_that_is_taken(here, capsys):
+def test_emulator_on_a_port_in_use(here, capsys):
     with emulator() as taken:
         assert main(["emulator", "--port", re.search(r":(\d+)/", taken.base_url)[1]]) == 1
     assert "in use" in only_error(capsys)
@@ -531,3 +533,13 @@ def test_version_and_help(capsys):
         assert f"\n  {command} " in out
         assert main([command, "--help"]) == 0
         assert len(capsys.readouterr().out) > 100
+
+
+def test_help_lists_the_values_of_an_option():
+    options = {parameter.name: parameter.metavar for parameter in group.commands["run"].params}
+    literals = {option.name: re.findall(r'"(\w+)"', option.metadata["accepts"]) for option in OPTIONS
+                if option.metadata["accepts"].startswith("Literal[") and option.name in options}  # fmt: skip
+    assert literals.keys() == {"image_detail", "on_null"}
+    assert {name: options[name] for name in literals} == {
+        name: f"[{'|'.join(values)}]" for name, values in literals.items()
+    }

@@ -17,11 +17,11 @@ from test_reading import bad, good, jsonl
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """A working folder with result files, and the frame that was asked about."""
+    """A working folder with result files, and the frame of the requests."""
     monkeypatch.chdir(tmp_path)
     Path("out.jsonl").write_bytes(jsonl(good("a"), good("c", "no")))
     Path("err.jsonl").write_bytes(jsonl(bad("b")))
-    pl.DataFrame({"id": ["a", "b", "c"]}).write_parquet("asked.parquet")
+    pl.DataFrame({"id": ["a", "b", "c"]}).write_parquet("rows.parquet")
     return tmp_path
 
 
@@ -62,7 +62,7 @@ def test_batches_as_json(service, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_many_batches_are_all_shown(here, capsys, monkeypatch):
+def test_batches_shows_every_batch(here, capsys, monkeypatch):
     with OddService(lambda *_: {"data": [batch(number) for number in range(60)]}) as odd:
         monkeypatch.setattr(openai, "client_from_environment", lambda: odd.client)
         assert main(["batches"]) == 0
@@ -79,10 +79,9 @@ def test_read_files_and_print(here, capsys):
     assert main(["read", "out.jsonl", "err.jsonl", "--allow-failed"]) == 0
 
 
-def test_read_into_a_file_beside_a_frame(here, capsys):
+def test_read_joins_a_frame_and_writes_a_file(here, capsys):
     assert (
-        main(["read", "out.jsonl", "err.jsonl", "answers.parquet", "--frame", "asked.parquet", "--custom-id", "id"])
-        == 3
+        main(["read", "out.jsonl", "err.jsonl", "answers.parquet", "--frame", "rows.parquet", "--custom-id", "id"]) == 3
     )
     assert "answers.parquet" in capsys.readouterr().out
     found = pl.read_parquet("answers.parquet")
@@ -104,39 +103,39 @@ def test_read_a_batch_that_has_not_ended(service, capsys):
     alive = client.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
     assert main(["read", alive.id]) == 4
     assert "has not ended: it is validating" in capsys.readouterr().err
-    assert main(["read", alive.id, "--frame", "asked.parquet", "--custom-id", "id"]) == 4
+    assert main(["read", alive.id, "--frame", "rows.parquet", "--custom-id", "id"]) == 4
     assert "3: 0 succeeded, 3 pending" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
-    ("args", "code", "says"),
+    ("args", "code", "message"),
     [
         (["read"], 2, "Missing argument"),
         (["read", "no.jsonl"], 2, "'no.jsonl' cannot be read"),
-        (["read", "asked.parquet"], 2, "'asked.parquet', line 1: not JSON"),
-        (["read", "out.jsonl", "no/folder/out.parquet"], 2, "the folder of 'no/folder/out.parquet' is not there"),
+        (["read", "rows.parquet"], 2, "'rows.parquet', line 1: not JSON"),
+        (["read", "out.jsonl", "no/folder/out.parquet"], 2, "the folder of 'no/folder/out.parquet' does not exist"),
         (["read", "out.jsonl", "--frame", "out.jsonl"], 2, "'out.jsonl' cannot be read as Parquet"),
-        (["read", "out.jsonl", "--frame", "asked.parquet", "--custom-id", "idd"], 2, "Did you mean 'id'"),
+        (["read", "out.jsonl", "--frame", "rows.parquet", "--custom-id", "idd"], 2, "Did you mean 'id'"),
         (["read", "batch_x"], 1, "404"),
         (["batches", "--since", "soon"], 2, "since must be"),
         (["batches", "--status", "complete"], 2, "Did you mean 'completed'"),
         (["batches", "--limit", "0"], 2, "--limit"),
     ],
 )
-def test_mistakes_are_one_line(service, capsys, args, code, says):
+def test_errors_are_one_line(service, capsys, args, code, message):
     assert main(args) == code
     err = capsys.readouterr().err
     assert err.startswith("error: ")
-    assert says in err
+    assert message in err
     assert err.count("\n") <= 2
 
 
-def test_a_missing_key_is_said(here, capsys):
+def test_missing_key(here, capsys):
     assert main(["batches"]) == 2
     assert "no API key" in capsys.readouterr().err
 
 
-def test_the_commands_are_listed(capsys):
+def test_help_lists_the_commands(capsys):
     assert main(["--help"]) == 0
     out = capsys.readouterr().out
     assert "batches" in out

@@ -274,7 +274,9 @@ def test_object_is_refused_by_name():
 @pytest.mark.parametrize("dtype", [pl.Struct({}), pl.List(pl.Struct({"a": pl.Struct({})}))], ids=str)
 def test_a_struct_without_fields_is_refused_by_name(dtype):
     frame = pl.DataFrame({"x": pl.Series([None], dtype=dtype), "t": ["t"]})
-    with pytest.raises(bf.InputError, match=r"column 'x' has dtype .*, and Parquet can hold no Struct without fields"):
+    with pytest.raises(
+        bf.InputError, match=r"column 'x' has dtype .*, and Parquet cannot hold a Struct without fields"
+    ):
         lines(frame, "{t}")
 
 

@@ -1,4 +1,4 @@
-"""A run that an earlier batchframe began goes on with this one.
+"""Resume a run that an earlier version of batchframe started.
 
 The fixture was killed while it uploaded its second part; a row of the first had been refused for its rate.
 """
@@ -28,7 +28,7 @@ def folder(emu, tmp_path, monkeypatch):
     return copied
 
 
-def test_it_is_read_without_a_service(folder):
+def test_reading_needs_no_service(folder):
     run = bf.open_run(folder)
     assert run.result().select("n", "text").rows() == [(n, None if n == 5 else f"text {n}") for n in range(12)]
     status = run.status(refresh=False)
@@ -36,7 +36,7 @@ def test_it_is_read_without_a_service(folder):
     assert status.state == "running"
 
 
-def test_it_is_finished(emu, folder):
+def test_opened_run_can_be_finished(emu, folder):
     status = bf.open_run(folder, client=emu.client()).wait()
     assert (status.succeeded, status.not_sent) == (11, 1)
     out = bf.open_run(folder).result()
@@ -45,7 +45,7 @@ def test_it_is_finished(emu, folder):
     assert emu.ledger()["by_custom_id"] == {f"row-{n}": 1 for n in range(12) if n != 5}
 
 
-def test_the_call_that_began_it_goes_on_with_it(emu, folder):
+def test_repeated_call_resumes_it(emu, folder):
     frame = pl.DataFrame({"n": range(12), "text": [None if n == 5 else f"text {n}" for n in range(12)]})
     with pytest.warns(bf.BatchframeWarning, match="1 null_input"):
         out = bf.run(frame, "Repeat {text}", client=emu.client(), model="gpt-4o-mini", temperature=0,

@@ -79,14 +79,14 @@ def test_object_columns_are_refused_wherever_they_are():
     for frame in (FRAME.with_columns(o=pl.Series([object()] * 3, dtype=pl.Object)),):
         for given in (frame, frame.lazy()):
             with pytest.raises(
-                bf.InputError, match="column 'o' has dtype Object, which no file can hold: drop it, or cast it"
+                bf.InputError, match="column 'o' has dtype Object, which cannot be written to a file: drop it"
             ):
                 contents(given)
 
 
 def test_columns_of_ours_are_refused():
     with pytest.raises(
-        bf.InputError, match="column 'batchframe:line' starts with 'batchframe:', which is batchframe's own: rename it"
+        bf.InputError, match="column 'batchframe:line' starts with 'batchframe:', which batchframe reserves: rename it"
     ):
         contents(FRAME.rename({"n": "batchframe:line"}))
     assert contents(FRAME.rename({"n": "batchframe"})) == ["a", "b", "c"]

@@ -279,13 +279,13 @@ def test_options_that_do_not_fit():
     frame = column([WEB])
     for endpoint in ("/v1/embeddings", "/v1/completions"):
         said = refusal(frame, images="image", endpoint=endpoint)
-        assert said.startswith("images is for /v1/chat/completions and /v1/responses and /v1/moderations")
+        assert said.endswith("with images: /v1/chat/completions, /v1/responses, /v1/moderations")
     said = refusal(frame, images="image", image_detail="low", endpoint=MODERATIONS)
-    assert said.startswith("image_detail is for /v1/chat/completions and /v1/responses, and")
+    assert said.endswith("with image_detail: /v1/chat/completions, /v1/responses")
     assert refusal(frame, images="image", image_detail="best") == (
         "image_detail must be one of 'low', 'high', 'auto', 'original', got 'best'"
     )
-    assert "there are none: pass images too" in refusal(frame, image_detail="low")
+    assert "image_detail needs images: pass images too" in refusal(frame, image_detail="low")
     assert bf.requests(frame, "{t}", model="m", images=[]).equals(bf.requests(frame, "{t}", model="m"))
 
 

@@ -309,5 +309,5 @@ def test_include_of_read_batch():
     assert out.columns[-4:] == ["request_id", "logprobs", "tool_calls", "content_filter"]
     with pytest.raises(bf.OptionError, match=r"include has no column 'rawr'\. Did you mean 'raw'"):
         bf.read_batch(source, include="rawr")
-    with pytest.raises(bf.InputError, match="the frame has a column 'raw' already"):
+    with pytest.raises(bf.InputError, match="the frame already has a column 'raw'"):
         bf.read_batch(source, frame.with_columns(raw=1), include="raw")

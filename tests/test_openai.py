@@ -1,4 +1,4 @@
-"""Foreign errors become ours in one place; the map is total."""
+"""The openai client: every error of the SDK and its transports is mapped, and odd replies are handled."""
 
 from __future__ import annotations
 
@@ -116,12 +116,12 @@ def test_retry_after_in_milliseconds():
     )
 
 
-def test_a_key_in_a_message_is_taken_out():
+def test_keys_are_removed_from_messages():
     error = status_error(openai.AuthenticationError, 401, {"message": "Incorrect key: sk-abc. Try"})
     assert "sk-abc" not in str(map_error(error, "upload", "sk-abc"))
 
 
-def test_a_connection_that_was_never_made_is_not_in_doubt(emu):
+def test_refused_connections_are_not_in_doubt(emu):
     with openai.OpenAI(api_key="sk-x", base_url="http://127.0.0.1:1/v1") as client:
         with pytest.raises(bf.ConnectionFailedError) as raised:
             Service(client).client.upload(io.BytesIO(b"{}\n"), "a.jsonl", None)
@@ -131,7 +131,7 @@ def test_a_connection_that_was_never_made_is_not_in_doubt(emu):
 
 
 @pytest.mark.parametrize("kind", ["reset_before", "reset_after"])
-def test_a_reply_that_is_lost_is_in_doubt(emu, client, kind):
+def test_lost_replies_are_in_doubt(emu, client, kind):
     emu.fault("create_file", kind)
     with pytest.raises(bf.ConnectionFailedError) as raised:
         Service(client).client.upload(io.BytesIO(b'{"a": 1}\n'), "a.jsonl", None)
@@ -152,7 +152,7 @@ def test_uploads_and_creates_are_sent_once(emu, client, call):
     assert emu.calls()[call] == 1
 
 
-def test_a_download_that_is_cut_is_a_connection_error(emu, client):
+def test_cut_downloads_are_connection_errors(emu, client):
     file = client.files.create(file=("a.jsonl", b'{"a": 1}\n' * 500_000), purpose="batch")
     emu.fault("file_content", "truncate", at=0.5)
     received = io.BytesIO()
@@ -164,8 +164,8 @@ def test_a_download_that_is_cut_is_a_connection_error(emu, client):
     assert received.getvalue() == b'{"a": 1}\n' * 500_000
 
 
-class Odd:
-    """A service that answers what it is told to, once."""
+class FixedReply:
+    """A service that sends one fixed reply."""
 
     def __init__(self, content, content_type="application/json"):
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -196,12 +196,12 @@ class Odd:
 
 
 @pytest.mark.parametrize("content", [b"<html>login</html>", b"[]", b"{}", b'{"id": ""}', b""])
-def test_an_answer_that_is_no_batch_is_the_services_trouble(content):
-    with Odd(content) as client, pytest.raises(bf.ServiceError, match="answered with something that is no JSON object"):
+def test_unreadable_replies_are_service_errors(content):
+    with FixedReply(content) as client, pytest.raises(bf.ServiceError, match="sent a reply that is no JSON object"):
         client.retrieve("batch_1")
 
 
-def test_odd_and_missing_keys_of_a_batch():
+def test_malformed_members_of_a_batch():
     odd = {
         "id": "b",
         "status": "Validating",
@@ -210,7 +210,7 @@ def test_odd_and_missing_keys_of_a_batch():
         "output_file_id": "",
         "request_counts": {"completed": None},
     }
-    with Odd(json.dumps(odd).encode()) as client:
+    with FixedReply(json.dumps(odd).encode()) as client:
         batch = client.retrieve("b")
     assert batch.status == "validating"
     assert batch.errors == [(None, "x", "")]
@@ -219,8 +219,8 @@ def test_odd_and_missing_keys_of_a_batch():
     assert batch.completed_requests == 0
 
 
-def test_which_client():
-    for wrong, says in (
+def test_invalid_clients():
+    for client, message in (
         (openai.AsyncOpenAI(api_key="k"), r"AsyncOpenAI: pass the sync one, client=openai\.OpenAI"),
         (
             openai.AsyncAzureOpenAI(api_key="k", api_version="1", azure_endpoint="https://x"),
@@ -228,11 +228,11 @@ def test_which_client():
         ),
         ("sk-key", r"must be an openai\.OpenAI, got builtins\.str"),
     ):
-        with pytest.raises(bf.OptionError, match=says):
-            Service(wrong).client.close()
+        with pytest.raises(bf.OptionError, match=message):
+            Service(client).client.close()
 
 
-def test_the_client_of_the_environment(monkeypatch):
+def test_client_from_the_environment(monkeypatch):
     with pytest.raises(bf.OptionError, match="no API key: set OPENAI_API_KEY"):
         Service().client.close()
     monkeypatch.setenv("OPENAI_API_KEY", "sk-x")

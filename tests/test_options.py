@@ -1,4 +1,4 @@
-"""Options and body parameters: what is accepted, and what each refusal says."""
+"""Options and body parameters: accepted values, and the message of each refusal."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def refusal(**options):
 # -- the table
 
 
-def test_options_do_not_take_the_names_of_parameters_unawares():
-    # Made from the call, or reached by extra_body, as the table of options says.
+def test_options_share_no_unlisted_name_with_parameters():
+    # Made from the call, or reached by extra_body, according to the table of options.
     known = {"model", "prompt", "response_format", "metadata", "include"}
     for endpoint, names in PARAMETERS.items():
         assert OPTION_NAMES & names.keys() <= known, endpoint
@@ -79,7 +79,7 @@ def test_none_means_the_default_of_each_option():
 # -- names
 
 
-def test_a_model_that_is_none():
+def test_invalid_models():
     for nothing in (None, "", "  "):
         assert refusal(model=nothing) == f"model must be a model id or deployment name, got {nothing!r}"
     assert "model must be text, got" in refusal(model=pl.col("x"))
@@ -96,14 +96,14 @@ def test_a_model_that_is_none():
         ("Seed", "seed"),
     ],
 )
-def test_a_wrong_name_is_refused_with_the_nearest(name, meant):
-    said = refusal(**{name: 1})
-    assert f"'{name}' is neither an option of batchframe nor a parameter of {CHAT}." in said
-    assert f"Did you mean {meant!r}?" in said
-    assert f"extra_body={{'{name}': …}}" in said
+def test_unknown_names_get_a_suggestion(name, meant):
+    message = refusal(**{name: 1})
+    assert f"'{name}' is neither an option of batchframe nor a parameter of {CHAT}." in message
+    assert f"Did you mean {meant!r}?" in message
+    assert f"extra_body={{'{name}': …}}" in message
 
 
-def test_a_name_like_no_other_has_no_suggestion():
+def test_distant_names_get_no_suggestion():
     assert "Did you mean" not in refusal(zzzzzzzz=1)
 
 
@@ -113,10 +113,10 @@ def test_streaming_is_refused(name, value):
     assert refusal(**{name: value}).startswith(f"{name} is refused: a batch cannot stream")
 
 
-def test_what_a_client_is_told_is_no_parameter():
+def test_client_settings_are_not_parameters():
     assert refusal(api_key="sk-x") == "api_key is a client setting: pass client=openai.OpenAI(api_key=…)"
-    said = "azure_endpoint is a client setting: pass client=openai.AzureOpenAI(azure_endpoint=…)"
-    assert refusal(azure_endpoint="https://x") == said
+    message = "azure_endpoint is a client setting: pass client=openai.AzureOpenAI(azure_endpoint=…)"
+    assert refusal(azure_endpoint="https://x") == message
     for names, client in ((_OF_OPENAI, openai.OpenAI), (_OF_AZURE, openai.AzureOpenAI)):
         assert names <= inspect.signature(client).parameters.keys()
 
@@ -126,19 +126,19 @@ def test_background_is_refused():
 
 
 @pytest.mark.parametrize("name", ["messages", "input"])
-def test_what_the_prompt_makes_is_refused(name):
+def test_members_made_from_the_prompt_are_refused(name):
     assert refusal(**{name: []}) == f"{name} is made from the prompt: pass it as the prompt argument"
 
 
 @pytest.mark.parametrize("name", sorted(NOT_YET))
-def test_options_to_come_are_refused_by_name(name):
+def test_planned_options_are_refused_by_name(name):
     assert refusal(**{name: 1}) == f"{name} is not available in this version of batchframe: leave it out"
 
 
 def test_endpoints():
     assert bodies(endpoint=None) == bodies(endpoint=CHAT)
-    said = refusal(endpoint="/v1/chat/completion")
-    assert "is not an endpoint. Did you mean '/v1/chat/completions'?" in said
+    message = refusal(endpoint="/v1/chat/completion")
+    assert "unknown endpoint '/v1/chat/completion'. Did you mean '/v1/chat/completions'?" in message
     assert "Available: /v1/chat/completions" in refusal(endpoint=["x"])
 
 
@@ -146,11 +146,15 @@ def test_endpoints():
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "said"),
+    ("option", "value", "message"),
     [
         ("on_null", "drop", """on_null must be "skip", "render" or "raise", got 'drop'"""),
         ("on_null", ["skip"], "on_null must be"),
-        ("progress", "bar", "progress must be True or False; left out, it is on in terminals and notebooks; got 'bar'"),
+        (
+            "progress",
+            "bar",
+            "progress must be True, False, or None (progress in terminals and notebooks only), got 'bar'",
+        ),
         ("limits", {"max_requests": 1}, "limits must be a bf.Limits(...), such as"),
         ("poll_seconds", -1, "poll_seconds must be a number of seconds, 0 or more, got -1"),
         ("poll_seconds", "5", "got '5'"),
@@ -178,14 +182,14 @@ def test_endpoints():
         ("include", "cost", "include='cost' is not available in this version of batchframe. Available: model"),
         ("metadata", {"a": 1}, "metadata must be a dict of text to text, got {'a': 1}"),
         ("metadata", "a", "metadata must be a dict of text to text, got 'a'"),
-        ("metadata", {str(key): "" for key in range(13)}, "metadata takes at most 9 pairs of yours"),
-        ("metadata", {"k" * 65: ""}, "keys to 64 characters"),
-        ("metadata", {"k": "v" * 513}, "values to 512"),
-        ("metadata", {"batchframe_run": "x"}, "metadata keys that start with batchframe_ are batchframe's own"),
+        ("metadata", {str(key): "" for key in range(13)}, "metadata must have at most 9 pairs"),
+        ("metadata", {"k" * 65: ""}, "keys up to 64 and"),
+        ("metadata", {"k": "v" * 513}, "values up to 512 characters"),
+        ("metadata", {"batchframe_run": "x"}, "metadata keys that start with batchframe_ are reserved"),
     ],
 )
-def test_values_that_cannot_be(option, value, said):
-    assert said in refusal(**{option: value})
+def test_invalid_option_values(option, value, message):
+    assert message in refusal(**{option: value})
 
 
 def test_values_at_their_limits():
@@ -200,7 +204,7 @@ def test_values_at_their_limits():
 # -- the body
 
 
-def test_the_order_of_arguments_makes_no_other_request():
+def test_argument_order_does_not_change_the_request():
     one = bf.requests(FRAME, "{x}", model="m", temperature=0, seed=1, extra_body={"b": 1, "a": 2})
     other = bf.requests(FRAME, "{x}", extra_body={"a": 2, "b": 1}, seed=1, temperature=0, model="m")
     assert one.equals(other)
@@ -223,7 +227,7 @@ def test_extra_body():
     assert parameters(extra_body={"stream": False}) == {"stream": False}
 
 
-def test_a_parameter_is_no_template():
+def test_parameters_are_not_templates():
     with pytest.raises(bf.TemplateError, match=r"(?s)user is no template, and names \{n\}: .*pl.lit\('user-'\)"):
         bodies(user="user-{n}")
     for value in ("{m}", "{{n}}", "{"):
@@ -231,17 +235,17 @@ def test_a_parameter_is_no_template():
     assert parameters(extra_body={"user": "{n}"}) == {"user": "{n}"}
 
 
-def test_a_parameter_that_is_none_or_null_is_left_out():
+def test_none_and_null_leave_a_parameter_out():
     assert parameters(temperature=None, seed=1) == {"seed": 1}
     assert [body.get("seed", "out") for body in bodies(seed=pl.col("n"))] == [1, "out"]
     assert [body.get("seed", "out") for body in bodies(seed=pl.lit(None))] == ["out", "out"]
 
 
 @pytest.mark.parametrize("count", [0, 1.0, True, "1", pl.col("n"), pl.lit(1)], ids=str)
-def test_what_makes_a_dtype_is_one_number(count):
+def test_parameters_that_decide_a_dtype_are_one_number(count):
     assert "one whole number for all rows, since it makes the response a List" in refusal(n=count)
-    said = refusal(dimensions=count, endpoint="/v1/embeddings")
-    assert "one whole number for all rows, since it makes the response an Array of them" in said
+    message = refusal(dimensions=count, endpoint="/v1/embeddings")
+    assert "one whole number for all rows, since it makes the response an Array of them" in message
     assert parameters(n=1) == {"n": 1}
 
 
@@ -253,11 +257,11 @@ def test_what_makes_a_dtype_is_one_number(count):
         {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}},
     ],
 )
-def test_response_format_in_the_form_of_the_service(value):
+def test_response_format_of_the_service_is_sent_unchanged(value):
     assert parameters(response_format=value) == {"response_format": value}
 
 
-def test_response_format_in_the_form_of_the_service_at_either_endpoint():
+def test_response_format_of_the_service_at_both_endpoints():
     inner = {"name": "x", "schema": {"type": "object"}, "strict": False}
     nested, flat = {"type": "json_schema", "json_schema": inner}, {"type": "json_schema", **inner}
     for form in (nested, flat):
@@ -270,14 +274,14 @@ def test_response_format_is_passed_once():
     form = {"type": "json_object"}
     assert parameters(extra_body={"response_format": form}) == {"response_format": form}
     for value in (form, pl.Struct({"a": pl.Int64})):
-        said = refusal(response_format=value, extra_body={"response_format": form})
-        assert said == "response_format is passed by itself and in extra_body: leave one of them out"
+        message = refusal(response_format=value, extra_body={"response_format": form})
+        assert message == "response_format is passed by itself and in extra_body: leave one of them out"
 
 
 @pytest.mark.parametrize(
     "value", [dict, "json_object", {"type": "xml"}, [{"type": "object"}], {"a": pl.Int64}, pl.Struct, ()], ids=str
 )
-def test_response_format_that_is_none(value):
+def test_invalid_response_formats(value):
     assert refusal(response_format=value).startswith("response_format")
 
 
@@ -377,7 +381,7 @@ LOOP.append(LOOP)
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "message"),
     [
         (float("nan"), "temperature holds nan, which JSON has not"),
         (float("inf"), "temperature holds inf, which JSON has not"),
@@ -404,8 +408,8 @@ LOOP.append(LOOP)
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
-def test_values_that_have_no_json(value, said):
-    assert said in refusal(temperature=value)
+def test_values_without_json(value, message):
+    assert message in refusal(temperature=value)
 
 
 def test_a_bad_expression_names_the_parameter_and_the_columns():
@@ -418,7 +422,7 @@ def test_a_bad_expression_names_the_parameter_and_the_columns():
 # -- clashes with columns of the frame
 
 
-def test_added_columns_do_not_take_the_place_of_others():
+def test_added_columns_must_not_clash():
     frame = pl.DataFrame({"x": ["a"], "response": ["b"], "b_usage": [1], "model": [1]})
     with pytest.raises(bf.InputError, match=r"the frame has a column 'response' already, .* pass prefix=\"batch_\""):
         bf.requests(frame, "{x}", model="m")
@@ -436,7 +440,7 @@ def test_added_columns_do_not_take_the_place_of_others():
     ]
     with pytest.raises(bf.InputError, match=r"'model' already"):
         bf.requests(frame.drop("response"), "{x}", model="m", include="model")
-    assert bf.requests(frame.drop("response"), "{x}", model="m").height == 1  # not asked for: no clash
+    assert bf.requests(frame.drop("response"), "{x}", model="m").height == 1  # not requested: no clash
 
 
 def test_the_id_column_may_be_called_custom_id():

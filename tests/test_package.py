@@ -1,4 +1,4 @@
-"""What the package promises about itself: its names, its imports, and which room may import which."""
+"""The structure of the package: its public names, and which module may import which."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ import batchframe as bf
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(bf.__file__).parent
 
-# The packages in the order of the data's way, the lowest first. A module imports from its own package and from those
-# above it in this table. `docs/architecture.md` and the docstring of the package say what each is for.
+# The packages in the order of the data, the lowest first. A module imports from its own package and from those above it
+# in this table. `docs/architecture.md` and the docstring of the package have the same list.
 PACKAGES = {
     "_core": "errors, events, column names, the forms of remote objects",
     "_endpoints": "what differs between the endpoints",
@@ -75,6 +75,22 @@ def named(path: Path) -> str:
 
 def test_every_module_is_in_a_package_of_the_table():
     assert {package_of(path) for path in MODULES} == RANK.keys()
+
+
+def test_architecture_page_lists_the_packages_in_order():
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `(_\w+)` \|", page, re.MULTILINE) == list(PACKAGES)
+
+
+def test_package_docstring_lists_the_packages():
+    assert re.findall(r"^    (_\w+) ", bf.__doc__, re.MULTILINE) == list(PACKAGES)[::-1]
+
+
+def test_modules_named_by_the_architecture_page_exist():
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    modules = re.findall(r"`(_\w+/\w+\.py)`", page)
+    assert len(modules) > len(PACKAGES)
+    assert [module for module in modules if not (PACKAGE / module).is_file()] == []
 
 
 def test_imports_go_only_downward():

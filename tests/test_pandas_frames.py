@@ -1,4 +1,4 @@
-"""Every dtype that pandas can make: its values come through exactly, or it is refused with a cast that helps."""
+"""Every dtype of pandas: its values stay exact, or it is refused with a cast that works."""
 
 from __future__ import annotations
 
@@ -157,14 +157,14 @@ def test_pandas_values_are_exact(make, wanted):
 
 
 @pytest.mark.parametrize(("make", "wanted"), REFUSED.values(), ids=REFUSED)
-def test_pandas_dtypes_are_refused_with_a_cast_that_helps(make, wanted):
+def test_pandas_dtypes_are_refused_with_a_cast_that_works(make, wanted):
     df = of(make())
-    said = refusal(df)
-    assert said.startswith(f"column 'v' has the dtype {df['v'].dtype}, ")
-    found = re.search(r": cast it first, such as (df\['v'\] = .*)$", said)
-    assert found, said
+    message = refusal(df)
+    assert message.startswith(f"column 'v' has the dtype {df['v'].dtype}, ")
+    cast = re.search(r": cast it first, such as (df\['v'\] = .*)$", message)
+    assert cast, message
     if wanted is not None:
-        exec(found[1], {"df": df})
+        exec(cast[1], {"df": df})
         assert texts(df) == wanted
 
 
@@ -181,27 +181,27 @@ def test_every_pandas_dtype_is_in_a_table():
     assert pandas - abstract - alike - made == set()
 
 
-def test_the_value_that_would_change_is_told():
-    said = refusal(of(objects(DAY, MOMENT)))
+def test_the_value_that_would_change_is_named():
+    message = refusal(of(objects(DAY, MOMENT)))
     assert (
         "and its values would change (datetime.datetime(2024, 7, 1, 12, 30) would become datetime.date(2024, 7, 1))"
-        in said
+        in message
     )
 
 
-def test_objects_without_a_value_are_text():
+def test_object_columns_without_values_are_text():
     for series in (objects(), objects(None, None), objects(np.nan, np.nan)):
         assert to_polars(of(series)).schema["v"] == pl.String
 
 
-def test_names_that_are_no_text_become_text():
+def test_column_labels_become_text():
     df = pd.DataFrame({1: ["a"], ("x", "y"): ["b"]})
     assert to_polars(df).columns == ["1", "('x', 'y')"]
     assert texts(df, "{1}") == ["a"]
     assert "such as df[1] = df[1].astype(str)" in refusal(pd.DataFrame({1: objects(1, "a"), "id": "x"}))
 
 
-def test_columns_of_one_name_are_refused():
+def test_duplicate_column_names_are_refused():
     assert refusal(pd.DataFrame([[1, 2]], columns=["a", "a"])) == "there are 2 columns named 'a': rename all but one"
     assert refusal(pd.DataFrame([[1, 2]], columns=[1, "1"])) == "there are 2 columns named '1': rename all but one"
 
@@ -219,7 +219,7 @@ def test_columns_of_one_name_are_refused():
     ],
     ids=["named", "range", "half named", "two"],
 )
-def test_an_index_with_a_name_is_told_to_be_left_out(index, names):
+def test_dropping_a_named_index_warns(index, names):
     df = pd.DataFrame({"v": ["a", "b"]}, index=index)
     for call in (
         lambda: bf.requests(df, "{v}", model="m"),
@@ -228,22 +228,22 @@ def test_an_index_with_a_name_is_told_to_be_left_out(index, names):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             call()
-        (one,) = caught
-        assert one.category is bf.BatchframeWarning
-        assert one.filename == __file__
-        assert str(one.message) == (
+        (warning,) = caught
+        assert warning.category is bf.BatchframeWarning
+        assert warning.filename == __file__
+        assert str(warning.message) == (
             f"the index of the pandas frame is left out ({names}): df.reset_index() keeps it as columns. "
             "The result is a Polars frame"
         )
     assert {*to_polars(df.reset_index()).columns} >= {*names.split(", "), "v"}
 
 
-def test_an_index_without_a_name_is_left_out_without_a_word():
+def test_dropping_an_unnamed_index_does_not_warn():
     df = pd.DataFrame({"v": ["a", "b"]}, index=[7, 9])
     assert to_polars(df).to_dict(as_series=False) == {"v": ["a", "b"]}
 
 
-def test_a_pandas_frame_is_asked_about_and_gives_a_polars_frame(client):
+def test_a_run_over_a_pandas_frame_returns_a_polars_frame(client):
     df = pd.DataFrame({"text": ["Great sound.", "Broke."], "month": pd.to_datetime(["2024-01-01", None])})
     out = bf.run(df, "Classify: {text}", model="gpt-4o-mini", client=client, poll_seconds=0.02)
     assert isinstance(out, pl.DataFrame)

@@ -1,4 +1,4 @@
-"""A Run that is copied, or sent to another process: another handle of the same folder, and never a client."""
+"""Copies and pickles of a Run: another handle of the same folder, without a client."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_copy_reads_the_same(emu, copied):
 
 
 @WAYS
-def test_a_copy_has_the_rows_and_columns_of_its_call(emu, copied):
+def test_a_copy_has_the_rows_and_columns_of_the_call(emu, copied):
     """They are not those of the folder: the same requests came in another order, with other columns."""
     first = finished(emu)
     again = finished(emu, FRAME.reverse().with_columns(more=pl.lit("x")), include=["raw"])
@@ -60,7 +60,7 @@ def test_a_copy_has_the_rows_and_columns_of_its_call(emu, copied):
 
 
 @WAYS
-def test_a_copy_asks_with_the_client_of_the_environment(emu, monkeypatch, copied):
+def test_a_copy_uses_the_client_of_the_environment(emu, monkeypatch, copied):
     run = submitted(emu)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     other = copied(run)
@@ -83,7 +83,7 @@ def test_no_key_is_in_a_pickle(emu):
     assert b"batchframe" in pickled
 
 
-def test_a_copy_of_what_was_deleted_says_so(emu):
+def test_a_copy_of_a_deleted_run(emu):
     run = finished(emu)
     pickled = pickle.dumps(run)
     run.delete()
@@ -91,7 +91,7 @@ def test_a_copy_of_what_was_deleted_says_so(emu):
         pickle.loads(pickled)
 
 
-def test_an_error_that_holds_a_run_comes_through(emu):
+def test_errors_that_hold_a_run_can_be_pickled(emu):
     emu.row_fault("status", status=400, code="bad")
     run = finished(emu)
     with pytest.raises(bf.RowsFailedError) as caught:

@@ -1,4 +1,4 @@
-"""The same frame through every provider, each behind an emulator that speaks as strictly and as oddly as it does."""
+"""The same frame through every provider, each behind an emulator with its rules and oddities."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_the_same_frame_comes_back(name, service_like):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PROVIDERS)
-def test_its_windows_are_the_services(name, service_like):
+def test_completion_windows_match_the_service(name, service_like):
     with service_like(name) as emu:
         for window in provider_named(name).completion_windows:
             out = ask(emu, name, FRAME[:1], completion_window=window, name=window)
@@ -108,7 +108,7 @@ def test_a_lost_folder_costs_nothing(name, batchframe_home, service_like):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["reset_after", "late", "truncate", "status"])
-def test_perplexity_is_asked_again_with_the_same_key(kind, service_like):
+def test_creates_at_perplexity_are_retried_with_the_same_key(kind, service_like):
     """The answer to the repeated create is the batch of the first: nobody has to look for it in the list."""
     with service_like("perplexity") as emu:
         emu.fault("create_batch", kind, seconds=0.1)
@@ -122,7 +122,7 @@ def test_perplexity_is_asked_again_with_the_same_key(kind, service_like):
         assert emu.ledger()["by_custom_id"] == {f"row-{n}": 1 for n in range(24)}
 
 
-def test_no_other_service_gets_a_key(service_like):
+def test_no_other_service_gets_an_idempotency_key(service_like):
     seen = []
     with service_like("openai") as emu, openai.OpenAI(api_key="k", base_url=emu.base_url) as client:
         client._client.event_hooks["request"].append(lambda request: seen.append(request.headers))
@@ -136,7 +136,7 @@ def test_no_other_service_gets_a_key(service_like):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PROVIDERS)
-def test_a_batch_cut_short_is_finished(name, service_like):
+def test_rows_of_an_expired_batch_are_retried(name, service_like):
     with service_like(name) as emu:
         emu.batch_fault("expire", at=0.5)
         assert ask(emu, name)["error"].null_count() == 24
@@ -144,7 +144,7 @@ def test_a_batch_cut_short_is_finished(name, service_like):
 
 
 @pytest.mark.parametrize("name", PROVIDERS)
-def test_a_file_that_is_refused(name, service_like):
+def test_rejected_input_file(name, service_like):
     with service_like(name) as emu:
         if name == "perplexity":  # at the upload
             with pytest.raises(bf.InvalidCallError, match=r"upload: .* model_not_found: Line 1: .*'nobodys-model'"):
@@ -156,7 +156,7 @@ def test_a_file_that_is_refused(name, service_like):
         assert emu.ledger()["executions"] == 0
 
 
-def test_the_lines_and_the_batch_say_v4_on_zhipu(service_like):
+def test_zhipu_uses_v4_in_lines_and_batches(service_like):
     with service_like("zhipu") as emu:
         with pytest.raises(bf.InvalidCallError, match=r"'/v1/chat/completions'. Supported values are: '/v4/chat/compl"):
             ask(emu, "openai")
@@ -166,7 +166,7 @@ def test_the_lines_and_the_batch_say_v4_on_zhipu(service_like):
         assert emu.client().files.retrieve(batch.input_file_id).purpose == "batch"
 
 
-def test_files_hold_as_many_requests_as_the_service_takes(service_like):
+def test_input_files_respect_the_services_limit(service_like):
     frame = pl.DataFrame({"n": range(5_001)})
     with service_like("siliconflow") as emu:
         with pytest.raises(bf.InputFileRejectedError, match="at most 5000"):
@@ -175,14 +175,14 @@ def test_files_hold_as_many_requests_as_the_service_takes(service_like):
         assert emu.calls()["create_batch"] == 1 + 2
 
 
-def test_the_last_word_is_the_users_on_siliconflow(service_like):
+def test_siliconflow_needs_a_user_message_at_the_end(service_like):
     prompt = [{"role": "user", "content": "Repeat {n}"}, {"role": "assistant", "content": "Well,"}]
     with service_like("siliconflow") as emu:
         with pytest.raises(bf.InputFileRejectedError, match="last message"):
             ask(emu, "siliconflow", prompt=prompt)
 
 
-def test_only_kimi_on_moonshot(service_like):
+def test_moonshot_accepts_only_kimi(service_like):
     with service_like("moonshot", models=[]) as emu:
         with pytest.raises(bf.InputFileRejectedError, match="kimi-k3"):
             ask(emu, "moonshot", model="kimi-k3")
@@ -206,7 +206,7 @@ def test_a_trial_on_dashscope(service_like):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PROVIDERS)
-def test_its_batches(name, service_like):
+def test_batches_of_each_service(name, service_like):
     with service_like(name) as emu:
         for again in range(3):
             ask(emu, name, FRAME[:2], name=str(again))

@@ -1,4 +1,4 @@
-"""The profiles of the services: recognised by their hosts, with limits that come from somewhere."""
+"""The profiles of the services: recognised by their hosts, with limits that have a source."""
 
 from __future__ import annotations
 
@@ -62,29 +62,29 @@ def test_a_service_is_recognised_by_its_host(base_url):
 
 # Each with the first words of its reason.
 REFUSED = {
-    "https://api.together.xyz/v1": "Together's, .* input files go to storage in three steps.* read the result file",
-    "https://api.together.ai/v1/": "Together's",
-    "https://generativelanguage.googleapis.com/v1beta/openai/": "Gemini's, .* files are uploaded .* read the result",
-    "https://us-central1-aiplatform.googleapis.com/v1/projects/p/locations/l/endpoints/openapi": "Vertex AI's",
-    "https://aiplatform.googleapis.com/v1": "Vertex AI's",
-    "https://bedrock-runtime.us-west-2.amazonaws.com/openai/v1": "Amazon Bedrock's, .* lie in S3. Nothing was sent",
-    "https://bedrock-mantle.us-east-1.api.aws/v1": "Amazon Bedrock's",
-    "https://api.anthropic.com/v1/": "Anthropic's",
-    "https://api.mistral.ai/v1": "Mistral's, .* /v1/batch/jobs",
-    "https://api.x.ai/v1": "xAI's",
-    "https://OpenRouter.ai/api/v1": "OpenRouter's, .* inline",
-    "https://api.fireworks.ai/inference/v1": "Fireworks's",
-    "https://api.cohere.ai/compatibility/v1": "Cohere's",
-    "https://inference.do-ai.run/v1": "DigitalOcean's",
-    "https://ark.cn-beijing.volces.com/api/v3": "Volcengine's",
+    "https://api.together.xyz/v1": "Together, .* input files go to storage in three steps.* read the result file",
+    "https://api.together.ai/v1/": "Together, ",
+    "https://generativelanguage.googleapis.com/v1beta/openai/": "Gemini, .* files are uploaded .* read the result",
+    "https://us-central1-aiplatform.googleapis.com/v1/projects/p/locations/l/endpoints/openapi": "Vertex AI, ",
+    "https://aiplatform.googleapis.com/v1": "Vertex AI, ",
+    "https://bedrock-runtime.us-west-2.amazonaws.com/openai/v1": "Amazon Bedrock, .* are in S3. Nothing was sent",
+    "https://bedrock-mantle.us-east-1.api.aws/v1": "Amazon Bedrock, ",
+    "https://api.anthropic.com/v1/": "Anthropic, ",
+    "https://api.mistral.ai/v1": "Mistral, .* /v1/batch/jobs",
+    "https://api.x.ai/v1": "xAI, ",
+    "https://OpenRouter.ai/api/v1": "OpenRouter, .* inline",
+    "https://api.fireworks.ai/inference/v1": "Fireworks, ",
+    "https://api.cohere.ai/compatibility/v1": "Cohere, ",
+    "https://inference.do-ai.run/v1": "DigitalOcean, ",
+    "https://ark.cn-beijing.volces.com/api/v3": "Volcengine, ",
 }
 
 
 @pytest.mark.parametrize("base_url", REFUSED)
-def test_a_service_of_another_form_is_refused_at_once(base_url, batchframe_home):
+def test_services_with_another_batch_api_are_refused_at_once(base_url, batchframe_home):
     """Before anything is rendered or sent; also where batches are listed or read by their id."""
     frame = pl.DataFrame({"n": [1]})
-    says = f'{REFUSED[base_url]}.* gateway .*provider="openai" or a bf.Provider'
+    message = f'belongs to {REFUSED[base_url]}.* gateway .*provider="openai" or a bf.Provider'
     with openai.OpenAI(api_key="k", base_url=base_url) as client:
         for call in (
             lambda: bf.run(frame, "{n}", model="m", client=client),
@@ -93,22 +93,22 @@ def test_a_service_of_another_form_is_refused_at_once(base_url, batchframe_home)
             lambda: bf.batches(client),
             lambda: bf.read_batch("batch_1", client=client),
         ):
-            with pytest.raises(bf.OptionError, match=says):
+            with pytest.raises(bf.OptionError, match=message):
                 call()
         assert not batchframe_home.exists()
-        # A provider that is named decides: its form is what the user says is spoken there.
+        # An explicit provider overrides the host.
         assert bf.requests(frame, "{n}", model="m", client=client, provider="openai").height == 1
         assert bf.requests(frame, "{n}", model="m", client=client, provider=bf.Provider(name="mine")).height == 1
 
 
-def test_the_service_of_the_environment_is_refused_too(monkeypatch):
+def test_the_base_url_of_the_environment_is_refused_too(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "k")
     monkeypatch.setenv("OPENAI_BASE_URL", "https://api.together.ai/v1")
-    with pytest.raises(bf.OptionError, match=r"api.together.ai is Together's"):
+    with pytest.raises(bf.OptionError, match=r"api.together.ai belongs to Together"):
         bf.run(pl.DataFrame({"n": [1]}), "{n}", model="m")
 
 
-def test_no_service_both_has_a_profile_and_is_refused():
+def test_no_profile_has_a_refused_host():
     hosts = [host for profile in PROVIDERS.values() for host in profile.hosts]
     assert len({other.service for other in OTHER_FORMS}) == len(OTHER_FORMS)
     assert not [host for host in hosts for other in OTHER_FORMS if other.has(host.removeprefix("."))]
@@ -118,7 +118,7 @@ def test_no_service_both_has_a_profile_and_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "says"),
+    ("name", "options", "message"),
     [
         ("perplexity", {}, r'perplexity takes no batches for /v1/chat/completions: pass endpoint="/v1/responses"$'),
         ("groq", {"endpoint": "/v1/embeddings"}, 'pass endpoint="/v1/chat/completions"'),
@@ -129,13 +129,13 @@ def test_no_service_both_has_a_profile_and_is_refused():
         ("novita", {"completion_window": "24h"}, "completion_window '24h' is not one of novita's: 48h"),
     ],
 )
-def test_what_a_service_does_not_take_is_refused_before_upload(name, options, says):
+def test_unsupported_options_are_refused_before_upload(name, options, message):
     with openai.OpenAI(api_key="k", base_url="http://127.0.0.1:9/v1") as client:
-        with pytest.raises(bf.OptionError, match=says):
+        with pytest.raises(bf.OptionError, match=message):
             bf.run(pl.DataFrame({"n": [1]}), "{n}", model="m", client=client, provider=name, **options)
 
 
-def test_a_line_is_as_long_as_the_service_takes():
+def test_request_lines_are_limited():
     frame = pl.DataFrame({"n": ["x" * 5_000_000, "x" * 6_000_000]})
     with openai.OpenAI(api_key="k", base_url="http://127.0.0.1:9/v1") as client:
         lines = bf.requests(frame, "{n}", model="m", client=client, provider="dashscope")
@@ -145,7 +145,7 @@ def test_a_line_is_as_long_as_the_service_takes():
 
 
 @pytest.mark.parametrize("name", PROVIDERS)
-def test_every_profile_is_whole(name):
+def test_every_profile_is_complete(name):
     profile = provider_named(name)
     assert profile.name == name
     assert profile.hosts
@@ -171,7 +171,7 @@ def test_azure():
 
 @pytest.mark.parametrize("name", PROVIDERS)
 @pytest.mark.parametrize("given", [bf.Limits(), bf.Limits(max_requests=100_000), bf.Limits(max_requests=7)])
-def test_no_input_file_holds_more_embeddings_than_is_known_to_be_safe(name, given):
+def test_embeddings_of_an_input_file_are_limited(name, given):
     profile = provider_named(name)
     chat, embeddings = (profile.limits_of(f"/v1/{path}", given) for path in ("chat/completions", "embeddings"))
     assert chat == given.over(profile.limits)
@@ -181,14 +181,14 @@ def test_no_input_file_holds_more_embeddings_than_is_known_to_be_safe(name, give
     assert profile.most_enqueued_of("/v1/chat/completions") is None
 
 
-def test_an_unknown_name_is_refused_with_the_near_one():
+def test_unknown_providers_get_a_suggestion():
     with pytest.raises(
-        bf.OptionError, match=r"no provider 'azur'. Did you mean 'azure'\? Known: azure, dashscope, .*bf.Prov"
+        bf.OptionError, match=r"unknown provider 'azur'. Did you mean 'azure'\? Known: azure, dashscope, .*bf.Prov"
     ):
         provider_named("azur")
 
 
-def test_a_profile_of_ones_own():
+def test_custom_profiles():
     ours = bf.Provider(name="ours", limits=bf.Limits(max_requests=10), endpoints={"/v1/chat/completions": "/chat"})
     assert (ours.limits.max_requests, ours.limits.max_bytes) == (10, 200_000_000)
     assert ours.completion_windows == ("24h",)
@@ -198,10 +198,10 @@ def test_a_profile_of_ones_own():
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "message"),
     [
-        ({"name": ""}, "name must be a text that is not empty"),
-        ({"name": None}, "name must be a text"),
+        ({"name": ""}, "name must be a non-empty text"),
+        ({"name": None}, "name must be a non-empty text"),
         ({"name": "x", "completion_windows": "24h"}, "completion_windows must be a tuple of texts, got the text '24h'"),
         ({"name": "x", "completion_windows": ()}, "completion_windows of 'x' is empty"),
         ({"name": "x", "hosts": "api.x.com"}, "hosts must be a tuple"),
@@ -211,8 +211,8 @@ def test_a_profile_of_ones_own():
         ({"name": "x", "max_enqueued_embeddings": None}, "max_enqueued_embeddings must be a whole number"),
     ],
 )
-def test_a_profile_that_cannot_be(options, says):
-    with pytest.raises(bf.OptionError, match=says):
+def test_invalid_profiles(options, message):
+    with pytest.raises(bf.OptionError, match=message):
         bf.Provider(**options)
 
 
@@ -262,13 +262,13 @@ def test_quotas(table, data_zone):
             assert bf.Limits.azure(model, title, data_zone=data_zone) == limits
 
 
-def test_the_tables_are_whole():
+def test_quota_tables_are_complete():
     for table in (AZURE_QUOTAS, AZURE_DATA_ZONE_QUOTAS):
         assert {len(quotas) for quotas in table.values()} == {len(AZURE_SUBSCRIPTIONS)}
 
 
 @pytest.mark.parametrize(
-    ("model", "subscription", "data_zone", "says"),
+    ("model", "subscription", "data_zone", "message"),
     [
         (
             "gpt-4p",
@@ -294,12 +294,12 @@ def test_the_tables_are_whole():
         ),
     ],
 )
-def test_what_the_tables_do_not_have(model, subscription, data_zone, says):
-    with pytest.raises(bf.OptionError, match=says):
+def test_models_and_subscriptions_without_a_quota(model, subscription, data_zone, message):
+    with pytest.raises(bf.OptionError, match=message):
         bf.Limits.azure(model, subscription, data_zone=data_zone)
 
 
-def test_the_tables_in_a_message():
+def test_quota_note():
     assert azure_quota_note("gpt-4o") == (
         "Enqueued tokens for gpt-4o in Microsoft's tables of November 2026. Global Batch: Enterprise agreement "
         "5,000,000,000; Default 200,000,000; Monthly credit card based subscriptions 50,000,000; MSDN subscriptions "

@@ -1,4 +1,4 @@
-"""Answers of batches and result files made elsewhere: our columns, joined to a frame or alone."""
+"""``read_batch``: answers of batches and result files made anywhere, joined to a frame or alone."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_the_first_success_counts_else_the_last_failure(with_frame):
     assert codes(found) == [None, "two", None]
 
 
-def test_which_ids():
+def test_ids_of_the_frame():
     answers = jsonl(good("row-1", "one"), good("7", "seven"))
     with pytest.warns(bf.BatchframeWarning, match=r"1 of 2 ids in the source, such as '7', .*are row-0, row-1, …"):
         found = bf.read_batch(answers, pl.DataFrame({"t": ["x", "y"]}))
@@ -128,9 +128,9 @@ def test_no_rows_and_no_answers():
     assert codes(bf.read_batch([], IDS, custom_id="id")) == ["missing"] * 3
 
 
-def test_odd_lines_are_kept_or_counted():
+def test_malformed_lines_are_kept_or_counted():
     data = b"\xef\xbb\xbf" + jsonl(good("a"), b"", b'{"custom_id": "b", "response": {"bo', b"5", good("c"))
-    with pytest.warns(bf.BatchframeWarning, match="1 of 4 lines of the bytes name no custom_id, .*the first is line 4"):
+    with pytest.warns(bf.BatchframeWarning, match="1 of 4 lines of the bytes have no custom_id, .*the first is line 4"):
         found = bf.read_batch(data, IDS, custom_id="id")
     assert codes(found) == [None, "malformed_line", None]
 
@@ -148,7 +148,7 @@ NOT_ANSWERS = {
 
 
 @pytest.mark.parametrize("content", NOT_ANSWERS, ids=repr)
-def test_what_is_no_result_file(tmp_path, content):
+def test_files_without_answers(tmp_path, content):
     path = tmp_path / "x.jsonl"
     path.write_bytes(content)
     with pytest.raises(bf.InputError, match=NOT_ANSWERS[content]) as raised:
@@ -156,7 +156,7 @@ def test_what_is_no_result_file(tmp_path, content):
     assert "x.jsonl'" in str(raised.value)
 
 
-def test_a_file_that_is_not_there(tmp_path):
+def test_missing_files(tmp_path):
     with pytest.raises(bf.InputError, match=r"'no/such.jsonl' cannot be read: No such file"):
         bf.read_batch("no/such.jsonl")
     with pytest.raises(bf.InputError, match="cannot be read: Is a directory"):
@@ -164,23 +164,29 @@ def test_a_file_that_is_not_there(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("source", "frame", "custom_id", "error", "says"),
+    ("source", "frame", "custom_id", "error", "message"),
     [
         (5, None, None, bf.OptionError, "source must be the id of a batch, a path .* got int"),
         (" ", None, None, bf.OptionError, "source is an empty text"),
-        (b"", None, "id", bf.OptionError, "custom_id='id' names a column of the frame, and there is no frame"),
-        (b"", IDS, "idd", bf.InputError, r"custom_id names 'idd', and .*Did you mean 'id'\? Columns: 'id', 'n'"),
+        (b"", None, "id", bf.OptionError, "custom_id='id' names a column of the frame, but there is no frame"),
+        (b"", IDS, "idd", bf.InputError, r"custom_id is 'idd', but .*Did you mean 'id'\? Columns: 'id', 'n'"),
         (b"", IDS, 5, bf.OptionError, "custom_id must be the name of a column, got 5"),
-        (b"", pl.DataFrame({"x": [1.5]}), "x", bf.InputError, "'x' is Float64: it must be String or an integer"),
-        (b"", pl.DataFrame({"custom_id": [1.5]}), None, bf.InputError, "'custom_id' is Float64"),
-        (b"", pl.DataFrame({"response": ["r"]}), None, bf.InputError, "has a column 'response' already"),
-        (b"", pl.DataFrame({"custom_id": ["r"], "id": ["r"]}), "id", bf.InputError, "has a column 'custom_id' already"),
-        (b"", pl.DataFrame({"response": ["r"]}), "response", bf.InputError, "the ids are in a column 'response'"),
+        (b"", pl.DataFrame({"x": [1.5]}), "x", bf.InputError, "'x' must be String or an integer, got Float64"),
+        (
+            b"",
+            pl.DataFrame({"custom_id": [1.5]}),
+            None,
+            bf.InputError,
+            "'custom_id' must be String or an integer, got Float64",
+        ),
+        (b"", pl.DataFrame({"response": ["r"]}), None, bf.InputError, "already has a column 'response'"),
+        (b"", pl.DataFrame({"custom_id": ["r"], "id": ["r"]}), "id", bf.InputError, "already has a column 'custom_id'"),
+        (b"", pl.DataFrame({"response": ["r"]}), "response", bf.InputError, "the ids are in column 'response'"),
         (b"", [1, 2], None, bf.InputError, "expected a Polars DataFrame"),
     ],
 )
-def test_mistakes(source, frame, custom_id, error, says):
-    with pytest.raises(error, match=says):
+def test_invalid_arguments(source, frame, custom_id, error, message):
+    with pytest.raises(error, match=message):
         bf.read_batch(source, frame, custom_id=custom_id)
 
 
@@ -207,7 +213,7 @@ def test_several_batches(client):
     assert sorted(bf.read_batch(ids, client=client)["custom_id"]) == ["c-0", "c-1"]
 
 
-def test_the_client_of_the_environment(emu, monkeypatch):
+def test_client_from_the_environment(emu, monkeypatch):
     made = make(emu.client())
     with pytest.raises(bf.OptionError, match="no API key"):
         bf.read_batch(made.id)
@@ -235,7 +241,7 @@ def test_a_batch_that_has_not_ended(emulate):
         assert codes(bf.read_batch(alive.id, client=client)) == ["batch_expired"]
 
 
-def test_a_status_that_is_not_known_means_still_running():
+def test_unknown_statuses_mean_still_running():
     with OddService(
         lambda *_: batch(status="Paused", request_counts={"total": 9, "completed": 4, "failed": 1})
     ) as service:
@@ -244,14 +250,14 @@ def test_a_status_that_is_not_known_means_still_running():
         assert codes(bf.read_batch("batch_0", IDS, custom_id="id", client=service.client)) == ["pending"] * 3
 
 
-def test_a_batch_whose_input_file_was_refused(client):
+def test_batch_with_a_rejected_input_file(client):
     made = make(client, model="no-such-model")
-    with pytest.raises(bf.InputFileRejectedError, match=r"failed: .*charged. model_not_found \(line 1\): ") as raised:
+    with pytest.raises(bf.InputFileRejectedError, match=r"failed: .*billed. model_not_found \(line 1\): ") as raised:
         bf.read_batch(made.id, IDS, custom_id="id", client=client)
     assert raised.value.errors[0][1] == "model_not_found"
 
 
-def test_many_reasons_are_cut():
+def test_only_the_first_errors_are_shown():
     errors = {"data": [{"code": f"c{i}", "message": "no.", "line": i} for i in range(5)]}
     with OddService(lambda *_: batch(status="failed", errors=errors)) as service:
         with pytest.raises(bf.InputFileRejectedError, match=r"c2 \(line 2\): no. And 2 more.$") as raised:
@@ -262,7 +268,7 @@ def test_many_reasons_are_cut():
             bf.read_batch("batch_0", client=service.client)
 
 
-def test_a_queue_that_was_full():
+def test_batch_that_failed_on_a_full_queue():
     full = batch(
         status="failed", model="gpt-4o", errors={"data": [{"code": "token_limit_exceeded", "message": "Full"}]}
     )
@@ -272,26 +278,26 @@ def test_a_queue_that_was_full():
         ):
             bf.read_batch("batch_0", client=service.client)
     with OddService(lambda *_: full | {"model": None}) as service:
-        with pytest.raises(bf.InputFileRejectedError, match=r"when other batches have ended\.$"):
+        with pytest.raises(bf.InputFileRejectedError, match=r"once other batches have ended\.$"):
             bf.read_batch("batch_0", client=service.client)
 
 
-def test_a_batch_that_is_not_there(client):
+def test_unknown_batch(client):
     with pytest.raises(bf.NotVisibleError, match="retrieve_batch: the service answered 404"):
         bf.read_batch("batch_none", client=client)
 
 
-def test_a_result_file_that_is_gone(client):
+def test_deleted_result_file(client):
     made = make(client)
     client.files.delete(made.output_file_id)
     with pytest.raises(
-        bf.ResultsError, match=rf"the output file {made.output_file_id} of batch .* deleted or has expired"
+        bf.ResultsError, match=rf"the output file {made.output_file_id} of batch .* deleted, has expired"
     ):
         bf.read_batch(made.id, client=client)
 
 
 @pytest.mark.parametrize("kind", ["truncate", "status"])
-def test_a_download_that_breaks_is_done_again(emu, client, kind):
+def test_broken_downloads_are_retried(emu, client, kind):
     made = make(client, ["a", "b"])
     emu.fault("file_content", kind, times=2 if kind == "truncate" else 1)
     with warnings.catch_warnings():
@@ -332,7 +338,7 @@ def test_azures_empty_error_file():
 def test_an_error_file_that_was_never_written():
     results = Results(batch(output_file_id="o", error_file_id="e"), o=jsonl(good("a")))
     assert read(results)[0] == [None, "missing", "missing"]
-    with pytest.raises(bf.ResultsError, match="the error file e of batch batch_0 is not there"):
+    with pytest.raises(bf.ResultsError, match="the error file e of batch batch_0 does not exist"):
         read(Results(batch(error_file_id="e", request_counts={"total": 3, "completed": 0, "failed": 3})))
 
 
@@ -343,19 +349,19 @@ def test_all_failed():
     assert len(asked) == 2
 
 
-def test_completed_before_its_files_are_named():
+def test_completed_batch_without_files_is_polled():
     counts = {"total": 3, "completed": 1, "failed": 2}
     early = batch(output_file_id="", error_file_id="e", request_counts=counts)
     late = batch(output_file_id="o", error_file_id="e", request_counts=counts)
     results = Results(early, early, late, o=jsonl(good("a")), e=jsonl(bad("b"), bad("c")))
     assert read(results)[0] == [None, "batch_expired", "batch_expired"]
     with pytest.raises(
-        bf.ResultsError, match="completed with 1 requests completed, and the service names no output file"
+        bf.ResultsError, match="completed with 1 requests completed, but the service names no output file"
     ):
         read(Results(early, e=b""))
 
 
-def test_a_batch_that_ended_with_neither_file_answered_nothing():
+def test_ended_batch_without_files():
     assert read(Results(batch(status="cancelled")))[0] == ["missing"] * 3
     assert read(Results(batch()))[0] == ["missing"] * 3
 
@@ -373,8 +379,8 @@ def test_a_failure_in_the_output_file():
     assert read(Results(batch(output_file_id="o"), o=jsonl(good("a"), line)))[0] == [None, "bad", "missing"]
 
 
-def test_downloaded_bytes_are_a_result_file_whatever_is_in_them():
-    with pytest.warns(bf.BatchframeWarning, match="1 of 1 lines of the output file o name no custom_id"):
+def test_downloaded_files_are_always_result_files():
+    with pytest.warns(bf.BatchframeWarning, match="1 of 1 lines of the output file o have no custom_id"):
         assert read(Results(batch(output_file_id="o"), o=b"<html>\n"))[0] == ["missing"] * 3
     assert read(Results(batch(output_file_id="o"), o=b'{"custom_id": "a", "re'))[0] == [
         "malformed_line",

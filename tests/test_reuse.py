@@ -203,7 +203,7 @@ def test_what_is_no_run_is_refused(client, tmp_path):
     for value in (5, ["all"], True):
         with pytest.raises(bf.OptionError, match=r'reuse must be a run, the folder of one, or "all", got'):
             ask(client, ["a"], reuse=value)
-    with pytest.raises(bf.OptionError, match="reuse must be a folder of this machine"):
+    with pytest.raises(bf.OptionError, match="reuse must be a local folder"):
         ask(client, ["a"], reuse="s3://bucket/run")
 
 

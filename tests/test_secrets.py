@@ -1,4 +1,4 @@
-"""A key, a token or a credential in a URL reaches neither the disk, a log, a representation nor an exception."""
+"""No key, token or URL credential reaches the disk, a log, a representation or an exception."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def texts_of(folder):
 
 
 @pytest.mark.parametrize(("dialect", "make"), [("openai", with_key), ("azure", with_token)])
-def test_nothing_tells_a_secret(tmp_path, caplog, dialect, make, emulate):
+def test_no_output_contains_a_secret(tmp_path, caplog, dialect, make, emulate):
     caplog.set_level(logging.DEBUG, logger="batchframe")
     told: list[str] = []
     with emulate(dialect) as emu, make(emu) as client:
@@ -63,7 +63,7 @@ def test_nothing_tells_a_secret(tmp_path, caplog, dialect, make, emulate):
     assert not [text[:200] for text in told for secret in SECRETS if secret in text]
 
 
-def test_nothing_tells_the_credentials_of_a_url(emu, tmp_path, caplog):
+def test_no_output_contains_credentials_of_a_url(emu, tmp_path, caplog):
     caplog.set_level(logging.DEBUG, logger="batchframe")
     client = openai.OpenAI(api_key=KEY, base_url=emu.base_url.replace("://", f"://user:{PASSWORD}@"))
     with pytest.raises(bf.AuthenticationError) as caught:  # they take the place of the key

@@ -49,7 +49,7 @@ def keyword_only(call):
 # -- written from the table
 
 
-def test_signatures_are_those_of_the_table(script, capsys):
+def test_signatures_match_the_table(script, capsys):
     assert script.stale() == [], "run scripts/generate_signatures.py"
     assert script.main(["--check"]) == 0
 
@@ -79,12 +79,12 @@ def test_every_option_is_in_the_signature(call):
     assert _options.parse({"model": "m", **defaults}) == _options.parse({"model": "m"})
 
 
-def test_options_to_come_are_in_no_signature():
+def test_planned_options_are_in_no_signature():
     assert not NOT_YET & set(NAMES)
     assert set(NAMES) | NOT_YET == OPTION_NAMES
 
 
-def test_literals_are_what_is_accepted():
+def test_literals_match_the_accepted_values():
     assert typing.get_args(arguments.Include) == tuple(EXTRA_COLUMNS)
     assert set(typing.get_args(arguments.Endpoint)) == set(ENDPOINTS)
     meanings = {option.name: option.metadata["meaning"] for option in OPTIONS}
@@ -96,16 +96,16 @@ def test_literals_are_what_is_accepted():
             assert getattr(_options.parse(given), name) == value
 
 
-def test_parameters_are_those_that_a_call_takes():
+def test_parameters_match_the_accepted_names():
     known = {name for names in PARAMETERS.values() for name in names}
     taken = {name for name in known - OPTION_NAMES - NEVER if not is_from_prompt(name)}
     assert arguments.EndpointParameters.__annotations__.keys() == taken
 
 
-def test_the_docstring_tells_every_option_once():
+def test_the_docstring_documents_every_option_once():
     parameters = inspect.getdoc(bf.run).split("\n\nReturns\n")[0].split("\nParameters\n")[1]
-    told = re.findall(r"^([\w*]+)$", parameters, re.MULTILINE)
-    assert told == ["frame", "prompt", *NAMES, "**parameters"]
+    documented = re.findall(r"^([\w*]+)$", parameters, re.MULTILINE)
+    assert documented == ["frame", "prompt", *NAMES, "**parameters"]
     for name, call in METHODS.items():
         assert getattr(FRAME.batch, name).__doc__ == call.__doc__
 
@@ -113,14 +113,14 @@ def test_the_docstring_tells_every_option_once():
 # -- at run time
 
 
-def test_model_is_required_as_python_says_it():
+def test_missing_model_is_a_type_error():
     for call in (bf.run, bf.submit, bf.requests, bf.result_schema, FRAME.batch.run, FRAME.batch.requests):
         with pytest.raises(TypeError, match="missing 1 required keyword-only argument: 'model'"):
             call("{x}") if inspect.ismethod(call) else call(FRAME, "{x}")
 
 
 @pytest.mark.parametrize("name", sorted(NOT_YET))
-def test_options_to_come_are_refused_by_name(name):
+def test_planned_options_are_refused_by_name(name):
     for call in (bf.run, bf.submit, bf.requests, bf.result_schema):
         with pytest.raises(bf.OptionError, match=f"^{name} is not available in this version of batchframe"):
             call(FRAME, "{x}", model="m", **{name: 1})
@@ -149,7 +149,7 @@ def test_every_call_passes_every_option_on(monkeypatch, tmp_path):
 # -- names as users import them
 
 
-def test_public_names_tell_where_they_are_imported_from():
+def test_public_names_have_the_module_batchframe():
     for name in bf.__all__:
         value = getattr(bf, name)
         assert (value.__module__, value.__qualname__) == ("batchframe", name)
@@ -158,10 +158,12 @@ def test_public_names_tell_where_they_are_imported_from():
     assert repr(bf.Run) == "<class 'batchframe.Run'>"
 
 
-def test_tracebacks_tell_the_public_name():
+def test_tracebacks_show_the_public_name():
     code = "import batchframe as bf, polars as pl; bf.requests(pl.DataFrame({'x': [1]}), '{y}', model='m')"
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False).stderr
-    assert told.splitlines()[-1].startswith("batchframe.TemplateError: ")
+    stderr = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    ).stderr
+    assert stderr.splitlines()[-1].startswith("batchframe.TemplateError: ")
 
 
 # -- editors and type checkers
@@ -169,7 +171,7 @@ def test_tracebacks_tell_the_public_name():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("call", ["run", "submit", "requests", "result_schema", "run_parquet"])
-def test_editors_offer_the_options(call):
+def test_editors_complete_the_options(call):
     jedi = pytest.importorskip("jedi")
     code = f"import batchframe as bf\nbf.{call}("
     completed = jedi.Script(code, path=ROOT / "user.py", project=project(jedi)).complete()
@@ -178,7 +180,7 @@ def test_editors_offer_the_options(call):
 
 
 @pytest.mark.slow
-def test_notebooks_offer_the_options_of_the_namespace():
+def test_notebooks_complete_the_options_of_the_namespace():
     jedi = pytest.importorskip("jedi")
     completed = jedi.Interpreter("frame.batch.run(", [{"frame": FRAME}]).complete()
     assert {f"{name}=" for name in NAMES} <= {one.name for one in completed}
@@ -226,7 +228,7 @@ USER_CODE_NAMES = sorted(path.name for path in USER_CODE.glob("*.py"))
 @pytest.mark.slow
 @pytest.mark.timeout(900)  # mypy reads all of polars and openai
 @pytest.mark.parametrize("checker", ["mypy", "basedpyright"])
-def test_type_checkers_find_the_mistakes_of_users_and_no_others(checked, checker):
+def test_type_checkers_report_wrong_calls_only(checked, checker):
     if importlib.util.find_spec(checker) is None:
         pytest.skip(f"{checker} is not installed")
     marked = {

@@ -188,7 +188,7 @@ def test_a_page_is_waited_out_with_a_warning(begun, odd, emu, caplog):
         begun.wait(4 * 3600)
     warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert [record.getMessage().split(":")[0] for record in warnings] == ["retrieve_batch"]
-    assert "Its last trouble: retrieve_batch: the service answered with something that is no JSON" in str(raised.value)
+    assert "Its last trouble: retrieve_batch: the service sent a reply that is no JSON" in str(raised.value)
     assert odd.answered > 100
     status = bf.open_run(begun.path).status(refresh=False)
     assert (status.state, status.waiting_for) == ("running", "its batches to end")

@@ -1,4 +1,18 @@
-"""Run a prompt over every row of a frame with the OpenAI Batch API, and get a frame back."""
+"""Run a prompt over every row of a frame with the OpenAI Batch API, and get a frame back.
+
+The packages, from the call to the core; each imports only from those below it (docs/architecture.md):
+
+    _api        what users call
+    _runs       one run, from the call to the frame, resumable
+    _batches    input files -> batches -> result files
+    _results    result files -> answers -> columns
+    _providers  the batch services
+    _store      the run's folder on disk
+    _requests   rows -> request lines
+    _schemas    typed answers
+    _endpoints  what differs between the endpoints
+    _core       exceptions, events, column names
+"""
 
 from __future__ import annotations
 
@@ -78,7 +92,7 @@ __all__ = [
     "submit",
 ]
 
-# Representations, tracebacks and pickles say what users import, and not where it is kept.
+# Representations, tracebacks and pickles then show the name that users import.
 for _name in __all__:
     globals()[_name].__module__ = __name__
 

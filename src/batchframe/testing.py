@@ -1,4 +1,4 @@
-"""Tools for tests: the local batch service, started and stopped in one line, and a time that passes without waiting."""
+"""Tools for tests: start and stop the local batch service in one line, and let time pass without waiting."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ class Emulator:
     Attributes
     ----------
     endpoint
-        Where the service is, without a path: Azure's ``azure_endpoint``; the control plane is at ``/_emulator/``.
+        The address of the service, without a path: Azure's ``azure_endpoint``. The control plane is at
+        ``/_emulator/``.
     """
 
     def __init__(self, server: ThreadServer, clients: contextlib.ExitStack) -> None:
@@ -59,17 +60,17 @@ class Emulator:
 
     @property
     def base_url(self) -> str:
-        """What a client takes as its ``base_url``."""
+        """The ``base_url`` for a client."""
         return self.endpoint + self._server.dialect.prefix
 
     def client(self, **options: Any) -> openai.OpenAI:
-        """Make a client of this service; it is closed together with the service.
+        """Return a client of this service, which is closed together with the service.
 
         Parameters
         ----------
         **options
-            Passed on to :class:`openai.OpenAI`, and in the dialect ``"azure"`` to :class:`openai.AzureOpenAI`; the
-            key is ``"sk-emulator"`` and the version of the interface ``"2024-10-21"`` unless given.
+            Options of :class:`openai.OpenAI`, or of :class:`openai.AzureOpenAI` in the dialect ``"azure"``. The key is
+            ``"sk-emulator"`` and the API version ``"2024-10-21"`` unless passed.
         """
         import openai  # noqa: PLC0415 - half a second that only users of clients pay
 
@@ -83,7 +84,7 @@ class Emulator:
         return self._clients.enter_context(openai.OpenAI(**options))
 
     def ledger(self, *, summary: bool = False) -> dict[str, Any]:
-        """Return what was executed and billed, in total, by custom_id and by body; `summary` leaves out the names."""
+        """Return what was executed and billed: totals, by custom_id and by body. `summary` returns only totals."""
 
         async def count(service: Service) -> dict[str, Any]:
             return await service.reading(service.ledger.summary if summary else service.ledger.counts)
@@ -91,7 +92,7 @@ class Emulator:
         return self._server.call(count)
 
     def calls(self) -> dict[str, int]:
-        """Return how often each API call was made, by name (``create_batch``, ``file_content``, …)."""
+        """Return the number of API calls by name (``create_batch``, ``file_content``, …)."""
 
         async def count(service: Service) -> dict[str, int]:
             return dict(service.calls)
@@ -104,7 +105,7 @@ class Emulator:
         Parameters
         ----------
         **settings
-            Fields of :class:`batchframe.emulator.Settings`; ``seconds`` is merged field by field.
+            Fields of :class:`batchframe.emulator.Settings`. ``seconds`` is merged field by field.
         """
 
         async def change(service: Service) -> None:
@@ -121,20 +122,20 @@ class Emulator:
         kind: Literal["status", "reset_before", "reset_after", "late", "truncate", "delay", "slow"],
         **options: Any,
     ) -> None:
-        """Let API calls go wrong.
+        """Make API calls fail.
 
         Parameters
         ----------
         call
             The name of the call, as in :meth:`calls`.
         kind
-            ``status`` answers `status` and does not act; ``reset_before`` and ``reset_after`` drop the connection
-            before or after the service acted; ``late`` drops it and acts `seconds` later; ``truncate`` cuts the reply
-            after the fraction `at`; ``delay`` waits `seconds`; ``slow`` lets request and reply travel at
-            `bytes_per_second`.
+            ``status`` answers with `status` and does not execute the call; ``reset_before`` and ``reset_after`` drop
+            the connection before or after the call is executed; ``late`` drops it and executes the call `seconds`
+            later; ``truncate`` cuts the reply after the fraction `at`; ``delay`` waits `seconds`; ``slow`` limits
+            request and reply to `bytes_per_second`.
         **options
             `status` (503), `retry_after`, `headers`, `bytes_per_second` (a million), `seconds` (1), `at` (0.5),
-            `times` (1; None: always), `skip` (0: how many calls pass first).
+            `times` (1; None: always), `skip` (0: how many calls succeed first).
         """
         fault = _converted({"call": call, "kind": kind, **options}, CallFault)
 
@@ -144,16 +145,16 @@ class Emulator:
         self._server.call(add)
 
     def row_fault(self, kind: RowKind, **options: Any) -> None:
-        """Let rows go wrong.
+        """Make rows fail.
 
         Parameters
         ----------
         kind
-            What happens to the rows that are hit, or to whole result files, as
-            :class:`~batchframe.emulator._faults.row_faults.RowFault` says.
+            What happens to the affected rows, or to whole result files; see
+            :class:`~batchframe.emulator._faults.row_faults.RowFault`.
         **options
             Which rows: `custom_ids`, `containing` (a text of the request), `share` (of the rows, chosen by their
-            bodies), `every` (n-th of a file); all of them when none is given. How often: `attempts` (1; None: always).
+            bodies), `every` (n-th row of a file); all rows by default. How often: `attempts` (1; None: always).
             What: `status`, `code`, `message`, `type`, `body`, `at`, `copy`, `old`, `new`.
         """
         fault = _converted({"kind": kind, **options}, RowFault)
@@ -164,15 +165,15 @@ class Emulator:
         self._server.call(add)
 
     def batch_fault(self, kind: BatchKind, **options: Any) -> None:
-        """Let batches go wrong that are created from now on; a batch takes all faults that are due.
+        """Make batches fail that are created from now on. All faults that are due apply to a batch.
 
         Parameters
         ----------
         kind
-            What happens, as :class:`~batchframe.emulator._faults.batch_faults.BatchFault` says; also the name of an
-            oddity, which then changes only the batches that are hit.
+            What happens; see :class:`~batchframe.emulator._faults.batch_faults.BatchFault`. The name of an oddity is
+            allowed too, which then changes only the affected batches.
         **options
-            `times` (1; None: all batches) and `skip` (0: how many batches pass first); what each kind takes: `at`,
+            `times` (1; None: all batches) and `skip` (0: how many batches are unaffected first). By kind: `at`,
             `unexecuted`, `code`, `message`, `param`, `lines`, `phase`, `seconds`, `polls`, `spelling`, `status`.
         """
         fault = _converted({"kind": kind, **options}, BatchFault)
@@ -183,14 +184,14 @@ class Emulator:
         self._server.call(add)
 
     def file_fault(self, kind: FileKind, **options: Any) -> None:
-        """Let files go wrong that are uploaded from now on; a file takes all faults that are due.
+        """Make files fail that are uploaded from now on. All faults that are due apply to a file.
 
         Parameters
         ----------
         kind
-            What happens, as :class:`~batchframe.emulator._faults.file_faults.FileFault` says.
+            What happens; see :class:`~batchframe.emulator._faults.file_faults.FileFault`.
         **options
-            `times` (1; None: all files), `skip` (0: how many files pass first), `polls` (1), `at` (0.5).
+            `times` (1; None: all files), `skip` (0: how many files are unaffected first), `polls` (1), `at` (0.5).
         """
         fault = _converted({"kind": kind, **options}, FileFault)
 
@@ -200,7 +201,7 @@ class Emulator:
         self._server.call(add)
 
     def clear_faults(self) -> None:
-        """Forget the faults that are still to come, of whatever kind."""
+        """Remove all faults that have not happened yet."""
 
         async def clear(service: Service) -> None:
             service.clear_faults()
@@ -208,11 +209,11 @@ class Emulator:
         self._server.call(clear)
 
     def step(self, n: int = 1) -> None:
-        """Advance all batches by `n` steps; needs the setting ``progression="stepped"``."""
+        """Advance all batches by `n` steps. Needs the setting ``progression="stepped"``."""
         self._server.call(lambda service: service.step(n))
 
     def expire(self, batch_id: str | None = None) -> None:
-        """Let the completion window of one batch, or of all that are alive, end now."""
+        """End the completion window of one batch, or of all running batches, now."""
 
         async def expire(service: Service) -> None:
             service.expire(batch_id)
@@ -220,7 +221,7 @@ class Emulator:
         self._server.call(expire)
 
     def reset(self) -> None:
-        """Drop everything: files, batches, ledger, calls, faults, and changes to the settings."""
+        """Delete everything: files, batches, ledger, calls, faults and changed settings."""
         self._server.call(lambda service: service.reset())
 
 
@@ -231,18 +232,17 @@ def emulator(dialect: DialectName = "openai", **settings: Any) -> Iterator[Emula
     Parameters
     ----------
     dialect
-        The service to speak like: ``"openai"``; ``"azure"`` with dated versions of its interface, as
-        :class:`openai.AzureOpenAI` speaks; ``"azure-v1"`` under ``/openai/v1``, for :class:`openai.OpenAI`.
+        The service to imitate: ``"openai"``; ``"azure"`` with dated API versions, for :class:`openai.AzureOpenAI`;
+        ``"azure-v1"`` under ``/openai/v1``, for :class:`openai.OpenAI`.
     **settings
         Fields of :class:`batchframe.emulator.Settings`, and the `upstream`, `upstream_key`, `concurrency`,
         `state_dir` and `allowed_hosts` of :func:`batchframe.emulator.serve`. By default a small batch ends within a
-        second.
-        ``service="groq"`` speaks like another service with OpenAI's batch API: with its paths, limits and oddities.
+        second. ``service="groq"`` imitates another service with OpenAI's batch API: its paths, limits and oddities.
 
     Yields
     ------
     Emulator
-        With ``base_url``, ``client()`` and what steers the service.
+        With ``base_url``, ``client()`` and methods that control the service.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The account's batches, ours or not, as a frame with one schema for every service."""
+"""``batches``: the batches of an account, in one schema for every service."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ SCHEMA: dict[str, Any] = {
     "run": pl.String(),
 }
 
-# Both services' words: openai.types.batch and Microsoft's how-to. Others have some of their own.
+# Sources: openai.types.batch and Microsoft's how-to. Other services have further statuses.
 _STATUSES = ("validating", "failed", "in_progress", "finalizing", "completed", "expired", "cancelling", "cancelled")
 _ENDS = ("completed_at", "failed_at", "expired_at", "cancelled_at")
-_BACK = re.compile(r"(\d{1,6})\s*([mhdw])")
+_AGE = re.compile(r"(\d{1,6})\s*([mhdw])")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-# The list is the newest first as far as is known; batches of about the same time may stand in another order.
+# Services list the newest batch first, but batches created at about the same time may be in another order.
 _MARGIN = dt.timedelta(minutes=5)
-_REPEATS = 100
+_MAX_REPEATS = 100
 
 
 def batches(
@@ -64,34 +64,34 @@ def batches(
     Parameters
     ----------
     client
-        An `openai.OpenAI` or `openai.AzureOpenAI`; None for the one of the environment.
+        An `openai.OpenAI` or `openai.AzureOpenAI`. None makes one from the environment variables.
     since
-        Only batches created then or later: a datetime or date (UTC where it has no zone), a timedelta back from now,
-        or a text of either: ``"2026-11-01"``, ``"2026-11-01T08:00Z"``, ``"8h"``, ``"3d"``. None for all. Azure filters
-        itself; elsewhere the list is read back to there, a page of 100 at a time.
+        Only batches created at this time or later: a datetime or date (UTC if it has no time zone), a timedelta back
+        from now, or a text for either: ``"2026-11-01"``, ``"2026-11-01T08:00Z"``, ``"8h"``, ``"3d"``. None for all.
+        Azure filters the list itself; elsewhere it is read back to that time in pages of 100.
     status
         Only batches with this status, or one of these: ``"completed"``, ``["validating", "in_progress"]``, ….
     limit
-        At most so many, the newest.
+        Only this many, the newest.
 
     Returns
     -------
     pl.DataFrame
-        A row a batch, the newest first, always with these columns: ``batch_id, status, endpoint, model: String``;
-        ``created_at, in_progress_at, ended_at, expires_at: Datetime`` in UTC, where ``ended_at`` is when it completed,
-        failed, expired or was cancelled; ``requests, completed, failed, input_tokens, output_tokens: Int64``, the
-        service's counts, null where it does not tell them; ``input_file_id, output_file_id, error_file_id: String``,
-        null where there is none; ``errors: List(Struct{line, code, message})``, why the input file was refused, empty
-        otherwise; ``metadata: String``, a JSON object or null, since its keys differ from batch to batch
-        (``pl.col("metadata").str.json_path_match("$.project")`` takes one out); ``run: String``, the id of the
+        One row per batch, the newest first, always with these columns: ``batch_id, status, endpoint, model: String``;
+        ``created_at, in_progress_at, ended_at, expires_at: Datetime`` in UTC, where ``ended_at`` is when the batch
+        completed, failed, expired or was cancelled; ``requests, completed, failed, input_tokens, output_tokens:
+        Int64``, the service's counts, null if it does not report them; ``input_file_id, output_file_id, error_file_id:
+        String``, null if there is none; ``errors: List(Struct{line, code, message})``, why the input file was refused,
+        otherwise empty; ``metadata: String``, a JSON object or null, since the keys differ between batches
+        (``pl.col("metadata").str.json_path_match("$.project")`` extracts one); ``run: String``, the id of the
         batchframe run that it belongs to, null for batches made elsewhere.
 
     Raises
     ------
     OptionError
-        An argument is not of these forms, or there is no client.
+        An argument is invalid, or there is no client.
     APICallError
-        The service cannot be asked.
+        The call to the service failed.
 
     Examples
     --------
@@ -108,37 +108,37 @@ def batches(
     │ completed ┆ /v1/chat/completions ┆ 2        ┆ 2         ┆ 0      │
     └───────────┴──────────────────────┴──────────┴───────────┴────────┘
     """
-    start, wanted = _start(since), _statuses(status)
-    # The service tells when a batch was made in whole seconds: one made later in the same second must not be left out.
+    start, statuses = _start(since), _statuses(status)
+    # Services report creation times in whole seconds. A batch created later in the same second must be included.
     start = None if start is None else start.replace(microsecond=0)
     if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
         msg = f"limit must be a whole number of at least 1, or None for all, got {limit!r}"
         raise OptionError(msg)
     rows = []
     with closing(Service(client)) as service:
-        one = next(iter(wanted)) if len(wanted) == 1 else None
-        for row in _rows(service.client.list_matching(start, one), start):
+        only_status = next(iter(statuses)) if len(statuses) == 1 else None
+        for row in _rows(service.client.list_matching(start, only_status), start):
             if (start is None or (row["created_at"] is not None and row["created_at"] >= start)) and (
-                not wanted or row["status"] in wanted
+                not statuses or row["status"] in statuses
             ):
                 rows.append(row)
             if len(rows) == limit:
                 break
-    found = pl.DataFrame(rows, schema=SCHEMA, orient="row")
-    return found.sort("created_at", descending=True, nulls_last=True, maintain_order=True)
+    frame = pl.DataFrame(rows, schema=SCHEMA, orient="row")
+    return frame.sort("created_at", descending=True, nulls_last=True, maintain_order=True)
 
 
 def _rows(listed: Iterator[RemoteBatch], start: dt.datetime | None) -> Iterator[dict[str, Any]]:
-    """Yield a row a batch, as far back as ``start``; a service that gives the same page for ever comes to an end."""
-    seen: set[str] = set()
+    """Yield one row per batch, back to ``start``. Stop if the service keeps returning the same page."""
+    ids: set[str] = set()
     repeats = 0
     for batch in listed:
-        if batch.id in seen:
+        if batch.id in ids:
             repeats += 1
-            if repeats > _REPEATS:
+            if repeats > _MAX_REPEATS:
                 return
             continue
-        seen.add(batch.id)
+        ids.add(batch.id)
         repeats = 0
         row = _row(batch)
         if start is not None and row["created_at"] is not None and row["created_at"] < start - _MARGIN:
@@ -174,11 +174,11 @@ def _row(batch: RemoteBatch) -> dict[str, Any]:
 
 
 def _start(since: Any) -> dt.datetime | None:
-    """Return the moment that ``since`` means."""
-    given = since
+    """Return ``since`` as a datetime in UTC; None for no limit."""
+    passed = since
     if isinstance(since, str):
-        back = _BACK.fullmatch(since.strip())
-        since = dt.timedelta(**{_UNITS[back[2]]: int(back[1])}) if back else _parsed(since.strip())
+        age = _AGE.fullmatch(since.strip())
+        since = dt.timedelta(**{_UNITS[age[2]]: int(age[1])}) if age else _parsed(since.strip())
     try:
         if isinstance(since, dt.timedelta) and since >= dt.timedelta():
             return dt.datetime.now(dt.timezone.utc) - since
@@ -188,38 +188,38 @@ def _start(since: Any) -> dt.datetime | None:
         return dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
     if isinstance(since, dt.date):
         return dt.datetime(since.year, since.month, since.day, tzinfo=dt.timezone.utc)
-    if given is None:
+    if passed is None:
         return None
     msg = (
         "since must be a datetime, a date, a timedelta back from now, or a text such as '2026-11-01', "
-        f"'2026-11-01T08:00Z', '8h' or '3d', got {given!r}"
+        f"'2026-11-01T08:00Z', '8h' or '3d', got {passed!r}"
     )
     raise OptionError(msg)
 
 
-def _parsed(given: str) -> Any:
-    """Return the datetime or date of a text, or None."""
-    with_seconds = re.sub(r"([T ]\d\d:\d\d)(?=Z|[+-]|$)", r"\1:00", given, flags=re.IGNORECASE)
+def _parsed(text: str) -> Any:
+    """Return the datetime or date that a text holds, or None."""
+    with_seconds = re.sub(r"([T ]\d\d:\d\d)(?=Z|[+-]|$)", r"\1:00", text, flags=re.IGNORECASE)
     try:
-        return moment(with_seconds) or dt.date.fromisoformat(given)
+        return moment(with_seconds) or dt.date.fromisoformat(text)
     except ValueError:
         return None
 
 
 def _statuses(status: Any) -> frozenset[str]:
-    """Return the statuses that are wanted, none for all; what is nearly one of them is a typing error."""
-    given = [status] if isinstance(status, str) else [] if status is None else status
+    """Return the requested statuses, none for all. Refuse an unknown status that is close to a known one."""
+    listed = [status] if isinstance(status, str) else [] if status is None else status
     try:
-        names = [name.strip().casefold() for name in given]
+        names = [name.strip().casefold() for name in listed]
     except (AttributeError, TypeError):
-        msg = f"status must be a text, or several, such as 'completed', got {status!r}"
+        msg = f"status must be a text, or a list of texts, such as 'completed', got {status!r}"
         raise OptionError(msg) from None
     if status is not None and not names:
-        msg = "status is empty: name at least one, or leave it out for all"
+        msg = "status is empty: pass at least one status, or leave it out for all"
         raise OptionError(msg)
     for name in names:
         near = suggestion(name, _STATUSES) if name not in _STATUSES else ""
         if near or not name:
-            msg = f"there is no status {name!r}.{near} The services': {', '.join(_STATUSES)}"
+            msg = f"unknown status {name!r}.{near} Known: {', '.join(_STATUSES)}"
             raise OptionError(msg)
     return frozenset(names)

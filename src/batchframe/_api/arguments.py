@@ -1,4 +1,4 @@
-"""The types of what the public calls take; only type checkers and editors import this module.
+"""The types of the public calls' arguments. Only type checkers and editors import this module.
 
 ``EndpointParameters`` is written by ``scripts/generate_signatures.py`` from the table of request parameters.
 """
@@ -13,10 +13,10 @@ from pydantic import BaseModel
 
 
 class ArrowStream(Protocol):
-    """What exports the Arrow C stream, such as frames of pyarrow, pandas and DuckDB."""
+    """An object that exports the Arrow C stream, such as a frame of pyarrow, pandas or DuckDB."""
 
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
-        """Return a capsule with the stream."""
+        """Return the stream in a capsule."""
 
 
 Message: TypeAlias = Mapping[str, object]
@@ -32,7 +32,7 @@ Include: TypeAlias = Literal[
 
 
 class EndpointParameters(TypedDict, total=False):
-    """The request parameters of all endpoints, but for those whose names are options or that a batch cannot have."""
+    """The request parameters of all endpoints, except names that are options and parameters batches do not support."""
 
     access_programs: Mapping[Any, object] | pl.Expr | None
     audio: Mapping[Any, object] | pl.Expr | None

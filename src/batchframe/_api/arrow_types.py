@@ -1,8 +1,7 @@
-"""Frames of other libraries → Polars frames, by way of Arrow: value for value, or refused by name.
+"""Convert frames of other libraries to Polars frames through Arrow. Values stay exact; other types are refused by name.
 
-Polars panics at some Arrow types, and takes others for what they are stored as: a period for its ordinal, a flag of
-eight bits for a number. So pyarrow looks at the types first. It takes a while to import, so this module is imported
-where a frame of another library comes in.
+Polars panics on some Arrow types, and reads others as their storage type: a period as its ordinal, an 8-bit flag as a
+number. So pyarrow checks the types first. It is slow to import, so this module is imported only for such a frame.
 """
 
 from __future__ import annotations
@@ -20,24 +19,25 @@ from batchframe._core.exceptions import InputError, warn
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    # Of the column's name, and of the cast that pyarrow has, if any: what to do.
+    # From the column's name and pyarrow's cast, if it has one, to the advice in the message.
     Cast = Callable[[str, str | None], str]
 
 _EXTENSION = b"ARROW:extension:name"
 _POLARS_DIGITS = 38
 _A_DAY = {"s": 86_400, "ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
-# Types of DuckDB 2.0 that have no Arrow type of their own, or one that Polars has not: as a decimal, a UHUGEINT from
-# 2**127 on is negative; a TIMETZ has lost its offset; a BIT comes as bytes with padding.
+# Types of DuckDB 2.0 without an Arrow type of their own, or with one that Polars lacks. A UHUGEINT of 2**127 or more is
+# exported as a negative decimal, a TIMETZ without its offset, a BIT as bytes with padding.
 _DUCKDB_FOREIGN = {"bignum", "bit", "interval", "time with time zone", "uhugeint", "union", "variant", "varint"}
 
 
 def to_frame(frame: Any) -> pl.DataFrame:
-    """Return the Polars frame of an object that exports Arrow.
+    """Return the Polars frame of an object that exports the Arrow C stream.
 
     Raises
     ------
     InputError
-        A column has a type or a value that Polars cannot hold: names it, and the cast that helps. Or the stream fails.
+        A column has a type or a value that Polars cannot hold; the message names the column and a cast. Or the stream
+        failed.
     """
     try:
         if _is_a(frame, "pandas", "DataFrame"):
@@ -48,27 +48,27 @@ def to_frame(frame: Any) -> pl.DataFrame:
         return _imported(_stream_table(frame, _arrow_cast))
     except InputError:
         raise
-    except (Exception, pl.exceptions.PanicException) as error:  # whatever made the frame raises errors of its own
-        msg = f"the Arrow stream of {type(frame).__module__}.{type(frame).__qualname__} gives no frame: {error}"
+    except (Exception, pl.exceptions.PanicException) as error:  # any library may have made the frame
+        msg = f"reading the Arrow stream of {type(frame).__module__}.{type(frame).__qualname__} failed: {error}"
         raise InputError(msg) from error
 
 
 def refuse_stored_types(schema: Any, path: str, intervals: list[str]) -> None:
-    """Refuse a column of a Parquet file that Polars would misread, or panic at.
+    """Refuse a column of a Parquet file that Polars would misread, or panic on.
 
     Parameters
     ----------
     schema
         The Arrow schema of the file.
     path
-        Where it is, for the cast that helps.
+        The path of the file, for the cast in the message.
     intervals
-        The paths of what is an INTERVAL there, columns and fields joined by dots.
+        The dotted paths of the INTERVAL columns and fields.
 
     Raises
     ------
     InputError
-        Names the column, its type and the cast.
+        The message names the column, its type and a cast.
     """
     use = "Pass table to bf.run, or write it with pyarrow.parquet.write_table"
 
@@ -80,34 +80,34 @@ def refuse_stored_types(schema: Any, path: str, intervals: list[str]) -> None:
 
     _refuse_types(schema, cast, is_stored=True)
     for name in schema.names:
-        if any(found == name or found.startswith(f"{name}.") for found in intervals):
-            raise _refusal(name, "Parquet type INTERVAL", _unheld(), cast(name, None))
+        if any(interval == name or interval.startswith(f"{name}.") for interval in intervals):
+            raise _refusal(name, "Parquet type INTERVAL", _cannot_hold_message(), cast(name, None))
 
 
 def _is_a(frame: Any, module: str, name: str) -> bool:
-    """Whether an object is of a class of a library that may not be installed."""
+    """Whether an object is an instance of a class, whose library may not be installed."""
     kind = getattr(sys.modules.get(module), name, None)
     return isinstance(kind, type) and isinstance(frame, kind)
 
 
 def _stream_table(frame: Any, cast: Cast) -> Any:
-    """Return the table of an Arrow C stream; the object itself where pyarrow cannot read its schema."""
+    """Return the table of an Arrow C stream, or the object itself if pyarrow cannot read its schema."""
     try:
         reader = pa.RecordBatchReader.from_stream(frame)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        return frame  # such as a wrapped Polars frame with its 128-bit integers
-    with reader:  # closed, a DuckDB relation gives its connection free
+        return frame  # for example a wrapped Polars frame with 128-bit integers
+    with reader:  # closing it releases the connection of a DuckDB relation
         _refuse_types(reader.schema, cast)
         table = reader.read_all()
     for name, column in zip(table.column_names, table.columns, strict=True):
         if any(_is_out_of_day(leaf) for chunk in column.chunks for leaf in _leaves(chunk)):
-            problem = "and holds 24:00:00, which is no time of day to Polars"
+            problem = "and holds 24:00:00, which is not a time of day in Polars"
             raise _refusal(name, f"Arrow type {column.type}", problem, cast(name, None))
     return table
 
 
 def _imported(table: Any) -> pl.DataFrame:
-    """Return the Polars frame of a table; what Polars refuses nevertheless is looked for column by column."""
+    """Return the Polars frame of a table. If Polars refuses it, find the column and name it."""
     if not hasattr(table, "to_reader"):
         return pl.DataFrame(table)
     try:
@@ -119,7 +119,7 @@ def _imported(table: Any) -> pl.DataFrame:
 
 
 def _import_alone(table: Any) -> None:
-    """Refuse a table of one column by name where Polars does not take it."""
+    """Refuse a table of one column by name if Polars does not accept it."""
     (field,) = table.schema
     try:
         pl.DataFrame(table.to_reader())
@@ -133,10 +133,10 @@ def _refuse_types(schema: Any, cast: Cast, *, is_stored: bool = False) -> None:
     for field in schema:
         foreign = _foreign(field, is_stored=is_stored)
         if foreign is not None:
-            # pyarrow casts no type that is inside of another.
+            # pyarrow cannot cast a type inside another type.
             shown = _shown(field)
             inner, target = (None, foreign.cast) if foreign.shown == shown else (foreign.shown, None)
-            raise _refusal(field.name, f"Arrow type {shown}", _unheld(inner), cast(field.name, target))
+            raise _refusal(field.name, f"Arrow type {shown}", _cannot_hold_message(inner), cast(field.name, target))
 
 
 def _refuse_twins(names: list[str]) -> None:
@@ -147,17 +147,17 @@ def _refuse_twins(names: list[str]) -> None:
 
 
 def _refusal(name: str, shown: str, problem: str, cast: str) -> InputError:
-    """Return the error of a column, whose type is as the maker of the frame shows it."""
+    """Return the error for a column. ``shown`` is its type as the user's library prints it."""
     return InputError(f"column {name!r} has the {shown}, {problem}: cast it first, {cast}")
 
 
-def _unheld(inner: str | None = None) -> str:
+def _cannot_hold_message(inner: str | None = None) -> str:
     return "which Polars cannot hold" if inner is None else f"and Polars cannot hold the {inner} in it"
 
 
 def _arrow_cast(name: str, target: str | None) -> str:
     if target is None:
-        return "to text or another type that Polars has, or leave the column out"
+        return "to text or another type that Polars supports, or leave the column out"
     return f"such as {_set_column(name, target)}"
 
 
@@ -175,21 +175,21 @@ def _duckdb_cast(name: str, _: str | None) -> str:
 
 
 class _Foreign(NamedTuple):
-    """An Arrow type that Polars misreads or has not, and the cast of a column {0} of it, where pyarrow has one."""
+    """An Arrow type that Polars misreads or lacks, and pyarrow's cast for a column {0} of it, if there is one."""
 
     shown: str
     cast: str | None
 
 
 def _foreign(field: Any, *, is_stored: bool) -> _Foreign | None:
-    """Return the innermost foreign type of a field; None where Polars takes it value for value.
+    """Return the innermost foreign type of a field; None if Polars reads the field exactly.
 
     Parameters
     ----------
     field
         The Arrow field.
     is_stored
-        Whether it is in a Parquet file, which tells Polars more of some types.
+        Whether it is in a Parquet file, where Polars reads some types that it cannot import otherwise.
     """
     name = _extension(field)
     if name is not None:
@@ -198,7 +198,7 @@ def _foreign(field: Any, *, is_stored: bool) -> _Foreign | None:
     for is_foreign, cast in _FOREIGN:
         if is_foreign(field.type, is_stored):
             return _Foreign(str(field.type), cast)
-    return next((found for inner in _inner(field.type) if (found := _foreign(inner, is_stored=is_stored))), None)
+    return next((foreign for inner in _inner(field.type) if (foreign := _foreign(inner, is_stored=is_stored))), None)
 
 
 def _inner(kind: Any) -> list[Any]:
@@ -214,7 +214,7 @@ def _inner(kind: Any) -> list[Any]:
 
 
 def _extension(field: Any) -> str | None:
-    """Return the name of an extension type; one that pyarrow does not know is only in the field's metadata."""
+    """Return the name of an extension type. A type unknown to pyarrow has its name in the field's metadata."""
     if isinstance(field.type, pa.BaseExtensionType):
         return str(field.type.extension_name)
     name = (field.metadata or {}).get(_EXTENSION)
@@ -222,7 +222,7 @@ def _extension(field: Any) -> str | None:
 
 
 def _is_its_storage(name: str, kind: Any, *, is_stored: bool) -> bool:
-    """Whether an extension type is no more than its text, or than bytes, which no prompt takes for anything else."""
+    """Whether the storage of an extension type, text or bytes, is also its meaning in a prompt."""
     storage = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
     if name == "arrow.opaque" or (name == "arrow.uuid" and not is_stored):
         return False
@@ -232,13 +232,13 @@ def _is_its_storage(name: str, kind: Any, *, is_stored: bool) -> bool:
 
 
 def _shown(field: Any) -> str:
-    """Return an Arrow type as a person knows it."""
+    """Return an Arrow type as messages show it."""
     name = _extension(field)
     return str(field.type) if name is None or name in str(field.type) else f"extension<{name}>"
 
 
 def _is_unknown_zone(zone: str | None) -> bool:
-    """Whether Polars does not know a time zone, such as +05:30."""
+    """Whether Polars does not support a time zone, such as +05:30."""
     try:
         pl.select(pl.lit(0).cast(pl.Datetime("us", zone)))
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
@@ -247,11 +247,11 @@ def _is_unknown_zone(zone: str | None) -> bool:
 
 
 def _has_twins(kind: Any, _: bool) -> bool:  # noqa: FBT001
-    """Whether fields of a struct share a name: Polars keeps the last of them."""
+    """Whether fields of a struct share a name, of which Polars would keep only the last."""
     return bool(pa.types.is_struct(kind)) and len({inner.name for inner in _inner(kind)}) < kind.num_fields
 
 
-# What Polars 2.1 panics at, refuses, or reads as something else; and the cast, of the column {0}.
+# Types that Polars 2.1 panics on, refuses or misreads, with the cast for a column {0}.
 _FOREIGN: tuple[tuple[Callable[[Any, bool], bool], str | None], ...] = (
     (lambda kind, stored: pa.types.is_decimal256(kind) and (kind.precision > _POLARS_DIGITS or not stored),
      "{0}.cast(pyarrow.string())"),
@@ -275,7 +275,7 @@ def _refuse_duckdb_types(relation: Any) -> None:
         foreign = _foreign_in_duckdb(kind)
         if foreign is not None:
             inner = None if foreign == str(kind) else foreign
-            raise _refusal(name, f"type {kind}", _unheld(inner), _duckdb_cast(name, None))
+            raise _refusal(name, f"type {kind}", _cannot_hold_message(inner), _duckdb_cast(name, None))
 
 
 def _foreign_in_duckdb(kind: Any) -> str | None:
@@ -284,14 +284,14 @@ def _foreign_in_duckdb(kind: Any) -> str | None:
     if kind.id not in {"array", "list", "map", "struct"}:
         return None
     inner = [child for _, child in kind.children if isinstance(child, type(kind))]
-    return next((found for child in inner if (found := _foreign_in_duckdb(child))), None)
+    return next((foreign for child in inner if (foreign := _foreign_in_duckdb(child))), None)
 
 
 # -- values
 
 
 def _leaves(array: Any) -> Iterator[Any]:
-    """Yield the arrays in a nested one that are not nested."""
+    """Yield the arrays at the bottom of a nested array."""
     if pa.types.is_dictionary(array.type):
         inner = [array.dictionary]
     elif pa.types.is_map(array.type):
@@ -303,12 +303,12 @@ def _leaves(array: Any) -> Iterator[Any]:
     else:
         yield array
         return
-    for one in inner:
-        yield from _leaves(one)
+    for child in inner:
+        yield from _leaves(child)
 
 
 def _is_out_of_day(array: Any) -> bool:
-    """Whether there is the time 24:00:00, of which Polars makes a null."""
+    """Whether an array holds the time 24:00:00, which Polars reads as null."""
     if not pa.types.is_time(array.type):
         return False
     last = pc.max(array)
@@ -336,19 +336,22 @@ def _pandas_array(label: Any, series: Any) -> Any:
     name, shown, cast = str(label), f"dtype {series.dtype}", _pandas_cast(label, series.dtype)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of older pyarrow about newer pandas: none of the user's business
+            warnings.simplefilter("ignore")  # older pyarrow warns about newer pandas, which the user cannot change
             array = pa.array(series, from_pandas=True)
     except Exception as error:
         raise _refusal(name, shown, f"which Arrow cannot hold ({error})", cast) from error
     foreign = _foreign(pa.field(name, array.type), is_stored=False)
     if foreign is not None:
         raise _refusal(
-            name, shown, _unheld(foreign.shown if str(series.dtype) in {"category", "object"} else None), cast
+            name,
+            shown,
+            _cannot_hold_message(foreign.shown if str(series.dtype) in {"category", "object"} else None),
+            cast,
         )
     if not _holds_objects(series.dtype):
         return array
     if pa.types.is_null(array.type):
-        return array.cast(pa.large_string())  # no value tells its type; Polars takes such a column for text
+        return array.cast(pa.large_string())  # all null: text, as Polars reads such a column
     changed = _changed_value(series, array)
     if changed is not None:
         raise _refusal(name, shown, f"and its values would change ({changed})", cast)
@@ -371,9 +374,9 @@ def _holds_objects(dtype: Any) -> bool:
 
 
 def _changed_value(series: Any, array: Any) -> str | None:
-    """Return what Arrow makes another value of: of a datetime among dates it keeps the date.
+    """Return the first value that Arrow would change, as text: for a datetime among dates it keeps only the date.
 
-    Python values are compared only where Arrow is lenient: with text and numbers it is strict.
+    Arrow is strict with text and numbers, so only other types are compared.
     """
     lenient = (pa.types.is_temporal, pa.types.is_binary, pa.types.is_large_binary)
     if not any(is_lenient(kind) for kind in _kinds(array.type) for is_lenient in lenient):
@@ -383,14 +386,14 @@ def _changed_value(series: Any, array: Any) -> str | None:
 
 
 def _kinds(kind: Any) -> Iterator[Any]:
-    """Yield an Arrow type and those inside of it."""
+    """Yield an Arrow type and the types inside it."""
     yield kind
     for field in _inner(kind):
         yield from _kinds(field.type)
 
 
 def _is_same(was: Any, now: Any) -> bool:
-    if now is None:  # None, NaN, NaT and NA are all that pyarrow takes for null
+    if now is None:  # only None, NaN, NaT and NA become null in pyarrow
         return True
     if isinstance(now, dict):
         return all(_is_same(was.get(name), inner) for name, inner in now.items())

@@ -1,4 +1,4 @@
-"""The typed calls behind ``frame.batch``.
+"""``run``, ``submit`` and ``open_run``.
 
 The options in the signatures and docstrings are written by ``scripts/generate_signatures.py``.
 """
@@ -143,85 +143,87 @@ def run(
     extra_body: dict[str, Any] | None = None,
     **parameters: Unpack[EndpointParameters],
 ) -> pl.DataFrame | pl.LazyFrame:
-    """Ask a model about every row through the Batch API, wait, and return the frame with the answers.
+    """Run a prompt over every row with the Batch API, wait, and return the frame with the answers.
 
-    The same call resumes a run that was interrupted, or returns the finished one without a call to the service: a run
-    is known by its requests, endpoint and account, and its state is on disk. Ctrl-C detaches: batches go on, and the
-    same call collects them.
+    Repeating the call resumes an interrupted run, or returns a finished one without a call to the service. A run is
+    identified by its requests, endpoint and account, and its state is on disk. Ctrl-C only stops the waiting: submitted
+    batches continue, and the same call collects them.
 
     Parameters
     ----------
     frame
-        A Polars DataFrame or LazyFrame, or anything with the Arrow C stream (pyarrow, pandas, DuckDB), which gives a
-        Polars DataFrame; of pandas the index is left out. A LazyFrame is evaluated here, once. ``frame.batch`` has
-        this call as a method.
+        A Polars DataFrame or LazyFrame, or an object with the Arrow C stream (pyarrow, pandas, DuckDB). The result is
+        then a Polars DataFrame. The index of a pandas frame is dropped. A LazyFrame is evaluated once, by this call.
+        ``frame.batch.run`` is the same call as a method.
     prompt
         A template, ``"… {column} … {struct.field} … {{literal}}"``; an expression; a list of messages
-        ``[{"role": …, "content": template or expression}, …]``, where a content may also be a list of the endpoint's
-        parts; or an expression of dtype ``List(Struct{role, content})``, a conversation. Embeddings, completions
-        and moderations take one text a row: a template or an expression.
+        ``[{"role": …, "content": template or expression}, …]``, whose content may also be a list of the endpoint's
+        content parts; or an expression of dtype ``List(Struct{role, content})``, a conversation. Embeddings,
+        completions and moderations take one text per row: a template or an expression.
     model
         The model id, such as ``gpt-4o-mini``, or the Azure deployment name.
     system
-        Template or expression of a system message, which is put first.
+        Template or expression of a system message, which comes first.
     images
-        Column, expression, or a list of these: URLs (String) or bytes (Binary) of images; see Notes.
+        Columns or expressions with images, one or a list: String (URLs) or Binary (bytes). See Notes.
     image_detail
-        How closely the model looks at the images; None for the service's own default.
+        How closely the model looks at the images. None uses the service's default.
     endpoint
-        Or ``/v1/responses``, ``/v1/embeddings``, ``/v1/completions`` or ``/v1/moderations``.
+        This one, ``/v1/responses``, ``/v1/embeddings``, ``/v1/completions`` or ``/v1/moderations``.
     response_format
-        A pydantic model, a JSON schema or a ``pl.Struct``: ``response`` becomes a Struct of that shape; see Notes.
-        The service's own form is sent as it is, and ``response`` stays text.
+        A pydantic model, a JSON schema or a ``pl.Struct``: ``response`` becomes a Struct of that shape. See Notes.
+        The service's own format is sent unchanged, and ``response`` stays text.
     custom_id
-        Column with unique ids of the requests; None for ``row-<index>``.
+        Column with unique ids for the requests. None numbers the rows: ``row-<index>``.
     client
-        An ``openai.OpenAI`` or ``openai.AzureOpenAI``; None makes one from the environment.
+        An ``openai.OpenAI`` or ``openai.AzureOpenAI``. None makes one from the environment variables.
     provider
-        The service: a name, such as ``"openai"`` or ``"azure"``, or a `Provider`. None recognises it by the client.
+        The service: a name, such as ``"openai"`` or ``"azure"``, or a `Provider`. None derives it from the client.
     limits
-        How large input files may be and how much may be in flight; None is the provider's.
+        How large input files may be, and how much may be in flight. None uses the provider's limits.
     max_attempts
-        How often a row may be submitted that was not executed or came to nothing.
+        How often a row may be submitted in total, if it was not executed or got no usable answer.
     pilot
-        So many rows are submitted first, alone; when all of them fail, the run stops.
+        Submit this many rows first, alone. If none of them succeeds, the run stops.
     run_dir
-        The folder of the run; None for one in ``$BATCHFRAME_HOME``, or in ``.batchframe``.
+        The folder of the run. None makes one in ``$BATCHFRAME_HOME`` or in ``.batchframe``.
     name
-        Part of the run's id: another name asks for fresh answers.
+        Part of the run's id. Pass another name to get fresh answers.
     dedupe
-        Whether equal requests are sent once, and each of their rows gets the answer.
+        Whether to send equal requests once. Each of their rows gets the answer.
     reuse
-        A run, its folder, or ``"all"``: rows whose request succeeded there take that answer, and are not sent.
+        A run, its folder, or ``"all"``. Rows whose request succeeded there take that answer and are not sent.
     on_null
-        What becomes of a row with a null in the prompt: it is not sent, the null is rendered as empty text, or the
-        call raises.
+        What to do with a row that has a null in the prompt: do not send it, render the null as empty text, or
+        raise.
     include
         One or more extra columns: ``model``, ``request_id``, ``batch_id``, ``logprobs``, ``tool_calls``,
-        ``content_filter``, ``reused``, ``raw``; see Notes. The same call with other ones sends nothing.
+        ``content_filter``, ``reused``, ``raw``. See Notes. Repeating the call with other columns sends nothing.
     prefix
-        Put before the name of every added column.
+        Prefix for the names of the added columns.
     poll_seconds
-        Seconds between two looks at the service; None is adaptive, 5 to 60.
+        Seconds between two polls. None is adaptive: 1 second at first, then 5 growing to 60, with up to 20 %
+        jitter.
     settle_seconds
-        Seconds that a batch has to appear whose creation got no answer.
+        How long to wait for a batch to appear if its create call got no reply.
     timeout_seconds
-        Stop waiting after so many seconds with `RunPendingError`; the batches go on. None waits to the end.
+        Stop waiting after this many seconds, and raise `RunPendingError`; the batches continue. None waits until
+        the run is finished.
     progress
-        Whether to show progress on stderr; None shows it in terminals and notebooks.
+        Whether to show progress on stderr. None shows it in terminals and notebooks.
     cleanup
-        Whether the run's files at the service are deleted once it is finished.
+        Whether to delete the run's files at the service once the run is finished.
     metadata
-        Metadata of yours, put on the batches.
+        Your own metadata for the batches.
     completion_window
-        The window of the batches; None is the service's, nearly everywhere ``"24h"``.
+        The completion window of the batches. None is the service's default, nearly everywhere ``"24h"``.
     expires_after
-        Seconds after which the service deletes input and output files.
+        Seconds until the service deletes the input and output files.
     extra_body
-        Request parameters that batchframe does not know, or whose names are options here; sent unchecked.
+        Request parameters that batchframe does not know, or whose names are options here. Sent unchecked.
     **parameters
-        Every other name is a request parameter of the endpoint, a value or a per-row expression; a null leaves the
-        parameter out for that row.
+        Request parameters of the endpoint, each a value or a per-row expression. A null leaves the parameter out for
+        that row.
 
     Returns
     -------
@@ -229,48 +231,48 @@ def run(
         All rows in their order, with the added columns ``custom_id: String``, ``response: String`` (with
         ``response_format``: a Struct), ``finish_reason: String``, ``usage: Struct{input_tokens, output_tokens,
         total_tokens, cached_tokens, cache_write_tokens, reasoning_tokens: Int64}`` and ``error: Struct{code, message:
-        String}``, which is null exactly where the row succeeded. Lazy when ``frame`` is. With ``n`` above 1,
-        ``response`` and ``finish_reason`` are Lists. Of ``/v1/embeddings`` the response is ``Array(Float32, d)``, with
-        d of ``dimensions`` or of the model, or ``List(Float32)`` where neither tells it; of ``/v1/moderations``
-        ``Struct{flagged: Boolean, categories: Struct, category_scores: Struct}``.
+        String}``, which is null if and only if the row succeeded. Lazy if ``frame`` is lazy. With ``n`` above 1,
+        ``response`` and ``finish_reason`` are Lists. For ``/v1/embeddings``, ``response`` is ``Array(Float32, d)``,
+        where d comes from ``dimensions`` or the model, or ``List(Float32)`` if d is unknown. For ``/v1/moderations``,
+        it is ``Struct{flagged: Boolean, categories: Struct, category_scores: Struct}``.
 
     Raises
     ------
     TemplateError, OptionError, InputError
-        The call does not fit the frame; nothing was sent.
+        The call does not fit the frame. Nothing was sent.
     APICallError, RunError
-        The run could not go on. It stays resumable by the same call.
+        The run cannot continue. Repeat the call to resume it.
 
     Notes
     -----
-    Each row that is sent is charged once, at the batch rate of the service. Not charged: rows that are not sent (codes
-    ``null_input``, ``invalid_input``, ``request_too_large``), and input files that the service refused. With
-    ``dedupe=True`` equal requests are charged once; rows that take an answer of another run, with ``reuse``, are not
-    charged again.
+    Each row that is sent is billed once, at the service's batch rate. Not billed: rows that are not sent (codes
+    ``null_input``, ``invalid_input``, ``request_too_large``) and input files that the service refused. With
+    ``dedupe=True`` equal requests are billed once. Rows that reuse an answer of another run are not billed again.
 
-    ``images`` are columns or expressions: String (URLs), Binary (sent as data URLs, told by their first bytes) or
-    Lists of these. They are put behind the text of the prompt; of the last user message, in a list of messages; of the
-    last message, which must be the user's, in a conversation. In parts, ``text`` is a template, any other value may be
-    an expression, and one of bytes is an image, or a PDF as ``file_data``. A null in a part is as ``on_null`` says;
-    rendered, it leaves out the part or image. A run keeps the input columns: images of a GB take some 3 GB there.
+    ``images`` takes columns or expressions: String (URLs), Binary (sent as data URLs; the type comes from the first
+    bytes) or Lists of these. Images follow the text of the prompt. In a list of messages they follow the text of the
+    last user message; in a conversation, that of the last message, which must be the user's. In a content part,
+    ``text`` is a template and any other value may be an expression; a Binary value is an image, or a PDF if it is
+    ``file_data``. ``on_null`` also applies to a null in a part; ``"render"`` leaves out the part or image. A run
+    keeps the input columns, so a GB of images takes about 3 GB on disk.
 
-    ``include="tool_calls"`` adds ``List(Struct{id, name, arguments: String})``: an empty list where a row was answered
-    without a call, null where it was not answered. A row that only calls tools has succeeded with a null response.
-    ``include="logprobs"`` adds ``List(Struct{token: String, logprob: Float64, bytes: List(UInt8), top_logprobs:
-    List(Struct{token: String, logprob: Float64})})``, null where the service sent none. With ``n`` above 1 both are
-    Lists of these, one for each choice.
+    ``include="tool_calls"`` adds ``List(Struct{id, name, arguments: String})``: an empty list for an answer without
+    tool calls, null for a row without an answer. A row whose answer only calls tools has succeeded, with a null
+    response. ``include="logprobs"`` adds ``List(Struct{token: String, logprob: Float64, bytes: List(UInt8),
+    top_logprobs: List(Struct{token: String, logprob: Float64})})``, null if the service sent none. With ``n`` above 1
+    both columns hold one such list for each choice.
 
-    ``response_format`` is a pydantic model, a JSON schema or a ``pl.Struct``. It is sent as a schema of strict mode:
-    every object closed, all properties required, those that a JSON schema does not require nullable. What strict mode
-    does not take is told to the model in the description where it can be checked here (``minLength``, ``maxLength``, a
-    pattern with a lookaround), and refused by name where it cannot (``dict[str, X]``, ``Any``, tuples, ``allOf``, …).
-    Integers become Int64, numbers Float64, literals and enums of text Enum, arrays List, objects Struct, ``date`` Date,
-    ``date-time`` Datetime in UTC (without an offset: taken as UTC), ``time`` Time (as written, without its offset),
-    ``duration`` Duration, pydantic's Decimal with digits and places Decimal; a ``pl.Struct`` gives exactly its dtypes,
-    none of them null. What has no one dtype is a String with its JSON: unions such as ``int | str``, and a model within
-    itself. An answer that is not of that type is ``invalid_response``; the message says where and why, and
-    ``include=["raw"]`` shows it. The service's own form, ``{"type": "json_schema" or "json_object" or "text", …}``, is
-    sent as it is, and the response stays text.
+    ``response_format`` is a pydantic model, a JSON schema or a ``pl.Struct``. It is sent as a strict-mode schema: every
+    object is closed and every property required; properties that a JSON schema does not require become nullable.
+    Constraints that strict mode does not accept go into the description for the model if batchframe can check them
+    (``minLength``, ``maxLength``, a pattern with a lookaround). Others are refused by name (``dict[str, X]``, ``Any``,
+    tuples, ``allOf``, …). Integers become Int64, numbers Float64, text literals and enums Enum, arrays List, objects
+    Struct, ``date`` Date, ``date-time`` Datetime in UTC (an absent offset means UTC), ``time`` Time (as written,
+    without its offset), ``duration`` Duration, and pydantic's Decimal with digits and places Decimal. A ``pl.Struct``
+    gives exactly its dtypes, without nulls. Values without a single dtype are Strings with their JSON: unions such as
+    ``int | str``, and a model nested in itself. An answer of another type gets the code ``invalid_response``; the
+    message says where and why, and ``include=["raw"]`` shows the answer. The service's own format, ``{"type":
+    "json_schema" or "json_object" or "text", …}``, is sent unchanged, and the response stays text.
 
     Examples
     --------
@@ -288,7 +290,7 @@ def run(
     │ Broke after a week. ┆ negative ┆ stop          │
     └─────────────────────┴──────────┴───────────────┘
 
-    With a type, the response is a struct:
+    With a response format, the response is a struct:
 
     >>> review = pl.Struct({"sentiment": pl.Enum(["positive", "negative"]), "recommends": pl.Boolean})
     >>> out = bf.run(reviews, "Judge: {text}", response_format=review, model="gpt-4o-mini", client=client,
@@ -306,11 +308,11 @@ def run(
     """
     parsed = parse(options_of(locals()))
     polars_frame = to_polars(frame)
-    begun = run_of(polars_frame, prompt, parsed)
-    with showing(begun, progress=parsed.progress), closing(begun):
-        begun.wait()
-    begun.warn_of_failures()
-    return begun.scan() if isinstance(polars_frame, pl.LazyFrame) else begun.added_to(polars_frame)
+    started = run_of(polars_frame, prompt, parsed)
+    with showing(started, progress=parsed.progress), closing(started):
+        started.wait()
+    started.warn_of_failures()
+    return started.scan() if isinstance(polars_frame, pl.LazyFrame) else started.added_to(polars_frame)
 
 
 def submit(
@@ -347,17 +349,17 @@ def submit(
     extra_body: dict[str, Any] | None = None,
     **parameters: Unpack[EndpointParameters],
 ) -> Run:
-    """Begin a run, and return once its first batches are created.
+    """Start a run, and return once its first batches are created.
 
     Parameters
     ----------
     frame, prompt, model, **parameters
-        As for `run`, and so are all other options.
+        As for `run`, like all other options.
 
     Returns
     -------
     Run
-        The handle: ``run.wait()``, ``run.result()``, or ``bf.open_run(run.path)`` in another process.
+        The run. Call ``run.wait()`` and ``run.result()``, or ``bf.open_run(run.path)`` in another process.
 
     Raises
     ------
@@ -366,7 +368,7 @@ def submit(
 
     Notes
     -----
-    Charged like `run`: what was submitted is executed whether or not anyone waits for it.
+    Billed like `run`: submitted requests are executed whether or not you wait for them.
 
     Examples
     --------
@@ -387,33 +389,33 @@ def submit(
     └─────────────────────┴──────────┘
     """
     parsed = parse(options_of(locals()))
-    begun = run_of(to_polars(frame), prompt, parsed)
-    with showing(begun, progress=parsed.progress):
-        begun.start()
-    return begun
+    started = run_of(to_polars(frame), prompt, parsed)
+    with showing(started, progress=parsed.progress):
+        started.start()
+    return started
 
 
 def open_run(run_dir: str | os.PathLike[str], *, client: Any = None) -> Run:
-    """Open a run that was begun earlier, here or in another process.
+    """Open a run that was started earlier, here or in another process.
 
     Parameters
     ----------
     run_dir
-        Its folder (``run.path``).
+        The folder of the run (``run.path``).
     client
-        The service, where more than reading is wanted; None for the one of the environment.
+        The client for calls to the service. None makes one from the environment variables when it is needed.
 
     Returns
     -------
     Run
-        The handle. Reading what was downloaded needs no key and no service.
+        The run. Reading downloaded answers needs neither a key nor the service.
 
     Raises
     ------
     RunNotFoundError
-        There is no run in that folder.
+        The folder holds no run.
     StoreVersionError
-        A newer batchframe wrote it.
+        The run was written by a newer batchframe.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""A checked call → its run, or what renders its requests."""
+"""Create the run, or the renderer, of a checked call."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def run_of(frame: pl.DataFrame | pl.LazyFrame, prompt: Any, options: Options) -> Run:
-    """Return the run of a call: a new one, or the one that its requests were sent with before."""
+    """Return the run of a call: a new one, or an existing one with the same requests."""
     service = Service(options.client, options.provider)
     with ExitStack() as failing:
         failing.callback(service.close)
@@ -31,11 +31,11 @@ def run_of(frame: pl.DataFrame | pl.LazyFrame, prompt: Any, options: Options) ->
             dedupe=options.dedupe,
             reuse=options.reuse,
         )
-        failing.pop_all()  # from here on the run closes it
+        failing.pop_all()  # the run closes it from now on
     return run
 
 
 def renderer_of(frame: pl.DataFrame | pl.LazyFrame, prompt: Any, options: Options) -> Renderer:
-    """Return what renders the requests of a call; nothing is sent, and no key is needed."""
+    """Return the renderer of a call. Sends nothing and needs no key."""
     provider = Service(options.client, options.provider).provider
     return renderer(frame, options.request_spec(prompt), options.run_settings(), provider)

@@ -1,4 +1,4 @@
-"""What a call takes as a frame, as a Polars frame."""
+"""Convert the frame of a call to a Polars frame."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ _MAX_DIGITS = 38
 
 
 def to_polars(frame: Any) -> pl.DataFrame | pl.LazyFrame:
-    """Return a Polars frame: as it is, or taken over from whatever exports the Arrow C stream.
+    """Return a Polars frame unchanged, or convert an object that exports the Arrow C stream.
 
     Raises
     ------
     InputError
-        It is neither; or it has a column that Polars or Parquet cannot hold; or a LazyFrame cannot be scanned.
+        The object is neither; or a column has a type that Polars or Parquet cannot hold; or a LazyFrame cannot be
+        scanned.
     """
     if not isinstance(frame, (pl.DataFrame, pl.LazyFrame)):
         if isinstance(frame, (pl.Series, type)) or not hasattr(frame, "__arrow_c_stream__"):
@@ -29,7 +30,7 @@ def to_polars(frame: Any) -> pl.DataFrame | pl.LazyFrame:
                 f"DuckDB), got {type(frame).__module__}.{type(frame).__qualname__}"
             )
             raise InputError(msg)
-        from batchframe._api import arrow_types  # noqa: PLC0415  (needs pyarrow, which takes a while to import)
+        from batchframe._api import arrow_types  # noqa: PLC0415  (pyarrow is slow to import)
 
         frame = arrow_types.to_frame(frame)
     assert isinstance(frame, (pl.DataFrame, pl.LazyFrame))
@@ -37,20 +38,20 @@ def to_polars(frame: Any) -> pl.DataFrame | pl.LazyFrame:
         schema = frame.collect_schema()
     for name, dtype in schema.items():
         if holds(dtype, pl.Object):
-            msg = f"column {name!r} has dtype Object, which no file can hold: drop it, or cast it to a Polars dtype"
+            msg = f"column {name!r} has dtype Object, which cannot be written to a file: drop it, or cast it"
             raise InputError(msg)
         if any(isinstance(inner, pl.Struct) and not inner.fields for inner in inside(dtype)):
-            msg = f"column {name!r} has dtype {dtype}, and Parquet can hold no Struct without fields: drop it"
+            msg = f"column {name!r} has dtype {dtype}, and Parquet cannot hold a Struct without fields: drop it"
             raise InputError(msg)
         if any(isinstance(inner, pl.Decimal) and (inner.precision or 0) > _MAX_DIGITS for inner in inside(dtype)):
-            # Polars scans such a file, and panics or errs when it reads it.
+            # Polars scans such a file, then panics or raises when it reads the rows.
             msg = (
-                f"column {name!r} has dtype {dtype}, and a Decimal of Polars has at most {_MAX_DIGITS} digits: "
-                "drop it, or cast it where it is made"
+                f"column {name!r} has dtype {dtype}, and a Polars Decimal has at most {_MAX_DIGITS} digits: "
+                "drop it, or cast it where the frame is made"
             )
             raise InputError(msg)
-    ours = [name for name in schema if name.startswith(OURS)]
-    if ours:
-        msg = f"column {ours[0]!r} starts with {OURS!r}, which is batchframe's own: rename it"
+    reserved = [name for name in schema if name.startswith(OURS)]
+    if reserved:
+        msg = f"column {reserved[0]!r} starts with {OURS!r}, which batchframe reserves: rename it"
         raise InputError(msg)
     return frame

@@ -1,4 +1,4 @@
-"""The runs on this machine."""
+"""``list_runs``: the runs on this machine."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ _SCHEMA = {
 
 
 def list_runs(root: str | os.PathLike[str] | None = None) -> pl.DataFrame:
-    """Return the runs in a folder, the newest first; no service is asked.
+    """Return the runs in a folder, the newest first. Needs no service.
 
     Parameters
     ----------
     root
-        The folder of runs; None for ``$BATCHFRAME_HOME``, or ``.batchframe``.
+        The folder that holds the runs. None for ``$BATCHFRAME_HOME``, or ``.batchframe``.
 
     Returns
     -------
     pl.DataFrame
-        A row a run: ``run_id, path: String``, ``created_at: Datetime`` (UTC), ``state: String`` and the counts of
-        `RunStatus` (``rows, succeeded, failed, not_sent, pending: Int64``), ``trouble: String``, its last error or why
-        it was stopped, null where there is none, ``model, endpoint, name, provider, base_url: String``. Empty where
-        there is no such folder.
+        One row per run: ``run_id, path: String``, ``created_at: Datetime`` (UTC), ``state: String`` and the counts of
+        `RunStatus` (``rows, succeeded, failed, not_sent, pending: Int64``), ``trouble: String``, the last error or the
+        reason why the run was stopped, or null, and ``model, endpoint, name, provider, base_url: String``. Empty if the
+        folder does not exist.
 
     Examples
     --------
@@ -60,13 +60,13 @@ def list_runs(root: str | os.PathLike[str] | None = None) -> pl.DataFrame:
     │ finished ┆ 2    ┆ 2         ┆ gpt-4o-mini │
     └──────────┴──────┴───────────┴─────────────┘
     """
-    path = Path(root or os.environ.get("BATCHFRAME_HOME") or ".batchframe").expanduser()
-    rows = [row for folder in RunFolder.all_in(path) if folder.exists() for row in _rows(folder)]
+    root_path = Path(root or os.environ.get("BATCHFRAME_HOME") or ".batchframe").expanduser()
+    rows = [row for folder in RunFolder.all_in(root_path) if folder.exists() for row in _rows(folder)]
     return pl.DataFrame(rows, schema=_SCHEMA, orient="row").sort("created_at", "run_id", descending=[True, False])
 
 
 def _rows(folder: RunFolder) -> list[dict[str, Any]]:
-    """Return the row of a run; none where it was deleted just now, or cannot be read: that hides no other run."""
+    """Return the row of a run, in a list; an empty list if the run was just deleted, or cannot be read."""
     try:
         return [_row(folder)]
     except RunNotFoundError:

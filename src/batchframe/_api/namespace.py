@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 Frame = TypeVar("Frame", pl.DataFrame, pl.LazyFrame)
 
 
-# Polars caches the namespace on the frame, which makes a reference cycle: so it holds the frame and nothing else.
+# Polars caches the namespace on the frame, which makes a reference cycle. So it must hold nothing but the frame.
 class BatchNamespace(Generic[Frame]):
-    """``frame.batch``: run a prompt over the rows of this frame.
+    """The namespace ``frame.batch``: run a prompt over the rows of this frame.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ class BatchNamespace(Generic[Frame]):
         extra_body: dict[str, Any] | None = None,
         **parameters: Unpack[EndpointParameters],
     ) -> Frame:
-        """Ask a model about every row, wait, and return the frame with the answers: `batchframe.run`."""
+        """Run a prompt over every row, wait, and return the frame with the answers: `batchframe.run`."""
         return calls.run(self._frame, prompt, **options_of(locals()))
 
     def submit(
@@ -118,7 +118,7 @@ class BatchNamespace(Generic[Frame]):
         extra_body: dict[str, Any] | None = None,
         **parameters: Unpack[EndpointParameters],
     ) -> Run:
-        """Begin a run and return its handle: `batchframe.submit`."""
+        """Start a run and return it: `batchframe.submit`."""
         return calls.submit(self._frame, prompt, **options_of(locals()))
 
     def requests(
@@ -155,11 +155,11 @@ class BatchNamespace(Generic[Frame]):
         extra_body: dict[str, Any] | None = None,
         **parameters: Unpack[EndpointParameters],
     ) -> pl.DataFrame:
-        """Return the exact request lines, and send nothing: `batchframe.requests`."""
+        """Return the exact request lines without sending them: `batchframe.requests`."""
         return previews.requests(self._frame, prompt, **options_of(locals()))
 
 
-# As text in this file they would stand there twice, and differ one day.
+# Copied here, since a second text would drift from the first.
 for _method, _call in (
     (BatchNamespace.run, calls.run),
     (BatchNamespace.submit, calls.submit),
@@ -169,6 +169,6 @@ for _method, _call in (
 
 
 def register() -> None:
-    """Register the namespace on DataFrame and LazyFrame; once, since Polars warns at the second time."""
+    """Register the namespace on DataFrame and LazyFrame. Call it once: Polars warns if a name is taken."""
     pl.api.register_dataframe_namespace("batch")(BatchNamespace)
     pl.api.register_lazyframe_namespace("batch")(BatchNamespace)

@@ -1,4 +1,4 @@
-"""The table of options: name, default and meaning of each, and what a call may pass for it.
+"""The table of options: the name, default, accepted type and meaning of each.
 
 ``scripts/generate_signatures.py`` writes the signatures of the public calls, and their docstrings, from this table.
 """
@@ -22,112 +22,123 @@ if TYPE_CHECKING:
 
 
 def _option(accepts: str, meaning: str) -> dict[str, str]:
-    """Return the metadata of an option: the type of what a call may pass, as source, and what it means.
+    """Return the metadata of an option.
 
-    None stands for the default of every option but ``model``, and is not spelled out.
+    Parameters
+    ----------
+    accepts
+        The accepted type, as source. Every option but ``model`` also accepts None, which means its default.
+    meaning
+        The text of its docstring.
     """
     return {"accepts": accepts, "meaning": meaning}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Everything a call may say beside frame and prompt; `batchframe._api.options.parse` makes one of the arguments.
+    """The checked arguments of a call, without frame and prompt; `batchframe._api.options.parse` makes one.
 
-    ``body`` holds the request parameters by name, each a value or a per-row expression; ``answer_format`` says what
-    the answers will be.
+    ``body`` holds the request parameters by name, each a value or a per-row expression. ``answer_format`` describes
+    the answers.
     """
 
     model: str = field(metadata=_option("str", "The model id, such as ``gpt-4o-mini``, or the Azure deployment name."))
     system: Any = field(
         default=None,
-        metadata=_option("str | pl.Expr", "Template or expression of a system message, which is put first."),
+        metadata=_option("str | pl.Expr", "Template or expression of a system message, which comes first."),
     )
     images: tuple[str | pl.Expr, ...] = field(
         default=(),
         metadata=_option(
-            "Images", "Column, expression, or a list of these: URLs (String) or bytes (Binary) of images; see Notes."
+            "Images",
+            "Columns or expressions with images, one or a list: String (URLs) or Binary (bytes). See Notes.",
         ),
     )
     image_detail: str | None = field(
         default=None,
         metadata=_option(
             'Literal["low", "high", "auto", "original"]',
-            "How closely the model looks at the images; None for the service's own default.",
+            "How closely the model looks at the images. None uses the service's default.",
         ),
     )
     endpoint: str = field(
         default=DEFAULT.path,
         metadata=_option(
-            "Endpoint", "Or ``/v1/responses``, ``/v1/embeddings``, ``/v1/completions`` or ``/v1/moderations``."
+            "Endpoint",
+            "This one, ``/v1/responses``, ``/v1/embeddings``, ``/v1/completions`` or ``/v1/moderations``.",
         ),
     )
     response_format: Any = field(
         default=None,
         metadata=_option(
             "ResponseFormat",
-            "A pydantic model, a JSON schema or a ``pl.Struct``: ``response`` becomes a Struct of that shape; see "
-            "Notes. The service's own form is sent as it is, and ``response`` stays text.",
+            "A pydantic model, a JSON schema or a ``pl.Struct``: ``response`` becomes a Struct of that shape. See "
+            "Notes. The service's own format is sent unchanged, and ``response`` stays text.",
         ),
     )
     custom_id: str | None = field(
         default=None,
-        metadata=_option("str", "Column with unique ids of the requests; None for ``row-<index>``."),
+        metadata=_option("str", "Column with unique ids for the requests. None numbers the rows: ``row-<index>``."),
     )
     client: Any = field(
         default=None,
         metadata=_option(
-            "openai.OpenAI", "An ``openai.OpenAI`` or ``openai.AzureOpenAI``; None makes one from the environment."
+            "openai.OpenAI",
+            "An ``openai.OpenAI`` or ``openai.AzureOpenAI``. None makes one from the environment variables.",
         ),
     )
     provider: Any = field(
         default=None,
         metadata=_option(
             "str | Provider",
-            'The service: a name, such as ``"openai"`` or ``"azure"``, or a `Provider`. None recognises it by the '
+            'The service: a name, such as ``"openai"`` or ``"azure"``, or a `Provider`. None derives it from the '
             "client.",
         ),
     )
     limits: Limits = field(
         default_factory=Limits,
         metadata=_option(
-            "Limits", "How large input files may be and how much may be in flight; None is the provider's."
+            "Limits",
+            "How large input files may be, and how much may be in flight. None uses the provider's limits.",
         ),
     )
     max_attempts: int = field(
         default=3,
-        metadata=_option("int", "How often a row may be submitted that was not executed or came to nothing."),
+        metadata=_option(
+            "int", "How often a row may be submitted in total, if it was not executed or got no usable answer."
+        ),
     )
     pilot: int | None = field(
         default=None,
-        metadata=_option("int", "So many rows are submitted first, alone; when all of them fail, the run stops."),
+        metadata=_option("int", "Submit this many rows first, alone. If none of them succeeds, the run stops."),
     )
     run_dir: Any = field(
         default=None,
         metadata=_option(
             "str | os.PathLike[str]",
-            "The folder of the run; None for one in ``$BATCHFRAME_HOME``, or in ``.batchframe``.",
+            "The folder of the run. None makes one in ``$BATCHFRAME_HOME`` or in ``.batchframe``.",
         ),
     )
     name: str | None = field(
-        default=None, metadata=_option("str", "Part of the run's id: another name asks for fresh answers.")
+        default=None, metadata=_option("str", "Part of the run's id. Pass another name to get fresh answers.")
     )
     dedupe: bool = field(
         default=False,
-        metadata=_option("bool", "Whether equal requests are sent once, and each of their rows gets the answer."),
+        metadata=_option("bool", "Whether to send equal requests once. Each of their rows gets the answer."),
     )
     reuse: Path | Literal["all"] | None = field(
         default=None,
         metadata=_option(
             "Run | str | os.PathLike[str]",
-            'A run, its folder, or ``"all"``: rows whose request succeeded there take that answer, and are not sent.',
+            'A run, its folder, or ``"all"``. Rows whose request succeeded there take that answer and are not sent.',
         ),
     )
     on_null: Literal["skip", "render", "raise"] = field(
         default="skip",
         metadata=_option(
             'Literal["skip", "render", "raise"]',
-            "What becomes of a row with a null in the prompt: it is not sent, the null is rendered as empty text, or "
-            "the call raises.",
+            "What to do with a row that has a null in the prompt: do not send it, render the null as empty text, or "
+            "raise.",
         ),
     )
     include: tuple[str, ...] = field(
@@ -135,60 +146,67 @@ class Options:
         metadata=_option(
             "Include | Collection[Include]",
             "One or more extra columns: ``model``, ``request_id``, ``batch_id``, ``logprobs``, ``tool_calls``, "
-            "``content_filter``, ``reused``, ``raw``; see Notes. The same call with other ones sends nothing.",
+            "``content_filter``, ``reused``, ``raw``. See Notes. Repeating the call with other columns sends nothing.",
         ),
     )
-    prefix: str = field(default="", metadata=_option("str", "Put before the name of every added column."))
+    prefix: str = field(default="", metadata=_option("str", "Prefix for the names of the added columns."))
     poll_seconds: float | None = field(
         default=None,
-        metadata=_option("float", "Seconds between two looks at the service; None is adaptive, 5 to 60."),
+        metadata=_option(
+            "float",
+            "Seconds between two polls. None is adaptive: 1 second at first, then 5 growing to 60, with up to 20 % "
+            "jitter.",
+        ),
     )
     settle_seconds: float = field(
         default=60.0,
-        metadata=_option("float", "Seconds that a batch has to appear whose creation got no answer."),
+        metadata=_option("float", "How long to wait for a batch to appear if its create call got no reply."),
     )
     timeout_seconds: float | None = field(
         default=None,
         metadata=_option(
             "float",
-            "Stop waiting after so many seconds with `RunPendingError`; the batches go on. None waits to the end.",
+            "Stop waiting after this many seconds, and raise `RunPendingError`; the batches continue. None waits until "
+            "the run is finished.",
         ),
     )
     progress: bool | None = field(
         default=None,
-        metadata=_option("bool", "Whether to show progress on stderr; None shows it in terminals and notebooks."),
+        metadata=_option("bool", "Whether to show progress on stderr. None shows it in terminals and notebooks."),
     )
     cleanup: Literal["when_done", "never"] = field(
         default="never",
         metadata=_option(
             'Literal["when_done", "never"]',
-            "Whether the run's files at the service are deleted once it is finished.",
+            "Whether to delete the run's files at the service once the run is finished.",
         ),
     )
     metadata: dict[str, str] = field(
-        default_factory=dict, metadata=_option("dict[str, str]", "Metadata of yours, put on the batches.")
+        default_factory=dict, metadata=_option("dict[str, str]", "Your own metadata for the batches.")
     )
     # Empty: the service's own default.
     completion_window: str = field(
         default="",
-        metadata=_option("str", 'The window of the batches; None is the service\'s, nearly everywhere ``"24h"``.'),
+        metadata=_option(
+            "str", 'The completion window of the batches. None is the service\'s default, nearly everywhere ``"24h"``.'
+        ),
     )
     expires_after: int | None = field(
         default=None,
-        metadata=_option("int", "Seconds after which the service deletes input and output files."),
+        metadata=_option("int", "Seconds until the service deletes the input and output files."),
     )
     extra_body: dict[str, Any] = field(
         default_factory=dict,
         metadata=_option(
             "dict[str, Any]",
-            "Request parameters that batchframe does not know, or whose names are options here; sent unchecked.",
+            "Request parameters that batchframe does not know, or whose names are options here. Sent unchecked.",
         ),
     )
     body: dict[str, Any] = field(default_factory=dict)
     answer_format: AnswerFormat = field(default_factory=AnswerFormat)
 
     def request_spec(self, prompt: Any) -> RequestSpec:
-        """Return what the requests of this call are made of."""
+        """Return the inputs of rendering."""
         return RequestSpec(
             prompt=prompt,
             unchecked=frozenset(self.extra_body),
@@ -197,13 +215,15 @@ class Options:
         )
 
     def run_settings(self) -> RunSettings:
-        """Return what concerns the run once its requests are rendered."""
+        """Return the settings of the run, apart from its requests."""
         return RunSettings(**self._members_of(RunSettings))
 
     def _members_of(self, kind: type[RequestSpec | RunSettings]) -> dict[str, Any]:
-        names = {member.name for member in dataclasses.fields(self)} & {one.name for one in dataclasses.fields(kind)}
+        names = {member.name for member in dataclasses.fields(self)} & {
+            member.name for member in dataclasses.fields(kind)
+        }
         return {name: getattr(self, name) for name in names}
 
 
-# Those that a call may pass, in the order of their signatures.
+# The options that a call accepts, in the order of the signatures.
 OPTIONS = tuple(option for option in dataclasses.fields(Options) if option.metadata)

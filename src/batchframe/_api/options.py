@@ -1,4 +1,4 @@
-"""The options of a call, checked, and the request parameters that go into the body instead."""
+"""Split the keyword arguments of a call into options and request parameters, and check both."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from batchframe._endpoints.base import Endpoint
 
 _NOT_YET_INCLUDED = frozenset({"cost", "attempts"})
-# OpenAI's API specification; Azure wants 14 days at least, and says so itself.
+# OpenAI's API specification. Azure requires at least 14 days; its profile has that limit.
 _MIN_EXPIRES_AFTER, _MAX_EXPIRES_AFTER = 3_600, 2_592_000
-# openai.types.responses.ImageDetail, and what chat completions take (3.54.0).
+# Sources: openai.types.responses.ImageDetail; chat completions accept the same values (3.54.0).
 _DETAILS = ("low", "high", "auto", "original")
-# Whether an endpoint has a use for an option, for those that not all have.
-_USES: dict[str, Callable[[Endpoint], bool]] = {
+# For options that some endpoints do not support: whether an endpoint does.
+_SUPPORTS: dict[str, Callable[[Endpoint], bool]] = {
     "system": lambda endpoint: bool(endpoint.roles),
     "images": lambda endpoint: endpoint.max_images > 0,
     "image_detail": lambda endpoint: endpoint.has_image_detail,
@@ -47,32 +47,31 @@ def options_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
     Parameters
     ----------
     arguments
-        The ``locals()`` of the call before it does anything: every option by its name, and the request parameters in
-        ``parameters``.
+        The ``locals()`` of the call at its start: every option by name, and the request parameters in ``parameters``.
     """
     return {option.name: arguments[option.name] for option in OPTIONS} | dict(arguments["parameters"])
 
 
-def parse(given: dict[str, Any]) -> Options:
-    """Part the keyword arguments of a call into options and body parameters, and check both.
+def parse(arguments: dict[str, Any]) -> Options:
+    """Split the keyword arguments of a call into options and body parameters, and check both.
 
     Raises
     ------
     OptionError
-        A name that is neither (with the nearest right one), or a value that cannot be.
+        A name is neither (the message suggests the nearest name), or a value is invalid.
     """
-    ours = {name: value for name, value in given.items() if name in OPTION_NAMES}
-    parameters = {name: value for name, value in given.items() if name not in OPTION_NAMES}
-    later = sorted(NOT_YET & ours.keys())
-    if later:
-        msg = f"{later[0]} is not available in this version of batchframe: leave it out"
+    options = {name: value for name, value in arguments.items() if name in OPTION_NAMES}
+    parameters = {name: value for name, value in arguments.items() if name not in OPTION_NAMES}
+    planned = sorted(NOT_YET & options.keys())
+    if planned:
+        msg = f"{planned[0]} is not available in this version of batchframe: leave it out"
         raise OptionError(msg)
-    endpoint = ours.get("endpoint") or DEFAULT.path
+    endpoint = options.get("endpoint") or DEFAULT.path
     _check_endpoint(endpoint)
     check_names(parameters, endpoint)
-    check_model(ours.get("model"), endpoint)
-    checked = _checked(ours)
-    _check_fit(checked, endpoint)
+    check_model(options.get("model"), endpoint)
+    checked = _checked(options)
+    _check_support(checked, endpoint)
     answer_type = type_asked(checked.get("response_format"))
     extra_body = checked.get("extra_body") or {}
     body = body_members(endpoint, parameters, extra_body, checked.get("response_format"), answer_type)
@@ -84,7 +83,7 @@ def parse(given: dict[str, Any]) -> Options:
 def _check_endpoint(endpoint: Any) -> None:
     if not isinstance(endpoint, str) or endpoint not in ENDPOINTS:
         near = suggestion(str(endpoint), ENDPOINTS)
-        msg = f"endpoint {endpoint!r} is not an endpoint.{near} Available: {', '.join(ENDPOINTS)}"
+        msg = f"unknown endpoint {endpoint!r}.{near} Available: {', '.join(ENDPOINTS)}"
         raise OptionError(msg)
 
 
@@ -94,9 +93,9 @@ def _answer_format(model: str, endpoint: str, body: dict[str, Any], answer_type:
     return AnswerFormat(endpoint, body.get("n") or 1, dimensions, answer_type)
 
 
-def _checked(ours: dict[str, Any]) -> dict[str, Any]:
-    """Check each option's value; what is None means the default."""
-    checked = {name: value for name, value in ours.items() if value is not None}
+def _checked(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the checked options. None means the default and is left out."""
+    checked = {name: value for name, value in options.items() if value is not None}
     for name in ("custom_id", "name", "prefix", "completion_window"):
         if name in checked and not isinstance(checked[name], str):
             msg = f"{name} must be text, got {checked[name]!r}"
@@ -144,12 +143,12 @@ def _run_dir(name: str, value: Any) -> Any:
 
 
 def include_columns(name: str, value: Any, known: Collection[str] = EXTRA_COLUMNS) -> tuple[str, ...]:
-    """Return the extra columns that are asked for, in the order in which they are added.
+    """Return the requested extra columns, in the order in which they are added.
 
     Raises
     ------
     OptionError
-        A name is none of those known.
+        A name is unknown.
     """
     if not isinstance(value, (str, list, tuple, set, frozenset)):
         msg = f'{name} must be a list of names, such as ["model", "raw"], got {value!r}'
@@ -167,16 +166,19 @@ def include_columns(name: str, value: Any, known: Collection[str] = EXTRA_COLUMN
 
 
 def _metadata(name: str, value: Any) -> dict[str, str]:
-    # 16 pairs, keys to 64 and values to 512 characters: OpenAI's API specification. Seven pairs are batchframe's own.
-    own = 7
+    # 16 pairs, keys up to 64 and values up to 512 characters: OpenAI's API specification. Batchframe uses seven pairs.
+    reserved = 7
     if not _is_text_dict(value) or not all(isinstance(text, str) for text in value.values()):
         msg = f"{name} must be a dict of text to text, got {value!r}"
         raise OptionError(msg)
-    if len(value) > 16 - own or any(len(key) > 64 or len(text) > 512 for key, text in value.items()):  # noqa: PLR2004
-        msg = f"{name} takes at most {16 - own} pairs of yours, keys to 64 characters and values to 512, got {value!r}"
+    if len(value) > 16 - reserved or any(len(key) > 64 or len(text) > 512 for key, text in value.items()):  # noqa: PLR2004
+        msg = (
+            f"{name} must have at most {16 - reserved} pairs, keys up to 64 and values up to 512 characters, "
+            f"got {value!r}"
+        )
         raise OptionError(msg)
     if any(key.startswith("batchframe_") for key in value):
-        msg = f"{name} keys that start with batchframe_ are batchframe's own: rename yours"
+        msg = f"{name} keys that start with batchframe_ are reserved: rename them"
         raise OptionError(msg)
     return cast("dict[str, str]", value)
 
@@ -199,7 +201,7 @@ def _image_detail(name: str, value: Any) -> str:
 
 def _max_attempts(name: str, value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        msg = f"{name} must be a whole number of at least 1 (no row is asked again), got {value!r}"
+        msg = f"{name} must be a whole number of at least 1 (1 means no retry), got {value!r}"
         raise OptionError(msg)
     return value
 
@@ -220,7 +222,7 @@ def _dedupe(name: str, value: Any) -> bool:
 
 def _progress(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
-        msg = f"{name} must be True or False; left out, it is on in terminals and notebooks; got {value!r}"
+        msg = f"{name} must be True, False, or None (progress in terminals and notebooks only), got {value!r}"
         raise OptionError(msg)
     return value
 
@@ -233,7 +235,7 @@ def _reuse(name: str, value: Any) -> Path | Literal["all"]:
         msg = f'{name} must be a run, the folder of one, or "all", got {value!r}'
         raise OptionError(msg)
     if "://" in str(path):
-        msg = f"{name} must be a folder of this machine in this version of batchframe, got {path!r}"
+        msg = f"{name} must be a local folder in this version of batchframe, got {path!r}"
         raise OptionError(msg)
     return Path(path)
 
@@ -267,21 +269,21 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
 }
 
 
-def _check_fit(ours: dict[str, Any], path: str) -> None:
-    """Refuse options that the endpoint has no use for."""
+def _check_support(options: dict[str, Any], path: str) -> None:
+    """Refuse options that the endpoint does not support."""
     endpoint = ENDPOINTS[path]
-    for name, has_use in _USES.items():
-        if name in ours and not has_use(endpoint):
-            msg = f"{name} is for {' and '.join(_paths(has_use))}, and {path} takes none: leave it out"
+    for name, supports in _SUPPORTS.items():
+        if name in options and not supports(endpoint):
+            msg = f"{path} does not support {name}: leave it out. Endpoints with {name}: {', '.join(_paths(supports))}"
             raise OptionError(msg)
-    if "image_detail" in ours and "images" not in ours:
-        msg = "image_detail says how closely images are looked at, and there are none: pass images too"
+    if "image_detail" in options and "images" not in options:
+        msg = "image_detail needs images: pass images too, or leave image_detail out"
         raise OptionError(msg)
-    for name in ours.get("include", ()):
+    for name in options.get("include", ()):
         column = EXTRA_COLUMNS[name]
         if not column.fits(endpoint):
-            having = ", ".join(_paths(column.fits))
-            msg = f"include={name!r} is for {having}, and answers of {path} have none: leave it out"
+            paths = ", ".join(_paths(column.fits))
+            msg = f"answers of {path} have no {name}: leave out include={name!r}. Endpoints with {name}: {paths}"
             raise OptionError(msg)
 
 

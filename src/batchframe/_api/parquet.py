@@ -1,4 +1,4 @@
-"""Parquet in, Parquet out: the same run over files, in bounded memory.
+"""``run_parquet``: a run from a Parquet file to a Parquet file, in bounded memory.
 
 The options in the signature are written by ``scripts/generate_signatures.py``.
 """
@@ -74,17 +74,17 @@ def run_parquet(
     extra_body: dict[str, Any] | None = None,
     **parameters: Unpack[EndpointParameters],
 ) -> Run:
-    """Ask a model about every row of a Parquet file, wait, and write a Parquet file with the answers.
+    """Run a prompt over every row of a Parquet file, wait, and write a Parquet file with the answers.
 
     Parameters
     ----------
     source
         The file to read.
     destination
-        The file to write: all rows and columns of ``source`` in their order, and the added columns of `run`. It takes
-        its name only when it is whole; one that is there is replaced.
+        The file to write: all rows and columns of ``source`` in their order, and the added columns of `run`. It gets
+        its name only once it is complete. An existing file is replaced.
     prompt, model, **parameters
-        As for `run`, and so are all other options.
+        As for `run`, like all other options.
 
     Returns
     -------
@@ -94,13 +94,13 @@ def run_parquet(
     Raises
     ------
     InputError
-        ``source`` cannot be read, or ``destination`` cannot be written there. Nothing was sent.
+        ``source`` cannot be read, or ``destination`` cannot be written. Nothing was sent.
     TemplateError, OptionError, APICallError, RunError
         As for `run`.
 
     Notes
     -----
-    Charged like `run`. The same call again writes the file anew from the finished run, and pays nothing.
+    Billed like `run`. Repeating the call rewrites the file from the finished run and costs nothing.
 
     Examples
     --------
@@ -143,18 +143,18 @@ def run_parquet(
 
 
 def read(source: str | os.PathLike[str]) -> pl.DataFrame:
-    """Return the whole of a Parquet file; raises as `scan` does."""
+    """Return the frame of a Parquet file, in memory; raise as `scan` does."""
     with _reading(source):
         return scan(source).collect()
 
 
 def scan(source: str | os.PathLike[str]) -> pl.LazyFrame:
-    """Return the frame of a Parquet file.
+    """Return the lazy frame of a Parquet file.
 
     Raises
     ------
     InputError
-        It cannot be read, or has a column that Polars cannot hold.
+        The file cannot be read, or has a column that Polars cannot hold.
     """
     _refuse_types(Path(source))
     with _reading(source):
@@ -182,22 +182,22 @@ def _refuse_types(path: Path) -> None:
         stored = parquet.read_metadata(path).schema
         schema = stored.to_arrow_schema()
     except (OSError, pa.ArrowException):
-        return  # Polars says what is wrong with the file, or reads what pyarrow does not
-    # Arrow knows Parquet's own intervals, as DuckDB writes them, for bytes.
+        return  # Polars reports what is wrong with the file, or reads a file that pyarrow cannot
+    # The Arrow schema shows the INTERVAL columns that DuckDB writes as bytes.
     leaves = (stored.column(index) for index in range(len(stored)))
     intervals = [leaf.path for leaf in leaves if leaf.converted_type == "INTERVAL"]
     arrow_types.refuse_stored_types(schema, os.fspath(path), intervals)
 
 
 def _checked_destination(source: Path, destination: Path) -> Path:
-    """Refuse a destination that could not be written hours later."""
+    """Refuse a destination now that could not be written hours later."""
     if not destination.parent.is_dir():
-        msg = f"the folder of the destination, {os.fspath(destination.parent)!r}, is not there: make it first"
+        msg = f"the folder of the destination, {os.fspath(destination.parent)!r}, does not exist: create it first"
         raise InputError(msg)
     if destination.is_dir():
-        msg = f"the destination {os.fspath(destination)!r} is a folder: name a file"
+        msg = f"the destination {os.fspath(destination)!r} is a folder: pass the path of a file"
         raise InputError(msg)
     if destination.exists() and source.exists() and destination.samefile(source):
-        msg = f"source and destination are the same file, {os.fspath(source)!r}: name another destination"
+        msg = f"source and destination are the same file, {os.fspath(source)!r}: pass another destination"
         raise InputError(msg)
     return destination

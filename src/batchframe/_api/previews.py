@@ -1,4 +1,4 @@
-"""Calls that send nothing: the requests of a run, and the schema of its result.
+"""Calls that send nothing: preview the requests of a run, and the schema of its result.
 
 The options in the signatures are written by ``scripts/generate_signatures.py``.
 """
@@ -72,19 +72,19 @@ def requests(
     extra_body: dict[str, Any] | None = None,
     **parameters: Unpack[EndpointParameters],
 ) -> pl.DataFrame:
-    r"""Return the exact request lines that a run would send; nothing is sent, and no key is needed.
+    r"""Return the exact request lines that a run would send. Sends nothing and needs no key.
 
     Parameters
     ----------
     frame, prompt, model, **parameters
-        As for `run`, and so are all other options.
+        As for `run`, like all other options.
 
     Returns
     -------
     pl.DataFrame
-        A row a row of the frame: ``custom_id: String`` and ``request: String``, the JSON line without its newline,
-        null where the row would not be sent, or where ``dedupe`` has an earlier row ask for it. What ``reuse`` would
-        find is not looked up: those lines are here too.
+        One row for each row of the frame: ``custom_id: String`` and ``request: String``, the JSON line without its
+        newline. ``request`` is null if the row would not be sent, or if ``dedupe`` sends an earlier row in its place.
+        ``reuse`` is not looked up, so rows that would reuse an answer have their lines too.
 
     Raises
     ------
@@ -105,15 +105,15 @@ def requests(
     └───────────┴─────────────────────────────────┘
     """
     parsed = parse(options_of(locals()))
-    rendering, repeats = renderer_of(to_polars(frame), prompt, parsed), Repeats()
+    renderer, repeats = renderer_of(to_polars(frame), prompt, parsed), Repeats()
     slices = []
-    for rows in rendering.slices():
+    for rows in renderer.slices():
         is_own = repeats.requests(rows).is_null() if parsed.dedupe else pl.lit(value=True)
         slices.append(rows.select(CUSTOM_ID, pl.when(is_own).then(pl.col(LINE)).alias(LINE)))
-    shown = pl.concat(slices)
-    if rendering.custom_id is not None:
-        refuse_duplicates(shown.lazy(), rendering.custom_id)
-    return shown.select(pl.col(CUSTOM_ID).alias("custom_id"), pl.col(LINE).str.strip_suffix("\n").alias("request"))
+    lines = pl.concat(slices)
+    if renderer.custom_id is not None:
+        refuse_duplicates(lines.lazy(), renderer.custom_id)
+    return lines.select(pl.col(CUSTOM_ID).alias("custom_id"), pl.col(LINE).str.strip_suffix("\n").alias("request"))
 
 
 def result_schema(
@@ -150,17 +150,17 @@ def result_schema(
     extra_body: dict[str, Any] | None = None,
     **parameters: Unpack[EndpointParameters],
 ) -> pl.Schema:
-    """Return the schema of the frame that `run` would return; nothing is sent, and no key is needed.
+    """Return the schema of the frame that `run` would return. Sends nothing and needs no key.
 
     Parameters
     ----------
     frame, prompt, model, **parameters
-        As for `run`, and so are all other options.
+        As for `run`, like all other options.
 
     Returns
     -------
     pl.Schema
-        The frame's columns, then the added ones.
+        The columns of the frame, then the added columns.
 
     Raises
     ------

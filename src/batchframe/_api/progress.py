@@ -1,4 +1,4 @@
-"""Progress on the terminal or in a notebook, and nothing anywhere else."""
+"""Show the progress of a run in terminals and notebooks."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ if TYPE_CHECKING:
 
 @contextmanager
 def showing(run: Run, *, progress: bool | None) -> Iterator[None]:
-    """Show a run's progress inside the block, on standard error.
+    """Show the progress of a run on standard error, inside a ``with`` block.
 
     Parameters
     ----------
     run
         The run.
     progress
-        Whether to; None: in terminals and notebooks.
+        Whether to show it. None shows it in terminals and notebooks.
     """
     if not (_is_watched() if progress is None else progress):
         yield
         return
-    teller = _Teller()
-    before, run.listen = run.listen, teller
+    display = _Display()
+    before, run.listen = run.listen, display
     try:
         yield
     finally:
         run.listen = before
-        teller.close()
+        display.close()
 
 
 def _is_watched() -> bool:
     return sys.stderr.isatty() or "ipykernel" in sys.modules
 
 
-class _Teller:
-    """Shows events as a bar where tqdm is installed (the extra ``cli``), else as lines when something changed."""
+class _Display:
+    """Show events as a bar if tqdm is installed (the extra ``cli``), otherwise as a line for each change."""
 
     def __init__(self) -> None:
         try:
@@ -71,9 +71,9 @@ class _Teller:
         if self._bar is not None:
             self._bar.write(line, file=sys.stderr)
         else:
-            print(line, file=sys.stderr, flush=True)  # noqa: T201  (this is what the module is for)
+            print(line, file=sys.stderr, flush=True)  # noqa: T201  (printing is its purpose)
 
     def close(self) -> None:
-        """Leave the last state on the screen."""
+        """Close the bar, and leave its last state on the screen."""
         if self._bar is not None:
             self._bar.close()

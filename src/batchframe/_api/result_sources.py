@@ -1,4 +1,4 @@
-"""What may hold a batch's answers (its id, its result files) → answers, in the order of the sources."""
+"""Read the answers of batches and result files, in the order of the sources."""
 
 from __future__ import annotations
 
@@ -43,24 +43,24 @@ if TYPE_CHECKING:
     from batchframe._providers.client import BatchClient
 
 _BOM = b"\xef\xbb\xbf"
-# Ids of batches have neither; names of result files have at least one.
+# A batch id has no such character; the path of a result file has at least one.
 _PATH_LIKE = re.compile(r"[./\\]")
-# A batch may be completed for a moment before its files are named, and a download may break.
+# A batch may be completed shortly before the service names its files, and a download may break.
 _SETTLE_SECONDS = 10.0
 _DOWNLOADS = 3
 _PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 60.0
 
 
 class Read(NamedTuple):
-    """What the lines of a result file say, and what was asked; None where no line tells."""
+    """The answers in a result file, and their endpoint; None if no line shows it."""
 
     frames: list[pl.DataFrame]
     endpoint: str | None
 
 
 @dataclass
-class Found:
-    """The answers of some sources, in their order, and whether more may come."""
+class SourceAnswers:
+    """The answers of all sources, in their order, and whether more may come."""
 
     extra: tuple[str, ...] = ()
     frames: list[pl.DataFrame] = field(default_factory=list)
@@ -69,15 +69,15 @@ class Found:
 
     @property
     def form(self) -> AnswerFormat:
-        """What the answers are, as far as they tell."""
+        """The format of the answers."""
         return AnswerFormat(self._endpoint or DEFAULT.path)
 
     def add(self, read: Read, name: str) -> None:
-        """Take in what a result file says."""
+        """Add the answers of a result file."""
         if read.endpoint is not None and self._endpoint not in (None, read.endpoint):
             msg = (
-                f"{name} holds answers of {read.endpoint}, and those before it are of {self._endpoint}: read them one "
-                "by one, since their columns differ"
+                f"{name} holds answers of {read.endpoint}, and earlier sources hold answers of "
+                f"{self._endpoint}: their columns differ, so read them separately"
             )
             raise InputError(msg)
         self._endpoint = self._endpoint or read.endpoint
@@ -85,49 +85,49 @@ class Found:
 
     @property
     def answers(self) -> pl.DataFrame:
-        """All of them."""
-        made = {name: EXTRA_COLUMNS[name].dtype_for(self.form) for name in self.extra if name in OF_LINES}
-        return pl.concat([pl.DataFrame(schema=ANSWER_SCHEMA | made), *self.frames])
+        """The answers of all sources."""
+        dtypes = {name: EXTRA_COLUMNS[name].dtype_for(self.form) for name in self.extra if name in OF_LINES}
+        return pl.concat([pl.DataFrame(schema=ANSWER_SCHEMA | dtypes), *self.frames])
 
 
-def read_sources(source: Any, client: Any, extra: tuple[str, ...], *, may_be_pending: bool) -> Found:
-    """Return the answers that a source, or a list of sources, holds.
+def read_sources(source: Any, client: Any, extra: tuple[str, ...], *, may_be_pending: bool) -> SourceAnswers:
+    """Return the answers of a source, or of a list of sources.
 
     Parameters
     ----------
     source
         The id of a batch, a path of a result file, its bytes, or a list of these.
     client
-        The user's client, for batches; none is needed for files.
+        The user's client, for batches. Files need none.
     extra
-        The extra columns that the answers are wanted with.
+        The requested extra columns.
     may_be_pending
-        Whether a batch that has not ended is told in the answer, rather than raised.
+        Whether a batch may still be running. Otherwise such a batch raises `RunPendingError`.
 
     Raises
     ------
     OptionError, InputError, APICallError, InputFileRejectedError, RunPendingError, ResultsError
         As for `read_batch`.
     """
-    found = Found(extra)
+    answers = SourceAnswers(extra)
     with ExitStack() as stack:
         service: BatchClient | None = None
-        for one in source if isinstance(source, (list, tuple)) else [source]:
-            if isinstance(one, (bytes, bytearray, memoryview)):
-                found.add(_read_handle(io.BytesIO(one), "the bytes", extra), "the bytes")
-            elif isinstance(one, str) and not _is_path(one):
+        for item in source if isinstance(source, (list, tuple)) else [source]:
+            if isinstance(item, (bytes, bytearray, memoryview)):
+                answers.add(_read_handle(io.BytesIO(item), "the bytes", extra), "the bytes")
+            elif isinstance(item, str) and not _is_path(item):
                 if service is None:
                     service = stack.enter_context(closing(Service(client))).client
-                _read_remote(service, one, found, may_be_pending=may_be_pending)
-            elif isinstance(one, (str, os.PathLike)):
-                found.add(_read_file(Path(one), extra), repr(os.fspath(one)))
+                _read_remote(service, item, answers, may_be_pending=may_be_pending)
+            elif isinstance(item, (str, os.PathLike)):
+                answers.add(_read_file(Path(item), extra), repr(os.fspath(item)))
             else:
                 msg = (
                     "source must be the id of a batch, a path of an output or error file, its bytes, or a list of "
-                    f"these, got {type(one).__name__}"
+                    f"these, got {type(item).__name__}"
                 )
                 raise OptionError(msg)
-    return found
+    return answers
 
 
 def _is_path(source: str) -> bool:
@@ -148,18 +148,18 @@ def _read_file(path: Path, extra: tuple[str, ...]) -> Read:
 
 
 def _read_handle(handle: IO[bytes], name: str, extra: tuple[str, ...], *, is_ours: bool = False) -> Read:
-    """Return what the lines of a result file say.
+    """Return the answers in a result file.
 
     Parameters
     ----------
     handle
         The file.
     name
-        How to call it in a message.
+        Its name in messages.
     extra
-        The extra columns.
+        The requested extra columns.
     is_ours
-        Whether it was downloaded here: then it is a result file, whatever is in it.
+        Whether it was downloaded here. Then it is a result file, whatever its content.
     """
     start = len(_BOM) if handle.read(len(_BOM)) == _BOM else 0
     handle.seek(start)
@@ -187,27 +187,27 @@ def _read_handle(handle: IO[bytes], name: str, extra: tuple[str, ...], *, is_our
         handle.seek(start)
         nobody = next(number for number, line in _lines(handle) if wire_format.custom_id_of_result(line) is None)
         warn(
-            f"{lines - answered} of {lines} lines of {name} name no custom_id, and so belong to no row: the first is "
+            f"{lines - answered} of {lines} lines of {name} have no custom_id, so they match no row: the first is "
             f"line {nobody}"
         )
     return Read(frames, None if endpoint is None else endpoint.path)
 
 
 def _warn_of_foreign(frames: list[pl.DataFrame], name: str) -> None:
-    """Warn of answers of an endpoint that is none of ours: there are no columns for them."""
-    said = pl.concat([pl.Series(dtype=pl.String), *(frame["message"] for frame in frames)])
-    found = said.str.extract(LOOKS_LIKE + r"(\S+)$").drop_nulls()
-    if found.len():
+    """Warn of answers of an unsupported endpoint, which have no columns."""
+    messages = pl.concat([pl.Series(dtype=pl.String), *(frame["message"] for frame in frames)])
+    endpoints = messages.str.extract(LOOKS_LIKE + r"(\S+)$").drop_nulls()
+    if endpoints.len():
         warn(
-            f"{found.len()} of {said.len()} answers in {name} look like answers of {found[0]}, which have no columns "
-            'here: include="raw" gives their lines as they came'
+            f"{endpoints.len()} of {messages.len()} answers in {name} look like answers of {endpoints[0]}, which has "
+            'no columns in batchframe: include="raw" returns their unchanged lines'
         )
 
 
 def _with_lines(
     frame: pl.DataFrame, handle: IO[bytes], start: int, names: tuple[str, ...], form: AnswerFormat
 ) -> pl.DataFrame:
-    """Return answers with columns that are made of their lines, in the place of where these are."""
+    """Return answers with the columns made from their lines, in place of the lines' positions."""
     lines: list[bytes | None] = []
     for at, size in frame.select(*PLACES).iter_rows():
         handle.seek(start + at)
@@ -216,32 +216,32 @@ def _with_lines(
 
 
 def _lines(handle: IO[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Yield the lines that are not blank, with their numbers from 1."""
+    """Yield the non-blank lines with their numbers, from 1."""
     return ((number, line) for number, line in enumerate(handle, 1) if not line.isspace())
 
 
-def _read_remote(client: BatchClient, batch_id: str, found: Found, *, may_be_pending: bool) -> None:
-    """Add what the result files of a batch say."""
+def _read_remote(client: BatchClient, batch_id: str, answers: SourceAnswers, *, may_be_pending: bool) -> None:
+    """Add the answers of a batch."""
     batch = _settled(client, batch_id)
     counts = mapping(batch.raw.get("request_counts"))
     if batch.status == "failed":
-        raise _refused(batch)
+        raise _rejection(batch)
     if not batch.is_terminal:
         if may_be_pending:
-            found.is_pending = True
+            answers.is_pending = True
             return
         total = integer(counts.get("total"))
         done = "" if total is None else f", {batch.completed_requests + batch.failed_requests} of {total} requests done"
         msg = (
-            f"batch {batch_id} has not ended: it is {batch.status}{done}. Read it when it has, or pass the frame to "
-            "get its rows as pending"
+            f"batch {batch_id} has not ended: it is {batch.status}{done}. Read it later, or pass frame to get "
+            "its rows as pending"
         )
         raise RunPendingError(msg)
     blob = text(batch.raw.get("output_blob")) or text(batch.raw.get("error_blob"))
     if blob and not (batch.output_file_id or batch.error_file_id):
         msg = f"the results of batch {batch_id} are in Blob storage: download {blob}, and pass the path of the file"
         raise ResultsError(msg)
-    told = 0
+    answered = 0
     for kind, file_id, expected in (
         ("output", batch.output_file_id, True),
         ("error", batch.error_file_id, bool(batch.failed_requests)),
@@ -252,28 +252,28 @@ def _read_remote(client: BatchClient, batch_id: str, found: Found, *, may_be_pen
             try:
                 _download(client, file_id, handle)
             except NotVisibleError as error:
-                if not expected:  # an error file that is not there has nothing to tell
+                if not expected:  # without failed requests, no error file is needed
                     continue
                 msg = (
-                    f"the {kind} file {file_id} of batch {batch_id} is not there: it was deleted or has expired, or "
+                    f"the {kind} file {file_id} of batch {batch_id} does not exist: it was deleted, has expired, or "
                     f"belongs to another project ({error})"
                 )
                 raise ResultsError(msg) from error
             handle.seek(0)
-            read = _read_handle(handle, f"the {kind} file {file_id}", found.extra, is_ours=True)
-            found.add(read, f"the {kind} file {file_id}")
-            told += sum(frame.height for frame in read.frames)
-    # Answers may stand in the error file; only where they stand nowhere is there a file still to come.
-    if batch.output_file_id is None and told < batch.completed_requests:
+            read = _read_handle(handle, f"the {kind} file {file_id}", answers.extra, is_ours=True)
+            answers.add(read, f"the {kind} file {file_id}")
+            answered += sum(frame.height for frame in read.frames)
+    # Answers may be in the error file. Only if they are in neither file is one still missing.
+    if batch.output_file_id is None and answered < batch.completed_requests:
         msg = (
-            f"batch {batch_id} is {batch.status} with {batch.completed_requests} requests completed, and the service "
+            f"batch {batch_id} is {batch.status} with {batch.completed_requests} requests completed, but the service "
             "names no output file: read it again later"
         )
         raise ResultsError(msg)
 
 
 def _settled(client: BatchClient, batch_id: str) -> RemoteBatch:
-    """Return a batch; one that is completed and names no output file is asked for again for a while."""
+    """Return a batch. If it is completed without an output file, poll it for some seconds."""
     until = time.monotonic() + _SETTLE_SECONDS
     while True:
         batch = client.retrieve(batch_id)
@@ -285,24 +285,24 @@ def _settled(client: BatchClient, batch_id: str) -> RemoteBatch:
         time.sleep(_PAUSE_SECONDS)
 
 
-def _refused(batch: RemoteBatch) -> InputFileRejectedError:
-    said = [
+def _rejection(batch: RemoteBatch) -> InputFileRejectedError:
+    reasons = [
         f"{code}{f' (line {line})' if line is not None else ''}: {message.rstrip('.')}."
         for line, code, message in batch.errors
     ]
-    more = f" And {len(said) - 3} more." if len(said) > 3 else ""  # noqa: PLR2004
+    more = f" And {len(reasons) - 3} more." if len(reasons) > 3 else ""  # noqa: PLR2004
     if any(code == "token_limit_exceeded" for _, code, _ in batch.errors):
-        more += " The same file can be submitted again when other batches have ended."
+        more += " The same file can be submitted again once other batches have ended."
         more += f" {azure_quota_note(text(batch.raw.get('model')) or '')}".rstrip()
     msg = (
-        f"batch {batch.id} failed: the service refused its input file, and nothing of it was executed or charged. "
-        f"{' '.join(said[:3]) or 'It gave no reason.'}{more}"
+        f"batch {batch.id} failed: the service refused its input file. Nothing was executed or billed. "
+        f"{' '.join(reasons[:3]) or 'It gave no reason.'}{more}"
     )
     return InputFileRejectedError(msg, batch.errors)
 
 
 def _download(client: BatchClient, file_id: str, handle: IO[bytes]) -> None:
-    """Write a file's bytes to ``handle``, from the beginning again where the connection broke."""
+    """Write a file's bytes to ``handle``. Restart from the beginning if the connection breaks."""
     import tenacity  # noqa: PLC0415 - takes a while to import
 
     retrying = tenacity.Retrying(
@@ -320,5 +320,5 @@ def _download(client: BatchClient, file_id: str, handle: IO[bytes]) -> None:
 
 def _pause(state: tenacity.RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome is not None else None
-    asked = error.retry_after_seconds if isinstance(error, APICallError) else None
-    return min(asked or _PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
+    seconds = error.retry_after_seconds if isinstance(error, APICallError) else None
+    return min(seconds or _PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)

@@ -26,7 +26,7 @@ from batchframe._core.exceptions import (
     warn,
 )
 from batchframe._core.remote import TERMINAL
-from batchframe._providers.limits import tells_of_no_room
+from batchframe._providers.limits import is_queue_full
 
 if TYPE_CHECKING:
     from batchframe._batches.pass_state import PassState
@@ -208,7 +208,7 @@ class Collector:
         if (part.number, submission.number) not in self._just_ended:
             return
         self._just_ended.remove((part.number, submission.number))
-        if errors and all(tells_of_no_room(f"{code} {message}") for _, code, message in errors):
+        if errors and all(is_queue_full(f"{code} {message}") for _, code, message in errors):
             self._state.refused(part, errors[0][2])
             self._state.notice(f"part {part.number}: {errors[0][2]} It is submitted again when there is room")
             return

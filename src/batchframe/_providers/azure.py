@@ -1,6 +1,6 @@
-"""What Azure OpenAI does differently, and only that; `_openai.py` asks here.
+"""The differences of Azure OpenAI, used by `openai.py`.
 
-Facts: Microsoft's batch how-to and REST references, and what users met.
+Sources: Microsoft's batch how-to and REST references, and reports of users.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import openai
 
 from batchframe._core.exceptions import OptionError
 
-# What the service answers to a create while it still looks at the input file:
+# The service's reply to a create call while it still processes the input file:
 # "The input file 'file-…' is in 'pending' state. Only files with status 'Processed' are accepted …".
 _NOT_PROCESSED = "Only files with status 'Processed' are accepted"
 
-# How an interface goes on after the resource: v1, dated versions, these within a deployment.
+# The path after the resource: v1, dated versions, dated versions within a deployment.
 _INTERFACE = re.compile(r"(/openai(/v1|/deployments/[^/]+)?)?/*$", re.IGNORECASE)
 
 _NEXT_STEPS = {
@@ -31,7 +31,7 @@ _NEXT_STEPS = {
 
 
 def client_from_environment() -> openai.AzureOpenAI:
-    """Return the Azure client that the SDK's own environment variables describe.
+    """Return the Azure client for the SDK's environment variables.
 
     Raises
     ------
@@ -41,42 +41,42 @@ def client_from_environment() -> openai.AzureOpenAI:
     try:
         return openai.AzureOpenAI()
     except (openai.OpenAIError, ValueError) as error:
-        told = [
+        names = [
             name
             for name in ("AZURE_OPENAI_ENDPOINT", "AZURE_OPENAI_API_KEY", "OPENAI_API_VERSION")
             if name in os.environ
         ]
         msg = (
-            f"the environment describes Azure OpenAI in part ({', '.join(told)}): {error}. AZURE_OPENAI_ENDPOINT, "
-            "OPENAI_API_VERSION and AZURE_OPENAI_API_KEY are needed, or pass client=openai.AzureOpenAI(...)"
+            f"the environment variables for Azure OpenAI are incomplete ({', '.join(names)}): {error}. Set "
+            "AZURE_OPENAI_ENDPOINT, OPENAI_API_VERSION and AZURE_OPENAI_API_KEY, or pass client=openai.AzureOpenAI(...)"
         )
         raise OptionError(msg) from error
 
 
 def resource(base_url: str) -> str:
-    """Return the resource of a base URL: files and batches are the resource's, whichever API version asks.
+    """Return the resource of a base URL. Files and batches belong to the resource, whatever the API version.
 
-    What a gateway has before ``/openai`` stays: there may be a resource behind each.
+    A gateway's path before ``/openai`` stays, since each path may lead to another resource.
     """
     parts = urlsplit(base_url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{_INTERFACE.sub('', parts.path)}"
 
 
 def secrets_of(client: openai.OpenAI) -> list[str]:
-    """Return the texts of a client that must not show in a message."""
-    found = (client.api_key, getattr(client, "_azure_ad_token", None))
-    return [secret for secret in found if isinstance(secret, str) and len(secret) > 3]  # noqa: PLR2004
+    """Return the secrets of a client, which must not appear in a message."""
+    secrets = (client.api_key, getattr(client, "_azure_ad_token", None))
+    return [secret for secret in secrets if isinstance(secret, str) and len(secret) > 3]  # noqa: PLR2004
 
 
 def is_not_processed(message: str) -> bool:
-    """Whether a create was refused because the service has not looked at the input file yet."""
+    """Whether a create was refused because the service has not processed the input file yet."""
     return _NOT_PROCESSED.casefold() in message.casefold()
 
 
 def next_step(code: str, message: str) -> str:
-    """Return what a person can do about a refusal of Azure's, as the end of a sentence; or nothing."""
+    """Return the next step after a refusal of Azure's, as the end of a message; empty if there is none."""
     text = f"{code} {message}".casefold()
-    return next((step for words, step in _NEXT_STEPS.items() if words in text), "")
+    return next((step for phrase, step in _NEXT_STEPS.items() if phrase in text), "")
 
 
 def refusal(body: Any) -> dict[str, Any]:

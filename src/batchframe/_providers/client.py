@@ -1,4 +1,4 @@
-"""What a run needs of a batch service, and nothing of how: `openai.py` is one that does it."""
+"""``BatchClient``: the interface of a batch service. `openai.py` implements it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class InputFile:
-    """An input file on this disk that was uploaded.
+    """An uploaded input file.
 
     Parameters
     ----------
     id
-        Its id, as `BatchClient.upload` returned it. Each upload serves one create, so a batch is known by it.
+        The id that `BatchClient.upload` returned. Each upload serves one create, so it identifies a batch.
     open
-        Opens its bytes, for a service that takes the requests themselves with the create.
+        Open the local copy, for a service whose create call takes the requests themselves.
     """
 
     id: str
@@ -30,42 +30,43 @@ class InputFile:
 
 
 class BatchClient(Protocol):
-    """What a run needs of a batch service.
+    """A client of a batch service.
 
-    Every method raises an `APICallError` and no error of another library. ``upload`` and ``create`` are sent once:
-    a retry of either inside a library could pay twice.
+    Every method raises `APICallError`, and no error of another library. ``upload`` and ``create`` are sent once: a
+    retry inside a library could pay twice.
 
-    A service without files is no special case. Its client sends nothing in ``upload`` and makes up an id, sends the
-    requests in ``create`` together with that id (as metadata, say), and shows it as the ``input_file_id`` of its
-    batches; an id of its own, such as ``"results of batch_1"``, stands for the result file that ``download`` writes.
+    A service without files needs no special case. In ``upload`` its client sends nothing and makes up an id. In
+    ``create`` it sends the requests together with that id (for example as metadata), and it returns the id as the
+    ``input_file_id`` of its batches. An id of its own, such as ``"results of batch_1"``, stands for the result file
+    that ``download`` writes.
     """
 
     @property
     def account(self) -> Account:
-        """Whose batches these are."""
+        """The account that owns the batches."""
 
     @property
     def provider(self) -> Provider:
-        """What the service allows."""
+        """The profile of the service."""
 
     @property
     def min_poll_seconds(self) -> float:
-        """How long the service wants to be left alone between two looks at a batch."""
+        """The minimum time between two polls of a batch."""
 
     def close(self) -> None:
-        """Close what was opened here."""
+        """Close the connections that this client opened."""
 
     def upload(self, handle: IO[bytes], filename: str, expires_after: int | None) -> RemoteFile:
-        """Upload an input file; where the service has no files, make up an id for it."""
+        """Upload an input file. For a service without files, make up an id."""
 
     def retrieve_file(self, file_id: str) -> RemoteFile:
-        """Return what the service knows of a file."""
+        """Return a file's status at the service."""
 
     def list_files(self) -> Iterator[RemoteFile]:
         """Yield the account's input files, the newest first, a page at a time."""
 
     def delete_file(self, file_id: str) -> None:
-        """Delete a file; one that is gone already is deleted."""
+        """Delete a file. A file that is already gone is no error."""
 
     def create(
         self,
@@ -75,19 +76,19 @@ class BatchClient(Protocol):
         metadata: dict[str, str],
         expires_after: int | None,
     ) -> RemoteBatch:
-        """Create a batch: this is the call that spends money."""
+        """Create a batch. This call spends money."""
 
     def retrieve(self, batch_id: str) -> RemoteBatch:
-        """Return where a batch stands."""
+        """Return the current state of a batch."""
 
     def list(self) -> Iterator[RemoteBatch]:
         """Yield the account's batches, the newest first, a page at a time."""
 
     def list_matching(self, since: dt.datetime | None, status: str | None) -> Iterator[RemoteBatch]:
-        """Yield the account's batches, the newest first, perhaps only those created since and with that status."""
+        """Yield the account's batches, the newest first. The service may filter by creation time and status."""
 
     def cancel(self, batch_id: str) -> RemoteBatch:
-        """Ask for a batch to be cancelled."""
+        """Request that a batch is cancelled."""
 
     def download(self, file_id: str, handle: IO[bytes]) -> None:
-        """Write a file's bytes to ``handle`` as they come."""
+        """Write the unchanged bytes of a file to ``handle``."""

@@ -1,4 +1,4 @@
-"""A client that asks before each call which changes something at the service."""
+"""A client with a check before each call that changes something at the service."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _CHANGING = frozenset({"upload", "create", "cancel", "delete_file"})
 
 
 class GuardedClient:
-    """A `BatchClient` that reads freely, and changes something at the service only after a check.
+    """A `BatchClient` with a check before each upload, create, cancel and delete.
 
     Parameters
     ----------
     client
         The client that makes the calls.
     check
-        Called before each upload, create, cancel and delete; its error keeps the call from being made.
+        The check. If it raises, the call is not made.
     """
 
     def __init__(self, client: BatchClient, check: Callable[[], None]) -> None:

@@ -1,4 +1,4 @@
-"""How large an input file may be, and how much may be in flight."""
+"""``Limits``: the size of input files and the amount in flight; Azure's quotas."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 # Azure's limits of one input file: MicrosoftDocs/azure-ai-docs, articles/foundry/openai/includes/global-batch-limits.md
-# (commits 12579eb and a2a860f), read 2026-11-28. Input in Blob storage of one's own may have 1 GB; it is not used here.
+# (commits 12579eb and a2a860f), read 2026-11-28. Input files in the user's own Blob storage may have
+# 1 GB; batchframe does not use it.
 AZURE_MAX_REQUESTS, AZURE_MAX_BYTES = 100_000, 200_000_000
 
-# The queue is full, and takes the same file later. The code is in both references; the sentence was seen of tokens, and
-# of requests (community.openai.com/t/1002388), whose code is not known.
-_NO_ROOM = re.compile(r"token_limit_exceeded|enqueued (token|request) limit reached", re.IGNORECASE)
+# The queue is full; the same file can be submitted later. The code is in both references. The sentence was seen for
+# tokens, and for requests (community.openai.com/t/1002388), whose code is not known.
+_QUEUE_FULL = re.compile(r"token_limit_exceeded|enqueued (token|request) limit reached", re.IGNORECASE)
 
-# Enqueued tokens a deployment, by model and kind of subscription, for the two types of deployment: the tables "Global
-# batch" and "Data zone batch" of the same page, read 2026-11-28. Students have none today. Quotas can be raised for a
-# subscription, dynamic quota goes beyond them, and since 7 May 2026 those of newer models are counted over all regions
-# of a subscription (learn.microsoft.com, foundry-models/quotas-limits): cited data, never assumed.
+# Enqueued tokens per deployment, by model and kind of subscription, for the two deployment types: the tables "Global
+# batch" and "Data zone batch" of the same page, read 2026-11-28. Students have no quota today. A quota can be raised
+# for a subscription, dynamic quota can exceed it, and since 7 May 2026 quotas of newer models count over all regions of
+# a subscription (learn.microsoft.com, foundry-models/quotas-limits). So this is cited data, and never a default.
 AZURE_SUBSCRIPTIONS = {
     "enterprise": "Enterprise agreement",
     "default": "Default",
@@ -49,18 +50,18 @@ AZURE_DATA_ZONE_QUOTAS: dict[str, tuple[int | None, ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Limits of one account and model; what is None is the provider's.
+    """Limits of one account and model. None means the provider's limit.
 
     Parameters
     ----------
     max_requests
-        Requests in one input file.
+        Maximum number of requests in an input file.
     max_bytes
-        Bytes in one input file, its newlines included.
+        Maximum size of an input file in bytes, newlines included.
     max_enqueued_tokens
-        Input tokens that may be in flight at once, or None where they are not known.
+        Maximum number of input tokens in flight, or None if it is not known.
     max_in_flight
-        Batches that may be in flight at once, or None for no limit of ours.
+        Maximum number of batches in flight, or None for no limit.
 
     Examples
     --------
@@ -81,36 +82,37 @@ class Limits:
                 raise OptionError(msg)
 
     def over(self, defaults: Limits) -> Limits:
-        """Return these limits with what is None taken from ``defaults``."""
-        given = {field.name: value for field in fields(self) if (value := getattr(self, field.name)) is not None}
-        return replace(defaults, **given)
+        """Return these limits, with ``defaults`` in place of None."""
+        limits = {field.name: value for field in fields(self) if (value := getattr(self, field.name)) is not None}
+        return replace(defaults, **limits)
 
     @classmethod
     def azure(cls, model: str, subscription: str, *, data_zone: bool = False) -> Limits:
         """Return Azure's limits for a model and a kind of subscription.
 
-        They are those of Microsoft's tables of November 2026. The quota of enqueued tokens holds for one deployment. It
-        may have been raised for a subscription since, and the quota page of the portal shows the one that counts.
+        They come from Microsoft's tables of November 2026. The quota of enqueued tokens applies to one deployment. It
+        may have been raised for your subscription; the quota page of the portal shows the actual one.
 
         Parameters
         ----------
         model
-            The model behind the deployment, such as ``"gpt-4o"`` or ``"gpt-5.1"``; the error for another names all.
+            The model behind the deployment, such as ``"gpt-4o"`` or ``"gpt-5.1"``; the error for an unknown one lists
+            all.
         subscription
             ``"enterprise"`` (also MCA-E), ``"default"``, ``"credit_card"`` (paid monthly by card), ``"msdn"`` or
-            ``"students"`` (also free trials); the titles of Microsoft's tables are understood too.
+            ``"students"`` (also free trials). The titles of Microsoft's tables work too.
         data_zone
-            Whether the deployment is of type Data Zone Batch, whose quotas are smaller, and not Global Batch.
+            Whether the deployment is of type Data Zone Batch, which has smaller quotas, instead of Global Batch.
 
         Returns
         -------
         Limits
-            100,000 requests and 200 MB an input file, and the quota.
+            100,000 requests and 200 MB per input file, and the quota.
 
         Raises
         ------
         OptionError
-            The table has no such model or subscription, or the subscription has no quota for the model.
+            The model or subscription is not in the table, or the subscription has no quota for the model.
 
         Examples
         --------
@@ -125,12 +127,12 @@ class Limits:
         table = AZURE_DATA_ZONE_QUOTAS if data_zone else AZURE_QUOTAS
         kind = "Data Zone" if data_zone else "Global"
         if model not in table:
-            raise OptionError(_not_in_table(kind, "model", model, table))
+            raise OptionError(_not_in_table_message(kind, "model", model, table))
         titles = {_plain(title): name for name, title in AZURE_SUBSCRIPTIONS.items()}
         names = titles | {_plain(name): name for name in AZURE_SUBSCRIPTIONS}
         name = names.get(_plain(subscription)) if isinstance(subscription, str) else None
         if name is None:
-            raise OptionError(_not_in_table(kind, "subscription", subscription, AZURE_SUBSCRIPTIONS))
+            raise OptionError(_not_in_table_message(kind, "subscription", subscription, AZURE_SUBSCRIPTIONS))
         quotas = dict(zip(AZURE_SUBSCRIPTIONS, table[model], strict=True))
         if quotas[name] is None:
             others = ", ".join(other for other, quota in quotas.items() if quota is not None)
@@ -142,13 +144,13 @@ class Limits:
         return cls(max_requests=AZURE_MAX_REQUESTS, max_bytes=AZURE_MAX_BYTES, max_enqueued_tokens=quotas[name])
 
 
-def tells_of_no_room(words: str) -> bool:
-    """Whether a service's words say that its queue is full, which passes by itself."""
-    return _NO_ROOM.search(words) is not None
+def is_queue_full(message: str) -> bool:
+    """Whether a service's message says that its queue is full, which resolves by itself."""
+    return _QUEUE_FULL.search(message) is not None
 
 
 def azure_quota_note(model: str) -> str:
-    """Return what Microsoft's tables say of a model, as a sentence; nothing where they do not have it."""
+    """Return the quotas of a model in Microsoft's tables, as a sentence; empty for an unknown model."""
     kinds = []
     for kind, table in (("Global Batch", AZURE_QUOTAS), ("Data Zone Batch", AZURE_DATA_ZONE_QUOTAS)):
         if model in table:
@@ -164,16 +166,16 @@ def _plain(text: str) -> str:
     return "".join(character for character in text.casefold() if character.isalnum())
 
 
-def _not_in_table(kind: str, what: str, got: object, known: Iterable[str]) -> str:
-    near = suggestion(got, known) if isinstance(got, str) else ""
+def _not_in_table_message(kind: str, key: str, value: object, known: Iterable[str]) -> str:
+    near = suggestion(value, known) if isinstance(value, str) else ""
     return (
-        f"Microsoft's table of {kind} Batch quotas has no {what} {got!r}.{near} It has: {', '.join(known)}. For "
-        "another, read the quota page of the portal and pass bf.Limits(max_enqueued_tokens=…)"
+        f"Microsoft's table of {kind} Batch quotas has no {key} {value!r}.{near} It has: {', '.join(known)}. For "
+        "another, see the quota page of the portal and pass bf.Limits(max_enqueued_tokens=…)"
     )
 
 
 def file_limits(limits: Limits) -> tuple[int, int]:
-    """Return how many requests and bytes an input file may have; a provider's limits hold both."""
+    """Return the maximum number of requests and bytes of an input file. A provider's limits have both."""
     assert limits.max_requests is not None
     assert limits.max_bytes is not None
     return limits.max_requests, limits.max_bytes

@@ -1,4 +1,4 @@
-"""The batch client over the openai SDK; errors of the SDK and of its transport are mapped here and nowhere else."""
+"""The batch client over the openai SDK. Errors of the SDK and its transport are mapped here and nowhere else."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from batchframe._core.exceptions import (
 from batchframe._core.lenient import mapping, read_json, text
 from batchframe._core.remote import Account, RemoteBatch, RemoteFile
 from batchframe._providers import azure as _azure
-from batchframe._providers.limits import tells_of_no_room
+from batchframe._providers.limits import is_queue_full
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -40,19 +40,19 @@ if TYPE_CHECKING:
     from batchframe._providers.profiles import Provider
 
 
-_PAGE = 100  # the most that one page of the list may hold: OpenAI's API specification
-_SHOWN = 200
-# httpx2 is the transport of today's SDK, httpx that of older ones.
+_PAGE = 100  # maximum page size of the list: OpenAI's API specification
+_EXCERPT_BYTES = 200
+# httpx2 is the transport of the current SDK, httpx of older ones.
 _TRANSPORTS = tuple(
     importlib.import_module(name) for name in ("httpx2", "httpx") if importlib.util.find_spec(name) is not None
 )
 _TRANSPORT_ERRORS = tuple(
     error for module in _TRANSPORTS for error in (module.HTTPError, module.StreamError, module.InvalidURL)
 )
-_NEVER_SENT = tuple(
+_NOT_SENT = tuple(
     error for module in _TRANSPORTS for error in (module.ConnectError, module.ConnectTimeout, module.PoolTimeout)
 )
-_OUR_MISTAKE = tuple(
+_INVALID_CALL = tuple(
     error
     for module in _TRANSPORTS
     for error in (module.UnsupportedProtocol, module.InvalidURL, module.LocalProtocolError, module.TooManyRedirects)
@@ -60,12 +60,12 @@ _OUR_MISTAKE = tuple(
 
 
 def client_from_environment() -> openai.OpenAI:
-    """Return the client, of OpenAI or Azure, that the SDK's own environment variables describe.
+    """Return the client, of OpenAI or Azure, for the SDK's environment variables.
 
     Raises
     ------
     OptionError
-        None is described, or two.
+        The variables name no service, or two.
     """
     has_openai = bool(os.environ.get("OPENAI_API_KEY"))
     azure = [name for name in ("AZURE_OPENAI_ENDPOINT", "AZURE_OPENAI_API_KEY") if os.environ.get(name)]
@@ -84,19 +84,19 @@ def client_from_environment() -> openai.OpenAI:
 
 
 class OpenAIClient:
-    """`BatchClient` over an `openai.OpenAI` or `AzureOpenAI`; the user's client is copied, never changed.
+    """`BatchClient` over an `openai.OpenAI` or `AzureOpenAI`. It copies the user's client and never changes it.
 
     Parameters
     ----------
     client
-        The user's client; None for the one of the environment.
+        The user's client. None makes one from the environment variables.
     provider
         The service's profile.
 
     Raises
     ------
     OptionError
-        The client is async, or of another library; or the environment describes none, or two.
+        The client is async, or from another library; or the environment variables name no service, or two.
     """
 
     def __init__(self, client: Any, provider: Provider) -> None:
@@ -123,7 +123,7 @@ class OpenAIClient:
 
     @property
     def min_poll_seconds(self) -> float:
-        """How long the service wants to be left alone between two looks at a batch."""
+        """The minimum time between two polls of a batch."""
         return self.provider.min_poll_seconds
 
     @property
@@ -135,12 +135,12 @@ class OpenAIClient:
         return _azure.resource(base_url) if self.is_azure else _without_credentials(base_url)
 
     def close(self) -> None:
-        """Close the connections of a client that was made here; the user's own is left open."""
+        """Close the connections of a client that was made here. The user's own client stays open."""
         if self._is_ours:
             self._client.close()
 
     def upload(self, handle: IO[bytes], filename: str, expires_after: int | None) -> RemoteFile:
-        """Upload an input file from an open handle, which the SDK streams."""
+        """Upload an input file from an open handle, without reading it into memory."""
         extra: dict[str, Any] = {}
         if expires_after is None:
             expires_after = self.provider.expires_files
@@ -151,7 +151,7 @@ class OpenAIClient:
             return _remote_file(_object(reply))
 
     def retrieve_file(self, file_id: str) -> RemoteFile:
-        """Return what the service knows of a file."""
+        """Return a file's status at the service."""
         with self._mapped("retrieve_file"):
             return _remote_file(_object(self._client.files.with_raw_response.retrieve(file_id)))
 
@@ -161,19 +161,19 @@ class OpenAIClient:
         while True:
             with self._mapped("list_files"):
                 page = _object(self._client.files.with_raw_response.list(purpose="batch", **more))
-                data = [_remote_file(found) for found in _items(page)]
+                data = [_remote_file(item) for item in _items(page)]
             yield from data
             if not (page.get("has_more") and data):
                 return
             more = {"after": data[-1].id}
 
     def delete_file(self, file_id: str) -> None:
-        """Delete a file; one that is gone already is deleted."""
+        """Delete a file. A file that is already gone is no error."""
         try:
             with self._mapped("delete_file"):
                 reply = self._client.files.with_raw_response.delete(file_id)
                 if reply.http_response.content.strip():
-                    _object(reply)  # a proxy's page deleted nothing
+                    _object(reply)  # raise if a proxy replied with a page: then nothing was deleted
         except NotVisibleError:
             pass
 
@@ -185,10 +185,10 @@ class OpenAIClient:
         metadata: dict[str, str],
         expires_after: int | None,
     ) -> RemoteBatch:
-        """Create a batch, without any retry: this is the call that spends money.
+        """Create a batch, without any retry. This call spends money.
 
-        A service that knows a repeated create by its key is asked as often as the user's client is set to. Each upload
-        serves one create, so that the id of its file is the key.
+        If the service supports idempotency keys, the call is retried as often as the user's client allows. Each upload
+        serves one create, so the id of its file is the key.
         """
         more: dict[str, Any] = dict(self.provider.batch_parameters)
         if expires_after is not None:
@@ -208,7 +208,7 @@ class OpenAIClient:
             return _remote_batch(_object(reply))
 
     def retrieve(self, batch_id: str) -> RemoteBatch:
-        """Return where a batch stands."""
+        """Return the current state of a batch."""
         with self._mapped("retrieve_batch"):
             return _remote_batch(_object(self._client.batches.with_raw_response.retrieve(batch_id)))
 
@@ -217,7 +217,7 @@ class OpenAIClient:
         return self._listed({})
 
     def list_matching(self, since: dt.datetime | None, status: str | None) -> Iterator[RemoteBatch]:
-        """Yield the account's batches, the newest first; where the service can filter, only those that match."""
+        """Yield the account's batches, the newest first. If the service can filter, yield only those that match."""
         terms = [] if since is None else [f"created_at gt {math.floor(since.timestamp()) - 1}"]
         if status is not None and status.isalpha():  # 'Completed' is documented, the spelling of in_progress is not
             terms.append(f"status eq '{status.capitalize()}'")
@@ -226,9 +226,9 @@ class OpenAIClient:
             matching = self._listed({"$filter": " and ".join(terms), "$orderby": "created_at desc"})
         try:
             first = next(matching, None)
-        except (InvalidCallError, NotVisibleError, UnreadableReplyError):  # an API version that cannot
+        except (InvalidCallError, NotVisibleError, UnreadableReplyError):  # an API version without filters
             first = None
-        if first is None:  # nothing, or a filter that is understood differently: the whole list decides
+        if first is None:  # no match, or the service understood the filter differently: read the whole list
             yield from self.list()
         else:
             yield first
@@ -240,7 +240,7 @@ class OpenAIClient:
             with self._mapped("list_batches"):
                 reply = self._client.batches.with_raw_response.list(limit=_PAGE, extra_query=query | more)
                 page = _object(reply)
-                data = [_remote_batch(found) for found in _items(page)]
+                data = [_remote_batch(item) for item in _items(page)]
             yield from data
             cursor = text(mapping(page.get("paging")).get("next_cursor"))  # Groq
             if cursor:
@@ -251,14 +251,14 @@ class OpenAIClient:
                 return
 
     def cancel(self, batch_id: str) -> RemoteBatch:
-        """Ask for a batch to be cancelled."""
+        """Request that a batch is cancelled."""
         with self._mapped("cancel_batch"):
             return _remote_batch(_object(self._once.batches.with_raw_response.cancel(batch_id)))
 
     def download(self, file_id: str, handle: IO[bytes]) -> None:
-        """Write a file's bytes to ``handle`` as they come; an error in their middle is the transport's."""
+        """Write the unchanged bytes of a file to ``handle``. An error in the middle comes from the transport."""
         with self._mapped("download"), self._client.files.with_streaming_response.content(file_id) as reply:
-            # Kept as it came, whatever it is; but a proxy's page is not the file, which can still be fetched.
+            # The content is not checked, except for a proxy's page: the file itself can still be downloaded.
             is_page = "html" in reply.headers.get("content-type", "").casefold()
             for chunk in reply.iter_bytes():
                 if is_page and chunk.lstrip().startswith(b"<"):
@@ -274,39 +274,39 @@ class OpenAIClient:
 
 
 def map_error(error: Exception, call: str, secrets: Iterable[str] = (), *, is_azure: bool = False) -> APICallError:
-    """Return our error for one of the SDK's or of its transport's.
+    """Return the `APICallError` for an error of the SDK or its transport.
 
     Parameters
     ----------
     error
-        The foreign error.
+        The error of the other library.
     call
-        The call in which it came.
+        The name of the failed call.
     secrets
-        Texts to keep out of the message.
+        Texts to remove from the message.
     is_azure
-        Whether to end a message with what helps on Azure.
+        Whether to add a next step for Azure.
     """
     text = _without(secrets, str(error))
     if isinstance(error, openai.APIStatusError):
         return _map_status(error, call, secrets, is_azure=is_azure)
     if isinstance(error, (openai.APIConnectionError, *_TRANSPORT_ERRORS)):
         cause = error.__cause__ if isinstance(error, openai.APIConnectionError) and error.__cause__ else error
-        told = f"{text} ({type(cause).__name__}: {cause})" if cause is not error else text or type(error).__name__
-        told = _without(secrets, told)
-        if isinstance(cause, _OUR_MISTAKE):
-            msg = f"{call}: the call could not be made: {told}. Check the base URL"
+        reason = f"{text} ({type(cause).__name__}: {cause})" if cause is not error else text or type(error).__name__
+        reason = _without(secrets, reason)
+        if isinstance(cause, _INVALID_CALL):
+            msg = f"{call}: the call could not be made: {reason}. Check the base URL"
             return InvalidCallError(msg, call=call, was_sent=False)
-        if isinstance(cause, _NEVER_SENT):
-            msg = f"{call}: the service cannot be reached: {told}. Check the base URL and the network"
+        if isinstance(cause, _NOT_SENT):
+            msg = f"{call}: the service cannot be reached: {reason}. Check the base URL and the network"
             return ConnectionFailedError(msg, call=call, was_sent=False)
-        return ConnectionFailedError(f"{call}: the connection broke: {told}", call=call)
+        return ConnectionFailedError(f"{call}: the connection broke: {reason}", call=call)
     if isinstance(error, (_NoReplyError, openai.APIResponseValidationError)):
-        is_ours = isinstance(error, _NoReplyError)
-        told = f"{call}: the service answered with something that {'is no' if is_ours else 'cannot be read:'} {text}"
-        step = "Check the base URL: a proxy may have answered, or a service that does not speak this API"
+        expected = "is no" if isinstance(error, _NoReplyError) else "cannot be read:"
+        message = f"{call}: the service sent a reply that {expected} {text}"
+        step = "Check the base URL: the reply may come from a proxy, or from a service without this API"
         is_json = getattr(error, "is_json", True)
-        return UnreadableReplyError(f"{told.rstrip('.')}. {step}", call=call, status_code=200, is_json=is_json)
+        return UnreadableReplyError(f"{message.rstrip('.')}. {step}", call=call, status_code=200, is_json=is_json)
     return APICallError(f"{call}: {type(error).__name__}: {text}", call=call, was_sent=False)
 
 
@@ -326,7 +326,7 @@ _BY_STATUS: dict[int, type[APICallError]] = {
 }
 _NEXT_STEP = {
     401: ". Check the key: OPENAI_API_KEY, or client=openai.OpenAI(api_key=…)",
-    403: ". The key lacks a permission for it: files and batches are both needed",
+    403: ". The key lacks a permission: it needs access to files and batches",
     413: ". Lower limits=bf.Limits(max_bytes=…)",
 }
 
@@ -334,16 +334,16 @@ _NEXT_STEP = {
 def _map_status(error: openai.APIStatusError, call: str, secrets: Iterable[str], *, is_azure: bool) -> APICallError:
     status = error.status_code
     body = _azure.refusal(error.body)
-    said, code = str(body.get("message") or error.message), body.get("code") or body.get("type")
+    message, code = str(body.get("message") or error.message), body.get("code") or body.get("type")
     kind = _BY_STATUS.get(status) or (ServiceError if status >= 500 else InvalidCallError)  # noqa: PLR2004
-    if kind is InvalidCallError and tells_of_no_room(f"{code} {said}"):
+    if kind is InvalidCallError and is_queue_full(f"{code} {message}"):
         kind = NoRoomError
-    elif kind is InvalidCallError and _azure.is_not_processed(said):
+    elif kind is InvalidCallError and _azure.is_not_processed(message):
         kind = FileNotReadyError
-    step = (_azure.next_step(str(code), said) if is_azure else "") or _NEXT_STEP.get(status, "")
+    step = (_azure.next_step(str(code), message) if is_azure else "") or _NEXT_STEP.get(status, "")
     return kind(
         _without(
-            secrets, f"{call}: the service answered {status}{f' {code}' if code else ''}: {said.rstrip('.')}{step}"
+            secrets, f"{call}: the service answered {status}{f' {code}' if code else ''}: {message.rstrip('.')}{step}"
         ),
         call=call,
         status_code=status,
@@ -354,7 +354,7 @@ def _map_status(error: openai.APIStatusError, call: str, secrets: Iterable[str],
 
 
 def _retry_after(headers: Any) -> float | None:
-    """Return how many seconds the service asks to wait; what cannot be read counts as nothing."""
+    """Return the wait that the service requests, in seconds; None if there is none or it cannot be read."""
     try:
         if "retry-after-ms" in headers:
             seconds = float(headers["retry-after-ms"]) / 1000
@@ -371,7 +371,7 @@ def _retry_after(headers: Any) -> float | None:
 
 
 class _NoReplyError(Exception):
-    """A 2xx whose body is not what the call returns: what was expected, and what came."""
+    """A 2xx reply with an unexpected body. The message says what was expected, and what came."""
 
     def __init__(self, message: str, *, is_json: bool) -> None:
         super().__init__(message)
@@ -383,63 +383,63 @@ def _no_reply(content: bytes, expected: str, response: Any = None) -> _NoReplyEr
     with suppress(msgspec.DecodeError):
         read_json(content)
         is_json = True
-    beginning = " ".join(content[:_SHOWN].decode("utf-8", "replace").split())
-    came = f"{beginning}…" if len(content) > _SHOWN else beginning or "an empty body"
+    start = " ".join(content[:_EXCERPT_BYTES].decode("utf-8", "replace").split())
+    excerpt = f"{start}…" if len(content) > _EXCERPT_BYTES else start or "an empty body"
     kind = "" if response is None else f"{response.status_code} {response.headers.get('content-type', '')}".strip()
-    return _NoReplyError(f"{expected}: {kind}{': ' if kind else ''}{came}", is_json=is_json)
+    return _NoReplyError(f"{expected}: {kind}{': ' if kind else ''}{excerpt}", is_json=is_json)
 
 
 def _object(reply: Any) -> dict[str, Any]:
-    """Return a reply's JSON object as it came: the SDK's models drop what they do not know."""
+    """Return the JSON object of a reply: the SDK's models drop unknown members."""
     content = reply.http_response.content
     with suppress(msgspec.DecodeError):
-        found = read_json(content)  # a reply may hold half of a surrogate pair as well as a result line
-        if isinstance(found, dict):
-            return found
+        value = read_json(content)  # like a result line, a reply may hold half of a surrogate pair
+        if isinstance(value, dict):
+            return value
     raise _no_reply(content, "JSON object", reply.http_response)
 
 
 def _items(page: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return what a page of a list holds; single items without an id are left out.
+    """Return the items of a list page, without items that have no id.
 
-    An object that is no list at all must not pass for an empty one: what it does not show would be paid for again.
+    An object that is no list must not pass for an empty list: batches that it does not show would be paid for again.
     """
     listed = page.get("data") or page.get("value") or []
     items = listed if isinstance(listed, list) else []
-    found = [item for item in items if isinstance(item, dict) and text(item.get("id"))]
-    if not {"data", "value"} & page.keys() or (listed and not found):
+    valid = [item for item in items if isinstance(item, dict) and text(item.get("id"))]
+    if not {"data", "value"} & page.keys() or (listed and not valid):
         raise _no_reply(msgspec.json.encode(page), "JSON object with a list of objects with ids")
-    return found
+    return valid
 
 
-def _remote_file(found: dict[str, Any]) -> RemoteFile:
-    status, size = found.get("status"), found.get("bytes")
+def _remote_file(raw: dict[str, Any]) -> RemoteFile:
+    status, size = raw.get("status"), raw.get("bytes")
     return RemoteFile(
-        id=_id(found),
+        id=_id(raw),
         bytes=size if isinstance(size, int) else None,
-        created_at=lenient.moment(found.get("created_at")),
+        created_at=lenient.moment(raw.get("created_at")),
         status=status.casefold() if isinstance(status, str) else None,
-        name=lenient.text(found.get("filename")),
+        name=lenient.text(raw.get("filename")),
     )
 
 
-def _remote_batch(found: dict[str, Any]) -> RemoteBatch:
-    counts = lenient.request_counts(found)
+def _remote_batch(raw: dict[str, Any]) -> RemoteBatch:
+    counts = lenient.request_counts(raw)
     return RemoteBatch(
-        id=_id(found),
-        status=_status(found.get("status")),
-        input_file_id=lenient.text(found.get("input_file_id")),
-        output_file_id=lenient.text(found.get("output_file_id")),
-        error_file_id=lenient.text(found.get("error_file_id")),
-        created_at=lenient.moment(found.get("created_at")),
+        id=_id(raw),
+        status=_status(raw.get("status")),
+        input_file_id=lenient.text(raw.get("input_file_id")),
+        output_file_id=lenient.text(raw.get("output_file_id")),
+        error_file_id=lenient.text(raw.get("error_file_id")),
+        created_at=lenient.moment(raw.get("created_at")),
         completed_requests=lenient.integer(counts.get("completed")) or 0,
         failed_requests=lenient.integer(counts.get("failed")) or 0,
-        errors=lenient.batch_errors(found.get("errors")),
-        raw=found,
+        errors=lenient.batch_errors(raw.get("errors")),
+        raw=raw,
     )
 
 
-# Other spellings that services and their documentation use; "progress" is Novita's.
+# Other spellings of services and their documentation. "progress" is Novita's.
 _ALIASES = {
     "canceled": "cancelled",
     "canceling": "cancelling",
@@ -450,15 +450,15 @@ _ALIASES = {
 
 
 def _status(status: Any) -> str:
-    """Return a status in lower case and the usual spelling; what is not known counts as still running."""
-    word = status.strip().casefold() if isinstance(status, str) else "unknown"
-    return _ALIASES.get(word, word)
+    """Return a status in lower case and OpenAI's spelling. An unknown status counts as still running."""
+    name = status.strip().casefold() if isinstance(status, str) else "unknown"
+    return _ALIASES.get(name, name)
 
 
-def _id(found: dict[str, Any]) -> str:
-    if not isinstance(found.get("id"), str) or not found["id"]:
-        raise _no_reply(msgspec.json.encode(found), "JSON object with an id")
-    return str(found["id"])
+def _id(raw: dict[str, Any]) -> str:
+    if not isinstance(raw.get("id"), str) or not raw["id"]:
+        raise _no_reply(msgspec.json.encode(raw), "JSON object with an id")
+    return str(raw["id"])
 
 
 def _without_credentials(url: str) -> str:

@@ -1,4 +1,4 @@
-"""What one batch service allows and how it spells things; sources are cited beside each number."""
+"""``Provider``: the limits and spellings of a batch service. Each number has its source beside it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 # 50,000 requests and 200 MB: OpenAI's API specification and SDK docstrings (S). The specification does not say whether
-# its MB is 10^6 or 2^20 bytes, so the smaller reading is used; here and below.
+# its MB is 10^6 or 2^20 bytes, so the smaller value is used, here and below.
 _SAFE_LIMITS = Limits(max_requests=50_000, max_bytes=200_000_000)
 _CHAT, _RESPONSES, _EMBEDDINGS, _COMPLETIONS = (
     f"/v1/{path}" for path in ("chat/completions", "responses", "embeddings", "completions")
@@ -24,52 +24,51 @@ _CHAT, _RESPONSES, _EMBEDDINGS, _COMPLETIONS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Provider:
-    """A batch service that speaks like OpenAI's: what it allows, and how it spells things.
+    """A service with OpenAI's batch API: its limits and spellings.
 
-    Without ``provider=`` the client tells which one it is: an `openai.AzureOpenAI` is Azure's; of an `openai.OpenAI`
-    the host of its base URL decides, and where that is nobody's, its path: ``/openai/v1`` is where Azure has its v1
-    interface, so a private host or a gateway with that path counts as Azure. It is then spoken to as OpenAI takes it
-    too: at most 50,000 requests a file, endpoints with ``/v1``. A host whose service is known to have batches of
-    another form is refused with the reason, unless ``provider=`` is passed. Any other is taken for OpenAI's.
+    Without ``provider=`` the client determines the provider. An `openai.AzureOpenAI` means Azure. For an
+    `openai.OpenAI`, the host of its base URL decides. If the host is unknown, its path does: ``/openai/v1`` is Azure's
+    v1 API, so a private host or a gateway with that path counts as Azure, with settings that OpenAI accepts too: at
+    most 50,000 requests per file, and endpoints with ``/v1``. A host whose service is known to have another batch API
+    is refused with the reason, unless ``provider=`` is passed. Any other host counts as OpenAI.
 
     Parameters
     ----------
     name
         The name, as in ``provider="openai"``.
     limits
-        What one input file may hold; what is None there is OpenAI's 50,000 requests and 200 MB.
+        The limits of an input file. None means OpenAI's 50,000 requests or 200 MB.
     max_embeddings
-        The most inputs for embeddings that one input file may hold, whatever ``limits`` say of requests.
+        Maximum number of embedding inputs in an input file, whatever ``limits`` allow.
     max_enqueued_embeddings
-        The most requests for embeddings of one model that may be in flight at once.
+        Maximum number of embedding requests in flight for one model.
     completion_windows
-        The windows it accepts, the default first.
+        The accepted completion windows, the default first.
     max_request_bytes
-        The most bytes of one request's line; None where it has no limit of its own.
+        Maximum size of one request line in bytes; None if the service has no such limit.
     served_endpoints
-        The endpoints that it takes batches for, as we spell them; empty where that is not known, and none is refused.
+        The endpoints with batches, in OpenAI's spelling. Empty if they are not known; then none is refused.
     endpoints
-        Our endpoint to the spelling that it wants, in ``endpoint`` of the batch and ``url`` of each line. An endpoint
-        that is not here is sent as it is.
+        OpenAI's endpoint to the service's spelling, for ``endpoint`` of the batch and ``url`` of each line. Other
+        endpoints are sent unchanged.
     batch_endpoints
-        Our endpoint to what a batch for it says, where that is another than what its lines say.
+        OpenAI's endpoint to the ``endpoint`` of the batch, if it differs from the ``url`` of the lines.
     file_expiry_seconds
-        The shortest and the longest ``expires_after`` that it accepts, in seconds; None where it is not known. Empty
-        where it accepts none.
+        The minimum and maximum ``expires_after`` in seconds. None if they are not known; empty if the service accepts
+        no ``expires_after``.
     expires_files
-        The seconds after which it is to delete an input file when no ``expires_after`` is given; None leaves that to
-        the service.
+        The expiry of input files in seconds if no ``expires_after`` is passed. None leaves it to the service.
     min_poll_seconds
-        How long it wants to be left alone between two looks, in seconds.
+        The minimum time between two polls, in seconds.
     hosts
-        The hosts by which it is recognised in a base URL; one that begins with a dot stands for all hosts below it.
+        The hosts of the service in base URLs. A leading dot stands for all subdomains.
     filters_batches
-        Whether its list of batches takes ``$filter`` and ``$orderby``.
+        Whether the list of batches accepts ``$filter`` and ``$orderby``.
     batch_parameters
-        What every create of a batch says besides OpenAI's parameters.
+        Parameters for every create call besides OpenAI's.
     idempotency_header
-        The header that makes a create safe to repeat: the same key gives the batch of the first one. None where there
-        is none, as at OpenAI; creates are then sent once.
+        The header that makes a create call safe to repeat: the same key returns the first batch. None if there is
+        none, as at OpenAI; then creates are sent once.
 
     Examples
     --------
@@ -82,8 +81,8 @@ class Provider:
     limits: Limits = field(default_factory=Limits)
     # "restricted to a maximum of 50,000 embedding inputs across all requests in the batch": OpenAI's API specification
     # (S). "A limit of 1 million enqueued requests at a time": help.openai.com, Batch API FAQ (D); its refusal was seen
-    # (W). Microsoft's how-to says that Azure takes no embeddings, its v1 reference copies OpenAI's sentence (D); of
-    # others nothing is known (U), and what is safe stands.
+    # (W). Microsoft's how-to says that Azure accepts no embeddings; its v1 reference copies OpenAI's sentence (D). For
+    # other services nothing is known (U), so the safe limits apply.
     max_embeddings: int = 50_000
     max_enqueued_embeddings: int = 1_000_000
     completion_windows: tuple[str, ...] = ("24h",)
@@ -105,10 +104,10 @@ class Provider:
                 msg = f"{names} must be a tuple of texts, got the text {getattr(self, names)!r}"
                 raise OptionError(msg)
         if not self.name or not isinstance(self.name, str):
-            msg = f"name must be a text that is not empty, got {self.name!r}"
+            msg = f"name must be a non-empty text, got {self.name!r}"
             raise OptionError(msg)
         if not self.completion_windows:
-            msg = f"completion_windows of {self.name!r} is empty: name the window that the service takes, such as '24h'"
+            msg = f"completion_windows of {self.name!r} is empty: pass the window of the service, such as '24h'"
             raise OptionError(msg)
         for name in ("max_embeddings", "max_enqueued_embeddings"):
             value = getattr(self, name)
@@ -118,27 +117,27 @@ class Provider:
         if self.limits.max_requests is None or self.limits.max_bytes is None:
             object.__setattr__(self, "limits", self.limits.over(_SAFE_LIMITS))
 
-    def limits_of(self, endpoint: str, given: Limits) -> Limits:
-        """Return the limits of an endpoint's input files: those given, or else the service's.
+    def limits_of(self, endpoint: str, limits: Limits) -> Limits:
+        """Return the limits of an endpoint's input files: the user's, otherwise the service's.
 
-        A row is one input for embeddings, and what the service refuses for their number is not made.
+        An embeddings row is one input, so the limit of embedding inputs also applies.
         """
-        limits = given.over(self.limits)
+        limits = limits.over(self.limits)
         if not ENDPOINTS[endpoint].counts_inputs:
             return limits
         return replace(limits, max_requests=min(limits.max_requests or self.max_embeddings, self.max_embeddings))
 
     def most_line_bytes(self, limits: Limits) -> int:
-        """Return how long the line of one request may be."""
+        """Return the maximum size of a request line in bytes."""
         assert limits.max_bytes is not None
         return min(limits.max_bytes, self.max_request_bytes or limits.max_bytes)
 
     def most_enqueued_of(self, endpoint: str) -> int | None:
-        """Return how many requests of an endpoint may be in flight; None where that is not limited."""
+        """Return the maximum number of an endpoint's requests in flight; None for no limit."""
         return self.max_enqueued_embeddings if ENDPOINTS[endpoint].counts_inputs else None
 
     def serves(self, host: str) -> bool:
-        """Whether a host is this service's."""
+        """Whether a host belongs to this service."""
         return any(host == known or (known.startswith(".") and host.endswith(known)) for known in self.hosts)
 
 
@@ -148,8 +147,8 @@ def _check_count(name: str, value: Any) -> None:
         raise OptionError(msg)
 
 
-# Confidence, as in the project's notes: S specification or SDK types; D the vendor's documentation; W seen on the
-# wire; T a third party; U not known, where nothing is claimed and the safe limits stand. Read on 2026-11-28.
+# Confidence: S specification or SDK types; D the vendor's documentation; W seen on the wire; T a third party; U not
+# known: nothing is claimed, and the safe limits apply. Read on 2026-11-28.
 _PROFILES = (
     Provider(
         name="openai",
@@ -161,19 +160,19 @@ _PROFILES = (
     ),
     Provider(
         name="azure",
-        # 100,000 requests and 200 MB: _limits.py (D). The v1 REST reference says 50,000, in a sentence copied from
+        # 100,000 requests and 200 MB: limits.py (D). The v1 REST reference says 50,000, in a sentence copied from
         # OpenAI.
         limits=Limits(max_requests=AZURE_MAX_REQUESTS, max_bytes=AZURE_MAX_BYTES),
         # "If you set any other value than 24h your job will fail": Microsoft's how-to (D).
         completion_windows=("24h",),
-        # Both seed documents write it so in lines and batches (W); the v1 how-to has it for the batch, and takes
-        # /v1/chat/completions in lines (D). Lines that differ from the batch are a url_mismatch (D).
+        # Both seed documents spell it so in lines and batches (W). The v1 how-to has it for the batch, and accepts
+        # /v1/chat/completions in lines (D). A line that differs from the batch is a url_mismatch (D).
         endpoints={_CHAT: "/chat/completions"},
         # "the system will read your input file to determine if chat completions or responses is needed": the how-to's
         # Python example for lines of /v1/responses (D).
         batch_endpoints={"/v1/responses": "/chat/completions"},
-        # 14 to 30 days: the how-to (D); the v1 reference copies OpenAI's hour. Without an expiry a resource holds 500
-        # input files, with one 10,000 (D): so one is asked for.
+        # 14 to 30 days: the how-to (D); the v1 reference copies OpenAI's hour. A resource holds 500 input files
+        # without an expiry, and 10,000 with one (D), so an expiry is always set.
         file_expiry_seconds=(1_209_600, 2_592_000),
         expires_files=2_592_000,
         # "we recommend waiting at least 60 seconds in between each status call": the how-to (D).
@@ -189,8 +188,8 @@ _PROFILES = (
     ),
     Provider(
         name="groq",
-        # 50,000 lines, "24h" to "7d": console.groq.com/docs/batch (D). Which windows it takes between: U. 100 MB: the
-        # docstrings of groq 1.7.0, files.create (S); the guide says 200 MB, and the smaller number holds in both.
+        # 50,000 lines, "24h" to "7d": console.groq.com/docs/batch (D). Windows in between: U. 100 MB: the
+        # docstrings of groq 1.7.0, files.create (S); the guide says 200 MB; the smaller number satisfies both.
         limits=Limits(max_requests=50_000, max_bytes=100_000_000),
         completion_windows=("24h", "7d"),
         # Only chat: types/batch_create_params.py of groq 1.7.0 (S).
@@ -217,8 +216,8 @@ _PROFILES = (
     ),
     Provider(
         name="moonshot",
-        # 100 MB: platform.kimi.ai/docs/api/batch-create (D); no number of requests is named there (U). Windows from 12h
-        # to 7d, 24h in the examples: the same page, by way of a copy (T).
+        # 100 MB: platform.kimi.ai/docs/api/batch-create (D), which names no number of requests (U). Windows from 12h
+        # to 7d, 24h in the examples: a copy of the same page (T).
         limits=Limits(max_bytes=100_000_000),
         completion_windows=("24h", "12h", "1d", "3d", "7d"),
         hosts=("api.moonshot.cn", "api.moonshot.ai"),
@@ -227,25 +226,25 @@ _PROFILES = (
         name="zhipu",
         # 50,000 requests, 100 MB: docs.bigmodel.cn, guide "Batch" (D). 10,000 for embeddings: its questions and
         # answers, cn/faq/batch-api-issues (D). /v4/chat/completions in batch and lines: the guide and its API
-        # reference (D), and seen (W); /v4/embeddings: clients of others (T).
+        # reference (D), and seen (W); /v4/embeddings: third-party clients (T).
         limits=Limits(max_requests=50_000, max_bytes=100_000_000),
         max_embeddings=10_000,
         served_endpoints=(_CHAT, _EMBEDDINGS),
         endpoints={_CHAT: "/v4/chat/completions", _EMBEDDINGS: "/v4/embeddings"},
-        # Input files are deleted by default: API reference (D). What became of a create in doubt is told by its file.
+        # Input files are deleted by default: API reference (D). They are needed to settle a create in doubt.
         batch_parameters={"auto_delete_input_file": False},
         hosts=("open.bigmodel.cn", "api.z.ai"),
     ),
     Provider(
         name="nebius",
         # 5,000,000 requests, 10 GB, only 24h: docs.tokenfactory.nebius.com/ai-models-inference/batch-inference (D). Its
-        # 500 batches are of no concern here.
+        # limit of 500 batches does not matter here.
         limits=Limits(max_requests=5_000_000, max_bytes=10_000_000_000),
         hosts=("api.tokenfactory.nebius.com", "api.studio.nebius.com", "api.studio.nebius.ai"),
     ),
     Provider(
         name="doubleword",
-        # Windows of 24 hours and of one: docs.doubleword.ai (D); autobatcher 0.12.0 uses the first alone (T).
+        # Windows of 24 hours and of one: docs.doubleword.ai (D); autobatcher 0.12.0 uses only the first (T).
         # Limits: U.
         completion_windows=("24h", "1h"),
         hosts=("api.doubleword.ai",),
@@ -289,47 +288,46 @@ _PROFILES = (
 
 PROVIDERS: dict[str, Provider] = {profile.name: profile for profile in _PROFILES}
 OPENAI = PROVIDERS["openai"]
-# Azure's v1 interface behind a host that is not known: learn.microsoft.com, Foundry REST reference, "Create batch" (D).
-# Taken for OpenAI, its input files would have no expiry and fill the resource's quota. But a gateway may have OpenAI
-# itself, or another, behind that path: what is sent holds for all of them. The reference lists the endpoints with /v1.
+# Azure's v1 API behind an unknown host: learn.microsoft.com, Foundry REST reference, "Create batch" (D). If it counted
+# as OpenAI, its input files would have no expiry and fill the resource's quota. But a gateway may lead to OpenAI itself
+# or to another service, so the settings must be valid for all of them. The reference lists the endpoints with /v1.
 _BEHIND_A_GATEWAY = replace(PROVIDERS["azure"], limits=_SAFE_LIMITS, endpoints={}, batch_endpoints={}, hosts=())
 _AZURE_PATH = "/openai/v1"
 
 
 def provider_named(name: str) -> Provider:
-    """Return the profile of a service by its name.
+    """Return the profile with a name.
 
     Raises
     ------
     OptionError
-        No profile has that name.
+        The name is unknown.
     """
     if name not in PROVIDERS:
-        msg = f"there is no provider {name!r}.{suggestion(name, PROVIDERS)} Known: {', '.join(sorted(PROVIDERS))}"
+        msg = f"unknown provider {name!r}.{suggestion(name, PROVIDERS)} Known: {', '.join(sorted(PROVIDERS))}"
         raise OptionError(f"{msg}; for another service pass a bf.Provider(...)")
     return PROVIDERS[name]
 
 
 def provider_of(base_url: str) -> Provider:
-    """Return the profile of the service behind a base URL, by its host, else by its path.
+    """Return the profile of the service behind a base URL, by its host, otherwise by its path.
 
-    ``/openai/v1`` at a host that is not known is Azure's v1 interface, behind a private host or a gateway (Groq and
-    Novita, which have the same path, are known by their hosts). Anything else that is not known gets OpenAI's profile,
-    whose limits are safe.
+    ``/openai/v1`` at an unknown host is Azure's v1 API behind a private host or a gateway. (Groq and Novita have the
+    same path, but known hosts.) Any other unknown host gets OpenAI's profile, whose limits are safe.
 
     Raises
     ------
     OptionError
-        The host is a service's whose batches have another form.
+        The host belongs to a service with another batch API.
     """
     try:
         parts = urlsplit(base_url)
         host = (parts.hostname or "").rstrip(".")
-    except ValueError:  # brackets that hold no address
+    except ValueError:  # brackets without a valid IPv6 address
         return OPENAI
     for other in OTHER_FORMS:
         if other.has(host):
             raise OptionError(other.refusal(host))
-    is_azures = parts.path.rstrip("/").casefold().endswith(_AZURE_PATH)
-    unknown = _BEHIND_A_GATEWAY if is_azures else OPENAI
+    has_azure_path = parts.path.rstrip("/").casefold().endswith(_AZURE_PATH)
+    unknown = _BEHIND_A_GATEWAY if has_azure_path else OPENAI
     return next((profile for profile in _PROFILES if profile.serves(host)), unknown)

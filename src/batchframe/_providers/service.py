@@ -1,7 +1,7 @@
-"""The batch service that a call means: its profile, and its client once one is needed.
+"""``Service``: resolve the batch service of a call, and make its client when it is needed.
 
-Importing the SDK takes longer than importing everything else together. A process that previews requests, or reads what
-is on disk, does without it.
+Importing the SDK takes longer than all other imports together. A process that previews requests, or reads a run on
+disk, does not need it.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ def _openai_client(client: Any, provider: Provider) -> BatchClient:
     return OpenAIClient(client, provider)
 
 
-# What makes the client of a provider, by its name, where that does not speak through the openai SDK.
+# The client of a provider by its name, for services that do not use the openai SDK.
 CLIENTS: dict[str, Callable[[Any, Provider], BatchClient]] = {}
 
 
 class Service:
-    """A batch service, resolved once a call.
+    """A batch service, resolved once per call.
 
     Parameters
     ----------
     client
-        The user's client; None for the one that the environment describes.
+        The user's client. None makes one from the environment variables.
     provider
-        The service's name or profile; None to recognise it by the client, or by the environment.
+        The service's name or profile. None derives it from the client or the environment variables.
 
     Raises
     ------
     OptionError
-        There is no such provider, or the host's batches have another form.
+        The provider is unknown, or the host's service has another batch API.
     """
 
     def __init__(self, client: Any = None, provider: str | Provider | None = None) -> None:
@@ -52,12 +52,12 @@ class Service:
 
     @property
     def client(self) -> BatchClient:
-        """The client: made when it is first asked for, and anew after `close`.
+        """The client, made at first use, and again at first use after `close`.
 
         Raises
         ------
         OptionError
-            The user's client is async, or of another library; or the environment describes none, or two.
+            The user's client is async, or from another library; or the environment variables name no service, or two.
         """
         if self._client is None:
             make = CLIENTS.get(self.provider.name, _openai_client)
@@ -67,7 +67,7 @@ class Service:
         return self._client
 
     def close(self) -> None:
-        """Close the connections that were opened here; the user's own client is left open."""
+        """Close the connections that were opened here. The user's own client stays open."""
         if self._client is not None:
             self._closing()
         self._client = None
@@ -82,7 +82,7 @@ def _resolve(provider: Any, client: Any) -> Provider:
         msg = f'provider must be a name such as "openai" or a bf.Provider(...), got {provider!r}'
         raise OptionError(msg)
     if client is not None:
-        import openai  # noqa: PLC0415 - who has a client has imported it
+        import openai  # noqa: PLC0415 - already imported by whoever made the client
 
         if isinstance(client, openai.AzureOpenAI):
             return provider_named("azure")

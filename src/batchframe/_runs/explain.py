@@ -1,4 +1,4 @@
-"""All about one row: its request, each submission of it, and the lines that came back."""
+"""``Run.explain``: the request of one row, its submissions and its result lines."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ _SHOWN = 4_000
 
 @dataclass(frozen=True)
 class Explanation:
-    """What is known of one row.
+    """Everything about one row.
 
     Parameters
     ----------
     row
-        Its number, from 0.
+        The row number, from 0.
     custom_id
-        Of the request that answers it; None where the row was not sent.
+        The id of the request that answers the row; None if it was not sent.
     outcome
-        Its added columns, by name without prefix.
+        The added columns of the row, by name without prefix.
     requests
-        Each request line made for it, in the order in which they were asked for.
+        The row's request lines, in the order of their attempts.
     submissions
-        One dict a submission of a part that holds it: ``part``, ``attempt``, ``generation``, ``submission``, ``stage``,
-        ``batch_id``, ``status``, ``reason``, and ``lines``, the result lines that name it, as they came.
+        One dict per submission of a part that holds the row: ``part``, ``attempt``, ``generation``, ``submission``,
+        ``stage``, ``batch_id``, ``status``, ``reason``, and ``lines``, the row's unchanged result lines.
     """
 
     row: int
@@ -59,7 +59,7 @@ class Explanation:
 
 
 def _cut(line: str) -> str:
-    """Return a line as it is shown: images and vectors are longer than anyone reads."""
+    """Return a line cut to a readable length: images and vectors can be very long."""
     line = line.rstrip()
     return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}… ({len(line):,} characters)"
 
@@ -67,12 +67,12 @@ def _cut(line: str) -> str:
 def explain(
     folder: RunFolder, view: BlockFolder | None, results: pl.DataFrame, prefix: str, row: int | str
 ) -> Explanation:
-    """Return what the run's files tell of a row; see `Explanation`.
+    """Return what the run's files hold about a row; see `Explanation`.
 
     Raises
     ------
     OptionError
-        There is no such row.
+        The row does not exist.
     """
     number = _number(results, prefix, row)
     custom_id = request_ids(folder, view)[number]

@@ -1,4 +1,4 @@
-"""The handle of a run: what takes it forward. What reads its results is in `run_reader.py`."""
+"""``Run``: advance, wait, cancel, retry, clean up. `run_reader.py` holds its reading half."""
 
 from __future__ import annotations
 
@@ -55,10 +55,11 @@ _BRIEF_SECONDS, _MIN_POLL_SECONDS, _MAX_POLL_SECONDS = 1.0, 5.0, 60.0
 
 
 class Run(RunResults):
-    """One run: many parts, resumable, its state in a folder.
+    """A resumable run, whose state is in a folder.
 
-    Made by `submit`, `open_run` and `run_parquet`. Reading what was downloaded needs neither key nor service. A copy
-    or a pickle is another handle of the same folder: where it asks the service, its client is that of the environment.
+    `submit`, `open_run` and `run_parquet` return one. Reading downloaded answers needs neither a key nor the service. A
+    copy or a pickle is another handle of the same folder. If it calls the service, its client is made from the
+    environment variables.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class Run(RunResults):
         self.listen: Listener = ignore
 
     def __reduce__(self) -> tuple[Callable[..., Run], tuple[object, ...]]:
-        """Make copies, and pickles for other processes, by the folder: they have the client of the environment."""
+        """Copy and pickle the run by its folder: a client cannot be pickled."""
         view = None if self._view is None else self._view.path.name
         return _reopened, (self.path, view, self._settings.saved())
 
@@ -97,13 +98,13 @@ class Run(RunResults):
         Parameters
         ----------
         refresh
-            Whether to ask the service first. Nothing is submitted. Where another process works on the run, what that
-            has on disk is returned.
+            Whether to poll the service first. Nothing is submitted. If another process works on the run, its state on
+            disk is returned.
 
         Raises
         ------
         APICallError
-            The service was asked, and did not answer.
+            The call to the service failed.
         """
         if not refresh or self.is_finished:
             return self._status(PassReport())
@@ -114,14 +115,14 @@ class Run(RunResults):
             return self._status(report)
 
     def advance(self) -> RunStatus:
-        """Make one pass: collect what is finished, submit what is next. It never sleeps, so it suits cron and webhooks.
+        """Make one pass: collect finished batches, submit the next. It never sleeps, which suits cron and webhooks.
 
-        Where another process works on the run, nothing is done, and ``waiting_for`` says which.
+        If another process works on the run, this does nothing, and ``waiting_for`` names that process.
 
         Raises
         ------
         APICallError, RunError
-            What no waiting mends. The run stays resumable.
+            An error that waiting does not resolve. The run stays resumable.
         """
         with self._lease:
             return self._status(self._pass())
@@ -129,23 +130,24 @@ class Run(RunResults):
     def wait(self, timeout_seconds: float | None = None) -> RunStatus:
         """Make passes until the run is finished.
 
-        Where another process works on the run, this says which, and waits for it; when that process is gone, this one
-        goes on.
+        If another process works on the run, this reports that process and waits for it, and takes over once it is
+        gone. With ``poll_seconds=None`` the first wait is 1 second, and later ones grow from 5 to 60 seconds, with up
+        to 20 % jitter.
 
         Parameters
         ----------
         timeout_seconds
-            How long to wait at most; None for as long as it takes, or the ``timeout_seconds`` of the call.
+            How long to wait. None uses the ``timeout_seconds`` of the call, or waits until the run is finished.
 
         Raises
         ------
         RunPendingError
-            The time was up. Nothing was cancelled; the error holds the run.
+            The time is up. Nothing was cancelled. The error holds the run.
         RunStoppedError
-            The pilot, or all of the first batches, failed with one error, and the rest was not submitted. The error
-            holds the run; `retry` goes on all the same.
+            No row of the pilot succeeded, or every row of the first batches failed with the same error, so the rest was
+            not submitted. The error holds the run. `retry` continues it all the same.
         APICallError, RunError
-            What no waiting mends. The run stays resumable.
+            An error that waiting does not resolve. The run stays resumable.
         """
         timeout = self._settings.timeout_seconds if timeout_seconds is None else timeout_seconds
         stop = self._stop
@@ -179,23 +181,23 @@ class Run(RunResults):
             self._passes(lambda report: report.done or bool(report.by_status), None)
 
     def cancel(self) -> RunStatus:
-        """Cancel what is running, submit no more, and collect what was answered by then.
+        """Cancel running batches, submit no more, and collect the answers so far.
 
-        The service takes up to ten minutes to end a batch; that long this waits. Rows that were answered keep their
-        answers, and are charged; those that were not executed have the service's code (``batch_cancelled``; ``missing``
-        where it wrote no line, since the batch had not begun), those that were not submitted ``not_submitted``. `retry`
-        asks for them later. On a finished run it does nothing.
+        The service takes up to ten minutes to end a batch, and this waits that long. Answered rows keep their answers
+        and are billed. Rows that were not executed have the service's code (``batch_cancelled``; ``missing`` if it
+        wrote no line because the batch had not started). Rows that were not submitted have the code
+        ``not_submitted``. `retry` submits them later. On a finished run this does nothing.
 
         Returns
         -------
         RunStatus
-            Its ``state`` is ``"stopped"``; still ``"running"`` where the service did not end its batches in time: the
-            same call, or `wait`, goes on.
+            Its ``state`` is ``"stopped"``, or still ``"running"`` if the service did not end its batches in time. Then
+            repeat the call, or call `wait`.
 
         Raises
         ------
         APICallError, RunError
-            What no waiting mends. The run stays cancelled, and resumable.
+            An error that waiting does not resolve. The run stays cancelled and resumable.
         """
         if self.is_finished:
             return self._status(PassReport())
@@ -212,24 +214,24 @@ class Run(RunResults):
                 return self._status(PassReport(waiting_for=[str(holder)]))
 
     def retry(self, where: pl.Expr | None = None, *, codes: Any = None, name: str | None = None, **changes: Any) -> Run:
-        """Ask again for rows of a finished run, and return once that is submitted.
+        """Retry rows of a finished run, and return once they are submitted.
 
-        What was chosen is on disk before anything is sent. The same call again asks for no row a second time, whatever
-        came of the first: pass another ``name`` to do so. A new success takes the place of an older answer; a new
-        failure does not take the place of a success. Each row that is asked again is charged.
+        The selection is on disk before anything is sent. Repeating the call retries no row twice, whatever the outcome;
+        pass another ``name`` to retry again. A new success replaces an older answer; a new failure does not replace a
+        success. Each retried row is billed.
 
         Parameters
         ----------
         where
-            A Boolean expression over `result`. None: all rows that did not succeed.
+            A Boolean expression over `result`. None selects all rows that did not succeed.
         codes
-            A code, or a list of codes, of errors; both conditions must hold.
+            An error code, or a list of them. Together with ``where``, both must match.
         name
-            Another name makes this another call.
+            Part of the identity of this call.
         **changes
-            Request parameters, values or expressions over `result`, ``model``, and ``response_format``; None leaves a
-            parameter out. `result` goes on reading answers as the run's own type: those to another one are read by
-            `reparse`.
+            ``model``, ``response_format``, and request parameters, each a value or an expression over `result`. None
+            leaves a parameter out. `result` still reads answers with the run's own response format; use `reparse` for
+            answers to another one.
 
         Returns
         -------
@@ -241,13 +243,13 @@ class Run(RunResults):
         RunPendingError
             The run is not finished yet.
         OptionError
-            ``where`` does not fit the result, or a change is no request parameter of the endpoint.
+            ``where`` does not fit the result, or a change is not a request parameter of the endpoint.
         APICallError, RunError
-            What no waiting mends. What was chosen stays recorded, and the run resumable.
+            An error that waiting does not resolve. The selection stays recorded, and the run resumable.
 
         Notes
         -----
-        Rows that have no request (``null_input``, ``invalid_input``, ``request_too_large``) are passed over.
+        Rows without a request (``null_input``, ``invalid_input``, ``request_too_large``) are skipped.
 
         Examples
         --------
@@ -302,23 +304,23 @@ class Run(RunResults):
             self._pass()
 
     def cleanup(self) -> int:
-        """Delete the files that this run has at the service, and no others: input, output and error files.
+        """Delete this run's input, output and error files at the service, and no other files.
 
-        What was downloaded stays here, and the run stays as it is. Files of batches that are still running are left.
+        Downloaded files and the run itself stay. Files of running batches are kept.
 
         Returns
         -------
         int
-            How many files were deleted; those that were gone already count.
+            The number of deleted files, including files that were already gone.
 
         Raises
         ------
         APICallError
-            The service could not be asked; what was deleted by then is noted, and the same call goes on.
+            A call to the service failed. Deletions so far are recorded; repeat the call to delete the rest.
         RunPendingError
             Another process works on the run.
         RunError
-            The service shows nothing of the run to this client: its key is of another project.
+            This client can see nothing of the run: its key belongs to another project.
         """
         with self._lease, self._turn:
             loop = self._connected()
@@ -327,15 +329,16 @@ class Run(RunResults):
             return clean_up(self._leased_folder, self._guarded(self._service.client), self._clock.now)
 
     def delete(self) -> None:
-        """Delete the run's folder on this machine; nothing at the service.
+        """Delete the run's folder on this machine, and nothing at the service.
 
-        The same call then asks the account for the run's batches, which keeps them for some weeks.
+        If the call that made the run is repeated, it looks for the run's batches in the account, which keeps them for
+        some weeks.
 
         Raises
         ------
         RunError
-            A batch of it may still be running: its answers would be lost. `cancel` it, or `wait`. Or another process
-            works on the run.
+            A batch of the run may still be running, and its answers would be lost: call `cancel` or `wait` first. Or
+            another process works on the run.
         """
         with self._lease, self._turn:
             self._take("delete it")
@@ -487,7 +490,7 @@ class Run(RunResults):
         return str(options.get("batch_endpoint") or options.get("url") or self._record.identity.endpoint)
 
     def close(self) -> None:
-        """Close the connections that this handle opened; it opens them anew when they are needed."""
+        """Close the connections that this handle opened. It reconnects when needed."""
         with self._turn:
             self._service.close()
             self._loop = None

@@ -1,4 +1,4 @@
-"""The results of a run, read from its folder: neither a key nor the service is needed."""
+"""Read a run's folder: results, errors, batches, status. Needs neither a key nor the service."""
 
 from __future__ import annotations
 
@@ -63,27 +63,27 @@ _BATCHES = {
 
 @dataclass(frozen=True)
 class RunStatus:
-    """Where a run stands. The four counts are of rows, come from result lines, and sum to ``rows``.
+    """The status of a run. The four counts are rows, come from result lines, and add up to ``rows``.
 
     Parameters
     ----------
     state
-        ``"running"``; or every row has its outcome: ``"finished"``, or ``"stopped"`` by `Run.cancel`, or since the
-        pilot or all of the first batches failed with one error, and the rest was not submitted. Not done either, and
-        nobody works on it: ``"not_submitted"``, no batch of it is or was at the service; ``"blocked"``, no batch of it
-        is running, and waiting does not mend the last error.
+        ``"running"``. If every row has its outcome: ``"finished"``, or ``"stopped"`` if rows were not submitted because
+        of `Run.cancel`, because no row of the pilot succeeded, or because every row of the first batches failed with
+        the same error. If the run is not done and no process works on it: ``"not_submitted"`` if it never had a batch
+        at the service, ``"blocked"`` if none of its batches is running and waiting does not resolve the last error.
     rows, succeeded, failed, not_sent, pending
         Rows by outcome.
     batches
         Batches by the service's status.
     usage
-        Tokens of all answers read, by name; without those that other runs paid for.
+        Tokens of all answers, by name. Answers reused from other runs do not count.
     cost
-        None: prices are not known in this version.
+        None: this version has no prices.
     waiting_for
-        What the run waits for, in words; empty where it is finished.
+        What the run waits for, as text; empty if it is finished.
     trouble
-        The last error of the run, as it is on disk, or why it was stopped; empty where the last pass went well.
+        The last error of the run on disk, or why it was stopped; empty if the last pass succeeded.
     done
         Whether every row has its outcome.
     """
@@ -103,7 +103,7 @@ class RunStatus:
 
 
 class RunResults:
-    """The half of a `Run` that reads."""
+    """The reading half of a `Run`."""
 
     def __init__(
         self, folder: RunFolder, record: RunRecord, settings: RunSettings, view: BlockFolder | None, lease: Lease
@@ -136,7 +136,7 @@ class RunResults:
     def result(self) -> pl.DataFrame:
         """Return the whole frame: input columns and added columns, in row order.
 
-        Rows that are not finished have the error code ``pending``. Needs neither key nor service.
+        Unfinished rows have the error code ``pending``. Needs neither a key nor the service.
         """
         return self._collected(self.scan())
 
@@ -169,7 +169,7 @@ class RunResults:
         )
 
     def scan(self) -> pl.LazyFrame:
-        """Return what `result` does, lazily: a scan of the run's result blocks once it is finished."""
+        """Return the frame of `result` lazily: a scan of the result blocks once the run is finished."""
         final, settings = self._final_blocks(), self._settings
         if final is None:
             return self._so_far().lazy()
@@ -197,7 +197,7 @@ class RunResults:
         Returns
         -------
         pl.DataFrame
-            The columns of `result`, with ``code`` and ``message`` (with the prefix) in the place of ``error``.
+            The columns of `result`, with ``code`` and ``message`` (with the prefix) in place of ``error``.
         """
         error = pl.col(self._settings.prefix + "error")
         fields = [error.struct.field(name).alias(self._settings.prefix + name) for name in ("code", "message")]
@@ -205,51 +205,51 @@ class RunResults:
         return self._collected(failed.select(pl.all().exclude(error.meta.output_name()), *fields))
 
     def raise_for_errors(self) -> None:
-        """Raise unless every row succeeded.
+        """Raise an error unless every row succeeded.
 
         Raises
         ------
         RowsFailedError
-            With the counts by code; rows that are not finished count. The error holds the run.
+            With the counts by code, unfinished rows included. The error holds the run.
         """
         message = self._failures()
         if message is not None:
             raise RowsFailedError(f"{message}. See run.errors()", self)
 
     def explain(self, row: int | str) -> Explanation:
-        """Return all that is known of one row: its request, each submission of it, and the lines that came back.
+        """Return everything about one row: its request, its submissions and its result lines.
 
         Parameters
         ----------
         row
-            Its number from 0, or its custom_id.
+            The row number, from 0, or the custom_id.
 
         Raises
         ------
         OptionError
-            There is no such row.
+            The row does not exist.
         """
         return explain(self._folder, self._view, self.result(), self._settings.prefix, row)
 
     def reparse(self, *, response_format: Any) -> Self:
-        """Read the same answers as another type, from here on; nothing is asked and nothing charged.
+        """Read the same answers with another response format from now on. Sends nothing and costs nothing.
 
         Parameters
         ----------
         response_format
-            What `run` takes for it (a model, a JSON schema, a Polars struct); None, or the service's own form, for the
-            answers' text.
+            A pydantic model, a JSON schema or a ``pl.Struct``, as for `run`. None, or the service's own format, gives
+            the text of the answers.
 
         Returns
         -------
         Run
-            This run: ``run.reparse(response_format=...).result()``. Rows whose answer is not of that type have the
-            code ``invalid_response``, and their text in the column ``raw``, if it was asked for.
+            This run: ``run.reparse(response_format=...).result()``. Rows whose answer does not fit the format have the
+            code ``invalid_response``. With ``include="raw"`` their text is in the column ``raw``.
 
         Raises
         ------
         OptionError
-            There is no such type.
+            The response format is invalid.
         """
         form = self._settings.answer_format
         if ENDPOINTS[form.endpoint].format_parameter is None:
@@ -259,7 +259,7 @@ class RunResults:
         return self
 
     def batches(self) -> pl.DataFrame:
-        """Return one row a submission: which part, which batch, where it stands, when.
+        """Return one row per submission: its part, batch, status and times.
 
         Returns
         -------
@@ -276,7 +276,7 @@ class RunResults:
         return pl.DataFrame(rows, schema=_BATCHES, orient="row")
 
     def warn_of_failures(self) -> None:
-        """Warn once, with the counts by code, when rows did not succeed."""
+        """Warn once if rows did not succeed, with the counts by code."""
         message = self._failures()
         if message is not None:
             warn(f"{message}. See their error column, or run.errors()")
@@ -297,7 +297,7 @@ class RunResults:
 
     @property
     def is_finished(self) -> bool:
-        """Whether every row has its outcome; as far as is known here, without asking the service."""
+        """Whether every row has its outcome, according to the disk."""
         return self._finished_at() is not None
 
     def _finished_at(self) -> tuple[int, int] | None:

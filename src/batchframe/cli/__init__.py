@@ -1,4 +1,4 @@
-"""The command ``batchframe``: the calls of the package from a shell. It needs the extra ``cli``."""
+"""The command ``batchframe``: the package's calls from a shell. Needs the extra ``cli``."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ __all__ = ["main"]
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the command, and return its exit code.
+    """Run the command and return its exit code.
 
     Parameters
     ----------
     args
-        The words after ``batchframe``; None takes them from the command line.
+        The arguments after ``batchframe``. None takes those of the process.
     """
     try:
         import click  # noqa: F401, PLC0415  (only with the extra)

@@ -1,4 +1,4 @@
-"""``batchframe demo``: a whole run over real texts, on this machine."""
+"""``batchframe demo``: a complete run over real texts on this machine."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ _NAME = "jargon.parquet"
 
 
 def texts() -> pl.DataFrame:
-    """Return the demo's data: entries of the Jargon File, 4.4.7, which is in the public domain."""
-    # A wheel holds a copy beside this module; a checkout has the one file in examples/data.
+    """Return the demo's texts: entries of the Jargon File, 4.4.7, which is in the public domain."""
+    # A wheel has a copy beside this module; a checkout has the file in examples/data.
     packaged = Path(__file__).with_name(_NAME)
     return pl.read_parquet(packaged if packaged.exists() else Path(__file__).parents[3] / "examples" / "data" / _NAME)
 
 
 @contextmanager
 def service(base_url: str | None) -> Iterator[openai.OpenAI]:
-    """Yield a client of the embedded emulator, or of the service at ``base_url`` with the key of the environment."""
+    """Yield a client of an emulator in this process, or of the service at ``base_url`` with OPENAI_API_KEY."""
     if base_url is not None:
-        import openai  # noqa: PLC0415  (its client is all that is needed of it)
+        import openai  # noqa: PLC0415  (slow to import)
 
         with openai.OpenAI(base_url=base_url) as client:
             yield client
         return
     from batchframe import testing  # noqa: PLC0415  (needs the extra emulator)
 
-    # Slow enough to be watched.
+    # Slow enough to watch the progress.
     with testing.emulator(seconds={"validating": 0.5, "in_progress": 2.0, "finalizing": 0.5}) as emulator:
         yield emulator.client()
 

@@ -1,4 +1,4 @@
-"""From what a command does to an exit code and one line: errors, warnings, signals."""
+"""Turn errors, warnings and signals of a command into an exit code and one line."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class Exit(IntEnum):
     """The exit codes."""
 
     DONE = 0
-    CANNOT_GO_ON = 1
+    CANNOT_CONTINUE = 1
     USER_MISTAKE = 2
     FAILED_ROWS = 3
     STILL_RUNNING = 4
 
 
-class Detached(Exception):  # noqa: N818  (it is no error)
-    """The user stopped waiting, and the run goes on."""
+class Detached(Exception):  # noqa: N818  (not an error)
+    """The user stopped waiting; the run continues."""
 
 
 _USER_MISTAKES = (
@@ -44,7 +44,7 @@ _USER_MISTAKES = (
 
 
 def guarded(group: click.Group, args: list[str] | None) -> int:
-    """Run a command so that whatever can be foreseen ends as one line on standard error, and return the exit code."""
+    """Run a command, print any error as one line on standard error, and return the exit code."""
     try:
         with _own_warnings(), _sigterm_as_interrupt():
             _never_fail_to_encode()
@@ -59,7 +59,7 @@ def guarded(group: click.Group, args: list[str] | None) -> int:
 
 
 def tell(message: str) -> None:
-    """Say something on standard error."""
+    """Print a message on standard error."""
     click.echo(message, err=True)
 
 
@@ -68,21 +68,21 @@ def _outcome(error: Exception) -> tuple[Exit, str]:
     if isinstance(error, (Detached, bf.RunPendingError)):
         return Exit.STILL_RUNNING, str(error)
     if isinstance(error, click.Abort):
-        return Exit.CANNOT_GO_ON, "error: interrupted"
+        return Exit.CANNOT_CONTINUE, "error: interrupted"
     if isinstance(error, click.UsageError):
         hint = f" (see {error.ctx.command_path} --help)" if error.ctx is not None else ""
         return Exit.USER_MISTAKE, f"error: {error.format_message()}{hint}"
     if isinstance(error, _USER_MISTAKES):
         return Exit.USER_MISTAKE, f"error: {error}"
     if isinstance(error, (bf.BatchframeError, click.ClickException, ImportError, OSError)):
-        return Exit.CANNOT_GO_ON, f"error: {error}"
-    said = " ".join(str(error).split())
-    return Exit.CANNOT_GO_ON, f"error: {type(error).__name__}: {said} (BATCHFRAME_DEBUG=1 shows where it comes from)"
+        return Exit.CANNOT_CONTINUE, f"error: {error}"
+    text = " ".join(str(error).split())
+    return Exit.CANNOT_CONTINUE, f"error: {type(error).__name__}: {text} (set BATCHFRAME_DEBUG=1 for a traceback)"
 
 
 @contextmanager
 def _own_warnings() -> Iterator[None]:
-    """Show our warnings as one line each, without the source line they come from."""
+    """Show batchframe's warnings as one line each, without a source line."""
     with warnings.catch_warnings():
         warnings.simplefilter("always", bf.BatchframeWarning)
         before = warnings.showwarning
@@ -99,7 +99,7 @@ def _own_warnings() -> Iterator[None]:
 
 @contextmanager
 def _sigterm_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM do what Ctrl-C does; the command does this, the library never."""
+    """Handle SIGTERM like Ctrl-C. Only the command does this, never the library."""
 
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -112,7 +112,7 @@ def _sigterm_as_interrupt() -> Iterator[None]:
 
 
 def _never_fail_to_encode() -> None:
-    """Replace what the terminal's encoding does not have, rather than fail at the end of a run."""
+    """Replace characters that the terminal's encoding lacks: the end of a run must not fail on them."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")

@@ -1,4 +1,4 @@
-"""What the commands print on standard output."""
+"""The standard output of the commands."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def show_status(run: Run, status: RunStatus) -> None:
-    """Print where a run stands."""
+    """Print the status of a run."""
     counts = ", ".join(
         f"{count:,} {name}"
         for name, count in (
@@ -40,7 +40,7 @@ def show_status(run: Run, status: RunStatus) -> None:
 
 
 def show_frame(frame: pl.DataFrame, *, whole: bool = False) -> None:
-    """Print a frame, drawn with what the terminal's encoding has; ``whole`` with every row, column and character."""
+    """Print a frame in the terminal's encoding; with ``whole``, every row, column and character."""
     is_unicode = (getattr(sys.stdout, "encoding", None) or "").lower().startswith("utf")
     with pl.Config(tbl_width_chars=-1, fmt_str_lengths=24) as config:
         config.set_tbl_formatting("UTF8_FULL_CONDENSED" if is_unicode else "ASCII_FULL_CONDENSED")
