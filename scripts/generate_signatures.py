@@ -19,7 +19,9 @@ from typing import Any
 from batchframe._api.option_table import OPTIONS
 from batchframe._core.option_names import OPTION_NAMES
 from batchframe._endpoints.parameter_table import PARAMETERS
+from batchframe._endpoints.registry import ENDPOINTS
 from batchframe._requests.parameters import NEVER, is_from_prompt
+from batchframe._results.extra_columns import EXTRA_COLUMNS
 
 ROOT = Path(__file__).parents[1] / "src" / "batchframe"
 MODULES = tuple(f"_api/{name}.py" for name in ("arguments", "calls", "namespace", "parquet", "previews"))
@@ -31,6 +33,7 @@ _SIGNATURE = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 _DOCSTRING = re.compile(r"^    model\n        (?:(?!^$).)*?^    \*\*parameters\n", re.MULTILINE | re.DOTALL)
+_LITERAL = re.compile(r"^(?P<name>Endpoint|Include): TypeAlias = Literal\[\n.*?^\]$", re.MULTILINE | re.DOTALL)
 _FIELDS = re.compile(
     r'(?<=^class EndpointParameters\(TypedDict, total=False\):\n)(    """.*?"""\n).*', re.MULTILINE | re.DOTALL
 )
@@ -44,6 +47,7 @@ def written(name: str) -> str:
     source = (ROOT / name).read_text(encoding="utf-8")
     source = _SIGNATURE.sub(lambda match: _signature(match["indent"]), source)
     source = _DOCSTRING.sub(lambda _: _docstring(), source)
+    source = _LITERAL.sub(lambda match: _literal(match["name"]), source)
     return _FIELDS.sub(lambda match: f"{match[1]}\n{_fields()}", source)
 
 
@@ -75,6 +79,12 @@ def _docstring() -> str:
             *textwrap.wrap(option.metadata["meaning"], _WIDTH - 8, initial_indent="    ", subsequent_indent="    "),
         ]
     return textwrap.indent("\n".join([*lines, "**parameters"]), "    ") + "\n"
+
+
+def _literal(name: str) -> str:
+    """Return the type of the endpoints or of the extra columns: all names that there are."""
+    names = ", ".join(f'"{value}"' for value in (ENDPOINTS if name == "Endpoint" else EXTRA_COLUMNS))
+    return f"{name}: TypeAlias = Literal[\n    {names}\n]"
 
 
 def _fields() -> str:

@@ -1,6 +1,7 @@
 """The types of the public calls' arguments. Only type checkers and editors import this module.
 
-``EndpointParameters`` is written by ``scripts/generate_signatures.py`` from the table of request parameters.
+``scripts/generate_signatures.py`` writes ``EndpointParameters`` from the table of request parameters, and ``Endpoint``
+and ``Include`` from their registries.
 """
 
 from __future__ import annotations

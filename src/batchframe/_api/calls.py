@@ -169,7 +169,8 @@ def run(
     image_detail
         How closely the model looks at the images. None uses the service's default.
     endpoint
-        This one, ``/v1/responses``, ``/v1/embeddings``, ``/v1/completions`` or ``/v1/moderations``.
+        One of ``/v1/chat/completions``, ``/v1/responses``, ``/v1/embeddings``, ``/v1/completions``,
+        ``/v1/moderations``.
     response_format
         A pydantic model, a JSON schema or a ``pl.Struct``: ``response`` becomes a Struct of that shape. See Notes.
         The service's own format is sent unchanged, and ``response`` stays text.

@@ -9,13 +9,15 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from batchframe._endpoints.registry import DEFAULT
+from batchframe._endpoints.registry import DEFAULT, ENDPOINTS
 from batchframe._providers.limits import Limits
 from batchframe._requests.request_spec import RequestSpec
 from batchframe._results.answer_format import AnswerFormat
+from batchframe._results.extra_columns import EXTRA_COLUMNS
 from batchframe._runs.run_settings import RunSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     import polars as pl
@@ -32,6 +34,10 @@ def _option(accepts: str, meaning: str) -> dict[str, str]:
         The text of its docstring.
     """
     return {"accepts": accepts, "meaning": meaning}
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"``{name}``" for name in names)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +71,7 @@ class Options:
         default=DEFAULT.path,
         metadata=_option(
             "Endpoint",
-            "This one, ``/v1/responses``, ``/v1/embeddings``, ``/v1/completions`` or ``/v1/moderations``.",
+            f"One of {_listed(ENDPOINTS)}.",
         ),
     )
     response_format: Any = field(
@@ -145,8 +151,8 @@ class Options:
         default=(),
         metadata=_option(
             "Include | Collection[Include]",
-            "One or more extra columns: ``model``, ``request_id``, ``batch_id``, ``logprobs``, ``tool_calls``, "
-            "``content_filter``, ``reused``, ``raw``. See Notes. Repeating the call with other columns sends nothing.",
+            f"One or more extra columns: {_listed(EXTRA_COLUMNS)}. See Notes. Repeating the call with other columns "
+            "sends nothing.",
         ),
     )
     prefix: str = field(default="", metadata=_option("str", "Prefix for the names of the added columns."))
