@@ -96,7 +96,7 @@ def test_any_text_with_its_braces_doubled_is_literal(pieces):
 @pytest.mark.parametrize(
     ("system", "said"),
     [
-        ("Judge {reviw}", "system names {reviw}, and the frame has no such column. Did you mean 'review'?"),
+        ("Judge {reviw}", "system names {reviw}, but the frame has no such column. Did you mean 'review'?"),
         ('Answer {"a": 1}', "system has a brace at character 7"),
         ("Judge {review:>3}", "system has a format spec"),
         ("Judge {review.x}", "system names {review.x}; 'review' is String, not a Struct"),
