@@ -189,12 +189,12 @@ def test_constant_parameters_come_out_equal(value):
 @pytest.mark.parametrize("half", ["\ud800", "a\udfffb"])
 def test_half_of_a_surrogate_pair_is_refused_where_python_lets_it_in(half):
     frame = pl.DataFrame({"x": ["1"]})
-    with pytest.raises(bf.TemplateError, match=r"the prompt holds .*surrogate pair"):
+    with pytest.raises(bf.TemplateError, match=r"the prompt contains .*surrogate pair"):
         lines(frame, half + "{x}")
     with pytest.raises(bf.TemplateError, match="surrogate pair"):
         lines(frame, "{x}", system=half)
     for options in ({"user": half}, {"stop": ["a", half]}, {"extra_body": {half: 1}}):
         with pytest.raises(bf.OptionError, match="surrogate pair"):
             lines(frame, "{x}", **options)
-    with pytest.raises(bf.OptionError, match=r"model holds .*surrogate pair"):
+    with pytest.raises(bf.OptionError, match=r"model contains .*surrogate pair"):
         bf.requests(frame, "{x}", model=half)

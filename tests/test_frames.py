@@ -101,7 +101,7 @@ def test_no_rows(make):
     assert bf.requests(frame, pl.col("x") + "!", model="m").height == 0
 
 
-@pytest.mark.filterwarnings("ignore:the prompt has no field")
+@pytest.mark.filterwarnings("ignore:the prompt has no {column} field")
 def test_no_columns():
     assert bf.requests(pl.DataFrame(), "Go", model="m").height == 0
     assert bf.requests(pl.DataFrame().lazy(), "Go", model="m").height == 0

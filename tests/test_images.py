@@ -265,7 +265,7 @@ def test_what_cannot_be_images():
         "column 'image' is Int64, and an image is a URL (String) or bytes (Binary)"
     )
     assert refusal(frame, images="imge").startswith(
-        "images names 'imge', and the frame has no such column. Did you mean 'image'?"
+        "images names 'imge', but the frame has no such column. Did you mean 'image'?"
     )
     struct = column([{"bytes": PNG, "path": "a.png"}])
     assert refusal(struct, images="image").endswith("Name one of its fields: 'bytes', 'path'")

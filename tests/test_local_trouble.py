@@ -170,7 +170,7 @@ def test_a_damaged_file_is_named_with_the_ways_out(emu, tmp_path, name, content,
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2] if content is None else content)
     (tmp_path / "run" / "results.json").unlink()
-    said = rf"{name} cannot be read \(.*\)\. Bring it back from a copy of the run; or move the folder .* away"
+    said = rf"{name} cannot be read \(.*\)\. Restore it from a copy of the run; or move the folder .* away"
     with pytest.raises(bf.DamagedRunError, match=said):
         bf.open_run(tmp_path / "run", client=client).result()
     assert main(["status", str(tmp_path / "run")]) == 1

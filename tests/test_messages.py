@@ -101,7 +101,7 @@ def test_a_template_where_there_is_none_is_refused_with_the_expression():
 
 
 def test_constant_parts_warn_like_constant_prompts():
-    with pytest.warns(bf.BatchframeWarning, match="no field"):
+    with pytest.warns(bf.BatchframeWarning, match="no {column} field"):
         assert contents(FRAME, text("a"), image("https://x")) == [[text("a"), image("https://x")]] * 3
 
 
@@ -142,7 +142,7 @@ def test_images_follow_the_parts_of_a_message():
         ([image("https://x")], RESPONSES, "must be a part of type input_text, input_image, input_file, "),
         ([{"type": "text"}], CHAT, "message 0, content[0] must have a text, a template or an expression, got None"),
         ([text("{nope}")], CHAT, "the prompt names {nope}"),
-        ([{"type": "file", "file": {"file_data": pl.col("pdf") + b"x", "x": b"y"}}], CHAT, "holds bytes"),
+        ([{"type": "file", "file": {"file_data": pl.col("pdf") + b"x", "x": b"y"}}], CHAT, "contains bytes"),
         ([{"type": "file", "file": {"file_id": pl.col("pdf")}}], CHAT, "file.file_id has dtype Binary"),
         ([image(pl.col("t").str.len_chars())], CHAT, "image_url.url is UInt32, and an image is a URL"),
     ],

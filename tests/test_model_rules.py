@@ -39,7 +39,7 @@ REFUSED = [
         {"temperature": 0, "reasoning_effort": "low"},
         'with reasoning_effort="low": .* reasoning_effort="none"',
     ),
-    ("gpt-4o", {"reasoning_effort": "low"}, "reasoning_effort is refused, since it does not reason"),
+    ("gpt-4o", {"reasoning_effort": "low"}, "reasoning_effort is refused, since the model does not reason"),
 ]
 
 
@@ -77,14 +77,14 @@ def test_what_may_work_is_not_warned_of(model, body):
 @pytest.mark.parametrize(
     ("model", "endpoint", "says"),
     [
-        ("o3-pro", CHAT, f"o3-pro cannot be asked at {CHAT}: pass endpoint='{RESPONSES}', or another model"),
+        ("o3-pro", CHAT, f"o3-pro is not served at {CHAT}: pass endpoint='{RESPONSES}', or another model"),
         ("gpt-5-pro-2025-10-06", CHAT, RESPONSES),
         ("gpt-3.5-turbo-instruct", CHAT, "/v1/completions"),
         ("gpt-4o", "/v1/completions", CHAT),
         ("gpt-5-mini", "/v1/embeddings", CHAT),
-        ("gpt-5.1-codex-max", RESPONSES, "gpt-5.1-codex-max is in no list of models that have batches"),
-        ("gpt-5-chat-latest", CHAT, "no list of models that have batches"),
-        ("gpt-realtime-mini", CHAT, "no list of models that have batches"),
+        ("gpt-5.1-codex-max", RESPONSES, "gpt-5.1-codex-max is not listed as a model with batches"),
+        ("gpt-5-chat-latest", CHAT, "is not listed as a model with batches"),
+        ("gpt-realtime-mini", CHAT, "is not listed as a model with batches"),
     ],
 )
 def test_a_model_of_another_endpoint_or_without_batches(model, endpoint, says):
@@ -154,8 +154,8 @@ def test_a_run_warns_once_and_sends_what_it_was_told(emu, client):
     assert [text for text in said if "as far as is known" in text] == [
         (
             "the service will refuse every row, as far as is known of o3-mini: max_tokens is refused: pass "
-            "max_completion_tokens, which counts the reasoning too; temperature is refused at any value but 1: leave "
-            "it out. The requests are sent as they are"
+            "max_completion_tokens, which includes the reasoning tokens; temperature is refused at any value but 1: "
+            "leave it out. The requests are sent as they are"
         )
     ]
     assert found[0].filename == __file__

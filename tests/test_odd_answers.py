@@ -207,7 +207,7 @@ def test_content_without_a_text_is_not_asked_again(emu, ask):
     emu.row_fault("rewritten", old='"content":', new='"content":[{"type":"image_url"}],"old":', attempts=None)
     with pytest.warns(bf.BatchframeWarning, match="3 invalid_response"):
         out = ask(**CHAT)
-    assert out["error"][0]["message"] == "the content has parts of type image_url, and none with a text"
+    assert out["error"][0]["message"] == "the content has parts of type image_url, but none with a text"
     assert paid_once(emu)
 
 

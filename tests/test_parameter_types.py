@@ -135,7 +135,7 @@ def test_values_that_fit(name, value, sent):
 def test_values_that_do_not_fit(name, value, said):
     told = refusal(**{name: value})
     assert told.startswith(said)
-    assert told.endswith(f" To send it all the same: extra_body={{'{name}': …}}")
+    assert told.endswith(f" To send it anyway: extra_body={{'{name}': …}}")
     assert line(extra_body={name: value})[name] is not None
 
 
@@ -219,20 +219,20 @@ def test_a_column_of_nulls_fits_everywhere(name):
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("seed", pl.col("fraction"), "whole number, got an expression of dtype Float64: .cast(pl.Int64) makes it one."),
-        ("seed", pl.col("fraction").cast(pl.Decimal(10, 2)), "Decimal(precision=10, scale=2): .cast(pl.Int64) makes"),
-        ("seed", pl.col("x"), "a whole number, got an expression of dtype String: .cast(pl.Int64) makes it one."),
+        ("seed", pl.col("fraction"), "whole number, got an expression of dtype Float64: .cast(pl.Int64) converts it."),
+        ("seed", pl.col("fraction").cast(pl.Decimal(10, 2)), "Decimal(precision=10, scale=2): .cast(pl.Int64)"),
+        ("seed", pl.col("x"), "a whole number, got an expression of dtype String: .cast(pl.Int64) converts it."),
         ("seed", pl.col("flag"), "a whole number, got an expression of dtype Boolean."),
-        ("temperature", pl.col("x"), "a number, got an expression of dtype String: .cast(pl.Float64) makes it one."),
+        ("temperature", pl.col("x"), "a number, got an expression of dtype String: .cast(pl.Float64) converts it."),
         ("temperature", pl.col("flag"), "a number, got an expression of dtype Boolean."),
-        ("temperature", pl.lit("0"), "a number, got an expression of dtype String: .cast(pl.Float64) makes it one."),
+        ("temperature", pl.lit("0"), "a number, got an expression of dtype String: .cast(pl.Float64) converts it."),
         ("store", pl.col("whole"), "a boolean, got an expression of dtype Int64."),
-        ("user", pl.col("whole"), "text, got an expression of dtype Int64: .cast(pl.String) makes it text."),
+        ("user", pl.col("whole"), "text, got an expression of dtype Int64: .cast(pl.String) converts it."),
         ("user", pl.col("texts"), "text, got an expression of dtype List(String)."),
         ("verbosity", pl.col("whole"), '"low", "medium" or "high", got an expression of dtype Int64.'),
         ("stop", pl.col("wholes"), "text or a list of texts, got an expression of dtype List(Int64)."),
-        ("tools", pl.col("x"), "dicts, got an expression of dtype String: .str.json_decode(dtype) makes it one."),
-        ("tools", pl.col("struct"), "dtype Struct({'a': Int64}): pl.concat_list(…) makes it one."),
+        ("tools", pl.col("x"), "dicts, got an expression of dtype String: .str.json_decode(dtype) converts it."),
+        ("tools", pl.col("struct"), "dtype Struct({'a': Int64}): pl.concat_list(…) converts it."),
         ("tools", pl.col("texts"), "a list of dicts, got an expression of dtype List(String)."),
         ("logit_bias", pl.col("texts"), "a dict, got an expression of dtype List(String)."),
     ],
@@ -242,7 +242,7 @@ def test_columns_that_do_not_fit(name, value, said):
     told = refusal(**{name: value})
     assert said in told
     assert told.startswith(f"{name} must be ")
-    assert told.endswith(f" To send it all the same: extra_body={{'{name}': …}}")
+    assert told.endswith(f" To send it anyway: extra_body={{'{name}': …}}")
     assert line(extra_body={name: value})[name] is not None
 
 
@@ -284,7 +284,7 @@ def test_what_only_others_have():
     assert parameter_checks.elsewhere(EMBEDDINGS, "seed") == f" It is a parameter of {CHAT}, {COMPLETIONS}."
     assert parameter_checks.elsewhere(EMBEDDINGS, "dimension") == ""
     said = refusal(max_output_tokens=5)
-    assert f"nor a parameter of {CHAT}. It is max_completion_tokens there. To send it all the same:" in said
+    assert f"nor a parameter of {CHAT}. It is max_completion_tokens there. To send it anyway:" in said
     assert "Did you mean 'dedupe'" not in refusal(truncation="auto")
 
 

@@ -134,7 +134,7 @@ BAD = {
     "choices null": (response(body=body(choices=None)), "invalid_response", "the body has no choices"),
     "choice without message": (response(body=body(choices=[{}])), "invalid_response", "the body has a choice without a message"),
     "content an object": (message(content={"text": "x"}), "invalid_response", "the content is dict, not text"),
-    "content of other parts": (message(content=[{"type": "image_url"}, {"type": "thinking", "thinking": "x"}, 5]), "invalid_response", "the content has parts of type image_url, thinking, int, and none with a text"),
+    "content of other parts": (message(content=[{"type": "image_url"}, {"type": "thinking", "thinking": "x"}, 5]), "invalid_response", "the content has parts of type image_url, thinking, int, but none with a text"),
     "content null": (message(content=None), "empty_response", "the body has neither content nor tool calls"),
     "refusal": (message(content=None, refusal="I will not"), "refusal", "I will not"),
     "no status": ({"response": {"body": body()}}, "invalid_response", "the line has no status_code, got None"),

@@ -206,7 +206,7 @@ def test_an_answer_that_does_not_fit_counts_as_failed_and_is_asked_once(emu):
     assert (status.done, status.failed, status.succeeded) == (True, 2, 0)
     assert run.result()["response"].dtype == pl.Struct({"n": pl.Float64})
     assert run.errors()["code"].to_list() == ["invalid_response"] * 2
-    assert run.errors()["message"].to_list() == ["$.entities: is no property of this object"] * 2
+    assert run.errors()["message"].to_list() == ["$.entities: is not a property of this object"] * 2
     assert emu.ledger()["by_custom_id"] == {"row-0": 1, "row-1": 1}
 
 

@@ -96,11 +96,11 @@ def test_any_text_with_its_braces_doubled_is_literal(pieces):
 @pytest.mark.parametrize(
     ("system", "said"),
     [
-        ("Judge {reviw}", "system names {reviw}, and the frame has no such column. Did you mean 'review'?"),
+        ("Judge {reviw}", "system names {reviw}, but the frame has no such column. Did you mean 'review'?"),
         ('Answer {"a": 1}', "system has a brace at character 7"),
         ("Judge {review:>3}", "system has a format spec"),
         ("Judge {review.x}", "system names {review.x}; 'review' is String, not a Struct"),
-        ("Judge \ud800", "system holds"),
+        ("Judge \ud800", "system contains"),
     ],
 )
 def test_an_error_of_the_system_template_says_that_it_is_there(system, said):
@@ -256,7 +256,7 @@ def test_a_template_without_a_field_warns_at_the_line_of_the_caller(prompt):
         lambda: bf.result_schema(frame, prompt, model="m"),
     ):
         one = warned_at(call)
-        assert "the prompt has no field: every row is asked the same" in str(one.message)
+        assert "the prompt has no {column} field: every row will send" in str(one.message)
         assert one.filename == __file__
         assert one.lineno == call.__code__.co_firstlineno
 
@@ -276,9 +276,9 @@ def test_run_warns_at_the_line_of_the_caller(client):
 
 def test_the_name_of_a_column_is_no_prompt():
     frame = pl.DataFrame({"review text": ["a"]})
-    said = "the prompt is the name of a column, and not what is in it: write '{review text}', or pl.col('review text')"
+    said = "the prompt is a column name, not a template: use '{review text}' or pl.col('review text')"
     assert refusal(frame, "review text") == said
-    with pytest.raises(bf.TemplateError, match="is the name of a column"):
+    with pytest.raises(bf.TemplateError, match="is a column name"):
         bf.requests(frame, "review text", model="m", endpoint="/v1/moderations")
     assert contents(frame, "review text", system="{review text}") == ["review text"]  # not the same for every row
 

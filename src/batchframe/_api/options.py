@@ -21,7 +21,7 @@ from batchframe._requests.parameters import (
 )
 from batchframe._results.answer_format import AnswerFormat
 from batchframe._results.extra_columns import EXTRA_COLUMNS
-from batchframe._schemas.response_format import AnswerType, type_asked
+from batchframe._schemas.response_format import AnswerType, requested_answer_type
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -72,7 +72,7 @@ def parse(arguments: dict[str, Any]) -> Options:
     check_model(options.get("model"), endpoint)
     checked = _checked(options)
     _check_support(checked, endpoint)
-    answer_type = type_asked(checked.get("response_format"))
+    answer_type = requested_answer_type(checked.get("response_format"))
     extra_body = checked.get("extra_body") or {}
     body = body_members(endpoint, parameters, extra_body, checked.get("response_format"), answer_type)
     if "logprobs" in checked.get("include", ()):

@@ -1,1 +1,1 @@
-"""What every package builds on: errors, events, time, and the forms of requests, results and remote objects."""
+"""The base of every other package: errors, events, time, JSON values, and the objects at the service."""

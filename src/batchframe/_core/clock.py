@@ -1,4 +1,4 @@
-"""Time, sleep and chance."""
+"""Time, sleep and random numbers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Clock:
-    """Time, sleep and chance, so that tests need none of them."""
+    """Time, sleep and random numbers, in one object that tests can replace."""
 
     now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.timezone.utc)
     monotonic: Callable[[], float] = time.monotonic

@@ -1,8 +1,8 @@
-"""Names of the columns that batchframe adds to the user's: in slices, in ``rows/*.parquet`` and in result blocks."""
+"""Names of the internal columns that batchframe adds to slices, ``rows/*.parquet`` and result blocks."""
 
 from __future__ import annotations
 
-# Columns of ours, beside the user's in rows/*.parquet and in the slices, carry a prefix that no one uses by chance.
+# Our columns stand beside the user's, so they carry a prefix that nobody uses by chance.
 OURS = "batchframe:"
 
 CUSTOM_ID = OURS + "custom_id"

@@ -1,4 +1,4 @@
-"""Dtypes inside of dtypes."""
+"""Nested dtypes."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ import polars as pl
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MAP: Any = getattr(pl, "Map", ())  # a dtype newer than the oldest polars
+MAP: Any = getattr(pl, "Map", ())  # the oldest supported polars has no Map
 
 
 def holds(dtype: Any, *wanted: Any) -> bool:
-    """Whether a dtype is one of a kind, or has one inside."""
+    """Return whether a dtype is, or contains, one of the wanted dtypes."""
     return any(isinstance(inner, wanted) for inner in inside(dtype))
 
 
 def inside(dtype: Any) -> Iterator[Any]:
-    """Yield a dtype and all dtypes inside of it."""
+    """Yield a dtype and all dtypes nested in it."""
     yield dtype
-    inner: list[Any] = []
+    children: list[Any] = []
     if isinstance(dtype, (pl.List, pl.Array)):
-        inner = [dtype.inner]
+        children = [dtype.inner]
     elif isinstance(dtype, pl.Struct):
-        inner = [field.dtype for field in dtype.fields]
+        children = [field.dtype for field in dtype.fields]
     elif isinstance(dtype, MAP):
-        inner = [dtype.key, dtype.value]
+        children = [dtype.key, dtype.value]
     elif isinstance(dtype, pl.BaseExtension):
-        inner = [dtype.ext_storage()]
-    for one in inner:
-        yield from inside(one)
+        children = [dtype.ext_storage()]
+    for child in children:
+        yield from inside(child)

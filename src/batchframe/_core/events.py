@@ -1,4 +1,4 @@
-"""What the loop tells whoever listens (progress, tests), and the named points where tests stop a process."""
+"""Events of a run for listeners such as the progress bar, and named points where tests can stop a process."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ logger = logging.getLogger("batchframe")
 
 @dataclass(frozen=True)
 class Event:
-    """One thing that happened in a run.
+    """An event in a run.
 
     Parameters
     ----------
     kind
-        ``"notice"`` for a sentence worth showing, ``"status"`` after each pass.
+        ``"notice"`` for a message to show, ``"status"`` after each pass.
     message
-        The sentence.
+        The message.
     done, total
-        Requests the service reported as done, and all requests; for display only.
+        The number of requests that the service reported as done, and of all requests. For display only.
     """
 
     kind: str
@@ -33,30 +33,30 @@ class Event:
 
 
 class Listener(Protocol):
-    """Whatever wants to know."""
+    """A callable that receives the events of a run."""
 
     def __call__(self, event: Event) -> None:
-        """Take one event."""
+        """Handle an event."""
 
 
 def ignore(event: Event) -> None:
-    """Listen to nothing."""
+    """Only log the event."""
     logger.debug("%s: %s %d/%d", event.kind, event.message, event.done, event.total)
 
 
-# A crash can fall between any two local writes and calls; a test names one of these points and kills the process there.
+# A process can crash between any two writes or calls. A test names one of these points and kills the process there.
 _triggers: dict[str, Callable[[], None]] = {}
 
 
 def trigger(point: str) -> None:
-    """Run what a test hung on this point; nothing in production."""
+    """Run the action that a test set on this point. Does nothing in production."""
     action = _triggers.get(point)
     if action is not None:
         action()
 
 
 def set_trigger(point: str, action: Callable[[], None] | None) -> None:
-    """Hang an action on a named point, or take it off with None."""
+    """Set the action of a named point, or remove it with None."""
     if action is None:
         _triggers.pop(point, None)
     else:

@@ -1,32 +1,32 @@
-"""What can go wrong with a run; a row that failed is a value in the ``error`` column, never an exception.
+"""The exceptions. They are about a run or a call: a failed row is a value in the ``error`` column instead.
 
 ::
 
     BatchframeError
-    ├─ OptionError(ValueError)            an option or parameter we cannot accept: what was got, what is expected
+    ├─ OptionError(ValueError)            an invalid option or request parameter
     ├─ TemplateError(ValueError)          a prompt that does not fit the frame: unknown column, braces, dtype
-    ├─ InputError(ValueError)             a frame we cannot take: duplicate ids, null where refused, clashing columns
+    ├─ InputError(ValueError)             an invalid frame: duplicate ids, a refused null, clashing columns
     ├─ MissingExtraError(ImportError)     an optional dependency is not installed: names the install line
     ├─ APICallError                       every error of the SDK and of its transport, mapped in one place
     │  ├─ AuthenticationError             401, 403: the key is missing, wrong, or lacks a permission
-    │  ├─ NotVisibleError                 404: not there, or not visible to this key and project
+    │  ├─ NotVisibleError                 404: missing, or not visible to this key and project
     │  ├─ InvalidCallError                other 4xx: the service refused the call
     │  ├─ RateLimitError                  429: wait, then call again (transient)
-    │  │  └─ NoRoomError                  the queue of enqueued tokens is full: wait for a batch to end (transient)
-    │  ├─ FileNotReadyError               the service has not looked at the input file yet (transient)
-    │  ├─ ServiceError                    5xx, 408, 409: the service's trouble (transient)
-    │  │  └─ UnreadableReplyError         2xx, and the body is not what the call returns (transient, up to a point)
-    │  └─ ConnectionFailedError           no answer, or half of one (transient)
-    └─ RunError                           about one run; it stays resumable
+    │  │  └─ NoRoomError                  the enqueued-token limit is reached: wait for a batch to end (transient)
+    │  ├─ FileNotReadyError               the service has not processed the input file yet (transient)
+    │  ├─ ServiceError                    5xx, 408, 409: a failure of the service (transient)
+    │  │  └─ UnreadableReplyError         2xx with an unexpected body (transient, up to a point)
+    │  └─ ConnectionFailedError           no reply, or a partial one (transient)
+    └─ RunError                           about one run, which stays resumable
        ├─ RunNotFoundError(FileNotFoundError)
-       ├─ RunMismatchError                the folder belongs to another run: says what differs
-       ├─ RunPendingError                 still running when the time was up; holds the run
-       ├─ RunStoppedError                 the pilot or the first batches failed alike; holds the run
-       ├─ RowsFailedError                 rows did not succeed, and Run.raise_for_errors was asked for; holds the run
-       ├─ LeaseLostError                  another process took the run over; raised and caught inside
-       ├─ InputFileRejectedError          the service refused an input file: its codes and words
-       ├─ ResultsError                    a result file that must be there is not
-       ├─ DamagedRunError                 a file of the run's folder is gone or cannot be read: says which
+       ├─ RunMismatchError                the folder belongs to another run: names the differences
+       ├─ RunPendingError                 still running at the timeout; holds the run
+       ├─ RunStoppedError                 the pilot or the first batches all failed with one error; holds the run
+       ├─ RowsFailedError                 raised by Run.raise_for_errors when rows did not succeed; holds the run
+       ├─ LeaseLostError                  another process took over the run; raised and caught internally
+       ├─ InputFileRejectedError          the service refused an input file: its codes and messages
+       ├─ ResultsError                    an expected result file is missing
+       ├─ DamagedRunError                 a file in the run's folder is missing or unreadable: says which
        └─ StoreVersionError               written by a newer batchframe
 """
 
@@ -41,28 +41,28 @@ if TYPE_CHECKING:
 
 
 class BatchframeError(Exception):
-    """The base of every error that batchframe raises on purpose."""
+    """The base class of all errors that batchframe raises."""
 
 
 class BatchframeWarning(UserWarning):
-    """The result is there, and something about it should be known (rows that failed, a prompt without a field)."""
+    """A warning about a result or a call, such as failed rows or a prompt without a field."""
 
 
 class OptionError(BatchframeError, ValueError):
-    """An option or a request parameter that cannot be accepted."""
+    """An option or a request parameter is invalid."""
 
 
 class TemplateError(BatchframeError, ValueError):
-    """A prompt that does not fit the frame."""
+    """The prompt does not fit the frame."""
 
     @classmethod
     def from_unknown_column(cls, field: str, columns: Iterable[str], option: str) -> TemplateError:
-        """Name the option, the column that was not found, the nearest and all there are."""
+        """Make the error for a missing column, with the nearest name and all columns."""
         return cls(f"{option} {unknown_column(repr(field), field, columns)}")
 
 
 class InputError(BatchframeError, ValueError):
-    """A frame that cannot be taken as it is."""
+    """The frame cannot be used as it is."""
 
 
 class MissingExtraError(BatchframeError, ImportError):
@@ -70,29 +70,29 @@ class MissingExtraError(BatchframeError, ImportError):
 
     @classmethod
     def from_extra(cls, what: str, extra: str, error: ImportError) -> MissingExtraError:
-        """Name what needs the extra, the line that installs it, and what is missing."""
+        """Make the error for a feature whose extra is not installed, with the line that installs it."""
         return cls(f'{what} needs its extra: pip install "batchframe[{extra}]" ({error})')
 
 
 class APICallError(BatchframeError):
-    """A call to the service that did not end as it should.
+    """A call to the service failed.
 
     Attributes
     ----------
     call
         The call: ``"upload"``, ``"create_batch"``, ``"retrieve_batch"``, …
     status_code
-        The HTTP status, or None where no answer came.
+        The HTTP status, or None without a reply.
     code
-        The service's own code, where it gave one.
+        The service's error code, or None.
     request_id
         The service's id of the call, for its support.
     retry_after_seconds
-        How long the service asked to be left alone, or None.
+        How long the service asked to wait, or None.
     is_transient
-        Whether the same call may go through later.
+        Whether the same call may succeed later.
     was_sent
-        False only where it is certain that the service never saw the call.
+        False only when the service certainly never received the call.
     """
 
     is_transient = False
@@ -118,7 +118,7 @@ class APICallError(BatchframeError):
 
     @property
     def is_in_doubt(self) -> bool:
-        """Whether the service may have acted although no (good) answer came."""
+        """Whether the service may have acted although no usable reply came."""
         return False
 
 
@@ -127,7 +127,7 @@ class AuthenticationError(APICallError):
 
 
 class NotVisibleError(APICallError):
-    """404: the object is not there, or not visible to this key and project."""
+    """404: the object does not exist, or is not visible to this key and project."""
 
 
 class InvalidCallError(APICallError):
@@ -135,40 +135,40 @@ class InvalidCallError(APICallError):
 
 
 class RateLimitError(APICallError):
-    """429: the service did not act and asks to wait."""
+    """429: the service did not act, and asked to wait."""
 
     is_transient = True
 
 
 class NoRoomError(RateLimitError):
-    """The queue of enqueued tokens is full: the same batch goes in when others have ended."""
+    """The enqueued-token limit is reached. The same batch is accepted once others have ended."""
 
 
 class FileNotReadyError(APICallError):
-    """The service has not looked at the input file yet, and refuses to make a batch of it until then."""
+    """The service has not processed the input file yet, and refuses to create a batch until it has."""
 
     is_transient = True
 
 
 class ServiceError(APICallError):
-    """5xx, 408 or 409: the service's trouble; whether it acted is not known."""
+    """5xx, 408 or 409: a failure of the service. Whether it acted is unknown."""
 
     is_transient = True
 
     @property
     def is_in_doubt(self) -> bool:
-        """Whether the service may have acted: always possible here."""
+        """Whether the service may have acted. Always true here."""
         return True
 
 
 class UnreadableReplyError(ServiceError):
-    """2xx, and the body is not what the call returns; whether the service acted is not known.
+    """2xx with an unexpected body. Whether the service acted is unknown.
 
     Attributes
     ----------
     is_json
-        Whether the body is JSON of another shape: no waiting mends that for long. What is not JSON is often the page
-        of a proxy, which goes away.
+        Whether the body is JSON of another shape, which waiting seldom fixes. A body that is not JSON is often the
+        error page of a proxy, which is temporary.
     """
 
     def __init__(self, message: str, *, call: str = "", status_code: int | None = None, is_json: bool = False) -> None:
@@ -177,22 +177,22 @@ class UnreadableReplyError(ServiceError):
 
 
 class ConnectionFailedError(APICallError):
-    """No answer, or half of one."""
+    """No reply, or a partial one."""
 
     is_transient = True
 
     @property
     def is_in_doubt(self) -> bool:
-        """Whether the service may have acted: unless the connection was never made."""
+        """Whether the service may have acted. False when the call was never sent."""
         return self.was_sent
 
 
 class RunError(BatchframeError):
-    """About one run; the run stays resumable."""
+    """An error about one run. The run stays resumable."""
 
 
 class RunNotFoundError(RunError, FileNotFoundError):
-    """There is no run in that folder."""
+    """The folder contains no run."""
 
 
 class RunMismatchError(RunError):
@@ -200,12 +200,12 @@ class RunMismatchError(RunError):
 
 
 class RunPendingError(RunError):
-    """The run was still going when the time was up; nothing was cancelled.
+    """The run was still running at the timeout. Nothing was cancelled.
 
     Attributes
     ----------
     run
-        The run: ``run.wait()`` or the same call goes on with it.
+        The run. ``run.wait()`` or the same call resumes it.
     """
 
     def __init__(self, message: str, run: Any = None) -> None:
@@ -214,12 +214,12 @@ class RunPendingError(RunError):
 
 
 class RunStoppedError(RunError):
-    """The pilot, or all of the first batches, failed with one error: the rest was not submitted.
+    """All rows of the pilot, or of the first batches, failed with one error. The rest was not submitted.
 
     Attributes
     ----------
     run
-        The run: ``run.result()`` has what was answered, and ``not_submitted`` elsewhere.
+        The run. ``run.result()`` has the answers so far, and ``not_submitted`` for the other rows.
     """
 
     def __init__(self, message: str, run: Any = None) -> None:
@@ -228,12 +228,12 @@ class RunStoppedError(RunError):
 
 
 class RowsFailedError(RunError):
-    """Rows did not succeed, and `Run.raise_for_errors` was asked for.
+    """Rows did not succeed. Raised by `Run.raise_for_errors`.
 
     Attributes
     ----------
     run
-        The run: ``run.errors()`` has the rows.
+        The run. ``run.errors()`` has the rows.
     """
 
     def __init__(self, message: str, run: Any = None) -> None:
@@ -242,16 +242,16 @@ class RowsFailedError(RunError):
 
 
 class LeaseLostError(RunError):
-    """Another process took the run over in the meantime: nothing more is written or submitted here."""
+    """Another process took over the run. This one writes and submits nothing more."""
 
 
 class InputFileRejectedError(RunError):
-    """The service refused an input file when it validated it: nothing of it was executed or charged.
+    """The service refused an input file during validation. Nothing in it was executed or billed.
 
     Attributes
     ----------
     errors
-        The service's ``(line, code, message)``, as it sent them; the line is 1-based, or None.
+        The service's errors as ``(line, code, message)``. The line is 1-based, or None.
     """
 
     def __init__(self, message: str, errors: list[tuple[int | None, str, str]] | None = None) -> None:
@@ -260,18 +260,18 @@ class InputFileRejectedError(RunError):
 
 
 class ResultsError(RunError):
-    """A result file that must be there is not."""
+    """An expected result file is missing."""
 
 
 class DamagedRunError(RunError):
-    """A file of the run's folder is gone, was cut off, or was changed."""
+    """A file in the run's folder is missing, truncated or changed."""
 
     @classmethod
     def from_file(cls, path: object, what: str, folder: object) -> DamagedRunError:
-        """Name the file, what is wrong with it, and both ways out."""
+        """Make the error for a damaged file, with both ways to recover."""
         return cls(
-            f"{path} {what}. Bring it back from a copy of the run; or move the folder {folder} away and make the same "
-            "call: it takes the run's batches from the account, and pays for none of them again"
+            f"{path} {what}. Restore it from a copy of the run; or move the folder {folder} away and repeat the same "
+            "call, which adopts the run's batches from the account without paying for them again"
         )
 
 
@@ -280,7 +280,7 @@ class StoreVersionError(RunError):
 
 
 def warn(message: str) -> None:
-    """Warn at the line of the user's that called us."""
+    """Warn, pointing at the user's line that called us."""
     level, frame = 1, sys._getframe()  # noqa: SLF001
     while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "batchframe":
         level, frame = level + 1, frame.f_back  # type: ignore[assignment]
@@ -288,7 +288,7 @@ def warn(message: str) -> None:
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """Return a ``Did you mean …?`` sentence with a leading space, or nothing where no name is near."""
+    """Return a ``Did you mean …?`` sentence with a leading space, or an empty text without a similar name."""
     import difflib  # noqa: PLC0415 - only errors need it, and it takes a while to import
 
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
@@ -296,13 +296,13 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 
 
 def unknown_column(shown: str, name: str, columns: Iterable[str]) -> str:
-    """Return what is said of that which names a column, as `shown`, that is not there."""
+    """Return the error text for a reference to a missing column, which is displayed as `shown`."""
     columns = list(columns)
     listed = ", ".join(repr(column) for column in columns[:30]) + (", …" if len(columns) > 30 else "")  # noqa: PLR2004
     near = suggestion(name, columns)
-    return f"names {shown}, and the frame has no such column.{near} Columns: {listed or 'none'}"
+    return f"names {shown}, but the frame has no such column.{near} Columns: {listed or 'none'}"
 
 
 def first_paragraph(error: BaseException) -> str:
-    """Return what an error of Polars says, without the plan and the hints that it may add."""
+    """Return the message of a Polars error, without the query plan and the hints that may follow."""
     return str(error).split("\n\n", 1)[0]

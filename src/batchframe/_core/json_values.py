@@ -1,4 +1,4 @@
-"""Python values → JSON: what is the same for every row, such as a parameter."""
+"""Python values → JSON, for values that are the same for every row, such as a parameter."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ def json_text(value: Any, name: str) -> str:
     Raises
     ------
     OptionError
-        It has no JSON: NaN, infinity, bytes, an expression inside, an object of another kind.
+        The value cannot be written as JSON: it holds NaN, infinity, bytes, an expression or another object.
     """
     try:
         return _encoder.encode(json_value(value, name)).decode()
     except UnicodeEncodeError as error:
-        half = error.object[error.start]
-        msg = f"{name} holds {half!r}, half of a surrogate pair, which no UTF-8 text can hold: remove it"
+        surrogate = error.object[error.start]
+        msg = f"{name} contains {surrogate!r}, half of a surrogate pair, which UTF-8 cannot encode: remove it"
         raise OptionError(msg) from error
 
 
 def json_value(value: Any, name: str) -> Any:
-    """Return a value as the built-in types that JSON has, of subclasses of them and numpy's scalars too.
+    """Return a value as the built-in types of JSON. Subclasses and numpy scalars are converted.
 
     Raises
     ------
     OptionError
-        It has no JSON. What msgspec would encode as something else than the user means counts as such.
+        The value cannot be written as JSON, or msgspec would encode it differently from what the user means.
     """
     try:
         return _plain(value, name)
     except RecursionError as error:
-        msg = f"{name} has no JSON: it is nested too deeply, or holds itself"
+        msg = f"{name} cannot be written as JSON: it is nested too deeply, or contains itself"
         raise OptionError(msg) from error
 
 
@@ -63,7 +63,7 @@ def _plain(value: Any, name: str) -> Any:
     for kinds, built_in in _BUILT_IN:
         if isinstance(value, kinds):
             return built_in(value, name)
-    if getattr(value, "shape", None) == () and isinstance(value.item(), bool):  # numpy's is no number to Python
+    if getattr(value, "shape", None) == () and isinstance(value.item(), bool):  # numpy.bool is not numbers.Integral
         return value.item()
     raise _no_json(value, name)
 
@@ -72,17 +72,17 @@ def _no_json(value: Any, name: str) -> OptionError:
     for kinds, reason in _NOT_JSON:
         if isinstance(value, kinds):
             return OptionError(f"{name} {reason}")
-    instead = "pass dicts, lists, text and numbers"
+    remedy = "pass dicts, lists, text and numbers"
     if getattr(value, "shape", ()):
-        instead = "for a value a row pass an expression, such as pl.col(…); for one list, a Python list"
-    return OptionError(f"{name} holds {type(value).__qualname__}, which has no plain JSON: {instead}")
+        remedy = "for one value per row pass an expression, such as pl.col(…); for one list, pass a Python list"
+    return OptionError(f"{name} contains {type(value).__qualname__}, which cannot be written as JSON: {remedy}")
 
 
 def _finite(value: Any, name: str) -> float | decimal.Decimal:
     number = value if isinstance(value, decimal.Decimal) else float(value)
     if math.isfinite(number):
         return number
-    msg = f"{name} holds {value!r}, which JSON has not"
+    msg = f"{name} contains {value!r}, which JSON cannot represent"
     raise OptionError(msg)
 
 
@@ -92,14 +92,14 @@ _BUILT_IN: tuple[tuple[Any, Callable[[Any, str], Any]], ...] = (
     ((numbers.Real, decimal.Decimal), _finite),
 )
 _NOT_JSON: tuple[tuple[Any, str], ...] = (
-    (pl.Expr, "has an expression inside a value: make the whole value an expression, such as pl.struct(...)"),
-    (type, "is a class: pass a value; of a pydantic model openai.pydantic_function_tool(…) makes a tool"),
-    ((bytes, bytearray, memoryview), "holds bytes, which JSON has not: encode them first, such as base64"),
+    (pl.Expr, "contains an expression inside a value: make the whole value an expression, such as pl.struct(...)"),
+    (type, "is a class: pass a value; openai.pydantic_function_tool(…) makes a tool of a pydantic model"),
+    ((bytes, bytearray, memoryview), "contains bytes, which JSON cannot represent: encode them first, as base64 say"),
 )
 
 
 def _key(key: Any, name: str) -> str:
     if isinstance(key, (str, int)) and not isinstance(key, bool):
         return str.__str__(key) if isinstance(key, str) else str(int(key))
-    msg = f"{name} has the key {key!r}, and JSON's keys are text"
+    msg = f"{name} has the key {key!r}, but keys in JSON must be text"
     raise OptionError(msg)

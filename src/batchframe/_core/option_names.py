@@ -1,8 +1,8 @@
-"""The names that batchframe's own options take: a request parameter of that name goes through ``extra_body``."""
+"""The names of batchframe's own options. A request parameter with such a name must go through ``extra_body``."""
 
 from __future__ import annotations
 
-# Promised by the public interface and not there yet: refused by name, never silently ignored.
+# Planned options that do not exist yet: they are refused by name, never silently ignored.
 NOT_YET = frozenset({"max_cost", "prices", "keep", "base_model", "storage_options"})
 
 OPTION_NAMES = NOT_YET | {

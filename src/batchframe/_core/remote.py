@@ -11,7 +11,7 @@ TERMINAL = frozenset({"completed", "failed", "expired", "cancelled"})
 
 
 class RemoteFile(msgspec.Struct, frozen=True):
-    """A file at the service, as far as it told us."""
+    """A file at the service. Fields that the service did not send are None."""
 
     id: str
     bytes: int | None = None
@@ -21,9 +21,9 @@ class RemoteFile(msgspec.Struct, frozen=True):
 
 
 class RemoteBatch(msgspec.Struct, frozen=True):
-    """A batch at the service; ``status`` is the service's word, in lower case.
+    """A batch at the service. ``status`` is the service's own, in lower case.
 
-    ``raw`` is the whole object as it came. Counts are for display only: rows are counted from result lines.
+    ``raw`` is the whole object as received. Counts are for display only: rows are counted from result lines.
     """
 
     id: str
@@ -39,12 +39,12 @@ class RemoteBatch(msgspec.Struct, frozen=True):
 
     @property
     def is_terminal(self) -> bool:
-        """Whether the service will do no more with it; an unknown status means that it is still running."""
+        """Whether the batch has ended. An unknown status counts as still running."""
         return self.status in TERMINAL
 
 
 class Account(msgspec.Struct, frozen=True):
-    """Whose batches these are; never a key, nor anything made from one."""
+    """The account that owns the batches. Never holds a key, or anything derived from one."""
 
     provider: str
     base_url: str

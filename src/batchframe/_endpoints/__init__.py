@@ -1,1 +1,1 @@
-"""One file for each endpoint: what a prompt becomes in its bodies, and how its answers are read."""
+"""The endpoints, one module each: the bodies of their requests, and the readers of their answers."""

@@ -1,4 +1,4 @@
-"""What all endpoints have in common: the answer that a body holds, and what an endpoint is."""
+"""The description of an endpoint, its answers, and readers that several endpoints share."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
 
 class Answer(NamedTuple):
-    """What one result line says; ``code`` is None exactly when the row succeeded, ``again`` whether a failure may pass.
+    """The answer of one result line. ``code`` is None exactly when the row succeeded.
 
-    ``response`` is a text, whatever the endpoint: that of the answer; an embedding as little-endian floats of 32 bits
-    in base64; a moderation as JSON. Where several choices were asked for, it and ``finish_reason`` are JSON arrays.
-    ``pieces`` is a JSON array of the texts of the messages, where several messages make up the response.
+    ``again`` tells whether a retry of a failed row may succeed. ``response`` is a text for every endpoint: the text of
+    the answer, an embedding as little-endian 32-bit floats in base64, or a moderation as JSON. With several requested
+    choices, ``response`` and ``finish_reason`` are JSON arrays. ``pieces`` is a JSON array of the messages' texts, if
+    the response consists of several messages.
     """
 
     response: str | None = None
@@ -43,77 +44,79 @@ class Answer(NamedTuple):
     pieces: str | None = None
 
 
-# How many images a request of messages may hold: OpenAI's guide, developers.openai.com/api/docs/guides/images-vision
-# (in 2026; 500 until April). Azure's pages say 10, for the chat models of 2024: a refusal may still come from there.
+# The maximum number of images in a request with messages: OpenAI's guide,
+# developers.openai.com/api/docs/guides/images-vision (in 2026; 500 until April). Azure's pages say 10, for the chat
+# models of 2024, so Azure may still refuse a row.
 MAX_IMAGES = 1_500
 
-# Values of the columns of answers, one list a column: the custom_id, then the fields of `Answer`.
+# The columns of answers, one list of values each: the custom_id, then the fields of `Answer`.
 Columns = list[list[Any]]
 
 
 @dataclass(frozen=True, eq=False)
 class Endpoint:
-    """What one endpoint makes of a prompt, and how its answers are read.
+    """An endpoint: the bodies of its requests, and the readers of its answers.
 
     Parameters
     ----------
     path
-        As we spell it.
+        The path, as we spell it.
     prompt_member
-        What the prompt becomes in a body.
+        The member of a request body that holds the prompt.
     answer_member
-        What every answer has: where it is not there, a body with an error is one.
+        The member that every answer has. A body without it that has an error is an error.
     object_name
-        What ``object`` says in an answer, where it tells the endpoint.
+        The value of ``object`` in an answer, if it identifies the endpoint.
     read
-        Reads a body of a 2xx of any shape.
+        Returns the answer of a 2xx body of any shape.
     read_choice
-        Reads one of several choices; None where there are none.
+        Returns the answer of one of several choices. None without choices.
     read_line
-        Reads a line if it is simply good, in a fraction of the time; None where it takes a closer look.
+        Returns the answer of a plainly successful line, in a fraction of the time; None for any other line.
     read_lines
-        The same for many lines: appends to columns, and leaves to a function what is not simply good.
+        The same for many lines: appends to columns, and passes other lines to a function.
     roles
-        Of messages; none where the prompt is one text.
+        The roles of messages. Empty if the prompt is one text.
     message_keys, part_types, item_types
-        What a message may have beside role and content, the types of the parts of a content, and of what may stand
-        between the messages.
+        The keys of a message beside role and content, the types of content parts, and the types of items that may
+        stand between messages.
     text_part
-        The type of a part that holds a text of the user's.
+        The type of a part with the user's text.
     image_part
-        What stands around the JSON text of an image's URL; None where there are no images.
+        The JSON before and after the URL of an image. None without images.
     max_images
-        How many images a request may hold.
+        The maximum number of images in a request.
     has_image_detail
-        Whether it is told how closely images are looked at.
+        Whether images have a detail.
     parameters
-        The request parameters that it takes, with the kinds of their values.
+        The request parameters, with the kinds of their values.
     default_parameters
-        Those that are sent unless the call has others.
+        Parameters that are sent unless the call passes them.
     renamed_parameters
-        What is called otherwise here, by its name at other endpoints.
+        The names at this endpoint of parameters of other endpoints.
     own_models
-        How the names of models begin that are this endpoint's alone.
+        Prefixes of the models that only this endpoint serves.
     refuses_empty_text
-        Whether a prompt must have a text.
+        Whether an empty prompt is refused.
     format_parameter
-        Where ``response_format`` is sent; None where answers are no texts that could follow a schema.
+        The parameter for ``response_format``. None if the answers cannot follow a schema.
     logprobs_request
-        The parameter that asks for logprobs, what it must hold (None: anything but False), and how that is written.
+        The parameter that requests logprobs, the value that it must contain (None: anything but False), and its
+        spelling in a call.
     choices
-        Returns what of a body has tool calls and logprobs of its own: its choices, or the whole.
+        Returns the objects of a body that have tool calls and logprobs: its choices, or the body itself.
     tool_calls, logprobs
-        Read these of one choice; None where there are none.
+        Return the tool calls or logprobs of one choice. None if the endpoint has none.
     counts_inputs
-        Whether services limit its requests by a number of their own (`Provider.max_embeddings`).
+        Whether services limit the number of its requests separately (`Provider.max_embeddings`).
     dimensions_of
-        Returns the dimensions of an answer by the model and those that were asked for; None where it has none.
+        Returns the dimensions of an answer, from the model and the requested dimensions. None without dimensions.
     dtype
-        The dtype of an answer that is no text, by the dimensions that were asked for.
+        Returns the dtype of an answer that is not text, from the dimensions.
     decode
-        Makes such answers of their texts, and says what is wrong with each.
+        Converts the texts of such answers to that dtype, and returns the problem with each or null.
     max_rows
-        How many such answers can be held together.
+        Returns the maximum number of such answers to hold in memory together.
     """
 
     path: str
@@ -149,14 +152,14 @@ class Endpoint:
     max_rows: Callable[[int | None], int] | None = None
 
     def answer(self, body: dict[str, Any], *, many: bool) -> Answer:
-        """Return the answer of a 2xx body of any shape; whatever can be read of it is kept.
+        """Return the answer of a 2xx body of any shape, with everything that can be read.
 
         Parameters
         ----------
         body
             The body.
         many
-            Whether several choices were asked for.
+            Whether several choices were requested.
         """
         read_choice = self.read_choice
         answer = _read_choices(body, read_choice) if many and read_choice is not None else self.read(body)
@@ -167,14 +170,12 @@ class Endpoint:
 
 
 def choices_of(body: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the choices of a body in the order of their indices, which is not always that of the list."""
-    choices = body.get("choices")
-    found = [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
-    return sorted(found, key=lambda choice: integer(choice.get("index")) or 0)
+    """Return the choices of a body by index. Services may list them in another order."""
+    return sorted(objects_of(body.get("choices")), key=lambda choice: integer(choice.get("index")) or 0)
 
 
 def _read_choices(body: dict[str, Any], read: Callable[[dict[str, Any]], Answer]) -> Answer:
-    """Return several choices as one answer: it succeeded when one of them did."""
+    """Return several choices as one answer, which succeeded if any of them did."""
     answers = [read(choice) for choice in choices_of(body)]
     if not answers:
         return unreadable("no choices")
@@ -189,66 +190,66 @@ def _read_choices(body: dict[str, Any], read: Callable[[dict[str, Any]], Answer]
 
 
 def json_array(texts: Iterable[str | None]) -> str:
-    """Return texts as one."""
+    """Return texts as a JSON array."""
     return msgspec.json.encode(list(texts)).decode()
 
 
-# Of parts that are text; some services of the same interface leave the type out, or use another endpoint's.
+# The types of text parts. Some compatible services leave the type out, or use that of another endpoint.
 _TEXTS = ("output_text", "text", None)
 
 
 def text_parts(content: Any) -> list[dict[str, Any]]:
-    """Return the parts of a message's content that are of text, or a refusal; a bare text is one."""
-    parts = content if isinstance(content, list) else [content]
-    found = [{"text": part} if isinstance(part, str) else part for part in parts]
-    return [part for part in found if isinstance(part, dict) and part.get("type") in (*_TEXTS, "refusal")]
+    """Return the text and refusal parts of a message's content. A bare text counts as one part."""
+    items = content if isinstance(content, list) else [content]
+    parts = [{"text": item} if isinstance(item, str) else item for item in items]
+    return [part for part in parts if isinstance(part, dict) and part.get("type") in (*_TEXTS, "refusal")]
 
 
 def joined_text(content: list[Any], member: str = "text") -> str | None:
-    """Return the texts, or the refusals, of a message's parts, joined; None where there are none."""
+    """Return the joined texts, or refusals, of a message's parts. None without any."""
     texts = [part[member] for part in text_parts(content) if isinstance(part.get(member), str)]
     return "".join(texts) if texts else None
 
 
 def unreadable(what: str) -> Answer:
-    """Return what a body of another shape says."""
+    """Return the failed answer for a body of an unexpected shape."""
     return Answer(code="invalid_response", message=f"the body has {what}")
 
 
 def cut_short(answer: Answer, limit: str, effort: str) -> Answer:
-    """Return an answer whose tokens were used up before its text began."""
-    # Not again by itself: it would be cut once more, and paid for once more.
+    """Return the failed answer for a response that reached its token limit before its text began."""
+    # Not retried automatically: the retry would be cut off again, and billed again.
     reason = answer.finish_reason
-    said = (
+    message = (
         f"the token limit was reached before any text (finish_reason {reason}), and reasoning counts towards it: raise "
         f"{limit}, or lower {effort}"
     )
-    return answer._replace(code=reason, message=said)
+    return answer._replace(code=reason, message=message)
 
 
-def nothing(answer: Answer, said: str) -> Answer:
-    """Return an answer with nothing in it: withheld by the filter, or to be asked for once more."""
+def empty(answer: Answer, problem: str) -> Answer:
+    """Return the failed answer for a body without content: withheld by the content filter, or worth a retry."""
     if answer.finish_reason == "content_filter":
         return answer._replace(code="content_filter", message="the answer was withheld by the content filter")
-    return answer._replace(code="empty_response", message=f"the body has {said}", again=True)
+    return answer._replace(code="empty_response", message=f"the body has {problem}", again=True)
 
 
 def text_of(value: Any) -> str | None:
-    """Return a value that is text."""
+    """Return a text, and None for anything else."""
     return value if isinstance(value, str) else None
 
 
 def as_text(value: Any) -> str | None:
-    """Return a text; what should be one and is something else, as its JSON."""
+    """Return a text, and the JSON of any other value but None."""
     return value if value is None or isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
-def tool_call(call_id: Any, called: dict[str, Any]) -> dict[str, Any]:
-    """Return a call of a tool; its arguments as the model wrote them, which need not be JSON."""
+def tool_call(call_id: Any, function: dict[str, Any]) -> dict[str, Any]:
+    """Return a tool call in our shape. The arguments stay as the model wrote them, which may not be JSON."""
     return {
         "id": as_text(call_id),
-        "name": as_text(called.get("name")),
-        "arguments": as_text(called.get("arguments", called.get("input"))),
+        "name": as_text(function.get("name")),
+        "arguments": as_text(function.get("arguments", function.get("input"))),
     }
 
 

@@ -14,8 +14,8 @@ from batchframe._endpoints.base import (
     Endpoint,
     choices_of,
     cut_short,
+    empty,
     joined_text,
-    nothing,
     objects_of,
     text_of,
     tool_call,
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
     ReadAny = Callable[[bytes], tuple[str | None, Answer]]
 
-# The shape of a good chat line, and no more: msgspec skips the rest without making objects of it. `gc=False`, since
-# nothing here can refer to itself, and the collector would walk every one of millions.
+# The members of a successful chat line that are read. msgspec skips all others without making objects. `gc=False`:
+# nothing here can refer to itself, and the garbage collector would walk millions of objects.
 
 
 class _Message(msgspec.Struct, gc=False):
@@ -63,7 +63,7 @@ class _Body(msgspec.Struct, gc=False):
 
 _decode_line = msgspec.json.Decoder(ResultLine[_Body]).decode
 _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-# Where `_read_lines` finds the columns that are null where all is well.
+# The positions of the columns that are null for a successful row.
 _RARE = [1 + Answer._fields.index(name) for name in ("code", "message", "again", "pieces")]
 
 
@@ -74,13 +74,13 @@ def _read(body: dict[str, Any]) -> Answer:
     return _read_choice(choices[0])
 
 
-def _read_choice(choice: dict[str, Any]) -> Answer:  # noqa: PLR0911  (a case a line is the clearest)
-    """Return what one choice of the chat endpoint says."""
+def _read_choice(choice: dict[str, Any]) -> Answer:  # noqa: PLR0911  (one case per line is clearest)
+    """Return the answer of one choice."""
     message = mapping(choice.get("message"))
     answer = Answer(finish_reason=text_of(choice.get("finish_reason")))
     content, refusal = message.get("content"), text_of(message.get("refusal"))
     parts = content if isinstance(content, list) else []
-    if isinstance(content, list):  # of thinking and text, from some services
+    if isinstance(content, list):  # some services send parts of reasoning and text
         content, refusal = joined_text(parts), refusal or joined_text(parts, "refusal")
     if isinstance(content, str) and content:
         return answer._replace(response=content)
@@ -97,16 +97,16 @@ def _read_choice(choice: dict[str, Any]) -> Answer:  # noqa: PLR0911  (a case a 
     if parts:
         types = dict.fromkeys(str(mapping(part).get("type", type(part).__name__)) for part in parts)
         return answer._replace(
-            code="invalid_response", message=f"the content has parts of type {', '.join(types)}, and none with a text"
+            code="invalid_response", message=f"the content has parts of type {', '.join(types)}, but none with a text"
         )
-    return nothing(answer, "neither content nor tool calls")
+    return empty(answer, "neither content nor tool calls")
 
 
 def _read_lines(lines: list[bytes], columns: Columns, kept: list[bytes] | None, read_any: ReadAny) -> None:
-    """Append what each line of the chat endpoint says.
+    """Append the answer of each line to the columns.
 
-    The loop runs once a row, and most rows are good: it binds its names, makes no object that it can spare, and leaves
-    whatever is not simply good to ``read_any``.
+    The loop runs once per row, and most rows succeeded. So it binds methods to names, avoids objects, and leaves all
+    other lines to ``read_any``.
     """
     (add_id, add_response, add_finish, add_input, add_output, add_total, add_cached, add_written, add_reasoning, _, _,
      _, add_model, add_request_id, _) = (column.append for column in columns)  # fmt: skip
@@ -120,7 +120,7 @@ def _read_lines(lines: list[bytes], columns: Columns, kept: list[bytes] | None, 
             inputs = usage.prompt_tokens_details or NO_DETAILS
             outputs = usage.completion_tokens_details or NO_DETAILS
             content = choice.message.content
-            # An empty text may be one that was cut before it began.
+            # An empty text may have been cut off by the token limit.
             is_good = bool(content) and 200 <= response.status_code < 300  # noqa: PLR2004
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
             is_good = False  # a ValueError: several choices may come in any order
@@ -137,12 +137,12 @@ def _read_lines(lines: list[bytes], columns: Columns, kept: list[bytes] | None, 
             add_model(body.model)
             add_request_id(response.request_id)
         else:
-            found, answer = (None, None) if line.isspace() else read_any(line)
-            if found is None or answer is None:
+            other_id, answer = (None, None) if line.isspace() else read_any(line)
+            if other_id is None or answer is None:
                 continue
             if answer.code is not None:
                 failures.append((len(columns[0]), answer.code, answer.message, answer.again))
-            add_id(found)
+            add_id(other_id)
             add_response(answer.response)
             add_finish(answer.finish_reason)
             add_input(answer.input_tokens)
@@ -166,9 +166,9 @@ def _tool_calls(choice: dict[str, Any]) -> list[dict[str, Any]] | None:
     message = choice.get("message")
     if not isinstance(message, dict):
         return None
-    made = [_call_of(call) for call in objects_of(message.get("tool_calls"))]
+    calls = [_call_of(call) for call in objects_of(message.get("tool_calls"))]
     legacy = message.get("function_call")
-    return [*made, tool_call(None, legacy)] if isinstance(legacy, dict) and not made else made
+    return [tool_call(None, legacy)] if isinstance(legacy, dict) and not calls else calls
 
 
 def _call_of(call: dict[str, Any]) -> dict[str, Any]:
@@ -176,13 +176,13 @@ def _call_of(call: dict[str, Any]) -> dict[str, Any]:
 
 
 def _logprobs(choice: dict[str, Any]) -> list[Any] | None:
-    told: Any = choice.get("logprobs")
-    if isinstance(told, msgspec.Raw):
+    logprobs: Any = choice.get("logprobs")
+    if isinstance(logprobs, msgspec.Raw):
         try:
-            told = _decode_members(told)
+            logprobs = _decode_members(logprobs)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            told = read_json(told)
-    return read_tokens(mapping(told).get("content"))
+            logprobs = read_json(logprobs)
+    return read_tokens(mapping(logprobs).get("content"))
 
 
 CHAT = Endpoint(

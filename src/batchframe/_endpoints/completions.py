@@ -1,4 +1,4 @@
-"""``/v1/completions``, the older endpoint of one text."""
+"""``/v1/completions``, the legacy endpoint for plain text."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from batchframe._core.lenient import mapping, number, read_json
-from batchframe._endpoints.base import Answer, Endpoint, as_text, choices_of, nothing, text_of, unreadable
+from batchframe._endpoints.base import Answer, Endpoint, as_text, choices_of, empty, text_of, unreadable
 from batchframe._endpoints.parameter_table import PARAMETERS
 
 
@@ -19,26 +19,26 @@ def _read(body: dict[str, Any]) -> Answer:
 def _read_choice(choice: dict[str, Any]) -> Answer:
     answer = Answer(finish_reason=text_of(choice.get("finish_reason")))
     text = choice.get("text")
-    return answer._replace(response=text) if isinstance(text, str) else nothing(answer, "no text")
+    return answer._replace(response=text) if isinstance(text, str) else empty(answer, "no text")
 
 
 def _logprobs(choice: dict[str, Any]) -> list[dict[str, Any]] | None:
-    told = choice.get("logprobs")
-    told = mapping(read_json(told) if isinstance(told, msgspec.Raw) else told)
-    names, likely, others = (told.get(name) for name in ("tokens", "token_logprobs", "top_logprobs"))
-    if not isinstance(names, list):
+    logprobs = choice.get("logprobs")
+    logprobs = mapping(read_json(logprobs) if isinstance(logprobs, msgspec.Raw) else logprobs)
+    tokens, values, alternatives = (logprobs.get(name) for name in ("tokens", "token_logprobs", "top_logprobs"))
+    if not isinstance(tokens, list):
         return None
-    likely, others = (column if isinstance(column, list) else [] for column in (likely, others))
+    values, alternatives = (column if isinstance(column, list) else [] for column in (values, alternatives))
     return [
         {
-            "token": as_text(name),
-            "logprob": number(likely[index]) if index < len(likely) else None,
+            "token": as_text(token),
+            "logprob": number(values[index]) if index < len(values) else None,
             "top_logprobs": [
-                {"token": token, "logprob": number(found)}
-                for token, found in mapping(others[index] if index < len(others) else None).items()
+                {"token": other, "logprob": number(value)}
+                for other, value in mapping(alternatives[index] if index < len(alternatives) else None).items()
             ],
         }
-        for index, name in enumerate(names)
+        for index, token in enumerate(tokens)
     ]
 
 

@@ -1,4 +1,4 @@
-"""Bodies of endpoints that are none of ours."""
+"""The recognition of bodies from endpoints that we do not support."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from batchframe._core.lenient import mapping
 
 LOOKS_LIKE = "it looks like an answer of "
-# By a member of theirs: of the body, or of the first item of a list in it.
+# Each endpoint by a telltale member of the body, or of the first item of a list in it.
 # Sources: openai.types (3.57.0) for images, audio and videos; vLLM's ``run-batch`` for scores and rankings; Anthropic's
 # Messages API.
 _FOREIGN = (
@@ -22,7 +22,7 @@ _FOREIGN = (
 
 
 def foreign_endpoint(body: dict[str, Any]) -> str | None:
-    """Return the endpoint that a body seems to come from, where that is none of ours."""
+    """Return the unsupported endpoint that a body seems to come from, or None."""
     if "choices" in body or "output" in body:
         return None
     for path, member, mark in _FOREIGN:

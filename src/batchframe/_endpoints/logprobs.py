@@ -1,7 +1,7 @@
-"""Log probabilities of tokens, in one shape whatever the endpoint.
+"""Log probabilities of tokens, in the same shape for all endpoints.
 
-They are most of a line that has them, so tokens of the usual shape are read into structs: a third of the time that
-objects of any shape take.
+Logprobs make up most of a line. Tokens of the usual shape are therefore decoded into structs, in a third of the time
+that generic objects take.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class _Alternative(msgspec.Struct, gc=False):
 
 
 class Token(msgspec.Struct, gc=False):
-    """A token as msgspec reads it where it has the usual shape."""
+    """A token of the usual shape, as msgspec decodes it."""
 
     token: str
     logprob: float
@@ -33,14 +33,14 @@ _decode_tokens = msgspec.json.Decoder(list[Token]).decode
 _BYTE = range(256)
 
 
-def read_tokens(told: Any) -> list[Any] | None:
-    """Return the tokens of chat and responses, in one shape."""
-    if isinstance(told, msgspec.Raw):
+def read_tokens(tokens: Any) -> list[Any] | None:
+    """Return the tokens of a chat completion or a response, in our shape."""
+    if isinstance(tokens, msgspec.Raw):
         try:
-            return _decode_tokens(told)
+            return _decode_tokens(tokens)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            told = read_json(told)
-    if not isinstance(told, list):
+            tokens = read_json(tokens)
+    if not isinstance(tokens, list):
         return None
     return [
         {
@@ -52,17 +52,17 @@ def read_tokens(told: Any) -> list[Any] | None:
                 for other in objects_of(token.get("top_logprobs"))
             ],
         }
-        for token in objects_of(told)
+        for token in objects_of(tokens)
     ]
 
 
-def _bytes(told: Any) -> list[int] | None:
-    found = list(map(integer, told)) if isinstance(told, list) else [None]
-    return [byte for byte in found if byte is not None] if all(byte in _BYTE for byte in found) else None
+def _bytes(value: Any) -> list[int] | None:
+    numbers = list(map(integer, value)) if isinstance(value, list) else [None]
+    return [byte for byte in numbers if byte is not None] if all(byte in _BYTE for byte in numbers) else None
 
 
 def has_not_finite(value: Any) -> bool:
-    """Whether logprobs hold a NaN or an infinity, for which JSON has no word; what msgspec decoded has none."""
+    """Return whether logprobs contain NaN or infinity, which JSON cannot represent. A decoded `Token` never does."""
     if isinstance(value, list):
         return bool(value) and not isinstance(value[0], Token) and any(map(has_not_finite, value))
     return isinstance(value, dict) and (not _is_finite(value["logprob"]) or has_not_finite(value.get("top_logprobs")))

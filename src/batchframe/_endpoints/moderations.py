@@ -11,7 +11,7 @@ from batchframe._core.lenient import mapping, number
 from batchframe._endpoints.base import Answer, Endpoint, unreadable
 from batchframe._endpoints.parameter_table import PARAMETERS
 
-# Source: openai.types.moderation (3.54.0). Older models judge fewer of them.
+# Source: openai.types.moderation (3.54.0). Older models return fewer categories.
 _CATEGORIES = (
     "harassment", "harassment/threatening", "hate", "hate/threatening", "illicit", "illicit/violent", "self-harm",
     "self-harm/instructions", "self-harm/intent", "sexual", "sexual/minors", "violence", "violence/graphic",
@@ -27,12 +27,12 @@ def _read(body: dict[str, Any]) -> Answer:
     if not isinstance(flagged, bool):
         return unreadable("a result that does not say whether it is flagged")
     categories, scores = mapping(results[0].get("categories")), mapping(results[0].get("category_scores"))
-    told = {
+    moderation = {
         "flagged": flagged,
         "categories": {name: _flag(categories.get(name)) for name in _CATEGORIES},
         "category_scores": {name: number(scores.get(name)) for name in _CATEGORIES},
     }
-    return Answer(response=msgspec.json.encode(told).decode())
+    return Answer(response=msgspec.json.encode(moderation).decode())
 
 
 _DTYPE = pl.Struct(
@@ -59,7 +59,7 @@ MODERATIONS = Endpoint(
     answer_member="results",
     read=_read,
     image_part=('{"type":"image_url","image_url":{"url":', "}}"),
-    # The service's words to two: "Number of images (2) exceeds maximum of 1".
+    # The service refuses two: "Number of images (2) exceeds maximum of 1".
     max_images=1,
     own_models=("omni-moderation-", "text-moderation-"),
     dtype=lambda _: _DTYPE,

@@ -1,6 +1,6 @@
-"""Request parameters against the table: of which kind a value or a column is, and what is said where it does not fit.
+"""Checks of request parameters against the table of their kinds.
 
-The values of a per-row column are not looked at, nor is the inside of an object: the service judges both row by row.
+The values of a per-row column and the contents of an object are not checked: the service checks them row by row.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _MANY = {
     "list": "lists",
     "object": "dicts",
 }
-# By what a column is and what is wanted: the method that makes it that.
+# By the kind of a column and the expected kind: the method that converts it.
 _CASTS = {
     ("number", "integer"): ".cast(pl.Int64)",
     ("text", "integer"): ".cast(pl.Int64)",
@@ -50,12 +50,12 @@ _CASTS = {
 
 
 def check_values(endpoint: str, values: Mapping[str, Any]) -> None:
-    """Check parameters that are the same for every row, as `json_value` has made them; expressions are passed over.
+    """Check parameters that are the same for every row, as `json_value` returns them. Expressions are skipped.
 
     Raises
     ------
     OptionError
-        A value is of a kind that its parameter does not take, or none of the texts there are.
+        A value has a kind that its parameter does not accept, or is not one of the allowed texts.
     """
     for name, value in values.items():
         kinds = ENDPOINTS[endpoint].parameters.get(name)
@@ -64,12 +64,12 @@ def check_values(endpoint: str, values: Mapping[str, Any]) -> None:
 
 
 def check_dtypes(endpoint: str, dtypes: Mapping[str, Any]) -> None:
-    """Check parameters that differ from row to row, by the dtypes of their expressions.
+    """Check per-row parameters by the dtypes of their expressions.
 
     Raises
     ------
     OptionError
-        A dtype is of a kind that its parameter does not take.
+        A dtype has a kind that its parameter does not accept.
     """
     for name, dtype in dtypes.items():
         kinds = ENDPOINTS[endpoint].parameters.get(name)
@@ -79,10 +79,10 @@ def check_dtypes(endpoint: str, dtypes: Mapping[str, Any]) -> None:
 
 
 def from_text(endpoint: str, name: str, text: str) -> Any:
-    """Return what was meant by a parameter that is given as text, such as on a command line.
+    """Return the value of a parameter that was passed as text, such as on a command line.
 
-    It is JSON where it reads as JSON, else the text itself; and the text too where only that is of a kind that the
-    parameter takes, such as a user called 123.
+    The text is decoded if it is JSON. It is kept as text if it is not JSON, or if the parameter accepts only text, such
+    as a user named 123.
     """
     try:
         value = json.loads(text.lower() if text in {"True", "False"} else text)
@@ -95,25 +95,25 @@ def from_text(endpoint: str, name: str, text: str) -> Any:
 
 
 def elsewhere(endpoint: str, name: str) -> str:
-    """Return what a parameter of another endpoint is called at this one, as a sentence with a leading space.
+    """Return a sentence, with a leading space, on the endpoints that have a parameter, or its name at this one.
 
-    It is empty where no endpoint has such a parameter.
+    It is empty if no endpoint has the parameter.
     """
-    called = ENDPOINTS[endpoint].renamed_parameters.get(name)
-    if called is not None:
-        return f" It is {called} there."
-    having = [path for path, other in ENDPOINTS.items() if name in other.parameters]
-    return f" It is a parameter of {', '.join(having)}." if having else ""
+    name_here = ENDPOINTS[endpoint].renamed_parameters.get(name)
+    if name_here is not None:
+        return f" It is {name_here} there."
+    paths = [path for path, other in ENDPOINTS.items() if name in other.parameters]
+    return f" It is a parameter of {', '.join(paths)}." if paths else ""
 
 
 def _refuse(name: str, problem: str | None) -> None:
     if problem is not None:
-        msg = f"{problem} To send it all the same: extra_body={{{name!r}: …}}"
+        msg = f"{problem} To send it anyway: extra_body={{{name!r}: …}}"
         raise OptionError(msg)
 
 
 def _problem(path: str, value: Any, kinds: Kinds) -> str | None:
-    """Return what is wrong with a value, as sentences; None where nothing is."""
+    """Return the problem with a value as one or more sentences, or None."""
     kind = _kind_in(kinds, _kind(value))
     if kind is None:
         return f"{path} must be {_expected(kinds)}, got {_shown(value)}{_remedy(value, kinds)}."
@@ -128,20 +128,20 @@ def _problem(path: str, value: Any, kinds: Kinds) -> str | None:
 
 
 def _kind_in(kinds: Kinds, kind: str) -> str | None:
-    """Return as which of its kinds a parameter takes a value; None where as none."""
+    """Return the kind under which a parameter accepts a value of this kind, or None."""
     if kind == "integer" and kind not in kinds:
         kind = "number"
     return kind if kind in kinds else None
 
 
-def _kind(value: Any) -> str:  # noqa: PLR0911  (a case a line is the clearest)
+def _kind(value: Any) -> str:  # noqa: PLR0911  (one case per line is clearest)
     if value is None:
         return "null"
     if isinstance(value, bool):
         return "boolean"
     if isinstance(value, int):
         return "integer"
-    if isinstance(value, decimal.Decimal):  # written with its digits, which may be those of a whole number
+    if isinstance(value, decimal.Decimal):  # its digits are sent, which may be those of a whole number
         return "number" if value.as_tuple().exponent else "integer"
     if isinstance(value, float):
         return "number"
@@ -172,7 +172,7 @@ def _fits(dtype: Any, kinds: Kinds) -> bool:
 
 
 def _kind_of_dtype(dtype: Any) -> str | None:
-    """Return of which kind a dtype's values are; None where that is not known, or `_encode` has more to say."""
+    """Return the kind of a dtype's values. None if it is unknown, or left to `encode` to refuse."""
     if isinstance(dtype, (pl.Null, pl.Unknown)) or holds(dtype, pl.Binary, pl.Object):
         return None
     if dtype.is_integer() or (isinstance(dtype, pl.Decimal) and dtype.scale == 0):
@@ -189,24 +189,24 @@ def _kind_of_dtype(dtype: Any) -> str | None:
 def _cast(dtype: Any, kinds: Kinds) -> str:
     items = kinds.get("list")
     if isinstance(items, dict) and _fits(dtype, items):
-        return ": pl.concat_list(…) makes it one"
+        return ": pl.concat_list(…) converts it"
     got = _kind_of_dtype(_stored(dtype))
     for kind, inside in kinds.items():
         method = _CASTS.get((str(got), kind))
         if method is not None and not isinstance(inside, tuple):
-            return f": {method} makes it one" if kind != "text" else f": {method} makes it text"
+            return f": {method} converts it"
     return ""
 
 
 def _stored(dtype: Any) -> Any:
-    """Return what an extension type stands on."""
+    """Return the storage dtype of an extension type, or the dtype itself."""
     while isinstance(dtype, pl.BaseExtension):
         dtype = dtype.ext_storage()
     return dtype
 
 
 def _expected(kinds: Kinds, names: Mapping[str, str] = _ONE) -> str:
-    """Return in words what a parameter takes."""
+    """Return a phrase for the kinds that a parameter accepts."""
     words: list[str] = []
     for kind, inside in kinds.items():
         if isinstance(inside, tuple):

@@ -1,4 +1,4 @@
-"""The endpoints that there are, and which of them a body comes from."""
+"""The registry of endpoints, and the recognition of a body's endpoint."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     from batchframe._endpoints.base import Endpoint
 
 DEFAULT = CHAT
-# By path, the default first.
+# The endpoints by path, the default first.
 ENDPOINTS = {endpoint.path: endpoint for endpoint in (CHAT, RESPONSES, EMBEDDINGS, COMPLETIONS, MODERATIONS)}
 
 
 def is_answer(body: dict[str, Any]) -> bool:
-    """Whether an object looks like the body of an answer."""
+    """Return whether an object looks like the body of an answer."""
     return any(endpoint.answer_member in body for endpoint in ENDPOINTS.values()) or foreign_endpoint(body) is not None
 
 
 def endpoint_of(body: dict[str, Any]) -> Endpoint:
-    """Return the endpoint that a body comes from, as far as it tells."""
+    """Return the endpoint of a body, or the default one if the body does not show it."""
     name = body.get("object")
     named = (endpoint for endpoint in ENDPOINTS.values() if endpoint.object_name == name is not None)
     marked = (endpoint for endpoint in ENDPOINTS.values() if endpoint.answer_member in body)

@@ -13,9 +13,9 @@ from batchframe._endpoints.base import (
     Answer,
     Endpoint,
     cut_short,
+    empty,
     joined_text,
     json_array,
-    nothing,
     objects_of,
     text_of,
     text_parts,
@@ -29,8 +29,8 @@ from batchframe._endpoints.usage import NO_DETAILS, usage_struct
 if TYPE_CHECKING:
     from typing import TypeAlias
 
-# What stands between messages: calls, what came of them, reasoning. Source (3.54.0):
-# openai.types.responses.response_input_item.
+# Items that may stand between messages: calls, their outputs, reasoning.
+# Source: openai.types.responses.response_input_item (3.54.0).
 _ITEMS = (
     "additional_tools", "apply_patch_call", "apply_patch_call_output", "code_interpreter_call", "compaction",
     "compaction_trigger", "computer_call", "computer_call_output", "configuration_update", "custom_tool_call",
@@ -72,7 +72,7 @@ _decode_line = msgspec.json.Decoder(ResultLine[_Body]).decode
 
 
 def _read_line(line: bytes) -> tuple[str, Answer] | None:
-    """Return custom_id and answer of a good line of ``/v1/responses``; None where it takes a closer look."""
+    """Return the custom_id and answer of a successful line. None for any other line, which `_read` must read."""
     try:
         good = _decode_line(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -103,12 +103,12 @@ def _read_line(line: bytes) -> tuple[str, Answer] | None:
     )
 
 
-# Worth another attempt where a response failed: what would be a 5xx or a 429 elsewhere.
-_PASSING = frozenset({"server_error", "rate_limit_exceeded"})
+# Codes of a failed response that are worth a retry: at other endpoints they would be a 5xx or a 429.
+_TRANSIENT = frozenset({"server_error", "rate_limit_exceeded"})
 
 
-def _read(body: dict[str, Any]) -> Answer:  # noqa: PLR0911  (a case a line is the clearest)
-    """Return what a body of the responses endpoint says: all texts of its messages, joined."""
+def _read(body: dict[str, Any]) -> Answer:  # noqa: PLR0911  (one case per line is clearest)
+    """Return the answer of a body. Its response is the text of all messages, joined."""
     output = body.get("output")
     status, error = body.get("status"), mapping(body.get("error"))
     items = [item for item in output if isinstance(item, dict)] if isinstance(output, list) else []
@@ -117,7 +117,7 @@ def _read(body: dict[str, Any]) -> Answer:  # noqa: PLR0911  (a case a line is t
     if status == "failed" or error:
         code = text_of(error.get("code")) or "failed"
         message = text_of(error.get("message")) or "the response failed, and the service gave no reason"
-        return answer._replace(code=code, message=message, again=code in _PASSING)
+        return answer._replace(code=code, message=message, again=code in _TRANSIENT)
     if not isinstance(output, list):
         return unreadable("no output")
     messages = _contents(output)
@@ -133,28 +133,28 @@ def _read(body: dict[str, Any]) -> Answer:  # noqa: PLR0911  (a case a line is t
     if is_cut and reason == "max_output_tokens":
         return cut_short(answer, "max_output_tokens", "reasoning.effort")
     if is_cut:
-        said = f"the response is incomplete ({reason or 'no reason given'}), and has no text"
-        return answer._replace(code=reason or "incomplete", message=said)
+        problem = f"the response is incomplete ({reason or 'no reason given'}), and has no text"
+        return answer._replace(code=reason or "incomplete", message=problem)
     if any(str(item.get("type")).endswith(_ACTIONS) for item in items):
         return answer
-    return nothing(answer, "no text")
+    return empty(answer, "no text")
 
 
-# The ends of the types of items by which a model acts, or wants to.
+# Suffixes of the types of items by which a model acts, or asks to act.
 _ACTIONS = ("_call", "mcp_approval_request")
 # The ``phase`` of a message: openai.types.responses.ResponseOutputMessage (3.54.0).
 _COMMENTARY = "commentary"
 
 
 def _parts_of(output: list[Any]) -> list[dict[str, Any]]:
-    """Return the parts of all messages in an output that are of text, or a refusal."""
+    """Return the text and refusal parts of all messages in an output."""
     return [part for content in _contents(output) for part in content]
 
 
 def _contents(output: list[Any]) -> list[list[dict[str, Any]]]:
-    """Return the parts of each message in an output that are of text, or a refusal.
+    """Return the text and refusal parts of each message in an output.
 
-    Some models comment on what they do before they answer: that is no part of the answer, unless there is nothing else.
+    Some models comment on their work before they answer. Comments are ignored unless there is no other message.
     """
     messages = [item for item in output if isinstance(item, dict) and item.get("type") == "message"]
     final = [item for item in messages if item.get("phase") != _COMMENTARY]
@@ -170,12 +170,12 @@ def _tool_calls(body: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _logprobs(body: dict[str, Any]) -> list[Any] | None:
-    """Return the tokens of all texts of a response, as its text joins them."""
-    found = [
+    """Return the tokens of all texts of a response, in the order in which its text joins them."""
+    by_part = [
         read_tokens(part.get("logprobs")) for part in _parts_of(body["output"]) if isinstance(part.get("text"), str)
     ]
-    told = [tokens for tokens in found if tokens]
-    return [token for tokens in told for token in tokens] if told else None
+    tokens = [token for part in by_part if part for token in part]
+    return tokens or None
 
 
 def _whole(body: dict[str, Any]) -> list[dict[str, Any]]:

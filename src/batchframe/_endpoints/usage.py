@@ -1,4 +1,4 @@
-"""The tokens that an answer used: our names for them, and how services spell them."""
+"""The token counts of an answer: our names for them, and the spellings of the services."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 
 from batchframe._core.lenient import integer, mapping
 
-# Where a count is in ``usage``, the first that is there: a member, or a member of an object in it.
+# Where a count may be in ``usage``: a member, or a member of a nested object. The first that is present counts.
 #
 # Sources, 2026-11: openai.types.CompletionUsage and ResponseUsage (3.57.0); DeepSeek's API reference
 # (``prompt_cache_hit_tokens``); Moonshot (``cached_tokens`` beside the totals); Anthropic through gateways
@@ -35,14 +35,14 @@ SPELLINGS: dict[str, tuple[tuple[str, ...], ...]] = {
 }  # fmt: skip
 TOKENS = tuple(SPELLINGS)
 
-# What an Int64 column can hold.
+# The range of an Int64 column.
 _Count = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | None
 
 
 def tokens_of(usage: Any) -> dict[str, int | None]:
-    """Return the counts of a ``usage`` of any shape by our names, None where it does not tell."""
-    found = mapping(usage)
-    return {name: _first(found, spellings) for name, spellings in SPELLINGS.items()}
+    """Return the counts of a ``usage`` of any shape by our names, with None for a missing count."""
+    members = mapping(usage)
+    return {name: _first(members, spellings) for name, spellings in SPELLINGS.items()}
 
 
 def _first(usage: dict[str, Any], spellings: tuple[tuple[str, ...], ...]) -> int | None:
@@ -54,32 +54,32 @@ def _first(usage: dict[str, Any], spellings: tuple[tuple[str, ...], ...]) -> int
 
 
 class Details(msgspec.Struct, gc=False, frozen=True):
-    """The objects ``<name>_details`` of a usage, of inputs and of outputs."""
+    """The objects ``<name>_details`` of a usage, for the input and for the output."""
 
     cached_tokens: _Count = None
     cache_write_tokens: _Count = None
     reasoning_tokens: _Count = None
-    cache_creation_tokens: None = None  # one that is there is left to `tokens_of`
+    cache_creation_tokens: None = None  # if it is present, `tokens_of` reads the usage
 
 
 NO_DETAILS = Details()
 
 
 def usage_struct(inputs: str, outputs: str) -> Any:
-    """Return what msgspec decodes the common spelling of an endpoint's ``usage`` into.
+    """Return the struct into which msgspec decodes the common spelling of an endpoint's ``usage``.
 
-    A count under any other name of `SPELLINGS`, or one that is not a whole number, makes msgspec refuse the usage: it
-    is left to `tokens_of`.
+    msgspec refuses a usage with a count under another name of `SPELLINGS`, or one that is not a whole number. Such a
+    usage is left to `tokens_of`.
 
     Parameters
     ----------
     inputs, outputs
-        The names of the two counts; ``total_tokens`` and ``<name>_details``, which are `Details`, stand beside them.
+        The names of the two counts. The struct also has ``total_tokens`` and, as `Details`, ``<name>_details``.
     """
     counts = dict.fromkeys((inputs, outputs, "total_tokens"), _Count)
     details = dict.fromkeys((f"{inputs}_details", f"{outputs}_details"), Details | None)
     known: dict[str, Any] = counts | details
     others = {path[0] for spellings in SPELLINGS.values() for path in spellings} - known.keys()
     fields = [(name, kind, None) for name, kind in (known | dict.fromkeys(sorted(others))).items()]
-    # `gc=False`: a usage cannot refer to itself, and the collector would walk every one of millions.
+    # `gc=False`: a usage cannot refer to itself, and the garbage collector would walk millions of them.
     return msgspec.defstruct("Usage", fields, gc=False, frozen=True)

@@ -51,7 +51,7 @@ class Text:
 
 
 @dataclass
-class Scope:
+class CompileContext:
     """The frame and the options that a prompt is compiled against; collects what may be wrong with a row.
 
     Parameters

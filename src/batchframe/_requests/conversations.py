@@ -10,17 +10,17 @@ from batchframe._core.exceptions import TemplateError
 from batchframe._requests import encode
 
 if TYPE_CHECKING:
-    from batchframe._requests.compile_context import Scope
+    from batchframe._requests.compile_context import CompileContext
 
 _CONTENT = "the content of a message"
 
 
-def conversation(scope: Scope, called: str, images: list[pl.Expr]) -> pl.Expr:
+def conversation(context: CompileContext, called: str, images: list[pl.Expr]) -> pl.Expr:
     """Return the messages of a column, without brackets; images belong to its last message, which must be a user's.
 
     Parameters
     ----------
-    scope
+    context
         Against what is compiled; takes what may be wrong with a row.
     called
         What the column is called.
@@ -32,29 +32,29 @@ def conversation(scope: Scope, called: str, images: list[pl.Expr]) -> pl.Expr:
     TemplateError
         It is no conversation.
     """
-    value, dtype = scope.value(called)
+    value, dtype = context.value(called)
     fields = {found.name: found.dtype for found in dtype.inner.fields} if isinstance(dtype.inner, pl.Struct) else {}
     if not {"role", "content"} <= fields.keys():
         msg = f"the {called} is {dtype}: a conversation is List(Struct) with the fields role and content"
         raise TemplateError(msg)
     value = value.arr.to_list() if isinstance(dtype, pl.Array) else value
-    roles = scope.endpoint.roles
-    message = _Message(pl.element(), dtype.inner, scope)
-    scope.nulls[called] = value.is_null()
-    scope.invalid["the conversation is null"] = value.is_null()  # where on_null renders: there is no empty one
-    scope.invalid["the conversation has no messages"] = (value.list.len() == 0).fill_null(value=False)
+    roles = context.endpoint.roles
+    message = _Message(pl.element(), dtype.inner, context)
+    context.nulls[called] = value.is_null()
+    context.invalid["the conversation is null"] = value.is_null()  # where on_null renders: there is no empty one
+    context.invalid["the conversation has no messages"] = (value.list.len() == 0).fill_null(value=False)
     unknown = message.value.is_null() | ~(message.role.is_in(roles).fill_null(value=False) | message.is_item)
-    scope.invalid[f"a message's role is none of {', '.join(roles)}"] = _any_of(value, unknown)
-    scope.refuse_unwritable(called, value, pl.List(dtype.inner))
-    scope.nulls["a message's content"] = _any_of(value, message.is_empty)
+    context.invalid[f"a message's role is none of {', '.join(roles)}"] = _any_of(value, unknown)
+    context.refuse_unwritable(called, value, pl.List(dtype.inner))
+    context.nulls["a message's content"] = _any_of(value, message.is_empty)
     if not images:
         return value.list.eval(message.json()).list.join(",")
-    last = _Message(value.list.last(), dtype.inner, scope)
+    last = _Message(value.list.last(), dtype.inner, context)
     has_image = pl.any_horizontal(image.is_not_null() for image in images)
     said = "images belong to the last message of a conversation, and it is not the user's"
-    scope.invalid[said] = (has_image & last.role.ne_missing("user")).fill_null(value=False)
+    context.invalid[said] = (has_image & last.role.ne_missing("user")).fill_null(value=False)
     before = value.list.slice(0, value.list.len() - 1).list.eval(message.json()).list.join(",")
-    parts = pl.concat_str(last.parts(scope.endpoint.text_part), *images, separator=",", ignore_nulls=True)
+    parts = pl.concat_str(last.parts(context.endpoint.text_part), *images, separator=",", ignore_nulls=True)
     ending = pl.when(has_image).then(last.json(pl.concat_str(pl.lit("["), parts, pl.lit("]")))).otherwise(last.json())
     return pl.concat_str(pl.when(value.list.len() > 1).then(before), ending, separator=",", ignore_nulls=True)
 
@@ -66,17 +66,17 @@ class _Message:
     ----------
     value, dtype
         The struct.
-    scope
+    context
         Says what a null content means, and whether there may be items that are no messages.
     """
 
-    def __init__(self, value: pl.Expr, dtype: Any, scope: Scope) -> None:
+    def __init__(self, value: pl.Expr, dtype: Any, context: CompileContext) -> None:
         self.value = value
-        self._on_null = scope.on_null
+        self._on_null = context.on_null
         self._dtypes = {found.name: found.dtype for found in dtype.fields}
         self._fields = {name: encode.struct_field(value, dtype, name) for name in self._dtypes}
         self.role = self._fields["role"].cast(pl.String)
-        self._item_types = scope.endpoint.item_types if "type" in self._fields else ()
+        self._item_types = context.endpoint.item_types if "type" in self._fields else ()
 
     @property
     def is_item(self) -> pl.Expr:

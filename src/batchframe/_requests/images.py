@@ -12,7 +12,7 @@ from batchframe._core.exceptions import TemplateError
 from batchframe._requests import encode, media, template
 
 if TYPE_CHECKING:
-    from batchframe._requests.compile_context import Scope
+    from batchframe._requests.compile_context import CompileContext
 
 
 def expressions(images: tuple[Any, ...]) -> dict[str, pl.Expr]:
@@ -25,12 +25,12 @@ def _names(images: tuple[Any, ...]) -> list[str]:
     return ["images"] if len(images) == 1 else [f"images[{number}]" for number in range(len(images))]
 
 
-def parts(scope: Scope, images: tuple[Any, ...], detail: str | None) -> list[pl.Expr]:
+def parts(context: CompileContext, images: tuple[Any, ...], detail: str | None) -> list[pl.Expr]:
     """Return the parts of each of the images, a JSON text joined by commas; null where a row has none.
 
     Parameters
     ----------
-    scope
+    context
         Against what is compiled; takes what may be wrong with the images.
     images
         Names of columns, and expressions.
@@ -45,25 +45,25 @@ def parts(scope: Scope, images: tuple[Any, ...], detail: str | None) -> list[pl.
     found: list[pl.Expr] = []
     counts: list[pl.Expr] = []
     for name, asked in zip(_names(images), images, strict=True):
-        called, value, dtype = _column(scope, asked, name)
-        scope.nulls[called] = value.is_null()
+        called, value, dtype = _column(context, asked, name)
+        context.nulls[called] = value.is_null()
         if isinstance(dtype, (pl.List, pl.Array)):
             items = value.arr.to_list() if isinstance(dtype, pl.Array) else value
             url, problem = media.image(pl.element(), dtype.inner, f"an image of {called}")
             problem = items.list.eval(problem).list.drop_nulls().list.first()
             is_null = items.list.eval(pl.element().is_null())
-            scope.nulls[f"an image of {called}"] = is_null.list.any().fill_null(value=False)
+            context.nulls[f"an image of {called}"] = is_null.list.any().fill_null(value=False)
             count = items.list.drop_nulls().list.len().fill_null(0)
-            joined = items.list.eval(_part(scope, url, detail)).list.drop_nulls().list.join(",")
+            joined = items.list.eval(_part(context, url, detail)).list.drop_nulls().list.join(",")
             found.append(pl.when(count > 0).then(joined))
         else:
             url, problem = media.image(value, dtype, called)
             count = value.is_not_null().cast(pl.UInt32)
-            found.append(_part(scope, url, detail))
-        scope.problems.append(problem)
+            found.append(_part(context, url, detail))
+        context.problems.append(problem)
         counts.append(count)
     if counts:
-        scope.problems.append(_too_many(functools.reduce(operator.add, counts), scope.endpoint.max_images))
+        context.problems.append(_too_many(functools.reduce(operator.add, counts), context.endpoint.max_images))
     return found
 
 
@@ -72,21 +72,21 @@ def _too_many(count: pl.Expr, most: int) -> pl.Expr:
     return pl.when(count > most).then(said)
 
 
-def _column(scope: Scope, asked: Any, name: str) -> tuple[str, pl.Expr, Any]:
+def _column(context: CompileContext, asked: Any, name: str) -> tuple[str, pl.Expr, Any]:
     """Return what images are called, the values, and their dtype."""
     if isinstance(asked, pl.Expr):
         called = name
-        value, dtype = scope.value(name)
+        value, dtype = context.value(name)
     else:
-        found = template.resolve(asked, scope.schema)
+        found = template.resolve(asked, context.schema)
         if found is None:
-            raise TemplateError.from_unknown_column(asked, scope.schema, "images")
+            raise TemplateError.from_unknown_column(asked, context.schema, "images")
         called, value, dtype = f"column {found.name!r}", found.value, found.dtype
     value, dtype = encode.stored(value, dtype)
     return called, value, dtype
 
 
-def _part(scope: Scope, url: pl.Expr, detail: str | None) -> pl.Expr:
-    assert scope.endpoint.image_part is not None
-    before, after = scope.endpoint.image_part
+def _part(context: CompileContext, url: pl.Expr, detail: str | None) -> pl.Expr:
+    assert context.endpoint.image_part is not None
+    before, after = context.endpoint.image_part
     return pl.concat_str(pl.lit(before), url, pl.lit((f',"detail":"{detail}"' if detail else "") + after))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from batchframe._endpoints.base import Endpoint
-    from batchframe._requests.compile_context import Pieces, Scope, Text
+    from batchframe._requests.compile_context import CompileContext, Pieces, Text
 
 _CALLS = ("tool_calls", "function_call", "audio")  # with these an assistant needs no content
 _TEXTS = {"text", "input_text", "output_text"}
@@ -125,22 +125,22 @@ def plain(role: str, text: Text, on_null: str) -> str | pl.Expr:
     return pl.struct(pl.lit(role).alias("role"), content).struct.json_encode()
 
 
-def with_images(scope: Scope, role: str, text: Text, images: list[pl.Expr]) -> Pieces:
+def with_images(context: CompileContext, role: str, text: Text, images: list[pl.Expr]) -> Pieces:
     """Return a message of a text and images."""
-    return [f'{{"role":"{role}","content":', *content(scope, text, images), "}"]
+    return [f'{{"role":"{role}","content":', *content(context, text, images), "}"]
 
 
-def content(scope: Scope, text: Text, images: list[pl.Expr]) -> Pieces:
+def content(context: CompileContext, text: Text, images: list[pl.Expr]) -> Pieces:
     """Return a list of parts: a text, and the images; an empty template stands for none."""
     if text.constant != "":
-        return _array([text_part(scope, text), *images])
-    scope.invalid["there is neither text nor image"] = pl.all_horizontal(image.is_null() for image in images)
+        return _array([text_part(context, text), *images])
+    context.invalid["there is neither text nor image"] = pl.all_horizontal(image.is_null() for image in images)
     return _array(images)
 
 
-def text_part(scope: Scope, text: Text) -> str | pl.Expr:
+def text_part(context: CompileContext, text: Text) -> str | pl.Expr:
     """Return the part that holds a text of the user's."""
-    encoded, before = text.json(scope.on_null), f'{{"type":"{scope.endpoint.text_part}","text":'
+    encoded, before = text.json(context.on_null), f'{{"type":"{context.endpoint.text_part}","text":'
     return f"{before}{encoded}}}" if isinstance(encoded, str) else pl.concat_str(pl.lit(before), encoded, pl.lit("}"))
 
 
@@ -152,7 +152,7 @@ def _array(parts: list[Any]) -> Pieces:
     return ["[", pl.concat_str(joined, separator=",", ignore_nulls=True), "]"]
 
 
-def message_list(scope: Scope, prompt: Any, images: list[pl.Expr]) -> Pieces:
+def message_list(context: CompileContext, prompt: Any, images: list[pl.Expr]) -> Pieces:
     """Return a list of messages, without its brackets; the images belong to the last message of a user.
 
     Raises
@@ -169,55 +169,55 @@ def message_list(scope: Scope, prompt: Any, images: list[pl.Expr]) -> Pieces:
         its_images = images if images and index == users[-1] else []
         pieces += [","] * bool(index)
         pieces += (
-            _item(scope, index, message)
-            if _is_item(message, scope.endpoint)
-            else _message(scope, index, message, its_images)
+            _item(context, index, message)
+            if _is_item(message, context.endpoint)
+            else _message(context, index, message, its_images)
         )
     return pieces
 
 
-def _item(scope: Scope, index: int, item: dict[str, Any]) -> Pieces:
+def _item(context: CompileContext, index: int, item: dict[str, Any]) -> Pieces:
     pieces: Pieces = []
     for name, value in item.items():
         called = _called(index, name)
-        pieces += [f"{',' if pieces else '{'}{json_text(name, called)}:", *_tree(scope, value, called)]
+        pieces += [f"{',' if pieces else '{'}{json_text(name, called)}:", *_tree(context, value, called)]
     return [*pieces, "}"]
 
 
-def _message(scope: Scope, index: int, message: dict[str, Any], images: list[pl.Expr]) -> Pieces:
+def _message(context: CompileContext, index: int, message: dict[str, Any], images: list[pl.Expr]) -> Pieces:
     role, given = message["role"], message.get("content")
     others = {name: value for name, value in message.items() if name not in {"role", "content"}}
     pieces: Pieces
     if isinstance(given, (list, tuple)):
-        parts = [_part(scope, part, _called(index, f"content[{number}]")) for number, part in enumerate(given)]
+        parts = [_part(context, part, _called(index, f"content[{number}]")) for number, part in enumerate(given)]
         pieces = [f'{{"role":"{role}","content":', *_array([*parts, *images])]
     elif given is None:
         pieces = [f'{{"role":"{role}","content":null']
     else:
-        text = scope.text(given, f"message {index}")
+        text = context.text(given, f"message {index}")
         if not images and not others:
-            return [plain(role, text, scope.on_null)]
-        encoded = content(scope, text, images) if images else [text.json(scope.on_null)]
+            return [plain(role, text, context.on_null)]
+        encoded = content(context, text, images) if images else [text.json(context.on_null)]
         pieces = [f'{{"role":"{role}","content":', *encoded]
     for name, value in others.items():
         called = _called(index, name)
         if isinstance(value, pl.Expr):
-            pieces.append(scope.member(name, called))
+            pieces.append(context.member(name, called))
         elif value is not None:
-            pieces += [f",{json_text(name, called)}:", *_tree(scope, value, called)]
+            pieces += [f",{json_text(name, called)}:", *_tree(context, value, called)]
     return [*pieces, "}"]
 
 
-def _part(scope: Scope, part: dict[str, Any], called: str) -> str | pl.Expr:
+def _part(context: CompileContext, part: dict[str, Any], called: str) -> str | pl.Expr:
     """Return a part of a content; null where an expression in it is null, which a text never is."""
     kind = part["type"]
     pieces: Pieces = []
     for name, value in part.items():
         encoded: Pieces
         if kind in _TEXTS and name == "text":
-            encoded = [scope.text(value, f"{called}.text").json(scope.on_null)]
+            encoded = [context.text(value, f"{called}.text").json(context.on_null)]
         else:
-            encoded = _tree(scope, value, f"{called}.{name}", kind)
+            encoded = _tree(context, value, f"{called}.{name}", kind)
         pieces += [f"{',' if pieces else '{'}{json_text(name, called)}:", *encoded]
     pieces.append("}")
     texts = [piece for piece in pieces if isinstance(piece, str)]
@@ -226,36 +226,36 @@ def _part(scope: Scope, part: dict[str, Any], called: str) -> str | pl.Expr:
     return pl.concat_str([pl.lit(piece) if isinstance(piece, str) else piece for piece in pieces])
 
 
-def _tree(scope: Scope, value: Any, called: str, kind: str = "") -> Pieces:
+def _tree(context: CompileContext, value: Any, called: str, kind: str = "") -> Pieces:
     """Return the JSON of a value whose leaves may be expressions, in a part of some kind."""
     if isinstance(value, pl.Expr):
-        return [_leaf(scope, called, kind)]
+        return [_leaf(context, called, kind)]
     leaves = [leaf for _, leaf in _leaves(value, "")]
     if not any(isinstance(leaf, pl.Expr) for leaf in leaves):
         for leaf in leaves:
             if isinstance(leaf, str):
-                template.refuse_fields(leaf, scope.schema, called)
+                template.refuse_fields(leaf, context.schema, called)
         return [json_text(value, called)]
     pieces: Pieces = []
     if isinstance(value, dict):
         for name, inner in value.items():
             key = json_text(name, called)
-            pieces += [f"{',' if pieces else '{'}{key}:", *_tree(scope, inner, f"{called}.{name}", kind)]
+            pieces += [f"{',' if pieces else '{'}{key}:", *_tree(context, inner, f"{called}.{name}", kind)]
         return [*pieces, "}"]
     for number, inner in enumerate(value):
-        pieces += ["," if pieces else "[", *_tree(scope, inner, f"{called}[{number}]", kind)]
+        pieces += ["," if pieces else "[", *_tree(context, inner, f"{called}[{number}]", kind)]
     return [*pieces, "]"]
 
 
-def _leaf(scope: Scope, called: str, kind: str) -> pl.Expr:
+def _leaf(context: CompileContext, called: str, kind: str) -> pl.Expr:
     """Return the JSON of an expression, null where it is null."""
-    value, dtype = scope.value(called)
-    scope.nulls[called] = value.is_null()
+    value, dtype = context.value(called)
+    context.nulls[called] = value.is_null()
     name = called.rsplit(".", 1)[-1]
     if name == _IMAGES.get(kind) or (kind in _FILES and name == "file_data"):
         encoded, problem = (media.file if kind in _FILES else media.image)(*encode.stored(value, dtype), called)
-        scope.problems.append(problem)
+        context.problems.append(problem)
         return encoded
-    scope.refuse_unwritable(called, value, dtype)
+    context.refuse_unwritable(called, value, dtype)
     encoded = pl.when(value.is_not_null()).then(encode.json(value, dtype, called))
     return encoded if kind else encoded.fill_null('""')

@@ -52,7 +52,7 @@ def check_names(names: Iterable[str], endpoint: str) -> None:
         if name not in known:
             near = parameter_checks.elsewhere(endpoint, name) or suggestion(name, known)
             msg = f"{name!r} is neither an option of batchframe nor a parameter of {endpoint}.{near}"
-            raise OptionError(f"{msg} To send it all the same: extra_body={{{name!r}: …}}")
+            raise OptionError(f"{msg} To send it anyway: extra_body={{{name!r}: …}}")
 
 
 def check_model(model: Any, endpoint: str) -> None:

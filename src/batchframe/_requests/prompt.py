@@ -17,7 +17,7 @@ from batchframe._requests.conversations import conversation
 from batchframe._requests.frame_source import Source
 
 if TYPE_CHECKING:
-    from batchframe._requests.compile_context import Pieces, Scope
+    from batchframe._requests.compile_context import CompileContext, Pieces
     from batchframe._requests.request_spec import RequestSpec
 
 
@@ -60,48 +60,48 @@ def _check_expression(frame: pl.DataFrame | pl.LazyFrame, called: str, expressio
         raise TemplateError(msg)
 
 
-def compiled(scope: Scope, spec: RequestSpec) -> Pieces:
+def compiled(context: CompileContext, spec: RequestSpec) -> Pieces:
     """Return what the prompt becomes: a JSON array of messages, or one text, or parts, as pieces."""
-    images = _images.parts(scope, spec.images, spec.image_detail)
-    if scope.endpoint.roles:
-        return _of_messages(scope, spec.prompt, spec.system, images)
-    return _of_one_text(scope, spec.prompt, images)
+    images = _images.parts(context, spec.images, spec.image_detail)
+    if context.endpoint.roles:
+        return _of_messages(context, spec.prompt, spec.system, images)
+    return _of_one_text(context, spec.prompt, images)
 
 
-def _of_one_text(scope: Scope, prompt: Any, images: list[pl.Expr]) -> Pieces:
-    path = scope.endpoint.path
-    dtype = scope.value("prompt")[1] if isinstance(prompt, pl.Expr) else None
+def _of_one_text(context: CompileContext, prompt: Any, images: list[pl.Expr]) -> Pieces:
+    path = context.endpoint.path
+    dtype = context.value("prompt")[1] if isinstance(prompt, pl.Expr) else None
     if isinstance(prompt, (list, tuple)) or _is_list(dtype):
         got = "a list" if dtype is None else f"an expression of dtype {dtype}"
         msg = f"{path} takes one text a row, got {got}: explode the frame, so that each text has a row of its own"
         raise OptionError(msg)
-    text = scope.text(prompt, "prompt")
-    scope.check_braces()
+    text = context.text(prompt, "prompt")
+    context.check_braces()
     if images:
-        return messages.content(scope, text, images)
+        return messages.content(context, text, images)
     if text.constant is not None:
-        _check_one_prompt(scope, prompt)
-    elif scope.endpoint.refuses_empty_text:
-        empty = text.expression(scope.on_null) == ""
-        scope.invalid["the text is empty, which has no embedding"] = empty.fill_null(value=False)
-    return [text.json(scope.on_null)]
+        _check_one_prompt(context, prompt)
+    elif context.endpoint.refuses_empty_text:
+        empty = text.expression(context.on_null) == ""
+        context.invalid["the text is empty, which has no embedding"] = empty.fill_null(value=False)
+    return [text.json(context.on_null)]
 
 
-def _of_messages(scope: Scope, prompt: Any, system: Any, images: list[pl.Expr]) -> Pieces:
+def _of_messages(context: CompileContext, prompt: Any, system: Any, images: list[pl.Expr]) -> Pieces:
     opening: Pieces = []
     if system is not None:
-        opening = [messages.plain("system", scope.text(system, "system"), scope.on_null), ","]
+        opening = [messages.plain("system", context.text(system, "system"), context.on_null), ","]
     asked: Pieces
-    if isinstance(prompt, pl.Expr) and _is_list(scope.value("prompt")[1]):
-        asked = [conversation(scope, "prompt", images)]
+    if isinstance(prompt, pl.Expr) and _is_list(context.value("prompt")[1]):
+        asked = [conversation(context, "prompt", images)]
     elif isinstance(prompt, (list, tuple)):
-        asked = messages.message_list(scope, prompt, images)
+        asked = messages.message_list(context, prompt, images)
     elif isinstance(prompt, (str, pl.Expr)):
-        text = scope.text(prompt, "prompt")
+        text = context.text(prompt, "prompt")
         asked = (
-            messages.with_images(scope, "user", text, images)
+            messages.with_images(context, "user", text, images)
             if images
-            else [messages.plain("user", text, scope.on_null)]
+            else [messages.plain("user", text, context.on_null)]
         )
     else:
         msg = (
@@ -109,28 +109,28 @@ def _of_messages(scope: Scope, prompt: Any, system: Any, images: list[pl.Expr]) 
             f'[{{"role": …, "content": …}}], got {type(prompt).__qualname__}'
         )
         raise OptionError(msg)
-    scope.check_braces()
+    context.check_braces()
     if all(isinstance(piece, str) for piece in [*opening, *asked]):
-        _check_one_prompt(scope, prompt)
+        _check_one_prompt(context, prompt)
     return ["[", *opening, *asked, "]"]
 
 
-def members(scope: Scope, body: dict[str, Any]) -> Pieces:
+def members(context: CompileContext, body: dict[str, Any]) -> Pieces:
     """Return the other members of the body, as pieces that begin with a comma."""
     pieces: Pieces = []
     for name, value in body.items():
         if isinstance(value, pl.Expr):
-            pieces.append(scope.member(name, BODY + name))
+            pieces.append(context.member(name, BODY + name))
         else:
             pieces.append(f",{json_text(name, 'a name')}:{json_text(value, name)}")
     return pieces
 
 
-def _check_one_prompt(scope: Scope, prompt: Any) -> None:
-    if isinstance(prompt, str) and prompt in scope.schema:
-        msg = f"the prompt is the name of a column, and not what is in it: write '{{{prompt}}}', or pl.col({prompt!r})"
+def _check_one_prompt(context: CompileContext, prompt: Any) -> None:
+    if isinstance(prompt, str) and prompt in context.schema:
+        msg = f"the prompt is a column name, not a template: use '{{{prompt}}}' or pl.col({prompt!r})"
         raise TemplateError(msg)
-    warn("the prompt has no field: every row is asked the same, and each is paid for")
+    warn("the prompt has no {column} field: every row will send, and be billed for, the same request")
 
 
 def join(pieces: Pieces) -> pl.Expr:

@@ -18,7 +18,7 @@ from batchframe._core.json_values import json_text
 from batchframe._endpoints import parameter_checks
 from batchframe._endpoints.registry import ENDPOINTS
 from batchframe._requests import encode, template
-from batchframe._requests.compile_context import BODY, Scope
+from batchframe._requests.compile_context import BODY, CompileContext
 from batchframe._requests.prompt import compiled, join, members, stage
 
 if TYPE_CHECKING:
@@ -235,7 +235,7 @@ def compile_prompt(
     _check_custom_id(spec.custom_id, schema)
     endpoint = ENDPOINTS[spec.endpoint]
     source = stage(frame, spec)
-    scope = Scope(source.schema(), schema, spec.on_null, endpoint)
+    scope = CompileContext(source.schema(), schema, spec.on_null, endpoint)
     dtypes = {name: scope.value(BODY + name)[1] for name in spec.parameters if OURS + BODY + name in scope.staged}
     parameter_checks.check_dtypes(spec.endpoint, dtypes)
     for name, value in spec.parameters.items():

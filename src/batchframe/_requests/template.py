@@ -69,7 +69,7 @@ def parse(template: str, schema: Mapping[str, Any], called: str = "the prompt") 
     """
     half = re.search("[\ud800-\udfff]", template)
     if half:
-        msg = f"{called} holds {half[0]!r}, half of a surrogate pair, which no UTF-8 text can hold: remove it"
+        msg = f"{called} contains {half[0]!r}, half of a surrogate pair, which UTF-8 cannot encode: remove it"
         raise TemplateError(msg)
     pieces: list[str | Field] = []
     for at, kind, text in _tokens(template):

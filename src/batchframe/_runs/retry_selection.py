@@ -15,7 +15,7 @@ from batchframe._core.option_names import OPTION_NAMES
 from batchframe._endpoints import parameter_checks
 from batchframe._requests import encode
 from batchframe._requests.parameters import body_members, check_extra_body, check_model, check_names
-from batchframe._schemas.response_format import type_asked
+from batchframe._schemas.response_format import requested_answer_type
 
 if TYPE_CHECKING:
     from batchframe._store.run_folder import RunFolder
@@ -141,7 +141,7 @@ def check_changes(given: dict[str, Any], endpoint: str, results: pl.LazyFrame) -
     if given.get("extra_body") is not None:
         extra_body = check_extra_body("extra_body", given["extra_body"])
     response_format = given.get("response_format")
-    body = body_members(endpoint, parameters, extra_body, response_format, type_asked(response_format))
+    body = body_members(endpoint, parameters, extra_body, response_format, requested_answer_type(response_format))
     values = dict.fromkeys((name for name, value in parameters.items() if value is None), None)
     values |= body | ({} if new_model is None else {"model": new_model})
     changes: dict[str, pl.Expr] = {}

@@ -27,7 +27,7 @@ from batchframe._results.result_blocks import (
     view_blocks,
 )
 from batchframe._runs.explain import Explanation, explain
-from batchframe._schemas.response_format import type_asked
+from batchframe._schemas.response_format import requested_answer_type
 from batchframe._store.parts import part_states
 from batchframe._store.stop_record import read_stop
 
@@ -255,7 +255,9 @@ class RunResults:
         if ENDPOINTS[form.endpoint].format_parameter is None:
             msg = f"the answers of {form.endpoint} are no texts that could be read as another type"
             raise OptionError(msg)
-        self._settings = replace(self._settings, answer_format=replace(form, answer_type=type_asked(response_format)))
+        self._settings = replace(
+            self._settings, answer_format=replace(form, answer_type=requested_answer_type(response_format))
+        )
         return self
 
     def batches(self) -> pl.DataFrame:

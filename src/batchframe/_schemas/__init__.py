@@ -1,1 +1,1 @@
-"""Typed answers: `response_format` → a JSON schema in strict mode → a Polars dtype, and back."""
+"""Typed answers: `response_format` → a strict JSON schema → a Polars dtype, and the decoding of answers."""

@@ -1,9 +1,9 @@
-"""Texts of answers → values of a strict schema, exactly: what does not fit is told with its path and reason.
+"""Answer texts → values of a strict schema. A value that does not match is reported with its path and the reason.
 
-msgspec decodes and checks in one pass, into structs made for the schema; their fields become Arrow arrays, column by
-column. ``str.json_decode`` of Polars is as fast, but reads 3.7 as the integer 3, true as 1, and passes what is missing
-or too much. What msgspec refuses is read a second time, node by node: it may fit after all (3.0 is an integer in JSON
-schema), and else it shows where it does not.
+msgspec decodes and validates in one pass, into structs made for the schema. Their fields become Arrow arrays, column by
+column. ``str.json_decode`` of Polars is as fast, but reads 3.7 as the integer 3 and true as 1, and ignores missing and
+extra properties. A text that msgspec refuses is read again, node by node: either it is valid after all (3.0 is an
+integer in JSON schema), or this finds where it is not.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ import pyarrow as pa
 
 from batchframe._core.lenient import read_json
 from batchframe._schemas.from_dtype import MARK, marked_dtype
-from batchframe._schemas.leaves import LEAVES, Atom, MisfitError, Node, cut, shown
+from batchframe._schemas.leaves import LEAVES, Leaf, MismatchError, Node, display, shorten
 from batchframe._schemas.strict import definition
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-# Their objects are walked by the garbage collector until they are columns: few at once are four times as fast as all.
+# The garbage collector walks the decoded objects until they are columns: small slices are four times as fast as one.
 _SLICE_ROWS = 512
 _PLAIN_NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 
 
 class Decoder:
-    """Reads answers of a strict schema.
+    """A decoder of the answers of a strict schema.
 
     Parameters
     ----------
     schema
-        As `batchframe._schemas.response_format.answer_type` makes it.
+        A strict schema, as `batchframe._schemas.response_format.answer_type` makes it.
 
     Attributes
     ----------
     dtype
-        What the answers become: a Struct.
+        The dtype of the decoded answers, a Struct.
     """
 
     def __init__(self, schema: dict[str, Any]) -> None:
@@ -51,7 +51,7 @@ class Decoder:
         self.dtype: pl.DataType = self._root.dtype
 
     def decode(self, texts: pl.Series) -> tuple[pl.Series, pl.Series]:
-        """Return the values of some texts, and what is wrong with them.
+        """Return the values of answer texts, and the problem of each text that does not match.
 
         Parameters
         ----------
@@ -61,21 +61,21 @@ class Decoder:
         Returns
         -------
         tuple of pl.Series
-            The values, null where the text is null or does not fit; and a String for each, null where nothing is
-            wrong, such as ``$.items[2].price: expected number, got string "12"``.
+            The values, null where the text is null or does not match; and the problems as String, null for a valid
+            text, such as ``$.items[2].price: expected number, got string "12"``.
         """
-        told: list[str | None] = []
-        parts = [texts[start : start + _SLICE_ROWS] for start in range(0, len(texts), _SLICE_ROWS)] or [texts]
-        arrays = [self._root.array(self._values(part.to_list(), told)) for part in parts]
+        problems: list[str | None] = []
+        slices = [texts[start : start + _SLICE_ROWS] for start in range(0, len(texts), _SLICE_ROWS)] or [texts]
+        arrays = [self._root.array(self._values(part.to_list(), problems)) for part in slices]
         values = pl.Series(texts.name, pl.from_arrow(pa.chunked_array(arrays)))
         # In two steps: Polars 1.37 takes the microseconds of a List for the milliseconds of an Array.
-        return values.cast(_as_lists(self.dtype)).cast(self.dtype), pl.Series(told, dtype=pl.String)
+        return values.cast(_as_lists(self.dtype)).cast(self.dtype), pl.Series(problems, dtype=pl.String)
 
-    def _values(self, texts: list[str | None], told: list[str | None]) -> list[Any]:
-        """Return what some texts are, and add what is wrong with each to ``told``."""
+    def _values(self, texts: list[str | None], problems: list[str | None]) -> list[Any]:
+        """Return the values of texts, and append the problem of each, or None, to ``problems``."""
         values: list[Any] = []
-        first = len(told)
-        told += [None] * len(texts)
+        first = len(problems)
+        problems += [None] * len(texts)
         decode, is_exact, add = self._decode, self._root.is_exact, values.append
         for text in texts:
             if text is None:
@@ -85,58 +85,58 @@ class Decoder:
                 value = decode(text)
                 if not is_exact:
                     self._root.read(msgspec.json.decode(text), "$")
-            except (msgspec.MsgspecError, MisfitError, RecursionError):
+            except (msgspec.MsgspecError, MismatchError, RecursionError):
                 try:
-                    value = self._second_look(text)
-                except MisfitError as misfit:
-                    told[first + len(values)] = str(misfit)
+                    value = self._read_node_by_node(text)
+                except MismatchError as mismatch:
+                    problems[first + len(values)] = str(mismatch)
                     value = None
             add(value)
         return values
 
-    def _second_look(self, text: str) -> Any:
+    def _read_node_by_node(self, text: str) -> Any:
         try:
             return self._root.read(read_json(text, whole=True), "$")
         except msgspec.DecodeError as error:
-            said = f"not JSON ({str(error).removeprefix('JSON is malformed: ').split(' - at ')[0]}), got {shown(text)}"
-            raise MisfitError("$", said) from None
+            detail = str(error).removeprefix("JSON is malformed: ").split(" - at ")[0]
+            raise MismatchError("$", f"not JSON ({detail}), got {display(text)}") from None
         except RecursionError:
-            raise MisfitError("$", "nested too deeply") from None
+            raise MismatchError("$", "nested too deeply") from None
 
 
 class _Null(Node):
-    """What is always null."""
+    """A value that is always null."""
 
     dtype = pl.String()
     type = None
-    says = "null"
+    description = "null"
 
     def read(self, value: Any, path: str) -> Any:
         if value is not None:
-            raise MisfitError(path, f"expected null, got {shown(value)}")
+            raise MismatchError(path, f"expected null, got {display(value)}")
 
     def array(self, values: Sequence[Any]) -> pa.Array:
         return pa.nulls(len(values), pa.large_string())
 
 
 class _Nullable(Node):
-    """Something, or null."""
+    """A value of another node, or null."""
 
     def __init__(self, inner: Node) -> None:
         self._inner = inner
         self.dtype, self.is_exact, self.array = inner.dtype, inner.is_exact, inner.array  # type: ignore[method-assign]
-        # A Raw may be anything, so null too.
-        self.type = inner.type if inner.type is msgspec.Raw else Optional[inner.type]  # noqa: UP045  (made here and now)
-        self.says = f"{inner.says} or null"
+        # A Raw accepts anything, including null.
+        self.type = inner.type if inner.type is msgspec.Raw else Optional[inner.type]  # noqa: UP045  (evaluated here)
+        self.description = f"{inner.description} or null"
 
     def read(self, value: Any, path: str) -> Any:
         if value is None or (isinstance(value, float) and not math.isfinite(value) and not self._inner.fits(value)):
-            return None  # NaN and the infinities are null where no float can be
+            return None  # NaN and the infinities count as null where a float is not allowed
         return self._inner.read(value, path)
 
 
 class _Text(Node):
-    """What has no one dtype, kept as its JSON text: one of several types, or a model within itself."""
+    """A value without a single dtype, kept as JSON text: one of several types, or a recursive model."""
 
     dtype = pl.String()
     type = msgspec.Raw
@@ -146,32 +146,32 @@ class _Text(Node):
         self._options = options
 
     def read(self, value: Any, path: str) -> Any:
-        misfits = []
+        mismatches = []
         options = self._options()
         for option in options:
             try:
                 option.read(value, path)
-            except MisfitError as misfit:  # noqa: PERF203
-                misfits.append(misfit)
+            except MismatchError as mismatch:  # noqa: PERF203
+                mismatches.append(mismatch)
             else:
                 return msgspec.Raw(msgspec.json.encode(value))
-        nearest = max(misfits, key=lambda misfit: len(misfit.path))
-        if len(misfits) == 1 or nearest.path != path:
+        nearest = max(mismatches, key=lambda mismatch: len(mismatch.path))
+        if len(mismatches) == 1 or nearest.path != path:
             raise nearest
-        says = " or ".join(option.says for option in options)
-        raise MisfitError(path, f"expected {says}, got {shown(value)}")
+        expected = " or ".join(option.description for option in options)
+        raise MismatchError(path, f"expected {expected}, got {display(value)}")
 
     def array(self, values: Sequence[Any]) -> pa.Array:
-        # Spelled anew, so that equal values are equal texts, whatever space the model put between them.
-        told = [None if value is None else msgspec.json.decode(value) for value in values]
-        texts = [None if value is None else msgspec.json.encode(value).decode() for value in told]
+        # Encoded again, so that equal values are equal texts, whatever white space the model wrote.
+        decoded = [None if value is None else msgspec.json.decode(value) for value in values]
+        texts = [None if value is None else msgspec.json.encode(value).decode() for value in decoded]
         return pa.array(texts, pa.large_string())
 
 
 class _List(Node):
     """An array."""
 
-    says = "array"
+    description = "array"
 
     def __init__(self, inner: Node, schema: dict[str, Any]) -> None:
         self._inner = inner
@@ -185,30 +185,30 @@ class _List(Node):
 
     def read(self, value: Any, path: str) -> Any:
         if not isinstance(value, list):
-            raise MisfitError(path, f"expected array, got {shown(value)}")
+            raise MismatchError(path, f"expected array, got {display(value)}")
         if not self._least <= len(value) <= self._most:
-            said = f"at least {self._least}" if len(value) < self._least else f"at most {self._most}"
-            raise MisfitError(path, f"expected {said} items, got {len(value)}")
+            limit = f"at least {self._least}" if len(value) < self._least else f"at most {self._most}"
+            raise MismatchError(path, f"expected {limit} items, got {len(value)}")
         return [self._inner.read(item, f"{path}[{index}]") for index, item in enumerate(value)]
 
     def array(self, values: Sequence[Any]) -> pa.Array:
         is_null = [value is None for value in values]
-        found: Sequence[Any] = [value or () for value in values]
-        offsets = pa.array([*accumulate(map(len, found), initial=0)], pa.int64())
+        lists: Sequence[Any] = [value or () for value in values]
+        offsets = pa.array([*accumulate(map(len, lists), initial=0)], pa.int64())
         mask = pa.array(is_null) if any(is_null) else None
-        return pa.LargeListArray.from_arrays(offsets, self._inner.array([*chain.from_iterable(found)]), mask=mask)
+        return pa.LargeListArray.from_arrays(offsets, self._inner.array([*chain.from_iterable(lists)]), mask=mask)
 
 
 class _Struct(Node):
     """An object."""
 
-    says = "object"
+    description = "object"
 
     def __init__(self, fields: dict[str, Node]) -> None:
         self._fields = fields
         self.dtype = pl.Struct({name: node.dtype for name, node in fields.items()})
         self.is_exact = all(node.is_exact for node in fields.values())
-        # Any text may be a property's name, but not a field's. `gc=False`: an answer cannot refer to itself.
+        # A property's name may be any text, a field's may not. `gc=False`: an answer cannot refer to itself.
         names = {f"f{index}": name for index, name in enumerate(fields)}
         typed = [(field, fields[name].type) for field, name in names.items()]
         self.type = msgspec.defstruct("Answer", typed, rename=names, forbid_unknown_fields=True, gc=False)
@@ -217,13 +217,13 @@ class _Struct(Node):
 
     def read(self, value: Any, path: str) -> Any:
         if not isinstance(value, dict):
-            raise MisfitError(path, f"expected object, got {shown(value)}")
+            raise MismatchError(path, f"expected object, got {display(value)}")
         for name in value:
             if name not in self._fields:
-                raise MisfitError(_within(path, name), "is no property of this object")
+                raise MismatchError(_within(path, name), "is not a property of this object")
         for name in self._fields:
             if name not in value:
-                raise MisfitError(_within(path, name), "is missing")
+                raise MismatchError(_within(path, name), "is missing")
         return self.type(*[node.read(value[name], _within(path, name)) for name, node in self._fields.items()])
 
     def array(self, values: Sequence[Any]) -> pa.Array:
@@ -241,15 +241,15 @@ class _Struct(Node):
 
 
 class _Compiler:
-    """Makes nodes of a schema."""
+    """The compiler of a schema into nodes."""
 
     def __init__(self, schema: dict[str, Any]) -> None:
         self._schema = schema
-        self._made: dict[str, Node] = {}
+        self._definitions: dict[str, Node] = {}
 
     def root(self) -> Node:
-        self._made["#"] = made = self._node(self._schema, ("#",))
-        return made
+        self._definitions["#"] = node = self._node(self._schema, ("#",))
+        return node
 
     def _node(self, schema: dict[str, Any], within: tuple[str, ...]) -> Node:
         if "$ref" in schema:
@@ -261,35 +261,36 @@ class _Compiler:
             return _Struct({name: self._node(value, within) for name, value in schema["properties"].items()})
         if kind == "array":
             return _List(self._node(schema["items"], within), schema)
-        return _Null() if kind == "null" else Atom(schema)
+        return _Null() if kind == "null" else Leaf(schema)
 
     def _referred(self, reference: str, within: tuple[str, ...]) -> Node:
         if reference in within:
-            return _Text(lambda: [self._made[reference]])
-        made = self._node(self._schema["$defs"][definition(reference)], (*within, reference))
-        self._made[reference] = made
-        return made
+            return _Text(lambda: [self._definitions[reference]])
+        node = self._node(self._schema["$defs"][definition(reference)], (*within, reference))
+        self._definitions[reference] = node
+        return node
 
     def _any_of(self, options: list[dict[str, Any]], within: tuple[str, ...]) -> Node:
         flat = [self._target(inner) for option in options for inner in option.get("anyOf", [option])]
         others = [option for option in flat if option != {"type": "null"}]
         kinds = {option.get("type", "") for option in others}
+        node: Node
         if len(others) == 1:
-            made = self._node(others[0], within)
+            node = self._node(others[0], within)
         elif all({"type", "enum"} <= option.keys() and option["type"] == "string" for option in others):
             values = dict.fromkeys(value for option in others for value in option["enum"])
-            made = Atom({"type": "string", "enum": [*values]})
+            node = Leaf({"type": "string", "enum": [*values]})
         elif kinds <= {"integer", "number"} or (len(kinds) == 1 and kinds <= {"string", "boolean"}):
-            made = Atom({"type": "number" if "number" in kinds else kinds.pop()}, [Atom(option) for option in others])
+            node = Leaf({"type": "number" if "number" in kinds else kinds.pop()}, [Leaf(option) for option in others])
         else:
             nodes = [self._node(option, within) for option in options if option != {"type": "null"}]
-            made = _Text(lambda: nodes)
-        return _Nullable(made) if len(others) < len(flat) else made
+            node = _Text(lambda: nodes)
+        return _Nullable(node) if len(others) < len(flat) else node
 
     def _target(self, schema: dict[str, Any]) -> dict[str, Any]:
-        """Return what a reference leads to, where that is a leaf."""
-        found = self._schema.get("$defs", {}).get(definition(schema.get("$ref")), schema)
-        return found if found.get("type") in LEAVES else schema
+        """Return the target of a reference if that is a leaf, else the schema itself."""
+        target = self._schema.get("$defs", {}).get(definition(schema.get("$ref")), schema)
+        return target if target.get("type") in LEAVES else schema
 
 
 def _as_lists(dtype: Any) -> Any:
@@ -299,4 +300,4 @@ def _as_lists(dtype: Any) -> Any:
 
 
 def _within(path: str, name: str) -> str:
-    return f"{path}.{name}" if _PLAIN_NAME.fullmatch(name) else f"{path}[{cut(repr(name))}]"
+    return f"{path}.{name}" if _PLAIN_NAME.fullmatch(name) else f"{path}[{shorten(repr(name))}]"

@@ -9,7 +9,7 @@ import polars as pl
 from batchframe._core.dtypes import holds
 from batchframe._core.exceptions import OptionError
 
-# What of a dtype JSON schema has no word for; it is kept in the strict schema, and not sent.
+# The keyword for a dtype that JSON schema cannot express. It is kept in the strict schema and not sent.
 MARK = "x-polars"
 _MARKED: dict[str, Any] = {
     name: getattr(pl, name)
@@ -17,7 +17,7 @@ _MARKED: dict[str, Any] = {
                  "Duration", "Decimal", "Array")
 }  # fmt: skip
 _MAX_INT = 2**63 - 1
-# UInt64: what JSON readers agree on ends with Int64.
+# UInt64 ends at Int64's maximum: JSON readers disagree on larger integers.
 RANGES = {f"Int{bits}": (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) for bits in (8, 16, 32, 64)} | {
     f"UInt{bits}": (0, min(2**bits - 1, _MAX_INT)) for bits in (8, 16, 32, 64)
 }
@@ -32,8 +32,8 @@ _PLAIN: dict[Any, dict[str, Any]] = {
     pl.Categorical: {"type": "string", MARK: ["Categorical"]},
 }
 
-# What a dtype of which only the name is given lacks.
-_IN_FULL: dict[Any, str] = {
+# Examples for dtypes that were passed as a bare class.
+_EXAMPLES: dict[Any, str] = {
     pl.List: "pl.List(pl.String)",
     pl.Array: "pl.Array(pl.Float64, 3)",
     pl.Struct: 'pl.Struct({"name": pl.String})',
@@ -42,15 +42,15 @@ _IN_FULL: dict[Any, str] = {
 }
 
 
-def schema_of(dtype: Any, path: str = "$") -> dict[str, Any]:  # noqa: PLR0911  (a case a line is the clearest)
-    """Return the schema of a dtype's values, none of them null.
+def schema_of(dtype: Any, path: str = "$") -> dict[str, Any]:  # noqa: PLR0911  (one case per line is clearest)
+    """Return the JSON schema of a dtype, without null.
 
     Raises
     ------
     OptionError
-        It holds a dtype that an answer cannot have, such as Binary.
+        The dtype is, or contains, one that an answer cannot have, such as Binary.
     """
-    dtype = _with_unit(dtype)
+    dtype = _with_default_unit(dtype)
     for plain, schema in _PLAIN.items():
         if dtype == plain:
             return dict(schema)
@@ -60,7 +60,7 @@ def schema_of(dtype: Any, path: str = "$") -> dict[str, Any]:  # noqa: PLR0911  
         return {"type": "object", "properties": properties, **closed}
     if isinstance(dtype, pl.List):
         return {"type": "array", "items": schema_of(dtype.inner, f"{path}[]")}
-    # Polars 1.37 makes no Array of categories.
+    # Polars 1.37 cannot make an Array of categories.
     if isinstance(dtype, pl.Array) and not holds(dtype, pl.Categorical, pl.Enum):
         items = schema_of(dtype.inner, f"{path}[]")
         return {"type": "array", "items": items, "minItems": dtype.size, "maxItems": dtype.size, MARK: ["Array"]}
@@ -73,12 +73,12 @@ def schema_of(dtype: Any, path: str = "$") -> dict[str, Any]:  # noqa: PLR0911  
     if str(dtype) in RANGES:
         low, high = RANGES[str(dtype)]
         return {"type": "integer", "minimum": low, "maximum": high, MARK: [str(dtype)]}
-    msg = f"response_format, at {path}: {dtype} is no type of an answer. {_instead(dtype)}"
+    msg = f"response_format, at {path}: {dtype} is not possible as the type of an answer. {_remedy(dtype)}"
     raise OptionError(msg)
 
 
-def _with_unit(dtype: Any) -> Any:
-    """Return what Polars takes a point in time or a duration for, where its unit is not told."""
+def _with_default_unit(dtype: Any) -> Any:
+    """Return a bare Datetime or Duration with the time unit that Polars gives it by default."""
     return dtype() if dtype is pl.Datetime or dtype is pl.Duration else dtype
 
 
@@ -86,34 +86,34 @@ def _time_schema(dtype: Any) -> dict[str, Any]:
     if isinstance(dtype, pl.Duration):
         mark = {} if dtype.time_unit == "us" else {MARK: ["Duration", dtype.time_unit]}
         return {"type": "string", "format": "duration", **mark}
-    is_natural = (dtype.time_unit, dtype.time_zone) == ("us", "UTC")
-    mark = {} if is_natural else {MARK: ["Datetime", dtype.time_unit, dtype.time_zone]}
+    is_default = (dtype.time_unit, dtype.time_zone) == ("us", "UTC")
+    mark = {} if is_default else {MARK: ["Datetime", dtype.time_unit, dtype.time_zone]}
     return {"type": "string", "format": "date-time", **mark}
 
 
-def _instead(dtype: Any) -> str:
-    if isinstance(dtype, type) and dtype in _IN_FULL:
-        return f"Give it in full, such as {_IN_FULL[dtype]}"
+def _remedy(dtype: Any) -> str:
+    if isinstance(dtype, type) and dtype in _EXAMPLES:
+        return f"Pass it in full, such as {_EXAMPLES[dtype]}"
     if isinstance(dtype, (pl.Datetime, pl.Duration)):
-        return 'Use the time unit "us", and cast the column afterwards'
+        return 'Use the time unit "us" and cast the column afterwards'
     if isinstance(dtype, pl.Array):
-        return "Use a List of them"
+        return "Use a List instead"
     if isinstance(dtype, pl.Struct):
         return "Give the struct at least one field"
     if isinstance(dtype, pl.Enum):
         return "Give the Enum at least one category"
-    return "Use pl.String, or another type that JSON has, and cast the column afterwards"
+    return "Use pl.String, or another type that JSON can represent, and cast the column afterwards"
 
 
 def decimal_schema(digits: int, places: int, bounds: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema of decimals: as text, since a JSON number is a float to most that read it.
+    """Return the schema of a Decimal. It is sent as text, since most readers take a JSON number for a float.
 
     Parameters
     ----------
     digits, places
-        All digits, and those after the point.
+        The number of all digits, and of those after the decimal point.
     bounds
-        ``gt``, ``ge``, ``lt`` and ``le``, as far as there are any.
+        Any of ``gt``, ``ge``, ``lt`` and ``le``.
     """
     whole = rf"\d{{1,{digits - places}}}" if digits > places else "0"
     fraction = rf"(\.\d{{1,{places}}})?" if places else ""
@@ -123,6 +123,6 @@ def decimal_schema(digits: int, places: int, bounds: dict[str, Any]) -> dict[str
 
 
 def marked_dtype(mark: list[Any], inner: Any = None, size: int = 0) -> Any:
-    """Return the dtype that a mark names; of an Array, with what is in it."""
+    """Return the dtype that a mark names. An Array also needs its inner dtype and size."""
     name, *arguments = mark
     return pl.Array(inner, size) if name == "Array" else _MARKED[name](*arguments)

@@ -1,4 +1,4 @@
-"""The leaves of a strict schema: texts, numbers, booleans, points in time; and what is said of a value that misfits."""
+"""The leaves of a strict schema (text, numbers, booleans, temporal values), and the errors for invalid values."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from batchframe._schemas.from_dtype import MARK, RANGES, marked_dtype
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-_ATOMS: dict[str, tuple[Any, Any, pa.DataType]] = {
+_LEAF_TYPES: dict[str, tuple[Any, Any, pa.DataType]] = {
     "string": (str, pl.String(), pa.large_string()),
     "integer": (int, pl.Int64(), pa.int64()),
     "number": (float, pl.Float64(), pa.float64()),
@@ -48,8 +48,8 @@ _MAX_FLOAT32 = 3.4028234663852886e38
 _SHOWN, _LISTED = 60, 12
 
 
-class MisfitError(Exception):
-    """A value that is not of its schema: where, and why."""
+class MismatchError(Exception):
+    """A value does not match its schema: the path and the reason."""
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
@@ -57,52 +57,52 @@ class MisfitError(Exception):
 
 
 class Node:
-    """A part of a schema: its dtype, its type for msgspec, and how values of it become an array.
+    """A node of a schema: its dtype, its msgspec type, and the conversion of its values to an array.
 
-    ``is_exact`` is whether msgspec refuses whatever does not fit; else each value is read a second time.
+    ``is_exact`` tells whether msgspec alone validates the node. If not, each value is also checked by `read`.
     """
 
     dtype: Any
     type: Any
     is_exact = True
-    says = ""
+    description = ""
 
     def read(self, value: Any, path: str) -> Any:
-        """Return what msgspec would make of a decoded JSON value, or say why it does not fit."""
+        """Return the value that msgspec would decode to. Raise `MismatchError` if it does not match."""
         raise NotImplementedError
 
     def fits(self, value: Any) -> bool:
-        """Whether a decoded JSON value is one."""
-        with contextlib.suppress(MisfitError):
+        """Return whether a decoded JSON value matches."""
+        with contextlib.suppress(MismatchError):
             self.read(value, "$")
             return True
         return False
 
     def array(self, values: Sequence[Any]) -> pa.Array:
-        """Return what msgspec made, null where it is None, as an array."""
+        """Return decoded values as an array, with null for None."""
         raise NotImplementedError
 
 
-class Atom(Node):
-    """Text, a number, a boolean, a point in time.
+class Leaf(Node):
+    """A text, a number, a boolean or a temporal value.
 
     Parameters
     ----------
     schema
-        Its schema.
+        The schema.
     options
-        Where it is any of several of its kind: those.
+        The alternatives, if the value may match any of several schemas of this type.
     """
 
     def __init__(self, schema: dict[str, Any], options: Sequence[Node] = ()) -> None:
         kind = schema["type"]
-        known = schema.get("format") in _ATOMS and kind == "string"
+        known = schema.get("format") in _LEAF_TYPES and kind == "string"
         self._kind = schema["format"] if known else kind
-        self._python, self.dtype, self._arrow = _ATOMS[self._kind]
+        self._python, self.dtype, self._arrow = _LEAF_TYPES[self._kind]
         mark = schema.get(MARK)
         if mark:
             self.dtype = marked_dtype(mark)
-        self.says = _SHAPES.get(self._kind, kind)
+        self.description = _SHAPES.get(self._kind, kind)
         self._checks: list[tuple[Callable[[Any], bool], str]] = []
         self.type = self._python
         self._is_unbounded = self._python is float and _BOUNDS.isdisjoint(schema)
@@ -118,19 +118,19 @@ class Atom(Node):
             self._check_pattern(schema["pattern"])
         if options:
             fits = [option.fits for option in options]
-            says = dict.fromkeys(option.says for option in options)
-            self._checks.append((lambda value: any(fit(value) for fit in fits), " or ".join(says)))
+            description = dict.fromkeys(option.description for option in options)
+            self._checks.append((lambda value: any(fit(value) for fit in fits), " or ".join(description)))
         self.is_exact = not self._checks
 
     def _enumerate(self, values: list[Any]) -> None:
-        listed = ", ".join(shown(value, kind=False) for value in values[:_LISTED])
-        self.says = f"one of {listed}" + (f", … ({len(values)} values)" if len(values) > _LISTED else "")
+        listed = ", ".join(display(value, kind=False) for value in values[:_LISTED])
+        self.description = f"one of {listed}" + (f", … ({len(values)} values)" if len(values) > _LISTED else "")
         if self._python is str:
             self.dtype = pl.Enum(values)
         if self._python in {str, int} and all(_fits_int64(value) for value in values):
             self.type = Literal[tuple(values)]
         else:
-            self._checks.append((values.__contains__, self.says))
+            self._checks.append((values.__contains__, self.description))
 
     def _bound(self, schema: dict[str, Any]) -> None:
         limits = self._whole_limits(schema) if self._python is int else self._float_limits(schema)
@@ -150,7 +150,7 @@ class Atom(Node):
             most, math.floor(schema.get("maximum", most)), math.ceil(schema.get("exclusiveMaximum", most + 1)) - 1
         )
         if low > high:
-            self._checks.append((lambda _: False, "an integer, of which its limits allow none"))
+            self._checks.append((lambda _: False, "an integer within limits that allow none"))
         return {"ge": min(low, most), "le": max(high, least)}
 
     def _float_limits(self, schema: dict[str, Any]) -> dict[str, Any]:
@@ -165,7 +165,7 @@ class Atom(Node):
         limits = {"min_length": schema.get("minLength"), "max_length": schema.get("maxLength")}
         limits["pattern"] = _PATTERNS.get(schema.get("format", ""))
         if schema.get("format") in _PATTERNS:
-            self.says = f"{schema['format']}"
+            self.description = f"{schema['format']}"
         if "pattern" in schema and limits["pattern"] is None and _compiles(schema["pattern"]):
             limits["pattern"] = schema["pattern"]
         elif "pattern" in schema:
@@ -174,16 +174,16 @@ class Atom(Node):
         self.type = Annotated[str, msgspec.Meta(**limits)] if limits else str
 
     def _check_pattern(self, pattern: str) -> None:
-        # One that Python's engine does not know is the service's to keep.
+        # A pattern that Python cannot compile is left to the service.
         if _compiles(pattern):
-            found = re.compile(pattern).search
-            self._checks.append((lambda value: found(value) is not None, f"text matching {pattern}"))
+            search = re.compile(pattern).search
+            self._checks.append((lambda value: search(value) is not None, f"text matching {pattern}"))
 
     def _bound_decimal(self, schema: dict[str, Any]) -> None:
         self.type = Annotated[str, msgspec.Meta(pattern=schema["pattern"])]
-        self.says = f"a decimal number as text, matching {schema['pattern']}"
+        self.description = f"a decimal number as text, matching {schema['pattern']}"
         self._arrow = pa.decimal128(self.dtype.precision, self.dtype.scale)
-        for keyword, holds, said in (
+        for keyword, holds, relation in (
             ("minimum", decimal.Decimal.__ge__, "at least"),
             ("exclusiveMinimum", decimal.Decimal.__gt__, "above"),
             ("maximum", decimal.Decimal.__le__, "at most"),
@@ -191,7 +191,7 @@ class Atom(Node):
         ):
             if keyword in schema:
                 limit = decimal.Decimal(schema[keyword])
-                self._checks.append((functools.partial(_is_within, holds, limit), f"{said} {limit}"))
+                self._checks.append((functools.partial(_is_within, holds, limit), f"{relation} {limit}"))
 
     def read(self, value: Any, path: str) -> Any:
         if self._python is int and isinstance(value, float) and value.is_integer():
@@ -200,42 +200,42 @@ class Atom(Node):
             return value
         weeks = _WEEKS.fullmatch(value) if self._kind == "duration" and isinstance(value, str) else None
         try:
-            made = dt.timedelta(weeks=int(weeks[1])) if weeks else msgspec.convert(value, self.type)
+            converted = dt.timedelta(weeks=int(weeks[1])) if weeks else msgspec.convert(value, self.type)
         except (msgspec.ValidationError, OverflowError) as error:
-            raise MisfitError(path, f"expected {self._expected(value, str(error))}, got {shown(value)}") from None
-        for holds, said in self._checks:
+            raise MismatchError(path, f"expected {self._expected(value, str(error))}, got {display(value)}") from None
+        for holds, expected in self._checks:
             if not holds(value):
-                raise MisfitError(path, f"expected {said}, got {shown(value)}")
-        return made
+                raise MismatchError(path, f"expected {expected}, got {display(value)}")
+        return converted
 
-    def _expected(self, value: Any, said: str) -> str:
-        """Return what was expected, in JSON's words: of msgspec's only those on a limit are as good as ours."""
-        of_kind = isinstance(value, (int, float) if self._python is float else self._python)
-        limit = re.fullmatch(r"Expected `(\w+)`( [^,]+| matching .+)", said, re.DOTALL)
-        if limit is None or not of_kind or self.says not in _ATOMS:
-            return self.says
+    def _expected(self, value: Any, message: str) -> str:
+        """Return what was expected, with JSON's type names. msgspec's message is used only for its limits."""
+        has_type = isinstance(value, (int, float) if self._python is float else self._python)
+        limit = re.fullmatch(r"Expected `(\w+)`( [^,]+| matching .+)", message, re.DOTALL)
+        if limit is None or not has_type or self.description not in _LEAF_TYPES:
+            return self.description
         return f"{_JSON_NAMES.get(limit[1], limit[1])}{limit[2]}"
 
     def array(self, values: Sequence[Any]) -> pa.Array:
         if isinstance(self.dtype, pl.Decimal):
             values = [None if value is None else decimal.Decimal(value) for value in values]
-        elif self._kind == "time":  # the time of day as it was written
+        elif self._kind == "time":  # keep the time of day as written
             values = [None if value is None else value.replace(tzinfo=None) for value in values]
         return pa.array(values, self._arrow)
 
 
-def shown(value: Any, *, kind: bool = True) -> str:
-    """Return a JSON value as a person may see it in a message."""
+def display(value: Any, *, kind: bool = True) -> str:
+    """Return a JSON value as shown in a message."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, (list, dict)):
         return "array" if isinstance(value, list) else "object"
     is_text = isinstance(value, str)
-    said = cut(msgspec.json.encode(value).decode() if is_text else str(value))
-    return f"{'string' if is_text else 'number'} {said}" if kind else said
+    short = shorten(msgspec.json.encode(value).decode() if is_text else str(value))
+    return f"{'string' if is_text else 'number'} {short}" if kind else short
 
 
-def cut(text: str) -> str:
+def shorten(text: str) -> str:
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
 
 
@@ -244,7 +244,7 @@ def _is_within(holds: Callable[[Any, Any], bool], limit: decimal.Decimal, value:
 
 
 def _is_multiple(value: float, step: float) -> bool:
-    # 0.3 is a multiple of 0.1 to people; to floats it is one nearly.
+    # 0.3 / 0.1 is not a whole number in floating point.
     return math.isclose(value / step, round(value / step), rel_tol=1e-9, abs_tol=1e-9)
 
 

@@ -1,9 +1,9 @@
-"""A JSON schema → one of strict mode: every object closed, all properties required, the optional ones nullable.
+"""A JSON schema → a schema of strict mode: objects are closed, and all properties required, optional ones as nullable.
 
-What strict mode cannot say is refused by name, with the path in the schema and what to do.
+Keywords that strict mode does not support are refused by name, with the path in the schema and a remedy.
 
-Sources: the structured outputs guide, "supported schemas" (2026). Not in the guide, but in answers of the service: it
-takes no keyword beside ``$ref``.
+Sources: the structured outputs guide, "supported schemas" (2026). Not in the guide, but in replies of the service: no
+keyword is allowed beside ``$ref``.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ OF_TYPE: dict[str, tuple[str, ...]] = {
     "boolean": (),
     "null": (),
 }
-BESIDE = ("description", "title", "examples")  # kept beside whatever a node is
-_SAYS_NOTHING = frozenset({"$schema", "$id", "$comment", "$defs", "definitions", "default", "deprecated", "readOnly",
-                           "writeOnly", "discriminator", "contentEncoding", "contentMediaType", "example"})  # fmt: skip
-_SAYS_WHAT = ("$ref", "anyOf", "oneOf", "allOf", "type", "enum", "const")
-_KNOWN = {*BESIDE, *_SAYS_NOTHING, *_SAYS_WHAT, *(keyword for keywords in OF_TYPE.values() for keyword in keywords)}
-_AFTERWARDS = "leave it out, and check the answers afterwards"
+BESIDE = ("description", "title", "examples")  # annotations, kept on every node
+_IGNORED = frozenset({"$schema", "$id", "$comment", "$defs", "definitions", "default", "deprecated", "readOnly",
+                      "writeOnly", "discriminator", "contentEncoding", "contentMediaType", "example"})  # fmt: skip
+_DEFINING = ("$ref", "anyOf", "oneOf", "allOf", "type", "enum", "const")
+_KNOWN = {*BESIDE, *_IGNORED, *_DEFINING, *(keyword for keywords in OF_TYPE.values() for keyword in keywords)}
+_AFTERWARDS = "leave it out and check the answers afterwards"
 _REFUSED = {
     **dict.fromkeys(
         ("not", "if", "then", "else", "dependentRequired", "dependentSchemas", "dependencies"), _AFTERWARDS
@@ -50,13 +50,13 @@ _SHAPES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(_COUNTS, (int,)),
 }
 _OPEN_OBJECT = (
-    "an object of any keys is not possible in strict mode: name its properties, or ask for a list of objects with "
+    "an object with arbitrary keys is not possible in strict mode: name its properties, or use a list of objects with "
     "a key and a value"
 )
 
 
 class Strict:
-    """The making of a strict schema: every object closed, all of its properties required, nullable where optional."""
+    """The conversion of a schema to strict mode."""
 
     def __init__(self, root: dict[str, Any], *, is_model: bool) -> None:
         self._root = root
@@ -64,19 +64,19 @@ class Strict:
         self._defs: dict[str, Any] = {}
 
     def schema(self) -> dict[str, Any]:
-        made = self._node(self._root, "$")
-        made.pop("title", None)  # it is the name
-        target = made
+        schema = self._node(self._root, "$")
+        schema.pop("title", None)  # it is sent as the name
+        target = schema
         while "$ref" in target and target["$ref"] != "#":
             target = self._defs[definition(target["$ref"])]
         if target.get("type") != "object":
             kind = "anyOf" if "anyOf" in target else target.get("type", "$ref")
-            refuse("$", f"the root is {kind}, and must be an object: wrap it in an object with one property")
-        return made | ({"$defs": self._defs} if self._defs else {})
+            refuse("$", f"the root must be an object, got {kind}: wrap it in an object with one property")
+        return schema | ({"$defs": self._defs} if self._defs else {})
 
     def _node(self, node: Any, path: str, name: str = "") -> dict[str, Any]:
-        if not isinstance(node, dict) or not {*node} - {*BESIDE, *_SAYS_NOTHING}:
-            refuse(path, "it says nothing of the type, and strict mode has no value of any type: name the type")
+        if not isinstance(node, dict) or not {*node} - {*BESIDE, *_IGNORED}:
+            refuse(path, "the schema has no type, and strict mode needs one: name the type")
         if MARK in node and self._is_model:
             return {key: value for key, value in node.items() if key not in ("title", "default")}
         self._check_shapes(node, path)
@@ -86,7 +86,7 @@ class Strict:
         self._check_keywords(node, path)
         beside = {key: node[key] for key in BESIDE if key in node}
         if beside.get("title") in {None, "", name.replace("_", " ").title(), name}:
-            beside.pop("title", None)  # pydantic's own: it says what the name says, and each request pays for it
+            beside.pop("title", None)  # pydantic derives it from the name, and each request would pay for it
         if "$ref" in node:
             self._check_alone("$ref", node, path)
             return {"$ref": self._reference(node["$ref"], path), **beside}
@@ -116,80 +116,81 @@ class Strict:
             if keyword in _REFUSED:
                 refuse(path, f"{keyword!r} is not possible in strict mode: {_REFUSED[keyword]}")
             if keyword not in _KNOWN and not keyword.startswith("x-"):
-                refuse(path, f"{keyword!r} is no keyword of JSON schema.{suggestion(keyword, _KNOWN)} Leave it out")
+                refuse(path, f"{keyword!r} is not a keyword of JSON schema.{suggestion(keyword, _KNOWN)} Leave it out")
 
     def _check_alone(self, keyword: str, node: dict[str, Any], path: str) -> None:
         for other in node:
-            if other != keyword and other not in {*BESIDE, *_SAYS_NOTHING} and not other.startswith("x-"):
+            if other != keyword and other not in {*BESIDE, *_IGNORED} and not other.startswith("x-"):
                 refuse(path, f"{other!r} beside {keyword!r} is not possible in strict mode: move it inside")
 
     def _reference(self, reference: Any, path: str) -> str:
         if reference == "#":
             return "#"
-        found = definition(reference)
+        name = definition(reference)
         known = {**self._root.get("definitions", {}), **self._root.get("$defs", {})}
-        if found not in known:
-            refuse(path, f"$ref {reference!r} leads nowhere: it must name one of $defs ({', '.join(known) or 'none'})")
-        if found not in self._defs:
-            self._defs[found] = {}  # it may lead to itself
-            self._defs[found] = self._node(known[found], f"$.$defs.{found}", found)
-        return f"#/$defs/{_escaped(found)}"
+        if name not in known:
+            refuse(path, f"$ref {reference!r} has no target: it must name one of $defs ({', '.join(known) or 'none'})")
+        if name not in self._defs:
+            self._defs[name] = {}  # a definition may refer to itself
+            self._defs[name] = self._node(known[name], f"$.$defs.{name}", name)
+        return f"#/$defs/{_escaped(name)}"
 
     def _any_of(self, options: list[Any], path: str) -> dict[str, Any]:
         if not options:
-            refuse(path, "it must be a list of schemas, and not empty")
+            refuse(path, "it must be a non-empty list of schemas")
         return _any([self._node(option, f"{path}[{index}]") for index, option in enumerate(options)])
 
     def _of_type(self, kind: Any, node: dict[str, Any], path: str) -> dict[str, Any]:
         if not isinstance(kind, str) or kind not in OF_TYPE:
             known = ", ".join(OF_TYPE)
             refuse(
-                path, f"type {kind!r} is none: it must be one of {known}" if kind else f"no type: name one of {known}"
+                path,
+                f"type must be one of {known}, got {kind!r}" if kind else f"the type is missing: use one of {known}",
             )
-        made = {"type": kind} | {keyword: node[keyword] for keyword in OF_TYPE[kind] if keyword in node}
+        typed = {"type": kind} | {keyword: node[keyword] for keyword in OF_TYPE[kind] if keyword in node}
         if kind == "object":
-            return self._object(made, path)
+            return self._object(typed, path)
         if kind == "array":
-            return self._array(made, path)
-        return made
+            return self._array(typed, path)
+        return typed
 
-    def _object(self, made: dict[str, Any], path: str) -> dict[str, Any]:
-        properties = made.get("properties")
-        if not properties or made.get("additionalProperties"):
+    def _object(self, node: dict[str, Any], path: str) -> dict[str, Any]:
+        properties = node.get("properties")
+        if not properties or node.get("additionalProperties"):
             refuse(path, _OPEN_OBJECT)
-        required = made.get("required", [])
+        required = node.get("required", [])
         strict = {}
         for name, value in properties.items():
             schema = self._node(value, f"{path}.properties.{name}", name)
-            # A model's annotations say what may be null. In a schema, null stands for what may be left out.
+            # A model's annotations tell which fields are nullable. In a schema, null replaces an omitted property.
             may_be_null = not self._is_model or ("default" in value and value["default"] is None)
             strict[name] = _or_null(schema) if name not in required and may_be_null else schema
         for name in required:
             if name not in properties:
-                refuse(path, f"required names {name!r}, which is none of its properties: add it, or leave it out")
+                refuse(path, f"required names {name!r}, which is not one of its properties: add it, or leave it out")
         return {"type": "object", "properties": strict, "required": [*strict], "additionalProperties": False}
 
-    def _array(self, made: dict[str, Any], path: str) -> dict[str, Any]:
-        positions = made.pop("prefixItems", None)
+    def _array(self, node: dict[str, Any], path: str) -> dict[str, Any]:
+        positions = node.pop("prefixItems", None)
         if positions:
             items = [self._node(item, f"{path}.prefixItems[{index}]") for index, item in enumerate(positions)]
-            if any(item != items[0] for item in items) or made.get("maxItems") != len(items) != made.get("minItems"):
+            if any(item != items[0] for item in items) or node.get("maxItems") != len(items) != node.get("minItems"):
                 refuse(path, "a tuple is not possible in strict mode: use a model or object with a field for each part")
-            return made | {"items": items[0], "minItems": len(items)}
-        if "items" not in made:
-            refuse(path, "an array without items: say of what it is")
-        return made | {"items": self._node(made["items"], f"{path}.items")}
+            return node | {"items": items[0], "minItems": len(items)}
+        if "items" not in node:
+            refuse(path, "the array has no items: add the schema of its items")
+        return node | {"items": self._node(node["items"], f"{path}.items")}
 
 
-def refuse(path: str, said: str) -> NoReturn:
-    msg = f"response_format, at {path}: {said}"
+def refuse(path: str, problem: str) -> NoReturn:
+    msg = f"response_format, at {path}: {problem}"
     raise OptionError(msg)
 
 
 def definition(reference: Any) -> str:
-    """Return the name in a ``$ref`` to a definition."""
-    head, _, found = str(reference).rpartition("/")
-    return found.replace("~1", "/").replace("~0", "~") if head in {"#/$defs", "#/definitions"} else ""
+    """Return the name of the definition that a ``$ref`` points to, or an empty text."""
+    head, _, name = str(reference).rpartition("/")
+    return name.replace("~1", "/").replace("~0", "~") if head in {"#/$defs", "#/definitions"} else ""
 
 
 def _escaped(name: str) -> str:
@@ -197,22 +198,22 @@ def _escaped(name: str) -> str:
 
 
 def _enum(values: list[Any], kinds: Any, path: str) -> list[dict[str, Any]]:
-    """Return a schema for each type among some values, such as ``{"type": "string", "enum": ["a", "b"]}``."""
+    """Return one schema for each type among the values, such as ``{"type": "string", "enum": ["a", "b"]}``."""
     if not values:
-        refuse(path, "enum must be a list of values, and not empty")
+        refuse(path, "enum must be a non-empty list of values")
     by_kind: dict[str, list[Any]] = {}
     for value in values:
         kind = next((kind for kind, known in _OF_PYTHON.items() if type(value) is known), None)
         if kind is None:
-            refuse(path, f"the enum value {value!r} is not possible: text, numbers and booleans are")
+            refuse(path, f"an enum value must be text, a number, a boolean or null, got {value!r}")
         if kinds is None or kind in kinds or (kind == "integer" and "number" in kinds):
-            found = by_kind.setdefault(str(kind), [])
-            found += [] if value in found else [value]
+            same_kind = by_kind.setdefault(str(kind), [])
+            same_kind += [] if value in same_kind else [value]
     if {"integer", "number"} <= by_kind.keys():
         by_kind["number"] += by_kind.pop("integer")
     if not by_kind:
-        refuse(path, f"none of its enum values is of its type {kinds!r}")
-    return [{"type": kind} | ({} if kind == "null" else {"enum": found}) for kind, found in by_kind.items()]
+        refuse(path, f"none of its enum values has its type {kinds!r}")
+    return [{"type": kind} | ({} if kind == "null" else {"enum": same}) for kind, same in by_kind.items()]
 
 
 _OF_PYTHON = {"string": str, "integer": int, "number": float, "boolean": bool, "null": type(None)}
@@ -220,7 +221,7 @@ _NULL = {"type": "null"}
 
 
 def _any(options: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the schema of one thing or another: as few as say the same, null last."""
+    """Return the union of schemas without redundant members, null last."""
     flat: list[dict[str, Any]] = []
     for option in options:
         for inner in option["anyOf"] if {*option} == {"anyOf"} else [option]:
