@@ -76,7 +76,7 @@ class SourceAnswers:
         """Add the answers of a result file."""
         if read.endpoint is not None and self._endpoint not in (None, read.endpoint):
             msg = (
-                f"{name} holds answers of {read.endpoint}, and earlier sources hold answers of "
+                f"there are answers of {read.endpoint} in {name}, but earlier sources hold answers of "
                 f"{self._endpoint}: their columns differ, so read them separately"
             )
             raise InputError(msg)

@@ -128,8 +128,8 @@ def body_members(
 
 def _check_takes_format(endpoint: str) -> None:
     if ENDPOINTS[endpoint].format_parameter is None:
-        taking = " and ".join(path for path, other in ENDPOINTS.items() if other.format_parameter is not None)
-        msg = f"response_format is for {taking}, and {endpoint} takes none: leave it out"
+        supporting = ", ".join(path for path, other in ENDPOINTS.items() if other.format_parameter is not None)
+        msg = f"{endpoint} does not support response_format: leave it out. Endpoints with response_format: {supporting}"
         raise OptionError(msg)
 
 

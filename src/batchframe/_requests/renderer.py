@@ -254,7 +254,8 @@ def compile_prompt(
         body=body,
         nulls=scope.nulls if spec.on_null != "render" else {},
         invalid=scope.invalid,
-        problems=scope.problems,
+        # A name makes a plain expression of them: what `then` returns, the oldest Polars pickles and cannot unpickle.
+        problems=[problem.alias("problem") for problem in scope.problems],
     )
     return Renderer(source, render_block)
 
