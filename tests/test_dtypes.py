@@ -347,6 +347,6 @@ def test_the_error_of_a_day_that_polars_cannot_write(client):
         None,
         {
             "code": "invalid_input",
-            "message": "column 'x' holds a day beyond the year 262000, such as DuckDB's infinity",
+            "message": "column 'x' contains a date beyond the year 262000, such as DuckDB's infinity",
         },
     ]

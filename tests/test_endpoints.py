@@ -259,13 +259,13 @@ def test_an_empty_text_is_not_embedded(emu, client):
 def test_what_takes_one_text_refuses_messages(endpoint):
     rows = pl.DataFrame({"text": ["a"], "texts": [["a", "b"]]})
     for prompt in ([{"role": "user", "content": "{text}"}], pl.col("texts")):
-        with pytest.raises(bf.OptionError, match=r"takes one text a row, got .* explode the frame"):
+        with pytest.raises(bf.OptionError, match=r"takes one text per row, got .* explode the frame"):
             bf.requests(rows, prompt, model="m", endpoint=endpoint)
     with pytest.raises(
         bf.OptionError, match=rf"{endpoint} does not support system: .*: /v1/chat/completions, /v1/responses$"
     ):
         bf.requests(rows, "{text}", model="m", endpoint=endpoint, system="x")
-    with pytest.raises(bf.OptionError, match="response_format is for /v1/chat/completions and /v1/responses"):
+    with pytest.raises(bf.OptionError, match="response_format is supported by /v1/chat/completions and /v1/responses"):
         bf.requests(rows, "{text}", model="m", endpoint=endpoint, response_format=SHAPE)
 
 
@@ -389,7 +389,9 @@ def test_results_made_elsewhere(path, tmp_path):
 
 def test_results_of_two_endpoints_are_not_mixed():
     sources = [line(answer(BODIES[path], endpoint=path)) for path in ("/v1/embeddings", "/v1/moderations")]
-    with pytest.raises(bf.InputError, match="answers of /v1/moderations, and those before it are of /v1/embeddings"):
+    with pytest.raises(
+        bf.InputError, match="answers of /v1/moderations, and earlier sources hold answers of /v1/embeddings"
+    ):
         bf.read_batch(sources)
 
 

@@ -88,13 +88,15 @@ def test_images_belong_to_the_last_message_of_the_user():
     ]
     found = content(prompt, system="Look")
     assert [isinstance(message["content"], list) for message in found] == [False, False, False, True, False]
-    assert "has none with role 'user'" in refusal(column([WEB]), prompt[1:2], images="image")
+    assert "images are added to the last message with role 'user'" in refusal(
+        column([WEB]), prompt[1:2], images="image"
+    )
 
 
 def test_without_a_text_there_is_the_image_alone():
     assert content("") == [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": WEB}}]}]
     frame = column([WEB, None])
-    none = ("invalid_input", "there is neither text nor image")
+    none = ("invalid_input", "the row has neither a text nor an image")
     assert rendered(frame, "", images="image", on_null="render") == [[WEB], none]
 
 
@@ -108,16 +110,16 @@ def test_bytes_are_told_by_how_they_begin(kind, bytes_):
     assert rendered(column([bytes_]), images="image") == [[data_url(bytes_, kind)]]
 
 
-CONVERT = "images are PNG, JPEG, GIF or WEBP, so convert it"
+CONVERT = "convert it to PNG, JPEG, GIF or WEBP"
 
 
 @pytest.mark.parametrize(
     ("bytes_", "said"),
     [
-        (b"", "has no bytes, where an image was expected"),
-        (b"hello", f"is no image: {CONVERT}"),
-        (b"\x89PN", f"is no image: {CONVERT}"),
-        (b"RIFF\x10\x00\x00\x00WAVE", f"is no image: {CONVERT}"),
+        (b"", "is empty: expected an image"),
+        (b"hello", f"is not an image: {CONVERT}"),
+        (b"\x89PN", f"is not an image: {CONVERT}"),
+        (b"RIFF\x10\x00\x00\x00WAVE", f"is not an image: {CONVERT}"),
         (b"%PDF-1.7 ", f"is a PDF: {CONVERT}"),
         (b'<svg xmlns="', f"is SVG or other XML: {CONVERT}"),
         (b'<?xml version="1.0"?><svg', f"is SVG or other XML: {CONVERT}"),
@@ -148,9 +150,9 @@ def test_urls(url):
     assert rendered(column([url]), images="image", endpoint=MODERATIONS) == [[url]]
 
 
-NO_URL = ", which is no URL (https://… or data:image/…;base64,…): read files into a Binary column"
-NO_SPACE = ": a URL has no white space, so strip it, and write %20 for that inside"
-NO_IMAGE = f", which is not data:image/…;base64,…: {CONVERT}"
+NO_URL = ": expected a URL (https://… or data:image/…;base64,…); read files into a Binary column"
+NO_SPACE = ": expected https://host/… without whitespace; strip it, and write inner spaces as %20"
+NO_IMAGE = f": expected data:image/…;base64,…; {CONVERT}"
 
 
 @pytest.mark.parametrize(
@@ -161,8 +163,8 @@ NO_IMAGE = f", which is not data:image/…;base64,…: {CONVERT}"
         ("s3://bucket/cat.jpg", f"is 's3://bucket/cat.jpg'{NO_URL}"),
         ("https://", f"is 'https://'{NO_SPACE}"),
         ("x" * 100, f"is '{'x' * 60}…'{NO_URL}"),
-        ("", "is an empty text, where the URL of an image was expected"),
-        (" \n", "is an empty text, where the URL of an image was expected"),
+        ("", "is an empty string: expected the URL of an image"),
+        (" \n", "is an empty string: expected the URL of an image"),
         (" https://x/y", f"is ' https://x/y'{NO_SPACE}"),
         ("https://x/a b.png", f"is 'https://x/a b.png'{NO_SPACE}"),
         ("data:text/plain;base64,aaaa", f"is 'data:text/plain;base64,aaaa'{NO_IMAGE}"),
@@ -170,7 +172,10 @@ NO_IMAGE = f", which is not data:image/…;base64,…: {CONVERT}"
         ("data:image/png,aaaa", f"is 'data:image/png,aaaa'{NO_IMAGE}"),
         ("data:image/png;base64,", f"is 'data:image/png;base64,'{NO_IMAGE}"),
         ("data:image/png;base64,aa\naa", f"is 'data:image/png;base64,aa\naa'{NO_IMAGE}"),
-        ("/9j/4AAQ", "is '/9j/4AAQ': base64 alone, so put data:image/png;base64, or its like before it"),
+        (
+            "/9j/4AAQ",
+            "is '/9j/4AAQ': base64 without a prefix; prepend data:image/png;base64, with the type of the image",
+        ),
     ],
 )
 def test_texts_that_are_no_url_spoil_their_row(url, said):
@@ -182,14 +187,14 @@ def test_an_image_that_is_too_large_spoils_its_row(as_text, monkeypatch):
     monkeypatch.setattr(media, "MAX_IMAGE_BYTES", 30)
     fits, large = PNG[:30], PNG[:33]
     frame = column([data_url(fits), data_url(large)] if as_text else [fits, large])
-    bad = ("invalid_input", "column 'image' has 33 bytes, and an image may have 30: make it smaller")
+    bad = ("invalid_input", "column 'image' has 33 bytes; an image may have at most 30: make it smaller")
     assert rendered(frame, images="image") == [[data_url(fits)], bad]
 
 
 def test_thirty_megabytes_are_too_much():
     (told,) = rendered(column([PNG + bytes(30_000_000)]), images="image")
     assert told[0] == "invalid_input"
-    assert "and an image may have 20971520: make it smaller" in told[1]
+    assert "an image may have at most 20971520: make it smaller" in told[1]
 
 
 # -- columns
@@ -262,17 +267,17 @@ def test_expressions_see_the_whole_frame():
 def test_what_cannot_be_images():
     frame = column([1])
     assert refusal(frame, images="image") == (
-        "column 'image' is Int64, and an image is a URL (String) or bytes (Binary)"
+        "column 'image' has dtype Int64; an image must be a URL (String) or bytes (Binary)"
     )
     assert refusal(frame, images="imge").startswith(
         "images names 'imge', but the frame has no such column. Did you mean 'image'?"
     )
     struct = column([{"bytes": PNG, "path": "a.png"}])
-    assert refusal(struct, images="image").endswith("Name one of its fields: 'bytes', 'path'")
+    assert refusal(struct, images="image").endswith("Use one of its fields: 'bytes', 'path'")
     assert rendered(struct, images="image.bytes") == [[data_url(PNG)]]
     assert "images must be the name of a column, an expression, or a list of these" in refusal(frame, images=3)
     assert "got None" in refusal(frame, images=["image", None])
-    assert "images are sent by images=" in refusal(column([PNG]), "{image}")
+    assert "pass images with images=" in refusal(column([PNG]), "{image}")
 
 
 def test_options_that_do_not_fit():
@@ -293,9 +298,9 @@ def test_how_many_images_a_request_may_hold():
     frame = column([[WEB] * 1_500, [WEB] * 1_501], pl.List(pl.String))
     told = rendered(frame, images="image")
     assert len(told[0]) == 1_500
-    assert told[1] == ("invalid_input", "the row has 1501 images, and a request may have 1500")
+    assert told[1] == ("invalid_input", "the row has 1501 images; a request may contain at most 1500")
     told = rendered(frame.with_columns(image=pl.col("image").list.head(2)), images="image", endpoint=MODERATIONS)
-    assert told == [("invalid_input", "the row has 2 images, and a request may have 1")] * 2
+    assert told == [("invalid_input", "the row has 2 images; a request may contain at most 1")] * 2
 
 
 def test_a_prompt_that_is_the_same_for_all_rows():
@@ -331,7 +336,10 @@ def test_images_of_a_conversation_belong_to_its_last_message():
         assert found[2] is None
         assert found[3] == chats[3]
     told = rendered(frame, pl.col("chat"), images="image")
-    assert told[2] == ("invalid_input", "images belong to the last message of a conversation, and it is not the user's")
+    assert told[2] == (
+        "invalid_input",
+        "images are added to the last message of a conversation, and its role is not 'user'",
+    )
 
 
 def test_images_of_a_conversation_of_parts():

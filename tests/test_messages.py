@@ -91,11 +91,13 @@ def test_leaves_are_expressions_over_the_whole_frame():
 
 def test_a_template_where_there_is_none_is_refused_with_the_expression():
     said = refusal([{"role": "user", "content": [text("{t}"), image("https://x/{id}.png")]}])
-    assert said.startswith("message 0, content[1].image_url is no template, and names {id}: pass an expression instead")
+    assert said.startswith(
+        "message 0, content[1].image_url is not a template, but contains {id}: pass an expression instead"
+    )
     assert said.endswith("\npl.concat_str(pl.lit('https://x/'), pl.col('id'), pl.lit('.png'))")
     mixed = {"type": "file", "file": {"file_id": pl.col("id"), "filename": "{id}"}}
-    assert "content[0].file.filename is no template" in refusal([{"role": "user", "content": [mixed]}])
-    assert "message 0, name is no template" in refusal([{"role": "user", "content": "{t}", "name": "{id}"}])
+    assert "content[0].file.filename is not a template" in refusal([{"role": "user", "content": [mixed]}])
+    assert "message 0, name is not a template" in refusal([{"role": "user", "content": "{t}", "name": "{id}"}])
     for url in ("https://x/{nope}.png", "https://x/{{id}}.png"):
         assert contents(FRAME, text("{t}"), image(url))[0][1] == image(url)
 
@@ -121,7 +123,7 @@ def test_urls_of_parts_are_checked_as_those_of_images():
     frame = FRAME.with_columns(url=pl.lit("cat.png"))
     code, message = contents(frame, text("{t}"), image(pl.col("url")))[0]
     assert code == "invalid_input"
-    assert message.startswith("message 0, content[1].image_url.url is 'cat.png', which is no URL")
+    assert message.startswith("message 0, content[1].image_url.url is 'cat.png': expected a URL")
     png = FRAME.with_columns(bytes=pl.lit(b"\x89PNG\r\n\x1a\n"))
     (part, _), *_ = contents(png, {"type": "input_image", "image_url": pl.col("bytes")}, text("{t}", "input_text"),
                              endpoint=RESPONSES)  # fmt: skip
@@ -140,11 +142,11 @@ def test_images_follow_the_parts_of_a_message():
         (["{t}"], CHAT, "message 0, content[0] must be a part of type text, image_url, input_audio, file, refusal at"),
         ([{"text": "{t}"}], CHAT, "got the type None"),
         ([image("https://x")], RESPONSES, "must be a part of type input_text, input_image, input_file, "),
-        ([{"type": "text"}], CHAT, "message 0, content[0] must have a text, a template or an expression, got None"),
+        ([{"type": "text"}], CHAT, "message 0, content[0] needs a text (a template or an expression), got None"),
         ([text("{nope}")], CHAT, "the prompt names {nope}"),
         ([{"type": "file", "file": {"file_data": pl.col("pdf") + b"x", "x": b"y"}}], CHAT, "contains bytes"),
         ([{"type": "file", "file": {"file_id": pl.col("pdf")}}], CHAT, "file.file_id has dtype Binary"),
-        ([image(pl.col("t").str.len_chars())], CHAT, "image_url.url is UInt32, and an image is a URL"),
+        ([image(pl.col("t").str.len_chars())], CHAT, "image_url.url has dtype UInt32; an image must be a URL"),
     ],
 )
 def test_parts_that_are_none(content, endpoint, said):
@@ -163,7 +165,7 @@ def test_bytes_of_files_are_pdfs(endpoint):
     assert first == [{"type": "file", "file": sent} if endpoint == CHAT else {"type": "input_file", **sent}]
     assert null[0] == "null_input"
     assert bad[0] == "invalid_input"
-    assert "file_data is no PDF: for other files make the data URL, such as pl.concat_str(" in bad[1]
+    assert "file_data is not a PDF: for other file types, build the data URL yourself, such as pl.concat_str(" in bad[1]
 
 
 def test_texts_of_files_are_sent_as_they_are():
@@ -245,9 +247,11 @@ def test_items_of_responses_are_those_of_the_sdk():
 
 def test_keys_that_a_message_has_not():
     said = refusal([{"role": "tool", "content": "{t}", "tool_call": "x"}])
-    assert said.startswith("message 0 has 'tool_call', and a message of /v1/chat/completions has role, content, name, ")
+    assert said.startswith(
+        "message 0 has the unknown key 'tool_call': a message of /v1/chat/completions may have role, content, name, "
+    )
     assert said.endswith("Did you mean 'tool_calls'?")
-    assert "a message of /v1/responses has" in refusal(
+    assert "a message of /v1/responses may have" in refusal(
         [{"role": "user", "content": "{t}", "name": "x"}], endpoint=RESPONSES
     )
     assert 'message 0 must be {"role": …, "content": …}' in refusal([{"role": "user", "name": "x"}])
@@ -294,13 +298,15 @@ def test_a_conversation_with_what_came_of_calls(client):
     frame = pl.DataFrame({"chat": pl.Series([chat, odd, [None]], dtype=dtype)})
     found = messages(frame, pl.col("chat"), endpoint=RESPONSES)
     assert found[0] == chat
-    assert found[1] == found[2] == ("invalid_input", "a message's role is none of system, developer, user, assistant")
+    assert (
+        found[1] == found[2] == ("invalid_input", "a message's role is not one of system, developer, user, assistant")
+    )
     (of_chat, *_) = messages(frame, pl.col("chat"))  # which has no items
     assert of_chat == ("null_input", "a message's content is null")
     pictures = messages(frame.with_columns(url=pl.lit("https://x")), pl.col("chat"), endpoint=RESPONSES, images="url")
     assert pictures[0] == (
         "invalid_input",
-        "images belong to the last message of a conversation, and it is not the user's",
+        "images are added to the last message of a conversation, and its role is not 'user'",
     )
     with pytest.warns(bf.BatchframeWarning, match="2 of 3 rows did not succeed"):
         out = bf.run(frame, pl.col("chat"), model="gpt-5-mini", endpoint=RESPONSES, client=client, poll_seconds=0.05)

@@ -247,7 +247,7 @@ def test_columns_that_do_not_fit(name, value, said):
 
 
 def test_what_has_no_text_at_all_keeps_its_own_message():
-    with pytest.raises(bf.TemplateError, match=r"user has dtype Binary, .* such as .bin.encode\('base64'\)"):
+    with pytest.raises(bf.TemplateError, match=r"user has dtype Binary, .* for example with .bin.encode\('base64'\)"):
         line(user=pl.col("bytes"))
 
 

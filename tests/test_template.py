@@ -143,7 +143,7 @@ def test_an_unknown_field_of_a_struct():
 
 def corrected(said):
     """The template that the error gives."""
-    advice = "double the braces, so that it reads\n"
+    advice = "so that it reads\n"
     assert advice in said
     return said.split(advice, 1)[1]
 
@@ -190,12 +190,12 @@ def test_pasted_json_is_given_back_with_its_braces_doubled(value, indent):
 
 
 def test_where_the_brace_is():
-    assert "a brace at character 3 that begins no field: 'ab {\"x\": 1}'" in refusal(FRAME, 'ab {"x": 1}')
+    assert "a brace at character 3 that does not start a field: 'ab {\"x\": 1}'" in refusal(FRAME, 'ab {"x": 1}')
 
 
 def test_empty_braces_ask_for_a_name():
     said = refusal(pl.DataFrame({"x": ["a"]}), "{} and {x}")
-    assert "{} at character 0, which names no column: write a column's name inside" in said
+    assert "{} at character 0, without a column name: write one inside the braces" in said
     assert corrected(said) == "{{}} and {x}"
 
 
@@ -232,7 +232,9 @@ def test_format_specs_are_refused_with_an_expression_that_does_it(template, text
 
 
 def test_the_format_spec_that_is_meant_is_named():
-    assert "the prompt has a format spec, {price:.2f}, and templates have none" in refusal(FRAME, "{text} {price:.2f}")
+    assert "the prompt has a format spec, {price:.2f}, which templates do not support" in refusal(
+        FRAME, "{text} {price:.2f}"
+    )
 
 
 # -- a template without a field
@@ -316,14 +318,14 @@ def test_a_column_in_doubled_braces_is_refused_with_the_template_that_was_meant(
     for frame in (REVIEWS, REVIEWS.lazy()):
         said = refusal(frame, template)
         assert said.startswith("the prompt has {{")
-        assert "doubled braces mean themselves: every row is sent the same text there" in said
+        assert "doubled braces are literal text, so every row sends the same text there" in said
         assert said.split("write single braces:\n", 1)[1] == mended
     assert len({*contents(REVIEWS, mended)}) == 2
 
 
 @pytest.mark.parametrize("endpoint", ["/v1/responses", "/v1/embeddings", "/v1/completions", "/v1/moderations"])
 def test_a_column_in_doubled_braces_is_refused_at_each_endpoint(endpoint):
-    with pytest.raises(bf.TemplateError, match=r"For the column write single braces:\n\{text\}"):
+    with pytest.raises(bf.TemplateError, match=r"For the column, write single braces:\n\{text\}"):
         bf.requests(REVIEWS, "{{ text }}", model="m", endpoint=endpoint)
 
 
@@ -354,12 +356,12 @@ def test_a_column_in_doubled_braces_is_refused_wherever_no_template_has_a_field(
 @pytest.mark.parametrize(
     ("prompt", "options", "said"),
     [
-        ("{stars}: {{ text }}", {}, "the prompt has {{ text }}, .* For the column write {text}"),
-        ("{text}", {"system": "Of {{text}}"}, "system has {{text}}, .* For the column write {text}"),
+        ("{stars}: {{ text }}", {}, "the prompt has {{ text }}: .* For the column, write {text}"),
+        ("{text}", {"system": "Of {{text}}"}, "system has {{text}}: .* For the column, write {text}"),
         (
             [{"role": "user", "content": "{text}"}, {"role": "user", "content": "{{row.stars}}"}],
             {},
-            "message 1 has {{row.stars}}, .* For the column write {stars}",
+            "message 1 has {{row.stars}}: .* For the column, write {stars}",
         ),
     ],
     ids=["one template", "system", "messages"],
