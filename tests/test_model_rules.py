@@ -44,7 +44,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("model", "body", "says"), REFUSED)
-def test_a_parameter_that_is_refused(model, body, says):
+def test_unsupported_parameter_is_reported(model, body, says):
     (found,) = told(model, **body)
     assert re.search(says, found)
 
@@ -70,7 +70,7 @@ def test_a_parameter_that_is_refused(model, body, says):
         ("openai/o3-mini", {"max_tokens": 5}),
     ],
 )
-def test_what_may_work_is_not_warned_of(model, body):
+def test_possibly_supported_parameter_is_not_reported(model, body):
     assert told(model, **body) == []
 
 
@@ -87,12 +87,12 @@ def test_what_may_work_is_not_warned_of(model, body):
         ("gpt-realtime-mini", CHAT, "is not listed as a model with batches"),
     ],
 )
-def test_a_model_of_another_endpoint_or_without_batches(model, endpoint, says):
+def test_model_of_another_endpoint_or_without_batches_is_reported(model, endpoint, says):
     (found,) = told(model, endpoint, temperature=0)  # and not of its parameters too
     assert says in found
 
 
-def test_the_responses_endpoint_spells_the_effort_in_its_own_way():
+def test_reasoning_effort_of_the_responses_endpoint():
     (found,) = told("gpt-5.2", RESPONSES, temperature=0, reasoning={"effort": "high"})
     assert 'with reasoning={"effort": "high"}: leave it out, or pass reasoning={"effort": "none"}' in found
     assert told("gpt-5.2", RESPONSES, temperature=0, reasoning={"summary": "auto"}) == []
@@ -100,7 +100,7 @@ def test_the_responses_endpoint_spells_the_effort_in_its_own_way():
 
 
 @pytest.mark.parametrize("model", SNAPSHOTS)
-def test_a_snapshot_is_known_as_its_model_is(model):
+def test_snapshot_has_the_rules_of_its_model(model):
     body = {"max_tokens": 5, "temperature": 0, "reasoning_effort": "low"}
     for endpoint in (CHAT, RESPONSES, "/v1/embeddings"):
         ours, theirs = ([text.replace(name, "…") for text in told(name, endpoint, **body)]
@@ -131,7 +131,7 @@ def is_refused(model, endpoint, parameters):
 
 
 @pytest.mark.parametrize(("endpoint", "parameters"), BODIES)
-def test_the_emulator_refuses_by_tables_of_its_own_what_is_warned_of(endpoint, parameters):
+def test_emulator_refuses_what_the_rules_report(endpoint, parameters):
     for model in MODELS:
         assert is_refused(model, endpoint, parameters) or not told(model, endpoint, **parameters), model
     assert not is_refused("gpt-4o", endpoint, {})
@@ -147,7 +147,7 @@ def caught(call, *arguments, **options):
     return [str(one.message) for one in found if issubclass(one.category, bf.BatchframeWarning)], out, found
 
 
-def test_a_run_warns_once_and_sends_what_it_was_told(emu, client):
+def test_run_warns_once_and_sends_unchanged_requests(emu, client):
     said, out, found = caught(
         bf.run, FRAME, "Repeat {n}", model="o3-mini", max_tokens=5, temperature=0, client=client, **ARGUMENTS
     )
@@ -165,25 +165,25 @@ def test_a_run_warns_once_and_sends_what_it_was_told(emu, client):
 
 
 @pytest.mark.parametrize("name", ["submit", "requests", "result_schema"])
-def test_every_call_that_makes_requests_warns_before_anything_is_sent(name, emu, client):
+def test_calls_that_build_requests_warn(name, emu, client):
     said, *_ = caught(getattr(bf, name), FRAME, "{n}", model="o3-mini", max_tokens=5, client=client)
     assert len([text for text in said if "pass max_completion_tokens" in text]) == 1
 
 
-def test_a_run_from_parquet_warns(tmp_path, client):
+def test_run_parquet_warns(tmp_path, client):
     FRAME.write_parquet(tmp_path / "in.parquet")
     options = {"model": "o3-mini", "max_tokens": 5, "client": client, **ARGUMENTS}
     said, *_ = caught(bf.run_parquet, tmp_path / "in.parquet", tmp_path / "out.parquet", "{n}", **options)
     assert "pass max_completion_tokens" in said[0]
 
 
-def test_a_warning_made_an_error_stops_the_call_before_anything_is_sent(emu, client):
+def test_warning_as_error_stops_before_submission(emu, client):
     with pytest.raises(bf.BatchframeWarning, match="pass max_completion_tokens"):
         bf.run(FRAME, "{n}", model="o3-mini", max_tokens=5, client=client)
     assert emu.calls() == {}
 
 
 @pytest.mark.parametrize("provider", ["azure", "groq", bf.Provider(name="mine")])
-def test_names_of_other_services_tell_nothing(provider, client):
+def test_model_names_of_other_services_are_not_checked(provider, client):
     """A deployment of Azure's may have any name, and so may a model elsewhere."""
     assert bf.requests(FRAME, "{n}", model="o3-mini", max_tokens=5, client=client, provider=provider).height == 2

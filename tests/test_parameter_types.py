@@ -101,7 +101,7 @@ class Level(enum.IntEnum):
         ("logprobs", True, True),
     ],
 )
-def test_values_that_fit(name, value, sent):
+def test_valid_values(name, value, sent):
     assert line(**{name: value})[name] == sent
 
 
@@ -132,18 +132,18 @@ def test_values_that_fit(name, value, sent):
         ("verbosity", dt.date(2024, 1, 2), 'verbosity must be "low", "medium" or "high", got datetime.date('),
     ],
 )
-def test_values_that_do_not_fit(name, value, said):
+def test_invalid_values(name, value, said):
     told = refusal(**{name: value})
     assert told.startswith(said)
     assert told.endswith(f" To send it anyway: extra_body={{'{name}': …}}")
     assert line(extra_body={name: value})[name] is not None
 
 
-def test_a_long_value_is_not_shown_whole():
+def test_long_value_is_shortened_in_error():
     assert len(refusal(seed=[{"a": 1}] * 1000)) < 250
 
 
-def test_what_extra_body_replaces_is_not_sent_and_not_checked():
+def test_parameter_replaced_by_extra_body_is_not_checked():
     assert line(seed="a", extra_body={"seed": "b"})["seed"] == "b"
 
 
@@ -160,7 +160,7 @@ def test_what_extra_body_replaces_is_not_sent_and_not_checked():
         (MODERATIONS, "not of the table", object),
     ],
 )
-def test_values_that_fit_at_other_endpoints(endpoint, name, value):
+def test_valid_values_of_other_endpoints(endpoint, name, value):
     assert problem(endpoint, name, value) is None
 
 
@@ -175,7 +175,7 @@ def test_values_that_fit_at_other_endpoints(endpoint, name, value):
         (RESPONSES, "conversation", 5, "conversation must be text or a dict, got 5."),
     ],
 )
-def test_values_that_do_not_fit_at_other_endpoints(endpoint, name, value, said):
+def test_invalid_values_of_other_endpoints(endpoint, name, value, said):
     assert said in problem(endpoint, name, value)
 
 
@@ -206,12 +206,12 @@ def test_values_that_do_not_fit_at_other_endpoints(endpoint, name, value, said):
     ],
     ids=str,
 )
-def test_columns_that_fit(name, value, sent):
+def test_valid_columns(name, value, sent):
     assert line(**{name: value})[name] == sent
 
 
 @pytest.mark.parametrize("name", sorted(PARAMETERS[CHAT]))
-def test_a_column_of_nulls_fits_everywhere(name):
+def test_null_column_is_valid_for_every_parameter(name):
     assert problem_of(CHAT, name, pl.Null()) is None
     assert problem_of(CHAT, name, pl.Unknown()) is None
 
@@ -238,7 +238,7 @@ def test_a_column_of_nulls_fits_everywhere(name):
     ],
     ids=str,
 )  # fmt: skip
-def test_columns_that_do_not_fit(name, value, said):
+def test_invalid_columns(name, value, said):
     told = refusal(**{name: value})
     assert said in told
     assert told.startswith(f"{name} must be ")
@@ -246,12 +246,12 @@ def test_columns_that_do_not_fit(name, value, said):
     assert line(extra_body={name: value})[name] is not None
 
 
-def test_what_has_no_text_at_all_keeps_its_own_message():
+def test_binary_column_has_its_own_error():
     with pytest.raises(bf.TemplateError, match=r"user has dtype Binary, .* for example with .bin.encode\('base64'\)"):
         line(user=pl.col("bytes"))
 
 
-def test_a_column_of_a_lazy_frame_is_checked_before_anything_is_evaluated():
+def test_lazy_column_is_checked_without_evaluation():
     frame = pl.LazyFrame({"x": ["a"]}).map_batches(lambda _: pytest.fail("evaluated"), schema={"x": pl.String})
     with pytest.raises(bf.OptionError, match="seed must be a whole number, got an expression of dtype String"):
         bf.submit(frame, "{x}", model="m", seed=pl.col("x"))
@@ -275,11 +275,11 @@ def test_a_column_of_a_lazy_frame_is_checked_before_anything_is_evaluated():
         (COMPLETIONS, "max_completion_tokens", "max_tokens"),
     ],
 )
-def test_what_is_called_otherwise_elsewhere(endpoint, name, said):
+def test_parameter_with_another_name_at_another_endpoint(endpoint, name, said):
     assert parameter_checks.elsewhere(endpoint, name) == f" It is {said} there."
 
 
-def test_what_only_others_have():
+def test_parameter_of_other_endpoints_only():
     assert parameter_checks.elsewhere(RESPONSES, "suffix") == f" It is a parameter of {COMPLETIONS}."
     assert parameter_checks.elsewhere(EMBEDDINGS, "seed") == f" It is a parameter of {CHAT}, {COMPLETIONS}."
     assert parameter_checks.elsewhere(EMBEDDINGS, "dimension") == ""
@@ -289,14 +289,14 @@ def test_what_only_others_have():
 
 
 @pytest.mark.parametrize("endpoint", PARAMETERS)
-def test_what_is_told_leads_to_a_parameter(endpoint):
+def test_renamed_parameters_exist(endpoint):
     for name, said in ENDPOINTS[endpoint].renamed_parameters.items():
         first = said.partition("=")[0]
         assert name not in PARAMETERS[endpoint]
         assert first in PARAMETERS[endpoint] or first in {"system", "extra_body"}
 
 
-def test_what_the_service_says_has_moved_is_told():
+def test_renamed_parameters_match_the_service():
     moved = responses_checks._MOVED.items()
     told = {name: ENDPOINTS[RESPONSES].renamed_parameters.get(name, "").partition("=")[0] for name, _ in moved}
     ours = {"messages", "response_format"}
@@ -333,19 +333,19 @@ def test_what_the_service_says_has_moved_is_told():
         ("nothing of the table", "5", 5),
     ],
 )
-def test_parameters_given_as_text(name, text, value):
+def test_parameters_from_text(name, text, value):
     read = parameter_checks.from_text(CHAT, name, text)
     assert (read, type(read)) == (value, type(value))
 
 
-def test_parameters_given_as_text_at_an_endpoint_that_is_none():
+def test_parameters_from_text_at_unknown_endpoint():
     assert parameter_checks.from_text("/v1/none", "user", "5") == 5
 
 
 # -- another attempt
 
 
-def test_changes_of_a_retry_are_checked(emulate):
+def test_retry_parameters_are_checked(emulate):
     with emulate() as service:
         run = bf.submit(FRAME, "{x}", model="gpt-4o-mini", client=service.client(), poll_seconds=0.02)
         run.wait()
@@ -394,7 +394,7 @@ PLACES = [(endpoint, name) for endpoint, names in PARAMETERS.items() for name in
 
 
 @pytest.mark.parametrize("endpoint", PARAMETERS)
-def test_the_emulator_knows_the_same_names(endpoint):
+def test_emulator_has_the_same_parameter_names(endpoint):
     assert TABLES[endpoint].keys() == PARAMETERS[endpoint].keys() - {"stream_options", "stream"} | (
         TABLES[endpoint].keys() & {"stream_options", "stream"}
     )
@@ -407,7 +407,7 @@ def test_the_emulator_knows_the_same_names(endpoint):
 @example([{"type": "function", **FUNCTION}])
 @example([["a"]])
 @example([[1, 2]])
-def test_what_the_emulator_takes_is_taken_and_what_is_of_a_wrong_type_for_it_is_not(value):
+def test_type_checks_agree_with_the_emulator(value):
     for endpoint, name in PLACES:
         said = problem(endpoint, name, value)
         try:

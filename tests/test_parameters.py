@@ -51,7 +51,7 @@ def covers(known, generated):
     return all(name in known and covers(known[name], kinds) for name, kinds in generated.items())
 
 
-def test_the_table_takes_what_the_sdk_takes(script):
+def test_parameter_table_covers_the_sdk(script):
     # An older SDK has fewer names and narrower types, and a newer one wider: whatever the installed one takes must not
     # be refused, so a newer one with news fails here. The other way round is asked of the SDK of the table alone.
     generated = script.parameters()
@@ -76,11 +76,11 @@ def test_the_table_takes_what_the_sdk_takes(script):
         ({"text": None}, {"object": None}, False),
     ],
 )
-def test_what_covers_what(known, generated, is_covered):
+def test_covers(known, generated, is_covered):
     assert covers(known, generated) is is_covered
 
 
-def test_the_kinds_of_types(script):
+def test_kinds_of_annotations(script):
     kinds = script._kinds
     assert kinds(float | None) == {"number": None}
     assert kinds(Literal["a"] | str) == {"text": None}  # noqa: PYI051
@@ -95,7 +95,7 @@ def test_the_kinds_of_types(script):
             kinds(unknown)
 
 
-def test_our_names_shadow_only_what_is_known():
+def test_shadowed_parameters_are_the_listed_ones():
     shadowed = {
         name: " ".join(endpoint for endpoint in sorted(PARAMETERS) if name in PARAMETERS[endpoint])
         for name in sorted(OPTION_NAMES)
@@ -105,7 +105,7 @@ def test_our_names_shadow_only_what_is_known():
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
-def test_what_is_shadowed_goes_through_extra_body(endpoint):
+def test_shadowed_parameters_pass_through_extra_body(endpoint):
     shadowed = {name for name, where in SHADOWED.items() if endpoint in where.split()} - {"model", "response_format"}
     for name in shadowed:
         options = _options.parse({"model": "m", "endpoint": endpoint, "extra_body": {name: {"a": "b"}}})
@@ -114,13 +114,13 @@ def test_what_is_shadowed_goes_through_extra_body(endpoint):
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 @pytest.mark.parametrize("name", sorted(PROMPT_MEMBERS - {"prompt"}))
-def test_what_the_prompt_makes_is_refused_by_name(endpoint, name):
+def test_prompt_members_are_refused(endpoint, name):
     with pytest.raises(bf.OptionError, match=name):
         _options.parse({"model": "m", "endpoint": endpoint, name: "x"})
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
-def test_every_other_parameter_is_taken(endpoint):
+def test_all_other_parameters_are_accepted(endpoint):
     fixed = {"n", "dimensions"}  # they make a dtype: whole numbers only
     taken = PARAMETERS[endpoint].keys() - OPTION_NAMES - PROMPT_MEMBERS - NEVER - fixed
     for name in taken:

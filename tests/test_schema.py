@@ -125,7 +125,7 @@ class Invoice(BaseModel):
     is_net: bool = True
 
 
-def test_a_model_as_people_write_it():
+def test_typical_model():
     schema = sent(Invoice)
     assert schema["required"] == [*Invoice.model_fields]
     assert schema["description"] == "An invoice, as a person would type it in."
@@ -155,7 +155,7 @@ def test_a_model_as_people_write_it():
     )
 
 
-def test_what_a_model_reads_is_what_the_column_holds():
+def test_answer_validates_with_the_model():
     bill = Invoice(
         number="7", issued="2024-02-29", paid_at="2024-03-01T10:00:00+02:00", status="paid", colour="red", level=2,
         billing={"street": "A"}, items=[Item(name="x", price=1.5), Item(name="y", price=2, tags=["t"])], total="12.50",
@@ -167,7 +167,7 @@ def test_what_a_model_reads_is_what_the_column_holds():
     assert row["shipping"] is None
 
 
-def test_the_emulator_answers_it():
+def test_emulator_answers_are_valid():
     form = answer_type(Invoice).response_format()
     texts = []
     for n in range(20):
@@ -212,14 +212,14 @@ FIELDS = {
 
 
 @pytest.mark.parametrize("case", FIELDS)
-def test_fields_of_models(case):
+def test_model_fields(case):
     annotation, expected, column = FIELDS[case]
     schema = sent(model(annotation))["properties"]["x"]
     assert expected is None or schema == expected
     assert dtype(model(annotation)) == pl.Struct({"x": column})
 
 
-def test_a_default_says_nothing_of_null_unless_it_is_null():
+def test_only_a_null_default_makes_a_field_nullable():
     class Defaults(BaseModel):
         count: int = 3
         names: list[str] = Field(default_factory=list)
@@ -231,7 +231,7 @@ def test_a_default_says_nothing_of_null_unless_it_is_null():
     assert properties["sloppy"] == {"anyOf": [{"type": "string"}, {"type": "null"}]}
 
 
-def test_constraints_are_sent_where_strict_mode_takes_them_else_told():
+def test_constraints_outside_strict_mode_go_to_the_description():
     class Limited(BaseModel):
         score: int = Field(ge=1, le=5, description="from bad to good", examples=[3])
         share: float = Field(gt=0, lt=1, multiple_of=0.25)
@@ -267,7 +267,7 @@ def test_constraints_are_sent_where_strict_mode_takes_them_else_told():
     ]
 
 
-def test_a_decimal_with_digits_and_places_is_exact():
+def test_decimal_with_digits_and_places_is_exact():
     price = model(decimal.Decimal, max_digits=6, decimal_places=2, gt=0)
     assert sent(price)["properties"]["x"] == {
         "type": "string",
@@ -290,7 +290,7 @@ class Dog(BaseModel):
     tricks: list[str]
 
 
-def test_a_union_is_kept_as_json_text():
+def test_union_becomes_json_text():
     pets = model(list[Annotated[Union[Cat, Dog], Field(discriminator="kind")]])
     assert sent(pets)["properties"]["x"]["items"] == {"anyOf": [{"$ref": "#/$defs/Cat"}, {"$ref": "#/$defs/Dog"}]}
     assert dtype(pets) == pl.Struct({"x": pl.List(pl.String)})
@@ -311,7 +311,7 @@ class Node(BaseModel):
     children: list[Node] = Field(default_factory=list, description="below it")
 
 
-def test_a_model_within_itself_ends_in_json_text():
+def test_recursive_model_becomes_json_text():
     schema = sent(Node)
     assert schema["properties"]["children"] == {
         "type": "array",
@@ -333,7 +333,7 @@ def test_a_model_within_itself_ends_in_json_text():
     assert read(TREE, deep)[1] == ["$: nested too deeply"]
 
 
-def test_names():
+def test_schema_names():
     kind = TypeVar("kind")
 
     class Box(BaseModel, Generic[kind]):
@@ -353,7 +353,7 @@ def test_names():
 # -- JSON schemas
 
 
-def test_what_a_schema_does_not_require_may_be_null():
+def test_optional_properties_are_nullable():
     schema = {
         "type": "object",
         "properties": {"a": {"type": "string", "description": "A"}, "b": {"type": ["integer", "null"], "minimum": 0}},
@@ -369,7 +369,7 @@ def test_what_a_schema_does_not_require_may_be_null():
     }
 
 
-def test_definitions_of_any_spelling():
+def test_definitions_are_moved_to_defs():
     schema = obj(a={"$ref": "#/definitions/a~1b"}, b={"allOf": [{"$ref": "#/definitions/a~1b"}], "description": "B"})
     schema["definitions"] = {"a/b": {"type": "integer"}, "unused": {"type": "nothing"}}
     found = sent(schema)
@@ -452,13 +452,13 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_strict_mode_cannot_say_is_refused_by_name(case):
+def test_unsupported_schemas_are_refused(case):
     value, said = REFUSED[case]
     assert said in refusal(value)
     assert refusal(value).startswith("response_format")
 
 
-def test_a_model_that_pydantic_has_no_schema_for_is_refused():
+def test_model_without_json_schema_is_refused():
     class Odd(BaseModel):
         model_config = pydantic.ConfigDict(arbitrary_types_allowed=True)
         x: re.Match  # type: ignore[type-arg]
@@ -466,7 +466,7 @@ def test_a_model_that_pydantic_has_no_schema_for_is_refused():
     assert refusal(Odd).startswith("response_format: Odd has no JSON schema: ")
 
 
-def test_the_limits_themselves_are_taken():
+def test_schemas_at_the_limits_are_accepted():
     assert sent(nested(10))
     assert sent(one(enum=[str(n) for n in range(1_000)]))
 
@@ -491,7 +491,7 @@ DTYPES = {
 
 
 @pytest.mark.parametrize("case", DTYPES)
-def test_the_schema_of_a_dtype(case):
+def test_schema_of_dtype(case):
     column, expected = DTYPES[case]
     found = sent(pl.Struct({"x": column}))["properties"]["x"]
     assert expected.items() <= found.items()
@@ -505,13 +505,13 @@ def test_the_schema_of_a_dtype(case):
     [pl.Binary(), pl.Object(), pl.Array(pl.Enum(["a"]), 1), pl.Null(), pl.Int128(), pl.Datetime("ns"), pl.Duration("ns"), pl.Enum([]), pl.Struct([]), pl.List],
     ids=str,
 )  # fmt: skip
-def test_a_dtype_that_no_answer_has_is_refused_by_name(column):
+def test_unsupported_dtypes_are_refused(column):
     assert refusal(pl.Struct({"x": pl.List(column)} if isinstance(column, pl.DataType) else {"x": column})).startswith(
         "response_format, at $.x"
     )
 
 
-def test_a_dtype_by_its_name_alone():
+def test_dtype_classes():
     assert dtype(pl.Struct({"x": pl.Datetime, "y": pl.List(pl.Duration)})) == pl.Struct(
         {"x": pl.Datetime("us"), "y": pl.List(pl.Duration("us"))}
     )
@@ -520,7 +520,7 @@ def test_a_dtype_by_its_name_alone():
         assert said in refusal(pl.Struct({"x": getattr(pl, name)}))
 
 
-def test_whole_numbers_keep_to_their_dtype():
+def test_integers_are_bounded_by_their_dtype():
     values, problems = read(pl.Struct({"x": pl.UInt8}), {"x": 255}, {"x": 256}, {"x": -1}, {"x": 7.0})
     assert values == [{"x": 255}, None, None, {"x": 7}]
     assert problems[1:3] == [
@@ -531,7 +531,7 @@ def test_whole_numbers_keep_to_their_dtype():
     assert read(pl.Struct({"x": pl.Float32}), {"x": 1e39})[1][0].startswith("$.x: expected number <= 3.40282346")
 
 
-def test_points_in_time():
+def test_datetimes():
     naive = pl.Struct({"x": pl.Datetime("us")})
     noon = dt.datetime(2024, 1, 1, 12, tzinfo=dt.timezone.utc)
     for text in (
@@ -586,7 +586,7 @@ MISFITS = {
 
 
 @pytest.mark.parametrize("case", MISFITS)
-def test_an_answer_that_does_not_fit_says_where_and_why(case):
+def test_invalid_answer_error_gives_path_and_reason(case):
     text, said = MISFITS[case]
     values, problems = read(SHAPE, GOOD, text, None)
     assert values == [{"label": "a", "items": [{"price": 1.0, "is new": True}]}, None, None]
@@ -599,7 +599,7 @@ def test_no_answers():
     assert read(SHAPE, None, None) == ([None, None], [None, None])
 
 
-def test_a_null_object_is_not_an_object_of_nulls():
+def test_null_object_differs_from_object_of_nulls():
     shape = model(Optional[Address])
     assert read(shape, {"x": None}, {"x": {"street": "a", "city": None}})[0] == [
         {"x": None},
@@ -609,11 +609,11 @@ def test_a_null_object_is_not_an_object_of_nulls():
     assert read(lists, {"x": None}, {"x": []}, {"x": [None]})[0] == [{"x": None}, {"x": []}, {"x": [None]}]
 
 
-def test_the_last_of_two_equal_keys_counts():
+def test_last_duplicate_key_wins():
     assert read(one(type="integer"), '{"x":1,"x":2}') == ([{"x": 2}], [None])
 
 
-def test_answers_typed_anew():
+def test_decoding_with_another_type():
     rows = [
         ("a", json.dumps(GOOD), "stop", None, None, None),
         ("b", "{", "length", None, None, None),
@@ -634,7 +634,7 @@ def test_answers_typed_anew():
     assert found["message"].to_list()[2:] == ["$.label: is missing", "no", None]
 
 
-def test_a_type_survives_its_record():
+def test_answer_type_round_trips_through_json():
     for value in (Invoice, TREE, SHAPE, pl.Struct({name: column for name, (column, _) in DTYPES.items()})):
         before = answer_type(value)
         assert before.decoder.dtype == dtype(value)  # made, and no part of the record
@@ -715,7 +715,7 @@ columns = st.recursive(
 
 
 @given(structs(columns).flatmap(lambda shape: st.tuples(st.just(shape), st.lists(values_of(shape), max_size=5))))
-def test_what_is_written_as_a_dtype_is_read_as_it(case):
+def test_values_of_a_dtype_round_trip(case):
     shape, rows = case
     sent(shape)
     texts = pl.Series([msgspec.json.encode(said).decode() for _, said in rows], dtype=pl.String)
@@ -792,7 +792,7 @@ json_values = st.recursive(
     one(anyOf=[{"type": "string"}, {"type": "object", "properties": {"a": {"type": "boolean"}}, "required": []}]),
     [{"a": None}],
 )
-def test_both_ways_of_reading_agree(schema, answers):
+def test_fast_and_slow_decoders_agree(schema, answers):
     asked = answer_type(schema)
     sent(schema)
     root = asked.decoder._root
@@ -858,7 +858,7 @@ anything = st.recursive(
 
 
 @given(st.dictionaries(keywords, anything, max_size=5))
-def test_any_dict_is_a_schema_or_refused(schema):
+def test_any_dict_is_accepted_or_refused(schema):
     try:
         asked = answer_type(schema)
     except OptionError as error:
