@@ -1,4 +1,4 @@
-"""What a value of each dtype becomes in a template, in a message and as a parameter; the texts are written by hand."""
+"""The text of each dtype in a template, in a message and as a parameter. Expected texts are written by hand."""
 
 # ruff: noqa: E501  (one line a case)
 
@@ -21,7 +21,7 @@ INVALID = object()
 
 
 class Case(NamedTuple):
-    """Values of a dtype; what each is in a prompt, and as JSON in a body where that is not the same in quotes."""
+    """Values of a dtype, with the text of each in a prompt and its JSON in a body."""
 
     dtype: object
     values: list[object]
@@ -35,12 +35,12 @@ def of(dtype, *triples):
 
 
 def same(dtype, *pairs):
-    """A dtype whose JSON is its text."""
+    """Return a case whose JSON equals its text."""
     return of(dtype, *[(value, text, text) for value, text in pairs])
 
 
 def quoted(dtype, *pairs):
-    """A dtype whose JSON is its text in quotes."""
+    """Return a case whose JSON is its text in quotes."""
     return of(dtype, *[(value, text, f'"{text}"') for value, text in pairs])
 
 
@@ -154,7 +154,7 @@ if hasattr(pl, "Map"):
 
 
 def frame_of(case):
-    """The values, and a null at the end."""
+    """Return a frame of the values, with a null at the end."""
     return pl.DataFrame({"x": pl.Series([*case.values, None], dtype=case.dtype, strict=False), "t": "t"})
 
 
@@ -166,18 +166,18 @@ def content(line):
     return json.loads(line)["body"]["messages"][0]["content"]
 
 
-def expected(texts, form):
-    return [None if text is INVALID else form(text) for text in texts]
+def expected(texts, convert):
+    return [None if text is INVALID else convert(text) for text in texts]
 
 
 def test_table_covers_every_polars_dtype():
-    def below(kind):
-        return {name for found in kind.__subclasses__() for name in ({found.__name__} | below(found))}
+    def subclass_names(kind):
+        return {name for child in kind.__subclasses__() for name in ({child.__name__} | subclass_names(child))}
 
     abstract = {"NumericType", "IntegerType", "SignedIntegerType", "UnsignedIntegerType", "FloatType", "TemporalType",
                 "NestedType", "ObjectType", "Unknown"}  # fmt: skip
     elsewhere = {"Binary", "Object", "Null", "BaseExtension", "Extension"}
-    polars = {name for name in below(pl.DataType) if hasattr(pl, name)} - abstract
+    polars = {name for name in subclass_names(pl.DataType) if hasattr(pl, name)} - abstract
     assert polars - elsewhere == {name.split(" ")[0] for name in CASES} & polars
     assert elsewhere <= polars
 
@@ -212,10 +212,10 @@ def test_struct_field_in_template(case):
 def test_value_as_parameter(case):
     got = lines(frame_of(case), "{t}", extra_body={"p": pl.col("x")})
     heads = [START % row + '[{"role":"user","content":"t"}]' for row in range(len(got))]
-    wanted = [
+    expected_lines = [
         None if text is INVALID else f'{head},"p":{text}}}}}' for head, text in zip(heads, case.jsons, strict=False)
     ]
-    assert got == [*wanted, heads[-1] + "}}"]
+    assert got == [*expected_lines, heads[-1] + "}}"]
 
 
 @each(CASES)
@@ -262,7 +262,7 @@ def test_binary_is_refused(dtype):
         lines(frame, [{"role": "user", "content": pl.col("x")}])
     with pytest.raises(bf.TemplateError, match=r"stop has dtype .*Binary"):
         lines(frame, "{t}", stop=pl.col("x"))
-    assert content(lines(frame, "{t}")[0]) == "t"  # beside the prompt it does no harm
+    assert content(lines(frame, "{t}")[0]) == "t"  # an unused column is not checked
 
 
 def test_object_is_refused():

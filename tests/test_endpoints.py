@@ -1,4 +1,4 @@
-"""Every endpoint, end to end: what is asked, what comes back, and with which dtypes whatever happened."""
+"""Every endpoint, end to end: requests, answers, and dtypes in every outcome."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MODERATION = pl.Struct(
 
 
 class Case(NamedTuple):
-    """A call, and the dtype that its answers must have."""
+    """Options of a call, and the expected dtypes of its answers."""
 
     options: dict
     response: pl.DataType
@@ -71,7 +71,7 @@ CASES = {
     "moderations": Case({"model": "omni-moderation-latest", "endpoint": "/v1/moderations"}, MODERATION),
 }
 cases = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-# The plain one of each endpoint, and the others among the slow tests.
+# The plain case of each endpoint; the others are slow tests.
 plain_cases = pytest.mark.parametrize(
     "case",
     [pytest.param(case, id=name, marks=() if name.isalpha() else pytest.mark.slow) for name, case in CASES.items()],
@@ -98,15 +98,15 @@ def test_answers_are_joined_by_row(case, dialect, emulate):
 
 @cases
 def test_answer_matches_its_request(case, client):
-    """What the frame holds is what the service answers to the very body of the preview."""
+    """The result equals the service's answer to the previewed request body."""
     rows = pl.DataFrame({"text": [f"Text {index} of violence and hate" for index in range(5)]})
     out = bf.run(rows, "{text}", client=client, poll_seconds=0.01, **case.options)
     for row, line in enumerate(bf.requests(rows, "{text}", **case.options)["request"]):
         request = json.loads(line)
         body = answer(request["body"], endpoint=request["url"])
-        told = json.dumps({"custom_id": "row", "response": {"status_code": 200, "body": body}}).encode()
+        result_line = json.dumps({"custom_id": "row", "response": {"status_code": 200, "body": body}}).encode()
         many = case.options.get("n", 1) > 1
-        _, expected = read_any(told, ENDPOINTS[request["url"]], many=many)
+        _, expected = read_any(result_line, ENDPOINTS[request["url"]], many=many)
         shown = pl.DataFrame([expected[:8]], schema=list(ANSWER_SCHEMA)[1:9], orient="row")
         assert out["response"][row] is not None
         if case.response == pl.String():
@@ -133,16 +133,16 @@ def test_dtypes_of_unfinished_and_failed_runs(case, emu, client):
     emu.row_fault("status", status=400, code="odd", attempts=None)
     emu.configure(progression="stepped")
     run = bf.submit(FRAME, "{text}", client=client, poll_seconds=0.01, **case.options)
-    found = run.result()
-    assert (found["response"].dtype, found["finish_reason"].dtype) == (case.response, case.finish_reason)
-    assert codes(found) == ["pending", "null_input", "pending"]
+    out = run.result()
+    assert (out["response"].dtype, out["finish_reason"].dtype) == (case.response, case.finish_reason)
+    assert codes(out) == ["pending", "null_input", "pending"]
     emu.configure(progression="timed")
     run.wait()
-    found = run.result()
-    assert (found["response"].dtype, found["finish_reason"].dtype) == (case.response, case.finish_reason)
-    assert codes(found) == ["odd", "null_input", "odd"]
-    again = bf.open_run(run.path).result()
-    assert again.schema == found.schema
+    out = run.result()
+    assert (out["response"].dtype, out["finish_reason"].dtype) == (case.response, case.finish_reason)
+    assert codes(out) == ["odd", "null_input", "odd"]
+    reopened = bf.open_run(run.path).result()
+    assert reopened.schema == out.schema
 
 
 @plain_cases
@@ -231,7 +231,7 @@ def test_embeddings_of_an_unknown_deployment_are_lists(emulate):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"model": "text-embedding-3-small"}, 'pass endpoint="/v1/embeddings"'),
         ({"model": "omni-moderation-latest", "endpoint": "/v1/responses"}, 'pass endpoint="/v1/moderations"'),
@@ -242,8 +242,8 @@ def test_embeddings_of_an_unknown_deployment_are_lists(emulate):
         ),
     ],
 )
-def test_unsupported_model_options_are_refused(options, said):
-    with pytest.raises(bf.OptionError, match=said):
+def test_unsupported_model_options_are_refused(options, message):
+    with pytest.raises(bf.OptionError, match=message):
         bf.requests(FRAME, "{text}", **options)
 
 
@@ -285,18 +285,18 @@ def test_invalid_choice_fails_its_row():
             "response": [json.dumps(['{"label":"good","stars":1}', '{"label":"ugly","stars":2}']), None],
             "finish_reason": ['["stop","stop"]', None],
             "code": [None, "odd"],
-            "message": [None, "said"],
+            "message": [None, "message"],
         },
         schema_overrides={"code": pl.String, "message": pl.String},
     )
     typed = parse({"model": "m", "n": 2, "response_format": SHAPE}).answer_format
-    found = typed.decoded(answers)
-    assert found["code"].to_list() == ["invalid_response", "odd"]
-    assert found["message"][0].startswith("choice 1: $.label")
-    assert found["finish_reason"].to_list() == [["stop", "stop"], None]
+    decoded = typed.decoded(answers)
+    assert decoded["code"].to_list() == ["invalid_response", "odd"]
+    assert decoded["message"][0].startswith("choice 1: $.label")
+    assert decoded["finish_reason"].to_list() == [["stop", "stop"], None]
 
 
-# -- what cannot be read
+# -- unreadable answers
 
 
 def line(body):
@@ -304,7 +304,7 @@ def line(body):
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "message"),
     [
         ({"data": []}, "0 embeddings instead of one"),
         ({"data": [{"embedding": [1.0, "x"]}]}, "not of numbers"),
@@ -315,12 +315,12 @@ def line(body):
         ({"data": [{"embedding": base64.b64encode(b"abc").decode()}]}, "has 3 bytes"),
     ],
 )
-def test_invalid_embeddings_fail_their_row(body, said):
+def test_invalid_embeddings_fail_their_row(body, message):
     _, found = read_any(line(body), ENDPOINTS["/v1/embeddings"])
     answers = pl.DataFrame([("a", *found)], schema=ANSWER_SCHEMA, orient="row")
     decoded = AnswerFormat("/v1/embeddings", dimensions=3).decoded(answers)
     assert decoded["code"].to_list() == ["invalid_response"]
-    assert said in decoded["message"][0]
+    assert message in decoded["message"][0]
     assert decoded["response"].dtype == pl.Array(pl.Float32, 3)
 
 
@@ -339,7 +339,7 @@ JSON = st.recursive(
 
 
 def mangled(value, draw, share):
-    """Return a JSON value with some of what it holds replaced."""
+    """Return a JSON value with some of its contents replaced or removed."""
     if draw(st.integers(0, share)) == 0:
         return draw(JSON)
     if isinstance(value, dict):
@@ -362,8 +362,8 @@ BODIES = {
 @given(data=st.data(), many=st.booleans())
 def test_any_body_gives_one_outcome(path, data, many):
     body = mangled(answer(BODIES[path], endpoint=path), data.draw, 12)
-    told = json.dumps({"custom_id": "a", "response": {"status_code": 200, "body": body}}).encode()
-    custom_id, found = read_any(told, ENDPOINTS[path], many=many)
+    result_line = json.dumps({"custom_id": "a", "response": {"status_code": 200, "body": body}}).encode()
+    custom_id, found = read_any(result_line, ENDPOINTS[path], many=many)
     assert custom_id == "a"
     form = AnswerFormat(path, choices=2 if many else 1, dimensions=3)
     frame = pl.DataFrame([("a", *found)], schema=ANSWER_SCHEMA, orient="row")
@@ -411,11 +411,11 @@ def test_explain_shortens_embeddings_when_printed(client):
         FRAME, "{text}", model="text-embedding-3-small", endpoint="/v1/embeddings", client=client, poll_seconds=0.01
     )
     run.wait()
-    told = run.explain(0)
-    assert told == run.explain("row-0")
-    assert len(told.outcome["response"]) == 1536
-    assert len(told.submissions[0]["lines"][0]) > 8_000
-    assert max(map(len, str(told).splitlines())) < 4_100
+    explanation = run.explain(0)
+    assert explanation == run.explain("row-0")
+    assert len(explanation.outcome["response"]) == 1536
+    assert len(explanation.submissions[0]["lines"][0]) > 8_000
+    assert max(map(len, str(explanation).splitlines())) < 4_100
 
 
 def test_reparse_refuses_answers_without_text(client):

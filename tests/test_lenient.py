@@ -1,4 +1,4 @@
-"""JSON of strangers: what Python's parser reads is read, and nothing else raises than that it is no JSON."""
+"""Lenient JSON: everything that Python's parser reads is read, and only invalid JSON raises."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from batchframe._core.lenient import integer, read_json
 
-TEXTS = st.text(st.characters(exclude_categories=()), max_size=8)  # halves of surrogate pairs too
+TEXTS = st.text(st.characters(exclude_categories=()), max_size=8)  # including lone surrogates
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | TEXTS,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4),
@@ -22,7 +22,7 @@ VALUES = st.recursive(
 
 
 def joined(text):
-    """Return a text as a parser sees it: halves that stand side by side are a character."""
+    """Return a text as a parser reads it: adjacent surrogates are joined into a character."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 

@@ -1,4 +1,4 @@
-"""Values and columns of request parameters against their types: what is taken, and what each refusal says."""
+"""Values and columns of request parameters: accepted types, and the message of each refusal."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def refusal(**options):
 
 
 def problem(endpoint, name, value):
-    """Return what is said about a constant value, or None."""
+    """Return the error message for a constant value, or None."""
     try:
         parameter_checks.check_values(endpoint, {name: value})
     except bf.OptionError as error:
@@ -57,7 +57,7 @@ def problem(endpoint, name, value):
 
 
 def problem_of(endpoint, name, dtype):
-    """Return what is said about a column's dtype, or None."""
+    """Return the error message for a column's dtype, or None."""
     try:
         parameter_checks.check_dtypes(endpoint, {name: dtype})
     except bf.OptionError as error:
@@ -106,7 +106,7 @@ def test_valid_values(name, value, sent):
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "said"),
+    ("name", "value", "expected"),
     [
         ("temperature", "0", "temperature must be a number, got '0'."),
         ("temperature", True, "temperature must be a number, got True."),
@@ -132,10 +132,10 @@ def test_valid_values(name, value, sent):
         ("verbosity", dt.date(2024, 1, 2), 'verbosity must be "low", "medium" or "high", got datetime.date('),
     ],
 )
-def test_invalid_values(name, value, said):
-    told = refusal(**{name: value})
-    assert told.startswith(said)
-    assert told.endswith(f" To send it anyway: extra_body={{'{name}': …}}")
+def test_invalid_values(name, value, expected):
+    message = refusal(**{name: value})
+    assert message.startswith(expected)
+    assert message.endswith(f" To send it anyway: extra_body={{'{name}': …}}")
     assert line(extra_body={name: value})[name] is not None
 
 
@@ -165,7 +165,7 @@ def test_valid_values_of_other_endpoints(endpoint, name, value):
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "name", "value", "said"),
+    ("endpoint", "name", "value", "expected"),
     [
         (COMPLETIONS, "logprobs", True, "logprobs must be a whole number, got True."),
         (EMBEDDINGS, "dimensions", "256", "dimensions must be a whole number, got '256'."),
@@ -175,8 +175,8 @@ def test_valid_values_of_other_endpoints(endpoint, name, value):
         (RESPONSES, "conversation", 5, "conversation must be text or a dict, got 5."),
     ],
 )
-def test_invalid_values_of_other_endpoints(endpoint, name, value, said):
-    assert said in problem(endpoint, name, value)
+def test_invalid_values_of_other_endpoints(endpoint, name, value, expected):
+    assert expected in problem(endpoint, name, value)
 
 
 # -- columns
@@ -195,7 +195,7 @@ def test_invalid_values_of_other_endpoints(endpoint, name, value, said):
         ("user", pl.col("x"), "a"),
         ("user", pl.col("x").cast(pl.Categorical), "a"),
         ("user", pl.col("whole").cast(pl.String), "1"),
-        ("reasoning_effort", pl.col("x").cast(pl.Enum(["a", "b"])), "a"),  # values are the service's to judge
+        ("reasoning_effort", pl.col("x").cast(pl.Enum(["a", "b"])), "a"),  # the service checks the values
         ("stop", pl.col("x"), "a"),
         ("stop", pl.col("texts"), ["a"]),
         ("stop", pl.concat_list("x", "x").list.to_array(2), ["a", "a"]),
@@ -217,7 +217,7 @@ def test_null_column_is_valid_for_every_parameter(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "said"),
+    ("name", "value", "expected"),
     [
         ("seed", pl.col("fraction"), "whole number, got an expression of dtype Float64: .cast(pl.Int64) converts it."),
         ("seed", pl.col("fraction").cast(pl.Decimal(10, 2)), "Decimal(precision=10, scale=2): .cast(pl.Int64)"),
@@ -238,11 +238,11 @@ def test_null_column_is_valid_for_every_parameter(name):
     ],
     ids=str,
 )  # fmt: skip
-def test_invalid_columns(name, value, said):
-    told = refusal(**{name: value})
-    assert said in told
-    assert told.startswith(f"{name} must be ")
-    assert told.endswith(f" To send it anyway: extra_body={{'{name}': …}}")
+def test_invalid_columns(name, value, expected):
+    message = refusal(**{name: value})
+    assert expected in message
+    assert message.startswith(f"{name} must be ")
+    assert message.endswith(f" To send it anyway: extra_body={{'{name}': …}}")
     assert line(extra_body={name: value})[name] is not None
 
 
@@ -261,7 +261,7 @@ def test_lazy_column_is_checked_without_evaluation():
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "name", "said"),
+    ("endpoint", "name", "expected"),
     [
         (RESPONSES, "max_tokens", "max_output_tokens"),
         (RESPONSES, "max_completion_tokens", "max_output_tokens"),
@@ -275,32 +275,32 @@ def test_lazy_column_is_checked_without_evaluation():
         (COMPLETIONS, "max_completion_tokens", "max_tokens"),
     ],
 )
-def test_parameter_with_another_name_at_another_endpoint(endpoint, name, said):
-    assert parameter_checks.elsewhere(endpoint, name) == f" It is {said} there."
+def test_parameter_with_another_name_at_another_endpoint(endpoint, name, expected):
+    assert parameter_checks.elsewhere(endpoint, name) == f" It is {expected} there."
 
 
 def test_parameter_of_other_endpoints_only():
     assert parameter_checks.elsewhere(RESPONSES, "suffix") == f" It is a parameter of {COMPLETIONS}."
     assert parameter_checks.elsewhere(EMBEDDINGS, "seed") == f" It is a parameter of {CHAT}, {COMPLETIONS}."
     assert parameter_checks.elsewhere(EMBEDDINGS, "dimension") == ""
-    said = refusal(max_output_tokens=5)
-    assert f"nor a parameter of {CHAT}. It is max_completion_tokens there. To send it anyway:" in said
+    message = refusal(max_output_tokens=5)
+    assert f"nor a parameter of {CHAT}. It is max_completion_tokens there. To send it anyway:" in message
     assert "Did you mean 'dedupe'" not in refusal(truncation="auto")
 
 
 @pytest.mark.parametrize("endpoint", PARAMETERS)
 def test_renamed_parameters_exist(endpoint):
-    for name, said in ENDPOINTS[endpoint].renamed_parameters.items():
-        first = said.partition("=")[0]
+    for name, hint in ENDPOINTS[endpoint].renamed_parameters.items():
+        first = hint.partition("=")[0]
         assert name not in PARAMETERS[endpoint]
         assert first in PARAMETERS[endpoint] or first in {"system", "extra_body"}
 
 
 def test_renamed_parameters_match_the_service():
     moved = responses_checks._MOVED.items()
-    told = {name: ENDPOINTS[RESPONSES].renamed_parameters.get(name, "").partition("=")[0] for name, _ in moved}
+    hints = {name: ENDPOINTS[RESPONSES].renamed_parameters.get(name, "").partition("=")[0] for name, _ in moved}
     ours = {"messages", "response_format"}
-    assert {name: text for name, text in told.items() if name not in ours} == {
+    assert {name: text for name, text in hints.items() if name not in ours} == {
         name: place.partition(".")[0] for name, place in moved if name not in ours
     }
 
@@ -334,8 +334,8 @@ def test_renamed_parameters_match_the_service():
     ],
 )
 def test_parameters_from_text(name, text, value):
-    read = parameter_checks.from_text(CHAT, name, text)
-    assert (read, type(read)) == (value, type(value))
+    parsed = parameter_checks.from_text(CHAT, name, text)
+    assert (parsed, type(parsed)) == (value, type(value))
 
 
 def test_parameters_from_text_at_unknown_endpoint():
@@ -371,7 +371,7 @@ TABLES = {
     MODERATIONS: moderations.PARAMETERS,
     RESPONSES: responses_checks.PARAMETERS,
 }
-# What the emulator leaves open, and the SDK's types do not.
+# Parameters that the emulator leaves open but the SDK's types do not.
 OPEN = {(CHAT, "function_call"), (RESPONSES, "include")}
 TEXTS = sorted(
     {text for names in PARAMETERS.values() for kinds in names.values() for text in kinds.get("text") or ()}
@@ -409,11 +409,11 @@ def test_emulator_has_the_same_parameter_names(endpoint):
 @example([[1, 2]])
 def test_type_checks_agree_with_the_emulator(value):
     for endpoint, name in PLACES:
-        said = problem(endpoint, name, value)
+        message = problem(endpoint, name, value)
         try:
             TABLES[endpoint][name](name, value)
         except _errors.ApiError as error:
             if error.code == "invalid_type" and error.param == name:
-                assert said is not None, (endpoint, name)
+                assert message is not None, (endpoint, name)
         else:
-            assert said is None or (endpoint, name) in OPEN, (endpoint, name)
+            assert message is None or (endpoint, name) in OPEN, (endpoint, name)

@@ -1,4 +1,4 @@
-"""The table of request parameters: what the SDK knows, and what our own options shadow."""
+"""The table of request parameters, compared with the SDK, and the parameters that our options shadow."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from batchframe._endpoints.registry import ENDPOINTS
 from batchframe._requests.parameters import NEVER
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "generate_parameters.py"
-# The SDK that the table was generated with; at a newer one generate it again, and write its version here.
+# The SDK version that the table was generated with. For a newer SDK, regenerate the table and update this.
 GENERATED_WITH = (3, 54)
 INSTALLED = tuple(int(number) for number in version("openai").split(".")[:2])
 
-# Names of ours that are also request parameters. Each is the same thing, or is reached by extra_body, or never sent.
+# Our options that are also request parameters. Each has the same meaning, is passed by extra_body, or is never sent.
 SHADOWED = {
-    # The same thing: made from the argument.
+    # The same meaning: set from the argument.
     "model": "/v1/chat/completions /v1/completions /v1/embeddings /v1/moderations /v1/responses",
     "response_format": "/v1/chat/completions",
-    # Another thing; extra_body passes the service's.
+    # Another meaning: extra_body passes the service's parameter.
     "metadata": "/v1/chat/completions /v1/responses",
     "include": "/v1/responses",
 }
@@ -43,7 +43,7 @@ def script():
 
 
 def covers(known, generated):
-    """Whether one table takes whatever another does: names, kinds and texts."""
+    """Whether one table accepts everything that another does: names, kinds and texts."""
     if known is None or generated is None:
         return known is None
     if isinstance(known, tuple):
@@ -52,8 +52,8 @@ def covers(known, generated):
 
 
 def test_parameter_table_covers_the_sdk(script):
-    # An older SDK has fewer names and narrower types, and a newer one wider: whatever the installed one takes must not
-    # be refused, so a newer one with news fails here. The other way round is asked of the SDK of the table alone.
+    # What the installed SDK accepts must not be refused, so a newer SDK with new parameters fails here. An older SDK
+    # has fewer names and narrower types, so equality is checked only with the SDK of the table.
     generated = script.parameters()
     assert generated.keys() == PARAMETERS.keys()
     for endpoint, known in PARAMETERS.items():
@@ -121,20 +121,20 @@ def test_prompt_members_are_refused(endpoint, name):
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 def test_all_other_parameters_are_accepted(endpoint):
-    fixed = {"n", "dimensions"}  # they make a dtype: whole numbers only
-    taken = PARAMETERS[endpoint].keys() - OPTION_NAMES - PROMPT_MEMBERS - NEVER - fixed
-    for name in taken:
+    fixed = {"n", "dimensions"}  # they determine a dtype: positive integers only
+    accepted = PARAMETERS[endpoint].keys() - OPTION_NAMES - PROMPT_MEMBERS - NEVER - fixed
+    for name in accepted:
         for value in samples(PARAMETERS[endpoint][name]):
             assert _options.parse({"model": "m", "endpoint": endpoint, name: value}).body == {name: value}
 
 
 def samples(kinds):
-    """Return values of each of the kinds."""
+    """Return sample values of each kind."""
     simple = {"text": ["x"], "integer": [1], "number": [1, 0.5], "boolean": [True], "object": [{}, {"x": 1}]}
-    found = []
+    values = []
     for kind, inside in kinds.items():
         if isinstance(inside, tuple):
-            found += inside
+            values += inside
         else:
-            found += [[], samples(inside)] if isinstance(inside, dict) else simple[kind]
-    return found
+            values += [[], samples(inside)] if isinstance(inside, dict) else simple[kind]
+    return values

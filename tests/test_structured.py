@@ -1,4 +1,4 @@
-"""Typed answers over real HTTP: what is asked for as ``response_format`` is what the response column is."""
+"""Typed answers over real HTTP: ``response_format`` determines the dtype of the response column."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def run(client):
 
 
 def contents(prompt, **options):
-    """Return what the service answers, from the emulator's own pure function."""
+    """Return the service's answers, from the emulator's pure function."""
     lines = bf.requests(REVIEWS, prompt, model="gpt-4o-mini", **options)["request"].drop_nulls()
     return [json.loads(answer(json.loads(line)["body"])["choices"][0]["message"]["content"]) for line in lines]
 
@@ -66,8 +66,8 @@ def test_rows_are_classified_into_an_enum(run):
 def test_entities_become_lists_of_structs(run):
     out = run(prompt="Entities of: {text}", response_format=Entities)
     assert out["response"].dtype == ENTITIES
-    said = contents("Entities of: {text}", response_format=Entities)
-    for value, row in zip(said, out["response"], strict=False):
+    values = contents("Entities of: {text}", response_format=Entities)
+    for value, row in zip(values, out["response"], strict=False):
         assert Entities.model_validate(row) == Entities.model_validate(value)
     flat = out.select(pl.col("response").struct.field("entities")).explode("entities").drop_nulls().unnest("entities")
     assert flat.columns == ["name", "kind", "born", "weight"]
@@ -139,7 +139,7 @@ def test_same_requests_with_another_type_reuse_the_run(emu, run):
     text = run(response_format=line["body"]["response_format"])
     other = run(response_format=pl.Struct({"label": pl.Enum(["positive", "negative"])}))
     assert text["response"].dtype == pl.String
-    assert [json.loads(said) for said in text["response"][:2]] == typed["response"].to_list()[:2]
+    assert [json.loads(response) for response in text["response"][:2]] == typed["response"].to_list()[:2]
     assert_frame_equal(other, typed)
     assert emu.ledger()["by_custom_id"] == {"row-0": 1, "row-1": 1}
 
@@ -180,7 +180,9 @@ def test_incomplete_answer_gives_the_reason(emu, reason):
     assert out["finish_reason"].to_list() == [reason, reason]
     assert {code for code, _ in errors} == {"invalid_response"}
     limit = "token limit" if reason == "length" else "content filter"
-    assert all(said.startswith(f"the answer was cut by the {limit} (finish_reason {reason})") for _, said in errors)
+    assert all(
+        message.startswith(f"the answer was cut by the {limit} (finish_reason {reason})") for _, message in errors
+    )
     if reason == "length":
         assert all('{"entities":' in json.loads(line)["response"]["body"]["choices"][0]["message"]["content"] for line in out["raw"])  # fmt: skip  # noqa: E501
 
@@ -192,7 +194,7 @@ def test_refusal_is_reported(emu):
 
 
 def test_invalid_answer_fails_without_retry(emu):
-    """A service without strict mode: what it was asked for is text, and what is wanted of it now is a type."""
+    """As with a service without strict mode: the run requested text, and is read as a type later."""
     entities = bf.requests(REVIEWS, "{text}", model="gpt-4o-mini", response_format=Entities)["request"][0]
     form = json.loads(entities)["body"]["response_format"]
     frame = REVIEWS.head(2)
