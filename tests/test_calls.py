@@ -323,5 +323,5 @@ def test_tools_of_different_shapes_in_one_column(emu):
 
 @pytest.mark.parametrize(("name", "endpoint"), [("n", CHAT), ("dimensions", "/v1/embeddings")])
 def test_parameters_that_decide_the_dtype_are_equal_for_all_rows(name, endpoint):
-    with pytest.raises(bf.OptionError, match=f"{name} must be one whole number for all rows"):
+    with pytest.raises(bf.OptionError, match=f"{name} must be one positive integer for all rows"):
         bf.requests(FRAME, "{text}", model="m", endpoint=endpoint, **{name: pl.lit(2)})

@@ -1,4 +1,4 @@
-"""What a value of each dtype becomes in a template, in a message and as a parameter; the texts are written by hand."""
+"""The text of each dtype in a template, in a message and as a parameter. Expected texts are written by hand."""
 
 # ruff: noqa: E501  (one line a case)
 
@@ -21,7 +21,7 @@ INVALID = object()
 
 
 class Case(NamedTuple):
-    """Values of a dtype; what each is in a prompt, and as JSON in a body where that is not the same in quotes."""
+    """Values of a dtype, with the text of each in a prompt and its JSON in a body."""
 
     dtype: object
     values: list[object]
@@ -35,12 +35,12 @@ def of(dtype, *triples):
 
 
 def same(dtype, *pairs):
-    """A dtype whose JSON is its text."""
+    """Return a case whose JSON equals its text."""
     return of(dtype, *[(value, text, text) for value, text in pairs])
 
 
 def quoted(dtype, *pairs):
-    """A dtype whose JSON is its text in quotes."""
+    """Return a case whose JSON is its text in quotes."""
     return of(dtype, *[(value, text, f'"{text}"') for value, text in pairs])
 
 
@@ -154,7 +154,7 @@ if hasattr(pl, "Map"):
 
 
 def frame_of(case):
-    """The values, and a null at the end."""
+    """Return a frame of the values, with a null at the end."""
     return pl.DataFrame({"x": pl.Series([*case.values, None], dtype=case.dtype, strict=False), "t": "t"})
 
 
@@ -166,60 +166,60 @@ def content(line):
     return json.loads(line)["body"]["messages"][0]["content"]
 
 
-def expected(texts, form):
-    return [None if text is INVALID else form(text) for text in texts]
+def expected(texts, convert):
+    return [None if text is INVALID else convert(text) for text in texts]
 
 
-def test_the_table_has_every_dtype_of_polars():
-    def below(kind):
-        return {name for found in kind.__subclasses__() for name in ({found.__name__} | below(found))}
+def test_table_covers_every_polars_dtype():
+    def subclass_names(kind):
+        return {name for child in kind.__subclasses__() for name in ({child.__name__} | subclass_names(child))}
 
     abstract = {"NumericType", "IntegerType", "SignedIntegerType", "UnsignedIntegerType", "FloatType", "TemporalType",
                 "NestedType", "ObjectType", "Unknown"}  # fmt: skip
     elsewhere = {"Binary", "Object", "Null", "BaseExtension", "Extension"}
-    polars = {name for name in below(pl.DataType) if hasattr(pl, name)} - abstract
+    polars = {name for name in subclass_names(pl.DataType) if hasattr(pl, name)} - abstract
     assert polars - elsewhere == {name.split(" ")[0] for name in CASES} & polars
     assert elsewhere <= polars
 
 
 @each(CASES)
-def test_in_a_template(case):
+def test_value_in_template(case):
     assert lines(frame_of(case).lazy(), "<{x}>") == lines(frame_of(case), "<{x}>")
     got = [line and content(line) for line in lines(frame_of(case), "<{x}>")]
     assert got == [*expected(case.texts, lambda text: f"<{text}>"), None]
 
 
 @each(CASES)
-def test_null_rendered_in_a_template(case):
+def test_rendered_null_in_template(case):
     assert content(lines(frame_of(case), "<{x}>", on_null="render")[-1]) == "<>"
 
 
 @each(CASES)
-def test_in_a_message(case):
+def test_value_in_message(case):
     messages = [{"role": "user", "content": pl.col("x")}]
     got = [line and content(line) for line in lines(frame_of(case), messages)]
     assert got == [*expected(case.texts, str), None]
 
 
 @each(CASES)
-def test_below_a_struct_in_a_template(case):
+def test_struct_field_in_template(case):
     frame = frame_of(case).select(pl.struct("x").alias("s"))
     got = [line and content(line) for line in lines(frame, "{s.x}")]
     assert got == [*expected(case.texts, str), None]
 
 
 @each(CASES)
-def test_as_a_parameter(case):
+def test_value_as_parameter(case):
     got = lines(frame_of(case), "{t}", extra_body={"p": pl.col("x")})
     heads = [START % row + '[{"role":"user","content":"t"}]' for row in range(len(got))]
-    wanted = [
+    expected_lines = [
         None if text is INVALID else f'{head},"p":{text}}}}}' for head, text in zip(heads, case.jsons, strict=False)
     ]
-    assert got == [*wanted, heads[-1] + "}}"]
+    assert got == [*expected_lines, heads[-1] + "}}"]
 
 
 @each(CASES)
-def test_null_inside_a_list_of_each_dtype(case):
+def test_null_in_list(case):
     frame = frame_of(case).select(pl.col("x").implode(), pl.lit("t").alias("t"))
     (line,) = lines(frame, "{t}", extra_body={"p": pl.col("x")})
     if INVALID in case.jsons:
@@ -230,13 +230,13 @@ def test_null_inside_a_list_of_each_dtype(case):
 
 
 @each(CASES)
-def test_inside_a_struct_of_each_dtype(case):
+def test_value_in_struct(case):
     frame = frame_of(case).select(pl.struct("x").alias("x"), "t")
     got = lines(frame, "{x}")
     assert [line and content(line) for line in got] == [*expected(case.jsons, '{{"x":{}}}'.format), '{"x":null}']
 
 
-def test_a_column_of_nulls():
+def test_null_column():
     frame = pl.DataFrame({"x": [None, None], "t": ["t", "t"]})
     assert lines(frame, "<{x}>") == [None, None]
     assert [content(line) for line in lines(frame, "<{x}>", on_null="render")] == ["<>", "<>"]
@@ -254,7 +254,7 @@ def test_a_column_of_nulls():
     ],
     ids=str,
 )
-def test_binary_is_refused_by_name(dtype):
+def test_binary_is_refused(dtype):
     frame = pl.DataFrame({"x": pl.Series([None], dtype=dtype), "t": ["t"]})
     with pytest.raises(bf.TemplateError, match=r"column 'x' has dtype .*Binary.* no text.*base64"):
         lines(frame, "{x}")
@@ -262,17 +262,17 @@ def test_binary_is_refused_by_name(dtype):
         lines(frame, [{"role": "user", "content": pl.col("x")}])
     with pytest.raises(bf.TemplateError, match=r"stop has dtype .*Binary"):
         lines(frame, "{t}", stop=pl.col("x"))
-    assert content(lines(frame, "{t}")[0]) == "t"  # beside the prompt it does no harm
+    assert content(lines(frame, "{t}")[0]) == "t"  # an unused column is not checked
 
 
-def test_object_is_refused_by_name():
+def test_object_is_refused():
     frame = pl.DataFrame({"x": pl.Series([object()], dtype=pl.Object), "t": ["t"]})
     with pytest.raises(bf.InputError, match=r"column 'x' has dtype Object, .*: drop it, or cast it"):
         lines(frame, "{t}")
 
 
 @pytest.mark.parametrize("dtype", [pl.Struct({}), pl.List(pl.Struct({"a": pl.Struct({})}))], ids=str)
-def test_a_struct_without_fields_is_refused_by_name(dtype):
+def test_struct_without_fields_is_refused(dtype):
     frame = pl.DataFrame({"x": pl.Series([None], dtype=dtype), "t": ["t"]})
     with pytest.raises(
         bf.InputError, match=r"column 'x' has dtype .*, and Parquet cannot hold a Struct without fields"
@@ -280,7 +280,7 @@ def test_a_struct_without_fields_is_refused_by_name(dtype):
         lines(frame, "{t}")
 
 
-def test_an_extension_type_is_what_it_stands_on():
+def test_extension_type_uses_its_storage():
     class Name(pl.BaseExtension):
         def __init__(self):
             super().__init__("batchframe.test.name", pl.String, None)
@@ -292,7 +292,7 @@ def test_an_extension_type_is_what_it_stands_on():
     assert content(line) == r'{"x":"a\""}'
 
 
-def test_values_after_a_null_array_are_their_own():
+def test_null_array_does_not_shift_values():
     # json_encode of polars 1.37.1 gives row 1 the values of row 0, and row 2 those of row 1.
     frame = pl.DataFrame({"x": pl.Series([None, ["a", None], ["b", ""]], dtype=pl.Array(pl.String, 2)), "t": "t"})
     assert [line and content(line) for line in lines(frame, "{x}")] == [None, '["a",null]', '["b",""]']
@@ -300,7 +300,7 @@ def test_values_after_a_null_array_are_their_own():
     assert [content(line) for line in lines(inside, "{s}")] == ['{"x":null}', '{"x":["a",null]}', '{"x":["b",""]}']
 
 
-def test_one_bad_value_of_a_list_spoils_its_row_only():
+def test_invalid_list_value_fails_only_its_row():
     frame = pl.DataFrame({"x": [[1.0], [NAN], [2.0]], "t": ["a", "b", "c"]})
     assert [line is None for line in lines(frame, "{t}", extra_body={"p": pl.col("x")})] == [False, True, False]
 
@@ -320,7 +320,7 @@ FAR = 2**31 - 1  # days; DuckDB's infinity
     ],
     ids=lambda column: str(column.dtype),
 )
-def test_a_day_that_polars_cannot_write_is_its_rows_error(column):
+def test_out_of_range_date_fails_its_row(column):
     near = pl.Series([1]).cast(column.dtype)
     frame = pl.DataFrame({"x": pl.concat([near, column]), "t": "t"})
     is_sent = [True, False, False]
@@ -333,13 +333,13 @@ def test_a_day_that_polars_cannot_write_is_its_rows_error(column):
         assert [line is not None for line in lines(frame.select(inside.alias("x")), "{x}")] == [*is_sent, True]
 
 
-def test_the_last_days_are_written():
+def test_dates_at_the_limits():
     days = pl.Series([95_000_000, -95_000_000], dtype=pl.Int32).cast(pl.Date)
     frame = pl.DataFrame({"x": days})
     assert [content(line) for line in lines(frame, "{x}")] == ["+262071-03-02", "-258132-11-01"]
 
 
-def test_the_error_of_a_day_that_polars_cannot_write(client):
+def test_out_of_range_date_error_message(client):
     frame = pl.DataFrame({"x": pl.Series([0, FAR], dtype=pl.Int32).cast(pl.Date)})
     with pytest.warns(bf.BatchframeWarning, match="invalid_input"):
         out = bf.run(frame, "{x}", model="gpt-4o-mini", client=client, poll_seconds=0.02)
@@ -347,6 +347,6 @@ def test_the_error_of_a_day_that_polars_cannot_write(client):
         None,
         {
             "code": "invalid_input",
-            "message": "column 'x' holds a day beyond the year 262000, such as DuckDB's infinity",
+            "message": "column 'x' contains a date beyond the year 262000, such as DuckDB's infinity",
         },
     ]

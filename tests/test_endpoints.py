@@ -1,4 +1,4 @@
-"""Every endpoint, end to end: what is asked, what comes back, and with which dtypes whatever happened."""
+"""Every endpoint, end to end: requests, answers, and dtypes in every outcome."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MODERATION = pl.Struct(
 
 
 class Case(NamedTuple):
-    """A call, and the dtype that its answers must have."""
+    """Options of a call, and the expected dtypes of its answers."""
 
     options: dict
     response: pl.DataType
@@ -71,7 +71,7 @@ CASES = {
     "moderations": Case({"model": "omni-moderation-latest", "endpoint": "/v1/moderations"}, MODERATION),
 }
 cases = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-# The plain one of each endpoint, and the others among the slow tests.
+# The plain case of each endpoint; the others are slow tests.
 plain_cases = pytest.mark.parametrize(
     "case",
     [pytest.param(case, id=name, marks=() if name.isalpha() else pytest.mark.slow) for name, case in CASES.items()],
@@ -85,7 +85,7 @@ def codes(frame):
 
 @cases
 @pytest.mark.parametrize("dialect", ["openai", "azure"])
-def test_answers_come_back_by_row(case, dialect, emulate):
+def test_answers_are_joined_by_row(case, dialect, emulate):
     with emulate(dialect) as emu:
         out = bf.run(FRAME, "{text}", client=emu.client(), poll_seconds=0.01, **case.options)
         assert emu.ledger(summary=True)["executions"] == 2
@@ -97,16 +97,16 @@ def test_answers_come_back_by_row(case, dialect, emulate):
 
 
 @cases
-def test_an_answer_is_that_of_its_request(case, client):
-    """What the frame holds is what the service answers to the very body of the preview."""
+def test_answer_matches_its_request(case, client):
+    """The result equals the service's answer to the previewed request body."""
     rows = pl.DataFrame({"text": [f"Text {index} of violence and hate" for index in range(5)]})
     out = bf.run(rows, "{text}", client=client, poll_seconds=0.01, **case.options)
     for row, line in enumerate(bf.requests(rows, "{text}", **case.options)["request"]):
         request = json.loads(line)
         body = answer(request["body"], endpoint=request["url"])
-        told = json.dumps({"custom_id": "row", "response": {"status_code": 200, "body": body}}).encode()
+        result_line = json.dumps({"custom_id": "row", "response": {"status_code": 200, "body": body}}).encode()
         many = case.options.get("n", 1) > 1
-        _, expected = read_any(told, ENDPOINTS[request["url"]], many=many)
+        _, expected = read_any(result_line, ENDPOINTS[request["url"]], many=many)
         shown = pl.DataFrame([expected[:8]], schema=list(ANSWER_SCHEMA)[1:9], orient="row")
         assert out["response"][row] is not None
         if case.response == pl.String():
@@ -122,31 +122,31 @@ def test_an_answer_is_that_of_its_request(case, client):
     [pl.DataFrame({"text": []}, schema={"text": pl.String}), pl.DataFrame({"text": [None]}, {"text": pl.String})],
     ids=["no rows", "nothing sent"],
 )
-def test_dtypes_without_an_answer(case, rows, client):
+def test_dtypes_without_answers(case, rows, client):
     out = bf.run(rows, "{text}", client=client, poll_seconds=0.01, **case.options)
     assert out["response"].dtype == case.response
     assert out["finish_reason"].dtype == case.finish_reason
 
 
 @cases
-def test_dtypes_while_unfinished_and_when_all_failed(case, emu, client):
+def test_dtypes_of_unfinished_and_failed_runs(case, emu, client):
     emu.row_fault("status", status=400, code="odd", attempts=None)
     emu.configure(progression="stepped")
     run = bf.submit(FRAME, "{text}", client=client, poll_seconds=0.01, **case.options)
-    found = run.result()
-    assert (found["response"].dtype, found["finish_reason"].dtype) == (case.response, case.finish_reason)
-    assert codes(found) == ["pending", "null_input", "pending"]
+    out = run.result()
+    assert (out["response"].dtype, out["finish_reason"].dtype) == (case.response, case.finish_reason)
+    assert codes(out) == ["pending", "null_input", "pending"]
     emu.configure(progression="timed")
     run.wait()
-    found = run.result()
-    assert (found["response"].dtype, found["finish_reason"].dtype) == (case.response, case.finish_reason)
-    assert codes(found) == ["odd", "null_input", "odd"]
-    again = bf.open_run(run.path).result()
-    assert again.schema == found.schema
+    out = run.result()
+    assert (out["response"].dtype, out["finish_reason"].dtype) == (case.response, case.finish_reason)
+    assert codes(out) == ["odd", "null_input", "odd"]
+    reopened = bf.open_run(run.path).result()
+    assert reopened.schema == out.schema
 
 
 @plain_cases
-def test_faults_and_retries_are_those_of_chat(case, emu, client):
+def test_faults_are_retried(case, emu, client):
     rows = pl.DataFrame({"text": [f"text {index}" for index in range(40)]})
     emu.row_fault("server_error", share=0.2)
     emu.row_fault("malformed", share=0.1, at=0.8)
@@ -159,7 +159,7 @@ def test_faults_and_retries_are_those_of_chat(case, emu, client):
 
 
 @plain_cases
-def test_the_same_call_pays_nothing(case, emu, client):
+def test_repeated_call_is_not_billed(case, emu, client):
     first = bf.run(FRAME, "{text}", client=client, poll_seconds=0.01, **case.options)
     before = emu.ledger(summary=True)
     again = bf.run(FRAME.reverse(), "{text}", client=client, poll_seconds=0.01, **case.options)
@@ -170,7 +170,7 @@ def test_the_same_call_pays_nothing(case, emu, client):
 # -- one endpoint each
 
 
-def test_responses_take_messages_and_their_own_names(client):
+def test_responses_messages_and_parameters(client):
     options = {"model": "gpt-5-mini", "endpoint": "/v1/responses", "system": "Answer in {language}."}
     rows = pl.DataFrame({"text": ["Hi"], "language": ["French"], "effort": ["low"]})
     body = json.loads(
@@ -194,7 +194,7 @@ def test_responses_take_messages_and_their_own_names(client):
     assert out["usage"][0]["reasoning_tokens"] > 0
 
 
-def test_a_response_that_was_cut(client):
+def test_incomplete_response(client):
     rows = pl.DataFrame({"text": ["Say something long about everything there is."]})
     options = {"endpoint": "/v1/responses", "client": client, "poll_seconds": 0.01}
     cut = bf.run(rows, "{text}", model="gpt-4o-mini", max_output_tokens=16, **options)
@@ -204,14 +204,14 @@ def test_a_response_that_was_cut(client):
     assert "raise max_output_tokens" in nothing["error"][0]["message"]
 
 
-def test_azure_batches_of_responses_say_chat_completions(emulate):
+def test_azure_responses_batch_uses_the_chat_completions_endpoint(emulate):
     with emulate("azure") as emu:
         bf.run(FRAME, "{text}", model="gpt-4o-mini", endpoint="/v1/responses", client=emu.client(), poll_seconds=0.01)
         (batch,) = emu.client().batches.list().data
     assert batch.endpoint == "/chat/completions"
 
 
-def test_embeddings_are_exact_and_smaller_as_base64(client):
+def test_base64_embeddings_equal_float_embeddings(client):
     rows = pl.DataFrame({"text": ["one", "two"]})
     options = {"endpoint": "/v1/embeddings", "model": "text-embedding-3-small", "client": client, "poll_seconds": 0.01}
     packed = bf.run(rows, "{text}", **options)
@@ -223,7 +223,7 @@ def test_embeddings_are_exact_and_smaller_as_base64(client):
     assert norms.round(2).to_list() == [1.0, 1.0]
 
 
-def test_embeddings_of_a_deployment_are_lists(emulate):
+def test_embeddings_of_an_unknown_deployment_are_lists(emulate):
     with emulate("azure", deployments={"ours": "text-embedding-3-small"}) as emu:
         out = bf.run(FRAME, "{text}", model="ours", endpoint="/v1/embeddings", client=emu.client(), poll_seconds=0.01)
     assert out["response"].dtype == pl.List(pl.Float32)
@@ -231,7 +231,7 @@ def test_embeddings_of_a_deployment_are_lists(emulate):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"model": "text-embedding-3-small"}, 'pass endpoint="/v1/embeddings"'),
         ({"model": "omni-moderation-latest", "endpoint": "/v1/responses"}, 'pass endpoint="/v1/moderations"'),
@@ -242,12 +242,12 @@ def test_embeddings_of_a_deployment_are_lists(emulate):
         ),
     ],
 )
-def test_what_a_model_cannot_do_is_refused(options, said):
-    with pytest.raises(bf.OptionError, match=said):
+def test_unsupported_model_options_are_refused(options, message):
+    with pytest.raises(bf.OptionError, match=message):
         bf.requests(FRAME, "{text}", **options)
 
 
-def test_an_empty_text_is_not_embedded(emu, client):
+def test_empty_text_is_not_embedded(emu, client):
     rows = pl.DataFrame({"text": ["", None, "x"]})
     options = {"endpoint": "/v1/embeddings", "model": "text-embedding-3-small", "dimensions": 4}
     out = bf.run(rows, "{text}", client=client, on_null="render", poll_seconds=0.01, **options)
@@ -256,10 +256,10 @@ def test_an_empty_text_is_not_embedded(emu, client):
 
 
 @pytest.mark.parametrize("endpoint", ["/v1/embeddings", "/v1/completions", "/v1/moderations"])
-def test_what_takes_one_text_refuses_messages(endpoint):
+def test_single_text_endpoints_refuse_messages(endpoint):
     rows = pl.DataFrame({"text": ["a"], "texts": [["a", "b"]]})
     for prompt in ([{"role": "user", "content": "{text}"}], pl.col("texts")):
-        with pytest.raises(bf.OptionError, match=r"takes one text a row, got .* explode the frame"):
+        with pytest.raises(bf.OptionError, match=r"takes one text per row, got .* explode the frame"):
             bf.requests(rows, prompt, model="m", endpoint=endpoint)
     with pytest.raises(
         bf.OptionError, match=rf"{endpoint} does not support system: .*: /v1/chat/completions, /v1/responses$"
@@ -269,7 +269,7 @@ def test_what_takes_one_text_refuses_messages(endpoint):
         bf.requests(rows, "{text}", model="m", endpoint=endpoint, response_format=SHAPE)
 
 
-def test_moderations_say_what_was_found(client):
+def test_moderations(client):
     out = bf.run(
         FRAME, "{text}", model="omni-moderation-latest", endpoint="/v1/moderations", client=client, poll_seconds=0.01
     )
@@ -279,24 +279,24 @@ def test_moderations_say_what_was_found(client):
     assert out["usage"].null_count() == 3
 
 
-def test_a_choice_that_does_not_fit_fails_its_row():
+def test_invalid_choice_fails_its_row():
     answers = pl.DataFrame(
         {
             "response": [json.dumps(['{"label":"good","stars":1}', '{"label":"ugly","stars":2}']), None],
             "finish_reason": ['["stop","stop"]', None],
             "code": [None, "odd"],
-            "message": [None, "said"],
+            "message": [None, "message"],
         },
         schema_overrides={"code": pl.String, "message": pl.String},
     )
     typed = parse({"model": "m", "n": 2, "response_format": SHAPE}).answer_format
-    found = typed.decoded(answers)
-    assert found["code"].to_list() == ["invalid_response", "odd"]
-    assert found["message"][0].startswith("choice 1: $.label")
-    assert found["finish_reason"].to_list() == [["stop", "stop"], None]
+    decoded = typed.decoded(answers)
+    assert decoded["code"].to_list() == ["invalid_response", "odd"]
+    assert decoded["message"][0].startswith("choice 1: $.label")
+    assert decoded["finish_reason"].to_list() == [["stop", "stop"], None]
 
 
-# -- what cannot be read
+# -- unreadable answers
 
 
 def line(body):
@@ -304,7 +304,7 @@ def line(body):
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "message"),
     [
         ({"data": []}, "0 embeddings instead of one"),
         ({"data": [{"embedding": [1.0, "x"]}]}, "not of numbers"),
@@ -315,16 +315,16 @@ def line(body):
         ({"data": [{"embedding": base64.b64encode(b"abc").decode()}]}, "has 3 bytes"),
     ],
 )
-def test_embeddings_that_are_none(body, said):
+def test_invalid_embeddings_fail_their_row(body, message):
     _, found = read_any(line(body), ENDPOINTS["/v1/embeddings"])
     answers = pl.DataFrame([("a", *found)], schema=ANSWER_SCHEMA, orient="row")
     decoded = AnswerFormat("/v1/embeddings", dimensions=3).decoded(answers)
     assert decoded["code"].to_list() == ["invalid_response"]
-    assert said in decoded["message"][0]
+    assert message in decoded["message"][0]
     assert decoded["response"].dtype == pl.Array(pl.Float32, 3)
 
 
-def test_vectors_of_several_sizes():
+def test_embeddings_of_different_sizes():
     texts = [base64.b64encode(struct.pack(f"<{size}f", *range(size))).decode() for size in (1, 3, 1)]
     answers = pl.DataFrame({"response": [*texts, None], "code": None, "message": None, "finish_reason": None})
     found = AnswerFormat("/v1/embeddings").decoded(answers.cast(pl.String))
@@ -339,7 +339,7 @@ JSON = st.recursive(
 
 
 def mangled(value, draw, share):
-    """Return a JSON value with some of what it holds replaced."""
+    """Return a JSON value with some of its contents replaced or removed."""
     if draw(st.integers(0, share)) == 0:
         return draw(JSON)
     if isinstance(value, dict):
@@ -360,10 +360,10 @@ BODIES = {
 
 @pytest.mark.parametrize("path", ENDPOINTS)
 @given(data=st.data(), many=st.booleans())
-def test_a_body_of_any_shape_is_one_outcome(path, data, many):
+def test_any_body_gives_one_outcome(path, data, many):
     body = mangled(answer(BODIES[path], endpoint=path), data.draw, 12)
-    told = json.dumps({"custom_id": "a", "response": {"status_code": 200, "body": body}}).encode()
-    custom_id, found = read_any(told, ENDPOINTS[path], many=many)
+    result_line = json.dumps({"custom_id": "a", "response": {"status_code": 200, "body": body}}).encode()
+    custom_id, found = read_any(result_line, ENDPOINTS[path], many=many)
     assert custom_id == "a"
     form = AnswerFormat(path, choices=2 if many else 1, dimensions=3)
     frame = pl.DataFrame([("a", *found)], schema=ANSWER_SCHEMA, orient="row")
@@ -376,7 +376,7 @@ def test_a_body_of_any_shape_is_one_outcome(path, data, many):
 
 
 @pytest.mark.parametrize("path", ENDPOINTS)
-def test_results_made_elsewhere(path, tmp_path):
+def test_read_batch_detects_the_endpoint(path, tmp_path):
     body = answer(BODIES[path], endpoint=path)
     assert endpoint_of(body).path == path
     (tmp_path / "out.jsonl").write_bytes(b'{"custom_id": "b", "error": {"code": "batch_expired"}}\n' + line(body))
@@ -387,13 +387,13 @@ def test_results_made_elsewhere(path, tmp_path):
     assert found["response"][1] is not None
 
 
-def test_results_of_two_endpoints_are_not_mixed():
+def test_read_batch_refuses_two_endpoints():
     sources = [line(answer(BODIES[path], endpoint=path)) for path in ("/v1/embeddings", "/v1/moderations")]
     with pytest.raises(bf.InputError, match=r"of /v1/moderations in the bytes, but earlier .* of /v1/embeddings"):
         bf.read_batch(sources)
 
 
-def test_a_batch_of_embeddings_by_its_id(client):
+def test_read_batch_of_embeddings_by_id(client):
     with warnings.catch_warnings():
         out = bf.run(
             FRAME, "{text}", model="text-embedding-3-small", endpoint="/v1/embeddings", client=client,
@@ -404,19 +404,19 @@ def test_a_batch_of_embeddings_by_its_id(client):
     assert found["response"].cast(pl.Array(pl.Float32, 1536)).to_list() == out["response"].to_list()
 
 
-def test_a_vector_is_explained_and_not_printed_whole(client):
+def test_explain_shortens_embeddings_when_printed(client):
     run = bf.submit(
         FRAME, "{text}", model="text-embedding-3-small", endpoint="/v1/embeddings", client=client, poll_seconds=0.01
     )
     run.wait()
-    told = run.explain(0)
-    assert told == run.explain("row-0")
-    assert len(told.outcome["response"]) == 1536
-    assert len(told.submissions[0]["lines"][0]) > 8_000
-    assert max(map(len, str(told).splitlines())) < 4_100
+    explanation = run.explain(0)
+    assert explanation == run.explain("row-0")
+    assert len(explanation.outcome["response"]) == 1536
+    assert len(explanation.submissions[0]["lines"][0]) > 8_000
+    assert max(map(len, str(explanation).splitlines())) < 4_100
 
 
-def test_answers_that_are_no_texts_are_not_read_as_another_type(client):
+def test_reparse_refuses_answers_without_text(client):
     run = bf.submit(
         FRAME, "{text}", model="omni-moderation-latest", endpoint="/v1/moderations", client=client, poll_seconds=0.01
     )

@@ -1,4 +1,4 @@
-"""Any text comes out of the request line as it went in, and never as anything but text."""
+"""Any text is escaped in the request line and decodes to itself."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NASTY = ["", "{", "}", "{x}", "{{x}}", '"', "\\", '\\"', "\\u0000", "\x00", "\x1
          "\u2028\u2029", "\ufeff", "\ufffe", "\U0010ffff", "😀👩‍👧", "e\u0301",
          "</script>", "null", "%s", "\t"]  # fmt: skip
 texts = st.text(st.characters(exclude_categories=("Cs",))) | st.sampled_from(NASTY)
-# A field's name may be any but one with braces.
+# A field name may contain anything but braces.
 names = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="{}"), min_size=1).filter(
     lambda name: not name.startswith("batchframe:")
 )
@@ -31,7 +31,7 @@ def lines(frame, prompt, **options):
 
 
 def decoded(line):
-    """The line, after making sure that it is one line of UTF-8."""
+    """Decode a line after checking that it is one line of UTF-8."""
     assert not {"\n", "\r"} & set(line)
     return json.loads(line.encode("utf-8"))
 
@@ -39,7 +39,7 @@ def decoded(line):
 @relaxed
 @given(st.lists(texts, min_size=1, max_size=20))
 @example(NASTY)
-def test_cells(cells):
+def test_cells_survive_in_templates(cells):
     frame = pl.DataFrame({"x": cells})
     got = [decoded(line)["body"]["messages"] for line in lines(frame, "a {x} b{{x}}")]
     assert got == [[{"role": "user", "content": f"a {cell} b{{x}}"}] for cell in cells]
@@ -48,7 +48,7 @@ def test_cells(cells):
 @relaxed
 @given(st.lists(texts, min_size=1, max_size=20))
 @example(NASTY)
-def test_parameters_and_messages_by_expression(cells):
+def test_cells_survive_in_messages_and_parameters(cells):
     frame = pl.DataFrame({"x": cells})
     messages = [{"role": "system", "content": pl.col("x")}, {"role": "user", "content": "{x}"}]
     got = [decoded(line)["body"] for line in lines(frame, messages, user=pl.col("x"), stop=pl.concat_list("x", "x"))]
@@ -67,12 +67,12 @@ def test_parameters_and_messages_by_expression(cells):
 @given(texts, texts, texts)
 @example('"', "\\", "\u2028")
 @example("{{", "}}", "{")
-def test_what_is_the_same_for_all_rows(literal, system, value):
-    def written(text):
+def test_constants_survive_in_all_places(literal, system, value):
+    def doubled(text):
         return text.replace("{", "{{").replace("}", "}}")
 
     frame = pl.DataFrame({"x": ["1"]})
-    (line,) = lines(frame, written(literal) + "{x}", system=written(system), extra_body={value: [value]})
+    (line,) = lines(frame, doubled(literal) + "{x}", system=doubled(system), extra_body={value: [value]})
     assert decoded(line)["body"] | {value: [value]} == {
         "model": "m",
         "messages": [{"role": "system", "content": system}, {"role": "user", "content": literal + "1"}],
@@ -89,7 +89,7 @@ def test_what_is_the_same_for_all_rows(literal, system, value):
 @example("a.b", "x")
 @example(" ", "x")
 @example('"', "x")
-def test_names_of_columns_and_fields(name, cell):
+def test_column_and_field_names_survive(name, cell):
     frame = pl.DataFrame({name: [cell]})
     (line,) = lines(frame, f"<{{{name}}}>")
     assert decoded(line)["body"]["messages"][0]["content"] == f"<{cell}>"
@@ -102,28 +102,28 @@ def test_names_of_columns_and_fields(name, cell):
 @relaxed
 @given(st.lists(st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=64), min_size=1, unique=True))
 @example(["\x00", '"', "\\", "é" * 64, "\u2028"])
-def test_ids(ids):
+def test_custom_ids_survive(ids):
     frame = pl.DataFrame({"id": ids})
     rows = bf.requests(frame, "{id}", model="m", custom_id="id")
     assert rows["custom_id"].to_list() == ids
     assert [decoded(line)["custom_id"] for line in rows["request"]] == ids
 
 
-# No Enum: Polars itself panics over one in an Array in a Struct.
+# No Enum: Polars panics on an Enum in an Array in a Struct.
 values = {
     pl.String(): texts,
     pl.Int64(): st.integers(-(2**63), 2**63 - 1),
     pl.Float64(): st.floats(allow_nan=False, allow_infinity=False),
     pl.Float32(): st.floats(allow_nan=False, allow_infinity=False, width=32),
     pl.Boolean(): st.booleans(),
-    # Polars cannot build larger ones from Python inside a List; the table of dtypes has them.
+    # Polars cannot build larger ones from Python in a List; test_dtypes.py covers them.
     pl.Int128(): st.integers(-(2**63), 2**63 - 1),
 }
 
 
 @st.composite
 def nested(draw, depth=2):
-    """A dtype, and what makes values of it."""
+    """Draw a dtype and a strategy for its values."""
     kinds = ["flat"] if depth == 0 else ["flat", "list", "array", "struct"]
     kind = draw(st.sampled_from(kinds))
     if kind == "flat":
@@ -131,8 +131,8 @@ def nested(draw, depth=2):
         return dtype, st.none() | values[dtype]
     if kind == "struct":
         fields = draw(st.dictionaries(texts, nested(depth=depth - 1), min_size=1, max_size=3))
-        made = st.fixed_dictionaries({name: value for name, (_, value) in fields.items()})
-        return pl.Struct({name: dtype for name, (dtype, _) in fields.items()}), st.none() | made
+        structs = st.fixed_dictionaries({name: value for name, (_, value) in fields.items()})
+        return pl.Struct({name: dtype for name, (dtype, _) in fields.items()}), st.none() | structs
     dtype, value = draw(nested(depth=depth - 1))
     if kind == "array":
         return pl.Array(dtype, 2), st.none() | st.lists(value, min_size=2, max_size=2)
@@ -141,9 +141,9 @@ def nested(draw, depth=2):
 
 @relaxed
 @given(st.data())
-def test_nested_values_come_out_equal(data):
-    dtype, made = data.draw(nested(depth=3))
-    cells = data.draw(st.lists(made, min_size=1, max_size=4))
+def test_nested_values_round_trip(data):
+    dtype, cell_values = data.draw(nested(depth=3))
+    cells = data.draw(st.lists(cell_values, min_size=1, max_size=4))
     frame = pl.DataFrame({"x": pl.Series(cells, dtype=dtype), "t": "t"})
     python = frame["x"].to_list()
     for cell, line in zip(python, lines(frame, "{t}", extra_body={"p": pl.col("x")}), strict=True):
@@ -154,7 +154,7 @@ def test_nested_values_come_out_equal(data):
 
 def is_equal(got, cell):
     if isinstance(cell, float):
-        # Polars prints a Float32 with as many digits as it has; as a Float64 that is another number.
+        # Polars prints a Float32 with its own precision, which is another number as a Float64.
         return isinstance(got, float) and math.isclose(got, cell, rel_tol=1e-6, abs_tol=1e-44)
     if isinstance(cell, dict):
         return isinstance(got, dict) and list(got) == list(cell) and all(is_equal(got[key], cell[key]) for key in cell)
@@ -181,13 +181,13 @@ json_values = st.recursive(
 
 @relaxed
 @given(json_values)
-def test_constant_parameters_come_out_equal(value):
+def test_constant_parameters_round_trip(value):
     (line,) = lines(pl.DataFrame({"x": ["1"]}), "{x}", extra_body={"p": value})
     assert decoded(line)["body"]["p"] == value
 
 
 @pytest.mark.parametrize("half", ["\ud800", "a\udfffb"])
-def test_half_of_a_surrogate_pair_is_refused_where_python_lets_it_in(half):
+def test_lone_surrogates_are_refused(half):
     frame = pl.DataFrame({"x": ["1"]})
     with pytest.raises(bf.TemplateError, match=r"the prompt contains .*surrogate pair"):
         lines(frame, half + "{x}")

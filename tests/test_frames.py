@@ -1,4 +1,4 @@
-"""What a frame may be, and how it is walked: once, in order, in slices."""
+"""Accepted frames, and reading them once, in order, in slices."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def contents(frame, prompt="{x}", **options):
 
 
 class Stream:
-    """Any object with the Arrow C stream."""
+    """An object that exports the Arrow C stream."""
 
     def __init__(self, table):
         self._table = table
@@ -48,7 +48,7 @@ class Stream:
     ],
     ids=["polars", "lazy", "pyarrow", "record batches", "stream", "stream of polars", "pandas"],
 )
-def test_frames(make):
+def test_accepted_frames(make):
     assert contents(make()) == ["a", "b", "c"]
     schema = bf.result_schema(make(), "{x}", model="m")
     assert schema.names()[:3] == ["x", "n", "custom_id"]
@@ -59,7 +59,7 @@ def test_frames(make):
     [FRAME["x"], [1, 2], {"x": ["a"]}, None, "reviews.parquet", 3, object(), pl.DataFrame, FRAME.lazy, pl.col("x")],
     ids=lambda frame: type(frame).__name__,
 )
-def test_what_is_no_frame_is_refused(frame):
+def test_other_objects_are_refused(frame):
     for call in (bf.requests, bf.run, bf.submit, bf.result_schema):
         with pytest.raises(
             bf.InputError, match="expected a Polars DataFrame or LazyFrame, or an object with __arrow_c_stream__"
@@ -68,23 +68,23 @@ def test_what_is_no_frame_is_refused(frame):
         assert str(caught.value).endswith(f"got {type(frame).__module__}.{type(frame).__qualname__}")
 
 
-def test_a_stream_of_no_columns_is_refused():
+def test_arrow_stream_without_columns_is_refused():
     with pytest.raises(
-        bf.InputError, match=r"Arrow stream of pyarrow\.lib\.ChunkedArray failed|expected a Polars"
+        bf.InputError, match=r"reading the Arrow stream of pyarrow\.lib\.ChunkedArray failed|expected a Polars"
     ):
         contents(pa.chunked_array([["a"]]))
 
 
-def test_object_columns_are_refused_wherever_they_are():
-    for frame in (FRAME.with_columns(o=pl.Series([object()] * 3, dtype=pl.Object)),):
-        for given in (frame, frame.lazy()):
-            with pytest.raises(
-                bf.InputError, match="column 'o' has dtype Object, which cannot be written to a file: drop it"
-            ):
-                contents(given)
+def test_object_columns_are_refused():
+    frame = FRAME.with_columns(o=pl.Series([object()] * 3, dtype=pl.Object))
+    for source in (frame, frame.lazy()):
+        with pytest.raises(
+            bf.InputError, match="column 'o' has dtype Object, which cannot be written to a file: drop it"
+        ):
+            contents(source)
 
 
-def test_columns_of_ours_are_refused():
+def test_reserved_column_names_are_refused():
     with pytest.raises(
         bf.InputError, match="column 'batchframe:line' starts with 'batchframe:', which batchframe reserves: rename it"
     ):
@@ -93,7 +93,7 @@ def test_columns_of_ours_are_refused():
 
 
 @pytest.mark.parametrize("make", [lambda frame: frame, lambda frame: frame.lazy()], ids=["eager", "lazy"])
-def test_no_rows(make):
+def test_frame_without_rows(make):
     frame = make(FRAME.clear())
     rows = bf.requests(frame, "{x}", model="m", seed=pl.col("n"))
     assert rows.schema == {"custom_id": pl.String, "request": pl.String}
@@ -102,29 +102,29 @@ def test_no_rows(make):
 
 
 @pytest.mark.filterwarnings("ignore:the prompt has no {column} field")
-def test_no_columns():
+def test_frame_without_columns():
     assert bf.requests(pl.DataFrame(), "Go", model="m").height == 0
     assert bf.requests(pl.DataFrame().lazy(), "Go", model="m").height == 0
 
 
-def test_columns_named_like_patterns_are_kept_apart():
+def test_column_names_that_look_like_patterns():
     frame = pl.DataFrame({"*": ["star"], "^.*$": ["pattern"], "x": ["a"]})
     (rows,) = compile_prompt(frame, _options.parse({"model": "m"}).request_spec("{*}"), 10_000).slices()
     assert rows.columns[:3] == ["*", "^.*$", "x"]
     assert rows.select(pl.nth(0, 1, 2)).rows() == [("star", "pattern", "a")]
-    for given in (frame, frame.lazy()):
-        assert contents(given, "{*}{^.*$}", custom_id="^.*$") == ["starpattern"]
-        assert contents(given, pl.col("x") + "!") == ["a!"]
+    for source in (frame, frame.lazy()):
+        assert contents(source, "{*}{^.*$}", custom_id="^.*$") == ["starpattern"]
+        assert contents(source, pl.col("x") + "!") == ["a!"]
 
 
 # -- slices
 
 
-def test_a_lazy_frame_is_evaluated_once_in_order():
-    seen = []
+def test_lazy_frame_is_evaluated_once_in_order():
+    batches = []
 
     def note(batch):
-        seen.append(batch["n"].to_list())
+        batches.append(batch["n"].to_list())
         return batch
 
     frame = pl.DataFrame({"n": range(50_000)}).lazy().map_batches(note, schema={"n": pl.Int64}, streamable=True)
@@ -134,21 +134,21 @@ def test_a_lazy_frame_is_evaluated_once_in_order():
         pl.format("{}", pl.col("n").shift(0)),
         [{"role": "user", "content": pl.col("n") + 0}],
     ):
-        seen.clear()
+        batches.clear()
         assert contents(frame, prompt) == [str(n) for n in range(50_000)]
-        assert sorted(n for batch in seen for n in batch) == list(range(50_000))
+        assert sorted(n for batch in batches for n in batch) == list(range(50_000))
 
 
-def test_a_lazy_frame_whose_expression_must_be_tried_is_evaluated_once():
-    seen = []
+def test_lazy_frame_with_unknown_height_is_evaluated_once():
+    heights = []
 
     def note(batch):
-        seen.append(batch.height)
+        heights.append(batch.height)
         return batch
 
     frame = FRAME.lazy().map_batches(note, schema=FRAME.schema)
     assert contents(frame, pl.lit(pl.Series(["p", "q", "r"]))) == ["p", "q", "r"]
-    assert seen == [3]
+    assert heights == [3]
 
 
 @pytest.mark.parametrize("lazy", [False, True], ids=["eager", "lazy"])
@@ -172,21 +172,21 @@ def test_small_batches_are_joined():
     assert [piece.height for piece in frame_source._even(batches, 1_000)] == [100]
 
 
-def test_rows_are_numbered_over_slices(monkeypatch):
+def test_row_ids_continue_across_slices(monkeypatch):
     monkeypatch.setattr(frame_source, "SLICE_ROWS", 2)
     frame = pl.DataFrame({"x": list("abcde")})
-    for given in (frame, frame.lazy()):
-        assert bf.requests(given, "{x}", model="m")["custom_id"].to_list() == [f"row-{row}" for row in range(5)]
+    for source in (frame, frame.lazy()):
+        assert bf.requests(source, "{x}", model="m")["custom_id"].to_list() == [f"row-{row}" for row in range(5)]
 
 
-def test_the_frame_itself_is_not_changed():
+def test_input_frame_is_not_modified():
     frame = FRAME.clone()
     contents(frame, pl.col("x"), seed=pl.col("n"))
     assert frame.equals(FRAME)
     assert to_polars(frame) is frame
 
 
-def test_an_error_of_the_users_query_comes_through():
+def test_query_error_of_a_lazy_frame_is_raised():
     frame = pl.DataFrame({"x": ["1", "b"]}).lazy().with_columns(n=pl.col("x").cast(pl.Int64))
     with pytest.raises(pl.exceptions.PolarsError, match="conversion from `str` to `i64` failed"):
         contents(frame)

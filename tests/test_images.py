@@ -28,17 +28,17 @@ def data_url(content, kind="png"):
 
 
 def rendered(frame, prompt="{t}", **options):
-    """Return for each row the images of its last message, or its code and message; eager and lazy must agree."""
-    told = []
-    for given in (frame, frame.lazy()):
+    """Return the images of each row's last message, or its error code and message. Eager and lazy frames must agree."""
+    results = []
+    for source in (frame, frame.lazy()):
         parsed = _options.parse({"model": "m", **options})
-        rows = pl.concat(compile_prompt(given, parsed.request_spec(prompt), 200_000_000).slices())
+        rows = pl.concat(compile_prompt(source, parsed.request_spec(prompt), 200_000_000).slices())
         codes = zip(rows["batchframe:line"], rows["batchframe:code"], rows["batchframe:message"], strict=True)
-        told.append(
+        results.append(
             [(code, message) if line is None else images(json.loads(line)["body"]) for line, code, message in codes]
         )
-    assert told[0] == told[1]
-    return told[0]
+    assert results[0] == results[1]
+    return results[0]
 
 
 def images(body):
@@ -68,7 +68,7 @@ def content(prompt="{t}", **options):
     return body.get("messages", body.get("input"))
 
 
-def test_the_parts_of_each_endpoint():
+def test_image_parts_by_endpoint():
     text = {"type": "text", "text": "text 0"}
     chat = {"type": "image_url", "image_url": {"url": WEB}}
     assert content() == [{"role": "user", "content": [text, chat]}]
@@ -79,7 +79,7 @@ def test_the_parts_of_each_endpoint():
     assert content(endpoint=RESPONSES, image_detail="high") == [{"role": "user", "content": parts}]
 
 
-def test_images_belong_to_the_last_message_of_the_user():
+def test_images_are_added_to_the_last_user_message():
     prompt = [
         {"role": "user", "content": "first"},
         {"role": "assistant", "content": "answer"},
@@ -88,13 +88,15 @@ def test_images_belong_to_the_last_message_of_the_user():
     ]
     found = content(prompt, system="Look")
     assert [isinstance(message["content"], list) for message in found] == [False, False, False, True, False]
-    assert "has none with role 'user'" in refusal(column([WEB]), prompt[1:2], images="image")
+    assert "images are added to the last message with role 'user'" in refusal(
+        column([WEB]), prompt[1:2], images="image"
+    )
 
 
-def test_without_a_text_there_is_the_image_alone():
+def test_empty_text_sends_the_image_alone():
     assert content("") == [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": WEB}}]}]
     frame = column([WEB, None])
-    none = ("invalid_input", "there is neither text nor image")
+    none = ("invalid_input", "the row has neither a text nor an image")
     assert rendered(frame, "", images="image", on_null="render") == [[WEB], none]
 
 
@@ -104,20 +106,20 @@ def test_without_a_text_there_is_the_image_alone():
 @pytest.mark.parametrize(
     ("kind", "bytes_"), [("png", PNG), ("jpeg", JPEG), ("gif", GIF), ("gif", b"GIF87a"), ("webp", WEBP)]
 )
-def test_bytes_are_told_by_how_they_begin(kind, bytes_):
+def test_image_type_is_detected_by_signature(kind, bytes_):
     assert rendered(column([bytes_]), images="image") == [[data_url(bytes_, kind)]]
 
 
-CONVERT = "images are PNG, JPEG, GIF or WEBP, so convert it"
+CONVERT = "convert it to PNG, JPEG, GIF or WEBP"
 
 
 @pytest.mark.parametrize(
-    ("bytes_", "said"),
+    ("bytes_", "message"),
     [
-        (b"", "has no bytes, where an image was expected"),
-        (b"hello", f"is no image: {CONVERT}"),
-        (b"\x89PN", f"is no image: {CONVERT}"),
-        (b"RIFF\x10\x00\x00\x00WAVE", f"is no image: {CONVERT}"),
+        (b"", "is empty: expected an image"),
+        (b"hello", f"is not an image: {CONVERT}"),
+        (b"\x89PN", f"is not an image: {CONVERT}"),
+        (b"RIFF\x10\x00\x00\x00WAVE", f"is not an image: {CONVERT}"),
         (b"%PDF-1.7 ", f"is a PDF: {CONVERT}"),
         (b'<svg xmlns="', f"is SVG or other XML: {CONVERT}"),
         (b'<?xml version="1.0"?><svg', f"is SVG or other XML: {CONVERT}"),
@@ -128,11 +130,11 @@ CONVERT = "images are PNG, JPEG, GIF or WEBP, so convert it"
         (b"BM bitmap", f"is BMP: {CONVERT}"),
     ],
 )
-def test_bytes_that_are_no_image_spoil_their_row(bytes_, said):
-    bad = ("invalid_input", f"column 'image' {said}")
+def test_other_bytes_fail_their_row(bytes_, message):
+    bad = ("invalid_input", f"column 'image' {message}")
     assert rendered(column([PNG, bytes_, PNG]), images="image") == [[data_url(PNG)], bad, [data_url(PNG)]]
     listed = column([[PNG], [PNG, bytes_]])
-    bad = ("invalid_input", f"an image of column 'image' {said}")
+    bad = ("invalid_input", f"an image of column 'image' {message}")
     assert rendered(listed, images="image", on_null="render") == [[data_url(PNG)], bad]
 
 
@@ -143,26 +145,26 @@ def test_bytes_that_are_no_image_spoil_their_row(bytes_, said):
         "data:image/JPEG;base64,aaaa", "data:image/png;name=a.png;base64,aaaa",
     ],
 )  # fmt: skip
-def test_urls(url):
+def test_valid_urls_are_sent(url):
     assert rendered(column([url]), images="image") == [[url]]
     assert rendered(column([url]), images="image", endpoint=MODERATIONS) == [[url]]
 
 
-NO_URL = ", which is no URL (https://… or data:image/…;base64,…): read files into a Binary column"
-NO_SPACE = ": a URL has no white space, so strip it, and write %20 for that inside"
-NO_IMAGE = f", which is not data:image/…;base64,…: {CONVERT}"
+NO_URL = ": expected a URL (https://… or data:image/…;base64,…); read files into a Binary column"
+NO_SPACE = ": expected https://host/… without whitespace; strip it, and write inner spaces as %20"
+NO_IMAGE = f": expected data:image/…;base64,…; {CONVERT}"
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "message"),
     [
         ("cats/1.jpg", f"is 'cats/1.jpg'{NO_URL}"),
         ("C:\\cat.jpg", f"is 'C:\\cat.jpg'{NO_URL}"),
         ("s3://bucket/cat.jpg", f"is 's3://bucket/cat.jpg'{NO_URL}"),
         ("https://", f"is 'https://'{NO_SPACE}"),
         ("x" * 100, f"is '{'x' * 60}…'{NO_URL}"),
-        ("", "is an empty text, where the URL of an image was expected"),
-        (" \n", "is an empty text, where the URL of an image was expected"),
+        ("", "is an empty string: expected the URL of an image"),
+        (" \n", "is an empty string: expected the URL of an image"),
         (" https://x/y", f"is ' https://x/y'{NO_SPACE}"),
         ("https://x/a b.png", f"is 'https://x/a b.png'{NO_SPACE}"),
         ("data:text/plain;base64,aaaa", f"is 'data:text/plain;base64,aaaa'{NO_IMAGE}"),
@@ -170,32 +172,35 @@ NO_IMAGE = f", which is not data:image/…;base64,…: {CONVERT}"
         ("data:image/png,aaaa", f"is 'data:image/png,aaaa'{NO_IMAGE}"),
         ("data:image/png;base64,", f"is 'data:image/png;base64,'{NO_IMAGE}"),
         ("data:image/png;base64,aa\naa", f"is 'data:image/png;base64,aa\naa'{NO_IMAGE}"),
-        ("/9j/4AAQ", "is '/9j/4AAQ': base64 alone, so put data:image/png;base64, or its like before it"),
+        (
+            "/9j/4AAQ",
+            "is '/9j/4AAQ': base64 without a prefix; prepend data:image/png;base64, with the type of the image",
+        ),
     ],
 )
-def test_texts_that_are_no_url_spoil_their_row(url, said):
-    assert rendered(column([WEB, url]), images="image") == [[WEB], ("invalid_input", f"column 'image' {said}")]
+def test_invalid_urls_fail_their_row(url, message):
+    assert rendered(column([WEB, url]), images="image") == [[WEB], ("invalid_input", f"column 'image' {message}")]
 
 
 @pytest.mark.parametrize("as_text", [False, True], ids=["bytes", "data URL"])
-def test_an_image_that_is_too_large_spoils_its_row(as_text, monkeypatch):
+def test_too_large_image_fails_its_row(as_text, monkeypatch):
     monkeypatch.setattr(media, "MAX_IMAGE_BYTES", 30)
     fits, large = PNG[:30], PNG[:33]
     frame = column([data_url(fits), data_url(large)] if as_text else [fits, large])
-    bad = ("invalid_input", "column 'image' has 33 bytes, and an image may have 30: make it smaller")
+    bad = ("invalid_input", "column 'image' has 33 bytes; an image may have at most 30: make it smaller")
     assert rendered(frame, images="image") == [[data_url(fits)], bad]
 
 
-def test_thirty_megabytes_are_too_much():
-    (told,) = rendered(column([PNG + bytes(30_000_000)]), images="image")
-    assert told[0] == "invalid_input"
-    assert "and an image may have 20971520: make it smaller" in told[1]
+def test_image_of_30_megabytes_is_too_large():
+    ((code, message),) = rendered(column([PNG + bytes(30_000_000)]), images="image")
+    assert code == "invalid_input"
+    assert "an image may have at most 20971520: make it smaller" in message
 
 
 # -- columns
 
 
-def test_nulls_of_images():
+def test_null_images():
     frame = column([WEB, None])
     assert rendered(frame, images="image") == [[WEB], ("null_input", "column 'image' is null")]
     assert rendered(frame, images="image", on_null="render") == [[WEB], []]
@@ -207,7 +212,7 @@ def test_nulls_of_images():
 
 
 @pytest.mark.parametrize("kind", [pl.String, pl.Binary])
-def test_lists_of_images(kind):
+def test_list_columns_of_images(kind):
     one, two = (WEB, "http://x/2") if kind == pl.String else (PNG, JPEG)
     first, second = (WEB, "http://x/2") if kind == pl.String else (data_url(PNG), data_url(JPEG, "jpeg"))
     frame = column([[two, one], [], None, [None, one], [one]], pl.List(kind))
@@ -228,18 +233,21 @@ def test_lists_of_images(kind):
     assert rendered(array, images="image", on_null="render") == [[first, second], []]
 
 
-def test_several_columns_keep_their_order():
+def test_image_columns_keep_their_order():
     frame = column([PNG, None]).with_columns(
         url=pl.lit(WEB), many=pl.concat_list(pl.lit("http://1"), pl.lit("http://2"))
     )
-    asked = ["many", "image", pl.col("url") + "?x"]
+    columns = ["many", "image", pl.col("url") + "?x"]
     many = ["http://1", "http://2"]
-    assert rendered(frame, images=asked, on_null="render") == [[*many, data_url(PNG), f"{WEB}?x"], [*many, f"{WEB}?x"]]
-    assert rendered(frame, images=tuple(asked))[1] == ("null_input", "column 'image' is null")
+    assert rendered(frame, images=columns, on_null="render") == [
+        [*many, data_url(PNG), f"{WEB}?x"],
+        [*many, f"{WEB}?x"],
+    ]
+    assert rendered(frame, images=tuple(columns))[1] == ("null_input", "column 'image' is null")
 
 
 @pytest.mark.parametrize("name", ["a.b", "*", "^a$", "with space", "{t}", "s.url"])
-def test_names_of_columns(name):
+def test_image_column_names(name):
     frame = (
         pl.DataFrame({"t": ["x"], name: [WEB]}) if name != "s.url" else pl.DataFrame({"t": ["x"], "s": [{"url": WEB}]})
     )
@@ -247,41 +255,41 @@ def test_names_of_columns(name):
 
 
 @pytest.mark.parametrize("dtype", [pl.Categorical, pl.Enum([WEB])])
-def test_urls_of_other_dtypes(dtype):
+def test_urls_in_categorical_and_enum_columns(dtype):
     assert rendered(column([WEB], dtype), images="image") == [[WEB]]
     assert rendered(column([[WEB, WEB]], pl.List(dtype)), images="image") == [[WEB, WEB]]
 
 
-def test_expressions_see_the_whole_frame():
+def test_image_expressions_see_the_whole_frame():
     frame = column([WEB + str(row) for row in range(4)])
     assert rendered(frame, images=pl.col("image").reverse()) == [[WEB + str(row)] for row in (3, 2, 1, 0)]
     assert "does not fit the frame" in refusal(frame, images=pl.col("nope"))
     assert "changes the number of rows" in refusal(frame, images=pl.col("image").head(2))
 
 
-def test_what_cannot_be_images():
+def test_invalid_image_columns_are_refused():
     frame = column([1])
     assert refusal(frame, images="image") == (
-        "column 'image' is Int64, and an image is a URL (String) or bytes (Binary)"
+        "column 'image' has dtype Int64; an image must be a URL (String) or bytes (Binary)"
     )
     assert refusal(frame, images="imge").startswith(
         "images names 'imge', but the frame has no such column. Did you mean 'image'?"
     )
     struct = column([{"bytes": PNG, "path": "a.png"}])
-    assert refusal(struct, images="image").endswith("Name one of its fields: 'bytes', 'path'")
+    assert refusal(struct, images="image").endswith("Use one of its fields: 'bytes', 'path'")
     assert rendered(struct, images="image.bytes") == [[data_url(PNG)]]
     assert "images must be the name of a column, an expression, or a list of these" in refusal(frame, images=3)
     assert "got None" in refusal(frame, images=["image", None])
-    assert "images are sent by images=" in refusal(column([PNG]), "{image}")
+    assert "pass images with images=" in refusal(column([PNG]), "{image}")
 
 
-def test_options_that_do_not_fit():
+def test_invalid_image_options_are_refused():
     frame = column([WEB])
     for endpoint in ("/v1/embeddings", "/v1/completions"):
-        said = refusal(frame, images="image", endpoint=endpoint)
-        assert said.endswith("with images: /v1/chat/completions, /v1/responses, /v1/moderations")
-    said = refusal(frame, images="image", image_detail="low", endpoint=MODERATIONS)
-    assert said.endswith("with image_detail: /v1/chat/completions, /v1/responses")
+        message = refusal(frame, images="image", endpoint=endpoint)
+        assert message.endswith("with images: /v1/chat/completions, /v1/responses, /v1/moderations")
+    message = refusal(frame, images="image", image_detail="low", endpoint=MODERATIONS)
+    assert message.endswith("with image_detail: /v1/chat/completions, /v1/responses")
     assert refusal(frame, images="image", image_detail="best") == (
         "image_detail must be one of 'low', 'high', 'auto', 'original', got 'best'"
     )
@@ -289,22 +297,22 @@ def test_options_that_do_not_fit():
     assert bf.requests(frame, "{t}", model="m", images=[]).equals(bf.requests(frame, "{t}", model="m"))
 
 
-def test_how_many_images_a_request_may_hold():
+def test_image_count_limit_of_a_request():
     frame = column([[WEB] * 1_500, [WEB] * 1_501], pl.List(pl.String))
-    told = rendered(frame, images="image")
-    assert len(told[0]) == 1_500
-    assert told[1] == ("invalid_input", "the row has 1501 images, and a request may have 1500")
-    told = rendered(frame.with_columns(image=pl.col("image").list.head(2)), images="image", endpoint=MODERATIONS)
-    assert told == [("invalid_input", "the row has 2 images, and a request may have 1")] * 2
+    results = rendered(frame, images="image")
+    assert len(results[0]) == 1_500
+    assert results[1] == ("invalid_input", "the row has 1501 images; a request may contain at most 1500")
+    results = rendered(frame.with_columns(image=pl.col("image").list.head(2)), images="image", endpoint=MODERATIONS)
+    assert results == [("invalid_input", "the row has 2 images; a request may contain at most 1")] * 2
 
 
-def test_a_prompt_that_is_the_same_for_all_rows():
+def test_constant_prompt_with_images():
     frame = column([WEB, "http://x"])
-    assert rendered(frame, "Describe it.", images="image") == [[WEB], ["http://x"]]  # and no warning
+    assert rendered(frame, "Describe it.", images="image") == [[WEB], ["http://x"]]  # without a warning
     assert "one value for all rows" in refusal(frame, "Describe it.", images=pl.lit(WEB))
 
 
-def test_a_column_may_be_image_and_text():
+def test_column_used_as_image_and_text():
     (line,) = bf.requests(column([WEB]), "{image} is", model="m", images="image")["request"]
     assert json.loads(line)["body"]["messages"][0]["content"][0]["text"] == f"{WEB} is"
 
@@ -312,12 +320,12 @@ def test_a_column_may_be_image_and_text():
 # -- conversations
 
 
-def test_images_of_a_conversation_belong_to_its_last_message():
-    def said(role, text):
+def test_images_are_added_to_the_last_conversation_message():
+    def turn(role, text):
         return {"role": role, "content": text}
 
-    chats = [[said("user", "a")], [said("user", "a"), said("assistant", "b"), said("user", "c")],
-             [said("user", "a"), said("assistant", "b")], [said("user", "a"), said("assistant", "b")]]  # fmt: skip
+    chats = [[turn("user", "a")], [turn("user", "a"), turn("assistant", "b"), turn("user", "c")],
+             [turn("user", "a"), turn("assistant", "b")], [turn("user", "a"), turn("assistant", "b")]]  # fmt: skip
     frame = pl.DataFrame({"chat": chats, "image": [WEB, WEB, WEB, None]})
     for endpoint, text in ((CHAT, "text"), (RESPONSES, "input_text")):
         options = {"model": "m", "images": "image", "endpoint": endpoint, "on_null": "render"}
@@ -330,11 +338,14 @@ def test_images_of_a_conversation_belong_to_its_last_message():
         assert images(bodies[0]) == images(bodies[1]) == [WEB]
         assert found[2] is None
         assert found[3] == chats[3]
-    told = rendered(frame, pl.col("chat"), images="image")
-    assert told[2] == ("invalid_input", "images belong to the last message of a conversation, and it is not the user's")
+    results = rendered(frame, pl.col("chat"), images="image")
+    assert results[2] == (
+        "invalid_input",
+        "images are added to the last message of a conversation, and its role is not 'user'",
+    )
 
 
-def test_images_of_a_conversation_of_parts():
+def test_images_are_added_to_conversation_parts():
     part = pl.Struct({"type": pl.String, "text": pl.String})
     dtype = pl.List(pl.Struct({"role": pl.String, "content": pl.List(part)}))
     chats = [[{"role": "user", "content": [{"type": "text", "text": "a"}]}], [{"role": "user", "content": []}]]
@@ -360,7 +371,7 @@ def test_runs_with_images(endpoint, client):
         assert out["usage"].struct.field("input_tokens")[0] > 700
 
 
-def test_large_rows_make_small_row_groups(client, tmp_path, monkeypatch):
+def test_large_rows_give_small_row_groups(client, tmp_path, monkeypatch):
     monkeypatch.setattr(frame_source, "SLICE_BYTES", 10_000)
     frame = column([PNG + bytes(2_000)] * 40)
     frame.write_parquet(tmp_path / "in.parquet")
@@ -381,7 +392,7 @@ def test_equal_images_are_sent_once(client, emu):
     assert batch.request_counts.total == 2
 
 
-def test_what_the_service_refuses_is_its_row_error(client):
+def test_service_error_of_an_image_is_the_row_error(client):
     urls = ["data:image/png;base64,!!!!", "data:text/html;base64,aaaa", "cat.png", "data:image/png;base64,aaaa"]
     expected = (
         "Expected a base64-encoded data URL with an image MIME type (e.g. 'data:image/png;base64,aW1nIGJ5dGVzIGhlcmU=')"
@@ -390,7 +401,7 @@ def test_what_the_service_refuses_is_its_row_error(client):
     for endpoint, before in ((CHAT, "Invalid image URL: 'messages"), (RESPONSES, "Invalid 'input")):
         kind = "image_url" if endpoint == CHAT else "input_image"
         url = pl.col("url") if endpoint == RESPONSES else pl.struct("url")
-        # Not as the URL of a part, which would be checked here: as a whole, unlooked at.
+        # As a whole conversation, whose URLs are not checked before they are sent.
         part = pl.struct(type=pl.lit(kind), image_url=url)
         chat = pl.concat_list(pl.struct(role=pl.lit("user"), content=pl.concat_list(part)))
         with pytest.warns(bf.BatchframeWarning):
@@ -403,7 +414,7 @@ def test_what_the_service_refuses_is_its_row_error(client):
             assert message.endswith(f"{expected}, but got {what}.")
 
 
-def test_an_image_is_counted_as_one():
+def test_image_tokens_are_estimated_by_detail():
     large = data_url(PNG + bytes(1_000_000))
     for endpoint, detail, expected in ((CHAT, None, 765), (CHAT, "low", 85), (RESPONSES, "high", 765), (RESPONSES, "low", 85)):  # fmt: skip  # noqa: E501
         (line,) = bf.requests(

@@ -1,4 +1,4 @@
-"""JSON of strangers: what Python's parser reads is read, and nothing else raises than that it is no JSON."""
+"""Lenient JSON: everything that Python's parser reads is read, and only invalid JSON raises."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from batchframe._core.lenient import integer, read_json
 
-TEXTS = st.text(st.characters(exclude_categories=()), max_size=8)  # halves of surrogate pairs too
+TEXTS = st.text(st.characters(exclude_categories=()), max_size=8)  # including lone surrogates
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | TEXTS,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4),
@@ -22,7 +22,7 @@ VALUES = st.recursive(
 
 
 def joined(text):
-    """Return a text as a parser sees it: halves that stand side by side are a character."""
+    """Return a text as a parser reads it: adjacent surrogates are joined into a character."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
@@ -37,17 +37,17 @@ def expected(value):
 
 
 @given(VALUES)
-def test_what_python_writes_is_read(value):
+def test_reads_json_written_by_python(value):
     assert repr(read_json(json.dumps(value))) == repr(expected(json.loads(json.dumps(value))))
 
 
 @given(st.binary(max_size=40) | st.text(max_size=40).map(str.encode))
-def test_nothing_else_raises(data):
+def test_only_decode_errors_are_raised(data):
     with contextlib.suppress(msgspec.DecodeError):
         read_json(data)
 
 
-def test_a_text_with_what_no_decoder_takes():
+def test_reads_non_strict_json():
     assert read_json(rb'{"a": "\ud83d \\ud83d \ud83d\ude00", "b": [NaN, -Infinity, 1e999]}') == {
         "a": "\ufffd \\ud83d \U0001f600",
         "b": [pytest.approx(math.nan, nan_ok=True), -math.inf, math.inf],
@@ -57,7 +57,7 @@ def test_a_text_with_what_no_decoder_takes():
 
 
 @pytest.mark.parametrize("depth", [150, 2_000, 100_000])
-def test_a_value_that_is_nested_too_deeply_costs_no_other(depth):
+def test_deeply_nested_value_does_not_affect_others(depth):
     text = '{"a": 1, "deep": ' + '[{"x": "]}" , "y": ' * depth + "1" + "}]" * depth + ', "b": [2]}'
     value = read_json(text.encode())
     assert (value["a"], value["b"]) == (1, [2])
@@ -67,7 +67,7 @@ def test_a_value_that_is_nested_too_deeply_costs_no_other(depth):
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"a": 01}', "{}{}", "[" * 5_000, '"' + "[" * 5_000, '{"a": NaNa}', "\x00"])
-def test_what_is_no_json(text):
+def test_invalid_json_is_refused(text):
     with pytest.raises(msgspec.DecodeError):
         read_json(text)
 

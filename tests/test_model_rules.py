@@ -1,4 +1,4 @@
-"""What a model is known to refuse is told before anything is sent, and nothing that may work is."""
+"""Warnings about parameters that a model is known to refuse, and none about those that may work."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
 ARGUMENTS = {"poll_seconds": 0.02, "max_attempts": 1}
 
 
-def told(model, endpoint=CHAT, **body):
+def reported(model, endpoint=CHAT, **body):
     return list(refusals(model, endpoint, body))
 
 
@@ -43,19 +43,19 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("model", "body", "says"), REFUSED)
-def test_a_parameter_that_is_refused(model, body, says):
-    (found,) = told(model, **body)
-    assert re.search(says, found)
+@pytest.mark.parametrize(("model", "body", "expected"), REFUSED)
+def test_unsupported_parameter_is_reported(model, body, expected):
+    (message,) = reported(model, **body)
+    assert re.search(expected, message)
 
 
 @pytest.mark.parametrize(
     ("model", "body"),
     [
         ("o3-mini", {"temperature": 1, "top_p": 1.0, "logprobs": False, "logit_bias": {}, "presence_penalty": 0}),
-        ("o3-mini", {"temperature": pl.col("t")}),  # which may be 1, or null
+        ("o3-mini", {"temperature": pl.col("t")}),  # may be 1 or null
         ("o3-mini", {"max_completion_tokens": 5, "reasoning_effort": "low"}),
-        ("gpt-5.1", {"temperature": 0}),  # its effort is none where nothing is said
+        ("gpt-5.1", {"temperature": 0}),  # the default effort is none
         ("gpt-5.2", {"temperature": 0, "top_p": 0.1, "reasoning_effort": "none"}),
         ("gpt-5.4", {"temperature": 0, "reasoning_effort": pl.col("effort")}),
         ("gpt-5.5", {"temperature": 0}),
@@ -70,12 +70,12 @@ def test_a_parameter_that_is_refused(model, body, says):
         ("openai/o3-mini", {"max_tokens": 5}),
     ],
 )
-def test_what_may_work_is_not_warned_of(model, body):
-    assert told(model, **body) == []
+def test_possibly_supported_parameter_is_not_reported(model, body):
+    assert reported(model, **body) == []
 
 
 @pytest.mark.parametrize(
-    ("model", "endpoint", "says"),
+    ("model", "endpoint", "expected"),
     [
         ("o3-pro", CHAT, f"o3-pro is not served at {CHAT}: pass endpoint='{RESPONSES}', or another model"),
         ("gpt-5-pro-2025-10-06", CHAT, RESPONSES),
@@ -87,25 +87,25 @@ def test_what_may_work_is_not_warned_of(model, body):
         ("gpt-realtime-mini", CHAT, "is not listed as a model with batches"),
     ],
 )
-def test_a_model_of_another_endpoint_or_without_batches(model, endpoint, says):
-    (found,) = told(model, endpoint, temperature=0)  # and not of its parameters too
-    assert says in found
+def test_model_of_another_endpoint_or_without_batches_is_reported(model, endpoint, expected):
+    (message,) = reported(model, endpoint, temperature=0)  # the parameters are not reported too
+    assert expected in message
 
 
-def test_the_responses_endpoint_spells_the_effort_in_its_own_way():
-    (found,) = told("gpt-5.2", RESPONSES, temperature=0, reasoning={"effort": "high"})
-    assert 'with reasoning={"effort": "high"}: leave it out, or pass reasoning={"effort": "none"}' in found
-    assert told("gpt-5.2", RESPONSES, temperature=0, reasoning={"summary": "auto"}) == []
-    assert told("gpt-4.1", RESPONSES, reasoning={"effort": "low"}) != []
+def test_reasoning_effort_of_the_responses_endpoint():
+    (message,) = reported("gpt-5.2", RESPONSES, temperature=0, reasoning={"effort": "high"})
+    assert 'with reasoning={"effort": "high"}: leave it out, or pass reasoning={"effort": "none"}' in message
+    assert reported("gpt-5.2", RESPONSES, temperature=0, reasoning={"summary": "auto"}) == []
+    assert reported("gpt-4.1", RESPONSES, reasoning={"effort": "low"}) != []
 
 
 @pytest.mark.parametrize("model", SNAPSHOTS)
-def test_a_snapshot_is_known_as_its_model_is(model):
+def test_snapshot_has_the_rules_of_its_model(model):
     body = {"max_tokens": 5, "temperature": 0, "reasoning_effort": "low"}
     for endpoint in (CHAT, RESPONSES, "/v1/embeddings"):
-        ours, theirs = ([text.replace(name, "…") for text in told(name, endpoint, **body)]
+        of_snapshot, of_model = ([text.replace(name, "…") for text in reported(name, endpoint, **body)]
                         for name in (model, SNAPSHOTS[model]))  # fmt: skip
-        assert ours == theirs
+        assert of_snapshot == of_model
 
 
 MODELS = (
@@ -121,8 +121,8 @@ BODIES = [
 
 
 def is_refused(model, endpoint, parameters):
-    asked = {CHAT: {"messages": [{"role": "user", "content": "x"}]}, RESPONSES: {"input": "x"}}[endpoint]
-    body = {"model": model, **asked, **parameters}
+    prompt = {CHAT: {"messages": [{"role": "user", "content": "x"}]}, RESPONSES: {"input": "x"}}[endpoint]
+    body = {"model": model, **prompt, **parameters}
     try:
         ENDPOINTS[endpoint].admit(body, model_named(model), is_azure=False)
     except ApiError:
@@ -131,9 +131,9 @@ def is_refused(model, endpoint, parameters):
 
 
 @pytest.mark.parametrize(("endpoint", "parameters"), BODIES)
-def test_the_emulator_refuses_by_tables_of_its_own_what_is_warned_of(endpoint, parameters):
+def test_emulator_refuses_what_the_rules_report(endpoint, parameters):
     for model in MODELS:
-        assert is_refused(model, endpoint, parameters) or not told(model, endpoint, **parameters), model
+        assert is_refused(model, endpoint, parameters) or not reported(model, endpoint, **parameters), model
     assert not is_refused("gpt-4o", endpoint, {})
 
 
@@ -141,49 +141,53 @@ def test_the_emulator_refuses_by_tables_of_its_own_what_is_warned_of(endpoint, p
 
 
 def caught(call, *arguments, **options):
-    with warnings.catch_warnings(record=True) as found:
+    with warnings.catch_warnings(record=True) as records:
         warnings.simplefilter("always")
         out = call(*arguments, **options)
-    return [str(one.message) for one in found if issubclass(one.category, bf.BatchframeWarning)], out, found
+    return (
+        [str(record.message) for record in records if issubclass(record.category, bf.BatchframeWarning)],
+        out,
+        records,
+    )
 
 
-def test_a_run_warns_once_and_sends_what_it_was_told(emu, client):
-    said, out, found = caught(
+def test_run_warns_once_and_sends_unchanged_requests(emu, client):
+    messages, out, records = caught(
         bf.run, FRAME, "Repeat {n}", model="o3-mini", max_tokens=5, temperature=0, client=client, **ARGUMENTS
     )
-    assert [text for text in said if "as far as is known" in text] == [
+    assert [text for text in messages if "as far as is known" in text] == [
         (
             "the service will refuse every row, as far as is known of o3-mini: max_tokens is refused: pass "
             "max_completion_tokens, which includes the reasoning tokens; temperature is refused at any value but 1: "
             "leave it out. The requests are sent as they are"
         )
     ]
-    assert found[0].filename == __file__
-    # It was right: the service, from tables of its own, says the same of every row.
+    assert records[0].filename == __file__
+    # The warning was right: the service, which has its own tables, refuses every row.
     assert out["error"].struct.field("code").to_list() == ["unsupported_parameter"] * 2
     assert emu.calls()["create_batch"] == 1
 
 
 @pytest.mark.parametrize("name", ["submit", "requests", "result_schema"])
-def test_every_call_that_makes_requests_warns_before_anything_is_sent(name, emu, client):
-    said, *_ = caught(getattr(bf, name), FRAME, "{n}", model="o3-mini", max_tokens=5, client=client)
-    assert len([text for text in said if "pass max_completion_tokens" in text]) == 1
+def test_calls_that_build_requests_warn(name, emu, client):
+    messages, *_ = caught(getattr(bf, name), FRAME, "{n}", model="o3-mini", max_tokens=5, client=client)
+    assert len([text for text in messages if "pass max_completion_tokens" in text]) == 1
 
 
-def test_a_run_from_parquet_warns(tmp_path, client):
+def test_run_parquet_warns(tmp_path, client):
     FRAME.write_parquet(tmp_path / "in.parquet")
     options = {"model": "o3-mini", "max_tokens": 5, "client": client, **ARGUMENTS}
-    said, *_ = caught(bf.run_parquet, tmp_path / "in.parquet", tmp_path / "out.parquet", "{n}", **options)
-    assert "pass max_completion_tokens" in said[0]
+    messages, *_ = caught(bf.run_parquet, tmp_path / "in.parquet", tmp_path / "out.parquet", "{n}", **options)
+    assert "pass max_completion_tokens" in messages[0]
 
 
-def test_a_warning_made_an_error_stops_the_call_before_anything_is_sent(emu, client):
+def test_warning_as_error_stops_before_submission(emu, client):
     with pytest.raises(bf.BatchframeWarning, match="pass max_completion_tokens"):
         bf.run(FRAME, "{n}", model="o3-mini", max_tokens=5, client=client)
     assert emu.calls() == {}
 
 
 @pytest.mark.parametrize("provider", ["azure", "groq", bf.Provider(name="mine")])
-def test_names_of_other_services_tell_nothing(provider, client):
-    """A deployment of Azure's may have any name, and so may a model elsewhere."""
+def test_model_names_of_other_services_are_not_checked(provider, client):
+    """An Azure deployment may have any name, and so may a model of another service."""
     assert bf.requests(FRAME, "{n}", model="o3-mini", max_tokens=5, client=client, provider=provider).height == 2

@@ -1,4 +1,4 @@
-"""Answers that a strict decoder refuses, or that come in another shape: they count, and are paid for once."""
+"""Answers that are not strict JSON, or that have another shape, succeed and are billed once."""
 
 # ruff: noqa: E501  (a table reads best a case a line)
 
@@ -22,7 +22,7 @@ RESPONSES = {"model": "gpt-4o-mini", "endpoint": "/v1/responses"}
 COMPLETIONS = {"model": "gpt-3.5-turbo-instruct", "endpoint": "/v1/completions"}
 EMBEDDINGS = {"model": "text-embedding-3-small", "endpoint": "/v1/embeddings", "dimensions": 2}
 MODERATIONS = {"model": "omni-moderation-latest", "endpoint": "/v1/moderations"}
-# What is rewritten in every result line, and what then is the begin of each response.
+# Call options, the replacement in every result line, and the prefix of each response.
 UNREAD = ('"id":"', '"odd":NaN,"odder":[-Infinity,{"x":"' + HALF + '"}],"id":"')
 TOO_DEEP = ('"id":"', f'"odd":{DEEP},"id":"')
 ODD = {
@@ -41,28 +41,28 @@ ODD = {
 
 @pytest.fixture
 def ask(emu, client):
-    def asked(**options):
+    def call(**options):
         return bf.run(TEXTS, "{text}", client=client, poll_seconds=0.02, **options)
 
-    return asked
+    return call
 
 
-def paid_once(emu):
+def is_billed_once(emu):
     return emu.ledger()["by_custom_id"] == {f"row-{n}": 1 for n in range(3)}
 
 
 @pytest.mark.parametrize("case", ODD)
-def test_an_answer_that_a_strict_decoder_refuses_counts(case, emu, ask):
-    options, (old, new), begin = ODD[case]
+def test_non_strict_json_answer_succeeds(case, emu, ask):
+    options, (old, new), prefix = ODD[case]
     emu.row_fault("rewritten", old=old, new=new, attempts=None)
     out = ask(**options)
     assert out["error"].null_count() == 3, out["error"].to_list()
-    if begin is not None:
-        assert out["response"].str.starts_with(begin).all(), out["response"].to_list()
-    assert paid_once(emu)
+    if prefix is not None:
+        assert out["response"].str.starts_with(prefix).all(), out["response"].to_list()
+    assert is_billed_once(emu)
 
 
-def test_a_file_of_such_lines_is_read(emu, ask, client, tmp_path, capsys):
+def test_read_batch_reads_non_strict_json(emu, ask, client, tmp_path, capsys):
     emu.row_fault("rewritten", old='"content":"', new=f'"x":NaN,"content":"{HALF} ', attempts=None)
     ask(**CHAT)
     batch = client.batches.list().data[0]
@@ -76,7 +76,7 @@ def test_a_file_of_such_lines_is_read(emu, ask, client, tmp_path, capsys):
     assert "3: 3 succeeded" in capsys.readouterr().out
 
 
-def test_parquet_in_and_out(emu, client, tmp_path):
+def test_run_parquet_reads_non_strict_json(emu, client, tmp_path):
     emu.row_fault("rewritten", old='"content":"', new=f'"content":"{HALF} ', attempts=None)
     TEXTS.write_parquet(tmp_path / "in.parquet")
     bf.run_parquet(
@@ -87,21 +87,21 @@ def test_parquet_in_and_out(emu, client, tmp_path):
 
 @pytest.mark.parametrize("endpoint", ["/v1/chat/completions", "/v1/responses"])
 @pytest.mark.parametrize(
-    ("written", "score"), [("NaN", math.nan), ("-Infinity", -math.inf), ("1e999", math.inf), ("2", 2.0)]
+    ("number", "score"), [("NaN", math.nan), ("-Infinity", -math.inf), ("1e999", math.inf), ("2", 2.0)]
 )
-def test_a_typed_answer(written, score, endpoint, emu, ask):
+def test_typed_answer_in_non_strict_json(number, score, endpoint, emu, ask):
     member = "text" if "responses" in endpoint else "content"
-    text = rf"{{\"mood\": \"\{HALF}\", \"score\": {written}}}"
+    text = rf"{{\"mood\": \"\{HALF}\", \"score\": {number}}}"
     emu.row_fault("rewritten", old=f'"{member}":"', new=f'"{member}":"{text}","old":"', attempts=None)
     out = ask(model="gpt-4o-mini", endpoint=endpoint, response_format=MOOD)
     assert out["error"].null_count() == 3, out["error"].to_list()
     assert out["response"].struct.field("mood").to_list() == ["\ufffd"] * 3
     assert repr(out["response"].struct.field("score").to_list()) == repr([score] * 3)
-    assert paid_once(emu)
+    assert is_billed_once(emu)
 
 
 @pytest.mark.parametrize("dtype", [pl.Float32, pl.Float64])
-def test_not_finite_where_a_float_is_null_elsewhere(dtype, emu, ask):
+def test_non_finite_numbers_in_typed_answers(dtype, emu, ask):
     schema = {
         "type": "object",
         "properties": {"count": {"type": ["integer", "null"]}, "note": {"type": ["string", "null"]}},
@@ -117,15 +117,15 @@ def test_not_finite_where_a_float_is_null_elsewhere(dtype, emu, ask):
     assert repr(out["response"].to_list()[0]["x"]) == "[nan, -inf]"
 
 
-def test_embeddings_that_are_not_finite(emu, ask):
+def test_non_finite_embeddings(emu, ask):
     emu.row_fault("rewritten", old='"embedding":"', new='"embedding":[NaN,-Infinity],"old":"', attempts=None)
     out = ask(**EMBEDDINGS)
     assert out["response"].dtype == pl.Array(pl.Float32, 2)
     assert repr(out["response"].to_list()) == repr([[math.nan, -math.inf]] * 3)
-    assert paid_once(emu)
+    assert is_billed_once(emu)
 
 
-def test_logprobs(emu, ask):
+def test_logprobs_in_non_strict_json(emu, ask):
     emu.row_fault("rewritten", custom_ids=["row-0"], old='"token":"', new=f'"token":"{HALF}')
     emu.row_fault("rewritten", custom_ids=["row-1"], old='"logprob":', new='"logprob":-Infinity,"old":')
     out = ask(**CHAT, logprobs=True, top_logprobs=1, include=["logprobs", "raw"])
@@ -136,7 +136,7 @@ def test_logprobs(emu, ask):
     assert infinite[0]["top_logprobs"][0]["logprob"] == -math.inf
     assert all(math.isfinite(token["logprob"]) for token in [*half, *plain])
     assert [json.loads(raw)["custom_id"] for raw in out["raw"]] == ["row-0", "row-1", "row-2"]
-    assert paid_once(emu)
+    assert is_billed_once(emu)
 
 
 def message(*texts):
@@ -158,7 +158,7 @@ SEVERAL = {
 
 
 @pytest.mark.parametrize("case", SEVERAL)
-def test_a_typed_answer_in_several_messages(case, emu, ask):
+def test_typed_answer_in_several_messages(case, emu, ask):
     messages, expected = SEVERAL[case]
     emu.row_fault("rewritten", custom_ids=["row-1"], old='"output":[', new=f'"output":[{",".join(messages)}],"old":[')
     options = {"include": "raw", "response_format": MOOD, **RESPONSES}
@@ -170,10 +170,10 @@ def test_a_typed_answer_in_several_messages(case, emu, ask):
         assert out["error"].null_count() == 3, out["error"].to_list()
     assert out["response"][1] == expected
     assert out["response"].null_count() == (expected is None)
-    assert paid_once(emu)
+    assert is_billed_once(emu)
 
 
-def test_the_text_of_several_messages_stays_whole(emu, ask):
+def test_text_of_several_messages_is_joined(emu, ask):
     emu.row_fault(
         "rewritten", old='"output":[', new=f'"output":[{message("one")},{message("two")}],"old":[', attempts=None
     )
@@ -189,29 +189,29 @@ CONTENT = {
 
 
 @pytest.mark.parametrize("case", CONTENT)
-def test_content_that_is_a_list_of_parts(case, emu, ask):
+def test_content_as_list_of_parts(case, emu, ask):
     parts, text = CONTENT[case]
     emu.row_fault("rewritten", old='"content":', new=f'"content":{json.dumps(parts)},"old":', attempts=None)
     out = ask(**CHAT)
     assert out["response"].to_list() == [text] * 3
-    assert paid_once(emu)
+    assert is_billed_once(emu)
 
 
-def test_typed_content_that_is_a_list_of_parts(emu, ask):
+def test_typed_content_as_list_of_parts(emu, ask):
     parts = [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": GOOD}]
     emu.row_fault("rewritten", old='"content":', new=f'"content":{json.dumps(parts)},"old":', attempts=None)
     assert ask(**CHAT, response_format=MOOD)["response"].to_list() == [{"mood": "fine", "score": 1.0}] * 3
 
 
-def test_content_without_a_text_is_not_asked_again(emu, ask):
+def test_content_without_text_is_not_retried(emu, ask):
     emu.row_fault("rewritten", old='"content":', new='"content":[{"type":"image_url"}],"old":', attempts=None)
     with pytest.warns(bf.BatchframeWarning, match="3 invalid_response"):
         out = ask(**CHAT)
     assert out["error"][0]["message"] == "the content has parts of type image_url, but none with a text"
-    assert paid_once(emu)
+    assert is_billed_once(emu)
 
 
-def test_usage_in_other_spellings_is_summed(emu, ask, client):
+def test_usage_in_other_spellings_is_totalled(emu, ask, client):
     emu.row_fault(
         "rewritten", old='"prompt_tokens":', new='"cache_creation_input_tokens":4.0,"prompt_tokens":', attempts=None
     )
@@ -224,14 +224,14 @@ def test_usage_in_other_spellings_is_summed(emu, ask, client):
 # -- the same answers in another run
 
 
-def test_reuse_takes_such_answers_under_other_ids(emu, ask, client):
+def test_reuse_reads_non_strict_json_under_other_ids(emu, ask, client):
     emu.row_fault("rewritten", old='"content":"', new=f'"x":NaN,"content":"{HALF} ', attempts=None)
     run = bf.submit(TEXTS, "{text}", client=client, **CHAT, poll_seconds=0.02)
     run.wait()
-    other = bf.run(TEXTS.reverse(), "{text}", client=client, reuse=run.path, name="anew", **CHAT)
+    other = bf.run(TEXTS.reverse(), "{text}", client=client, reuse=run.path, name="again", **CHAT)
     assert other["response"].str.starts_with("\ufffd In short: ").all()
     assert other["response"].to_list() == run.result()["response"].to_list()[::-1]
-    assert paid_once(emu)
+    assert is_billed_once(emu)
 
 
 # -- result files of other endpoints
@@ -255,7 +255,7 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("endpoint", FOREIGN)
-def test_read_batch_names_an_endpoint_that_is_not_ours(endpoint):
+def test_read_batch_names_an_unsupported_endpoint(endpoint):
     source = line("a", good(FOREIGN[endpoint]))
     with pytest.warns(bf.BatchframeWarning, match=f"1 of 1 .* look like answers of {endpoint}, .*include"):
         out = bf.read_batch(source, include=["raw", "model"])
@@ -265,7 +265,7 @@ def test_read_batch_names_an_endpoint_that_is_not_ours(endpoint):
     assert json.loads(out["raw"][0])["response"]["body"] == FOREIGN[endpoint]
 
 
-def test_read_batch_of_a_request_of_several_embeddings():
+def test_read_batch_with_several_embeddings_per_request():
     body = {
         "object": "list",
         "model": "m",
@@ -278,14 +278,14 @@ def test_read_batch_of_a_request_of_several_embeddings():
     assert out["usage"][0]["input_tokens"] == 2
 
 
-def test_read_batch_of_a_body_in_the_place_of_the_response():
+def test_read_batch_accepts_a_bare_body_as_response():
     body = {"object": "chat.completion", "model": "m", "choices": [{"message": {"content": "hi"}}]}
     out = bf.read_batch(line("a", body) + line("b", {"error": {"code": "bad", "message": "no"}}), include="model")
     assert out.select("response", "model").rows() == [("hi", "m"), (None, None)]
     assert out["error"].to_list() == [None, {"code": "bad", "message": "no"}]
 
 
-def test_include_of_read_batch():
+def test_read_batch_include():
     source = line(
         "a",
         good(

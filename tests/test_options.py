@@ -82,8 +82,8 @@ def test_none_means_the_default_of_each_option():
 def test_invalid_models():
     for nothing in (None, "", "  "):
         assert refusal(model=nothing) == f"model must be a model id or deployment name, got {nothing!r}"
-    assert "model must be text, got" in refusal(model=pl.col("x"))
-    assert "one run has one model" in refusal(model=["a", "b"])
+    assert "model must be a string, got" in refusal(model=pl.col("x"))
+    assert "a run uses one model" in refusal(model=["a", "b"])
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_invalid_models():
 )
 def test_unknown_names_get_a_suggestion(name, meant):
     message = refusal(**{name: 1})
-    assert f"'{name}' is neither an option of batchframe nor a parameter of {CHAT}." in message
+    assert f"'{name}' is neither a batchframe option nor a parameter of {CHAT}." in message
     assert f"Did you mean {meant!r}?" in message
     assert f"extra_body={{'{name}': …}}" in message
 
@@ -110,7 +110,7 @@ def test_distant_names_get_no_suggestion():
 @pytest.mark.parametrize("name", ["stream", "stream_options"])
 @pytest.mark.parametrize("value", [True, False, None])
 def test_streaming_is_refused(name, value):
-    assert refusal(**{name: value}).startswith(f"{name} is refused: a batch cannot stream")
+    assert refusal(**{name: value}).startswith(f"{name} is not supported: a batch cannot stream")
 
 
 def test_client_settings_are_not_parameters():
@@ -122,12 +122,12 @@ def test_client_settings_are_not_parameters():
 
 
 def test_background_is_refused():
-    assert "background is refused" in refusal(background=True)
+    assert "background is not supported" in refusal(background=True)
 
 
 @pytest.mark.parametrize("name", ["messages", "input"])
 def test_members_made_from_the_prompt_are_refused(name):
-    assert refusal(**{name: []}) == f"{name} is made from the prompt: pass it as the prompt argument"
+    assert refusal(**{name: []}) == f"{name} comes from the prompt: pass it as the prompt argument"
 
 
 @pytest.mark.parametrize("name", sorted(NOT_YET))
@@ -213,9 +213,11 @@ def test_argument_order_does_not_change_the_request():
 def test_extra_body():
     body = parameters(temperature=0, extra_body={"temperature": 1, "metadata": {"a": "b"}, "new": None, "n": 1})
     assert body == {"temperature": 1, "metadata": {"a": "b"}, "new": None, "n": 1}
-    assert refusal(extra_body={"model": "x"}).startswith("extra_body holds model, which comes from the model argument")
+    assert refusal(extra_body={"model": "x"}).startswith(
+        "extra_body contains model, which comes from the model argument"
+    )
     assert refusal(extra_body={"messages": []}).startswith(
-        "extra_body holds messages, which comes from the prompt argument"
+        "extra_body contains messages, which comes from the prompt argument"
     )
     for body in (
         {"stream": True},
@@ -223,12 +225,12 @@ def test_extra_body():
         {"stream_options": {}},
         {"stream": pl.col("n")},
     ):
-        assert "which a batch cannot do: leave it out" in refusal(extra_body=body)
+        assert "which a batch does not support: leave it out" in refusal(extra_body=body)
     assert parameters(extra_body={"stream": False}) == {"stream": False}
 
 
 def test_parameters_are_not_templates():
-    with pytest.raises(bf.TemplateError, match=r"(?s)user is no template, and names \{n\}: .*pl.lit\('user-'\)"):
+    with pytest.raises(bf.TemplateError, match=r"(?s)user is not a template, but contains \{n\}: .*pl.lit\('user-'\)"):
         bodies(user="user-{n}")
     for value in ("{m}", "{{n}}", "{"):
         assert parameters(user=value) == {"user": value}
@@ -243,9 +245,9 @@ def test_none_and_null_leave_a_parameter_out():
 
 @pytest.mark.parametrize("count", [0, 1.0, True, "1", pl.col("n"), pl.lit(1)], ids=str)
 def test_parameters_that_decide_a_dtype_are_one_number(count):
-    assert "one whole number for all rows, since it makes the response a List" in refusal(n=count)
+    assert "one positive integer for all rows, because it makes the response a List" in refusal(n=count)
     message = refusal(dimensions=count, endpoint="/v1/embeddings")
-    assert "one whole number for all rows, since it makes the response an Array of them" in message
+    assert "one positive integer for all rows, because it makes the response an Array of this length" in message
     assert parameters(n=1) == {"n": 1}
 
 
@@ -275,7 +277,7 @@ def test_response_format_is_passed_once():
     assert parameters(extra_body={"response_format": form}) == {"response_format": form}
     for value in (form, pl.Struct({"a": pl.Int64})):
         message = refusal(response_format=value, extra_body={"response_format": form})
-        assert message == "response_format is passed by itself and in extra_body: leave one of them out"
+        assert message == "response_format is passed both as an option and in extra_body: leave one of them out"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Values and columns of request parameters against their types: what is taken, and what each refusal says."""
+"""Values and columns of request parameters: accepted types, and the message of each refusal."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def refusal(**options):
 
 
 def problem(endpoint, name, value):
-    """Return what is said about a constant value, or None."""
+    """Return the error message for a constant value, or None."""
     try:
         parameter_checks.check_values(endpoint, {name: value})
     except bf.OptionError as error:
@@ -57,7 +57,7 @@ def problem(endpoint, name, value):
 
 
 def problem_of(endpoint, name, dtype):
-    """Return what is said about a column's dtype, or None."""
+    """Return the error message for a column's dtype, or None."""
     try:
         parameter_checks.check_dtypes(endpoint, {name: dtype})
     except bf.OptionError as error:
@@ -101,12 +101,12 @@ class Level(enum.IntEnum):
         ("logprobs", True, True),
     ],
 )
-def test_values_that_fit(name, value, sent):
+def test_valid_values(name, value, sent):
     assert line(**{name: value})[name] == sent
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "said"),
+    ("name", "value", "expected"),
     [
         ("temperature", "0", "temperature must be a number, got '0'."),
         ("temperature", True, "temperature must be a number, got True."),
@@ -132,18 +132,18 @@ def test_values_that_fit(name, value, sent):
         ("verbosity", dt.date(2024, 1, 2), 'verbosity must be "low", "medium" or "high", got datetime.date('),
     ],
 )
-def test_values_that_do_not_fit(name, value, said):
-    told = refusal(**{name: value})
-    assert told.startswith(said)
-    assert told.endswith(f" To send it anyway: extra_body={{'{name}': …}}")
+def test_invalid_values(name, value, expected):
+    message = refusal(**{name: value})
+    assert message.startswith(expected)
+    assert message.endswith(f" To send it anyway: extra_body={{'{name}': …}}")
     assert line(extra_body={name: value})[name] is not None
 
 
-def test_a_long_value_is_not_shown_whole():
+def test_long_value_is_shortened_in_error():
     assert len(refusal(seed=[{"a": 1}] * 1000)) < 250
 
 
-def test_what_extra_body_replaces_is_not_sent_and_not_checked():
+def test_parameter_replaced_by_extra_body_is_not_checked():
     assert line(seed="a", extra_body={"seed": "b"})["seed"] == "b"
 
 
@@ -160,12 +160,12 @@ def test_what_extra_body_replaces_is_not_sent_and_not_checked():
         (MODERATIONS, "not of the table", object),
     ],
 )
-def test_values_that_fit_at_other_endpoints(endpoint, name, value):
+def test_valid_values_of_other_endpoints(endpoint, name, value):
     assert problem(endpoint, name, value) is None
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "name", "value", "said"),
+    ("endpoint", "name", "value", "expected"),
     [
         (COMPLETIONS, "logprobs", True, "logprobs must be a whole number, got True."),
         (EMBEDDINGS, "dimensions", "256", "dimensions must be a whole number, got '256'."),
@@ -175,8 +175,8 @@ def test_values_that_fit_at_other_endpoints(endpoint, name, value):
         (RESPONSES, "conversation", 5, "conversation must be text or a dict, got 5."),
     ],
 )
-def test_values_that_do_not_fit_at_other_endpoints(endpoint, name, value, said):
-    assert said in problem(endpoint, name, value)
+def test_invalid_values_of_other_endpoints(endpoint, name, value, expected):
+    assert expected in problem(endpoint, name, value)
 
 
 # -- columns
@@ -195,7 +195,7 @@ def test_values_that_do_not_fit_at_other_endpoints(endpoint, name, value, said):
         ("user", pl.col("x"), "a"),
         ("user", pl.col("x").cast(pl.Categorical), "a"),
         ("user", pl.col("whole").cast(pl.String), "1"),
-        ("reasoning_effort", pl.col("x").cast(pl.Enum(["a", "b"])), "a"),  # values are the service's to judge
+        ("reasoning_effort", pl.col("x").cast(pl.Enum(["a", "b"])), "a"),  # the service checks the values
         ("stop", pl.col("x"), "a"),
         ("stop", pl.col("texts"), ["a"]),
         ("stop", pl.concat_list("x", "x").list.to_array(2), ["a", "a"]),
@@ -206,18 +206,18 @@ def test_values_that_do_not_fit_at_other_endpoints(endpoint, name, value, said):
     ],
     ids=str,
 )
-def test_columns_that_fit(name, value, sent):
+def test_valid_columns(name, value, sent):
     assert line(**{name: value})[name] == sent
 
 
 @pytest.mark.parametrize("name", sorted(PARAMETERS[CHAT]))
-def test_a_column_of_nulls_fits_everywhere(name):
+def test_null_column_is_valid_for_every_parameter(name):
     assert problem_of(CHAT, name, pl.Null()) is None
     assert problem_of(CHAT, name, pl.Unknown()) is None
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "said"),
+    ("name", "value", "expected"),
     [
         ("seed", pl.col("fraction"), "whole number, got an expression of dtype Float64: .cast(pl.Int64) converts it."),
         ("seed", pl.col("fraction").cast(pl.Decimal(10, 2)), "Decimal(precision=10, scale=2): .cast(pl.Int64)"),
@@ -238,20 +238,20 @@ def test_a_column_of_nulls_fits_everywhere(name):
     ],
     ids=str,
 )  # fmt: skip
-def test_columns_that_do_not_fit(name, value, said):
-    told = refusal(**{name: value})
-    assert said in told
-    assert told.startswith(f"{name} must be ")
-    assert told.endswith(f" To send it anyway: extra_body={{'{name}': …}}")
+def test_invalid_columns(name, value, expected):
+    message = refusal(**{name: value})
+    assert expected in message
+    assert message.startswith(f"{name} must be ")
+    assert message.endswith(f" To send it anyway: extra_body={{'{name}': …}}")
     assert line(extra_body={name: value})[name] is not None
 
 
-def test_what_has_no_text_at_all_keeps_its_own_message():
-    with pytest.raises(bf.TemplateError, match=r"user has dtype Binary, .* such as .bin.encode\('base64'\)"):
+def test_binary_column_has_its_own_error():
+    with pytest.raises(bf.TemplateError, match=r"user has dtype Binary, .* for example with .bin.encode\('base64'\)"):
         line(user=pl.col("bytes"))
 
 
-def test_a_column_of_a_lazy_frame_is_checked_before_anything_is_evaluated():
+def test_lazy_column_is_checked_without_evaluation():
     frame = pl.LazyFrame({"x": ["a"]}).map_batches(lambda _: pytest.fail("evaluated"), schema={"x": pl.String})
     with pytest.raises(bf.OptionError, match="seed must be a whole number, got an expression of dtype String"):
         bf.submit(frame, "{x}", model="m", seed=pl.col("x"))
@@ -261,7 +261,7 @@ def test_a_column_of_a_lazy_frame_is_checked_before_anything_is_evaluated():
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "name", "said"),
+    ("endpoint", "name", "expected"),
     [
         (RESPONSES, "max_tokens", "max_output_tokens"),
         (RESPONSES, "max_completion_tokens", "max_output_tokens"),
@@ -275,32 +275,32 @@ def test_a_column_of_a_lazy_frame_is_checked_before_anything_is_evaluated():
         (COMPLETIONS, "max_completion_tokens", "max_tokens"),
     ],
 )
-def test_what_is_called_otherwise_elsewhere(endpoint, name, said):
-    assert parameter_checks.elsewhere(endpoint, name) == f" It is {said} there."
+def test_parameter_with_another_name_at_another_endpoint(endpoint, name, expected):
+    assert parameter_checks.elsewhere(endpoint, name) == f" It is {expected} there."
 
 
-def test_what_only_others_have():
+def test_parameter_of_other_endpoints_only():
     assert parameter_checks.elsewhere(RESPONSES, "suffix") == f" It is a parameter of {COMPLETIONS}."
     assert parameter_checks.elsewhere(EMBEDDINGS, "seed") == f" It is a parameter of {CHAT}, {COMPLETIONS}."
     assert parameter_checks.elsewhere(EMBEDDINGS, "dimension") == ""
-    said = refusal(max_output_tokens=5)
-    assert f"nor a parameter of {CHAT}. It is max_completion_tokens there. To send it anyway:" in said
+    message = refusal(max_output_tokens=5)
+    assert f"nor a parameter of {CHAT}. It is max_completion_tokens there. To send it anyway:" in message
     assert "Did you mean 'dedupe'" not in refusal(truncation="auto")
 
 
 @pytest.mark.parametrize("endpoint", PARAMETERS)
-def test_what_is_told_leads_to_a_parameter(endpoint):
-    for name, said in ENDPOINTS[endpoint].renamed_parameters.items():
-        first = said.partition("=")[0]
+def test_renamed_parameters_exist(endpoint):
+    for name, hint in ENDPOINTS[endpoint].renamed_parameters.items():
+        first = hint.partition("=")[0]
         assert name not in PARAMETERS[endpoint]
         assert first in PARAMETERS[endpoint] or first in {"system", "extra_body"}
 
 
-def test_what_the_service_says_has_moved_is_told():
+def test_renamed_parameters_match_the_service():
     moved = responses_checks._MOVED.items()
-    told = {name: ENDPOINTS[RESPONSES].renamed_parameters.get(name, "").partition("=")[0] for name, _ in moved}
+    hints = {name: ENDPOINTS[RESPONSES].renamed_parameters.get(name, "").partition("=")[0] for name, _ in moved}
     ours = {"messages", "response_format"}
-    assert {name: text for name, text in told.items() if name not in ours} == {
+    assert {name: text for name, text in hints.items() if name not in ours} == {
         name: place.partition(".")[0] for name, place in moved if name not in ours
     }
 
@@ -333,19 +333,19 @@ def test_what_the_service_says_has_moved_is_told():
         ("nothing of the table", "5", 5),
     ],
 )
-def test_parameters_given_as_text(name, text, value):
-    read = parameter_checks.from_text(CHAT, name, text)
-    assert (read, type(read)) == (value, type(value))
+def test_parameters_from_text(name, text, value):
+    parsed = parameter_checks.from_text(CHAT, name, text)
+    assert (parsed, type(parsed)) == (value, type(value))
 
 
-def test_parameters_given_as_text_at_an_endpoint_that_is_none():
+def test_parameters_from_text_at_unknown_endpoint():
     assert parameter_checks.from_text("/v1/none", "user", "5") == 5
 
 
 # -- another attempt
 
 
-def test_changes_of_a_retry_are_checked(emulate):
+def test_retry_parameters_are_checked(emulate):
     with emulate() as service:
         run = bf.submit(FRAME, "{x}", model="gpt-4o-mini", client=service.client(), poll_seconds=0.02)
         run.wait()
@@ -371,7 +371,7 @@ TABLES = {
     MODERATIONS: moderations.PARAMETERS,
     RESPONSES: responses_checks.PARAMETERS,
 }
-# What the emulator leaves open, and the SDK's types do not.
+# Parameters that the emulator leaves open but the SDK's types do not.
 OPEN = {(CHAT, "function_call"), (RESPONSES, "include")}
 TEXTS = sorted(
     {text for names in PARAMETERS.values() for kinds in names.values() for text in kinds.get("text") or ()}
@@ -394,7 +394,7 @@ PLACES = [(endpoint, name) for endpoint, names in PARAMETERS.items() for name in
 
 
 @pytest.mark.parametrize("endpoint", PARAMETERS)
-def test_the_emulator_knows_the_same_names(endpoint):
+def test_emulator_has_the_same_parameter_names(endpoint):
     assert TABLES[endpoint].keys() == PARAMETERS[endpoint].keys() - {"stream_options", "stream"} | (
         TABLES[endpoint].keys() & {"stream_options", "stream"}
     )
@@ -407,13 +407,13 @@ def test_the_emulator_knows_the_same_names(endpoint):
 @example([{"type": "function", **FUNCTION}])
 @example([["a"]])
 @example([[1, 2]])
-def test_what_the_emulator_takes_is_taken_and_what_is_of_a_wrong_type_for_it_is_not(value):
+def test_type_checks_agree_with_the_emulator(value):
     for endpoint, name in PLACES:
-        said = problem(endpoint, name, value)
+        message = problem(endpoint, name, value)
         try:
             TABLES[endpoint][name](name, value)
         except _errors.ApiError as error:
             if error.code == "invalid_type" and error.param == name:
-                assert said is not None, (endpoint, name)
+                assert message is not None, (endpoint, name)
         else:
-            assert said is None or (endpoint, name) in OPEN, (endpoint, name)
+            assert message is None or (endpoint, name) in OPEN, (endpoint, name)

@@ -1,4 +1,4 @@
-"""The table of request parameters: what the SDK knows, and what our own options shadow."""
+"""The table of request parameters, compared with the SDK, and the parameters that our options shadow."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from batchframe._endpoints.registry import ENDPOINTS
 from batchframe._requests.parameters import NEVER
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "generate_parameters.py"
-# The SDK that the table was generated with; at a newer one generate it again, and write its version here.
+# The SDK version that the table was generated with. For a newer SDK, regenerate the table and update this.
 GENERATED_WITH = (3, 54)
 INSTALLED = tuple(int(number) for number in version("openai").split(".")[:2])
 
-# Names of ours that are also request parameters. Each is the same thing, or is reached by extra_body, or never sent.
+# Our options that are also request parameters. Each has the same meaning, is passed by extra_body, or is never sent.
 SHADOWED = {
-    # The same thing: made from the argument.
+    # The same meaning: set from the argument.
     "model": "/v1/chat/completions /v1/completions /v1/embeddings /v1/moderations /v1/responses",
     "response_format": "/v1/chat/completions",
-    # Another thing; extra_body passes the service's.
+    # Another meaning: extra_body passes the service's parameter.
     "metadata": "/v1/chat/completions /v1/responses",
     "include": "/v1/responses",
 }
@@ -43,7 +43,7 @@ def script():
 
 
 def covers(known, generated):
-    """Whether one table takes whatever another does: names, kinds and texts."""
+    """Whether one table accepts everything that another does: names, kinds and texts."""
     if known is None or generated is None:
         return known is None
     if isinstance(known, tuple):
@@ -51,9 +51,9 @@ def covers(known, generated):
     return all(name in known and covers(known[name], kinds) for name, kinds in generated.items())
 
 
-def test_the_table_takes_what_the_sdk_takes(script):
-    # An older SDK has fewer names and narrower types, and a newer one wider: whatever the installed one takes must not
-    # be refused, so a newer one with news fails here. The other way round is asked of the SDK of the table alone.
+def test_parameter_table_covers_the_sdk(script):
+    # What the installed SDK accepts must not be refused, so a newer SDK with new parameters fails here. An older SDK
+    # has fewer names and narrower types, so equality is checked only with the SDK of the table.
     generated = script.parameters()
     assert generated.keys() == PARAMETERS.keys()
     for endpoint, known in PARAMETERS.items():
@@ -76,11 +76,11 @@ def test_the_table_takes_what_the_sdk_takes(script):
         ({"text": None}, {"object": None}, False),
     ],
 )
-def test_what_covers_what(known, generated, is_covered):
+def test_covers(known, generated, is_covered):
     assert covers(known, generated) is is_covered
 
 
-def test_the_kinds_of_types(script):
+def test_kinds_of_annotations(script):
     kinds = script._kinds
     assert kinds(float | None) == {"number": None}
     assert kinds(Literal["a"] | str) == {"text": None}  # noqa: PYI051
@@ -95,7 +95,7 @@ def test_the_kinds_of_types(script):
             kinds(unknown)
 
 
-def test_our_names_shadow_only_what_is_known():
+def test_shadowed_parameters_are_the_listed_ones():
     shadowed = {
         name: " ".join(endpoint for endpoint in sorted(PARAMETERS) if name in PARAMETERS[endpoint])
         for name in sorted(OPTION_NAMES)
@@ -105,7 +105,7 @@ def test_our_names_shadow_only_what_is_known():
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
-def test_what_is_shadowed_goes_through_extra_body(endpoint):
+def test_shadowed_parameters_pass_through_extra_body(endpoint):
     shadowed = {name for name, where in SHADOWED.items() if endpoint in where.split()} - {"model", "response_format"}
     for name in shadowed:
         options = _options.parse({"model": "m", "endpoint": endpoint, "extra_body": {name: {"a": "b"}}})
@@ -114,27 +114,27 @@ def test_what_is_shadowed_goes_through_extra_body(endpoint):
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 @pytest.mark.parametrize("name", sorted(PROMPT_MEMBERS - {"prompt"}))
-def test_what_the_prompt_makes_is_refused_by_name(endpoint, name):
+def test_prompt_members_are_refused(endpoint, name):
     with pytest.raises(bf.OptionError, match=name):
         _options.parse({"model": "m", "endpoint": endpoint, name: "x"})
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
-def test_every_other_parameter_is_taken(endpoint):
-    fixed = {"n", "dimensions"}  # they make a dtype: whole numbers only
-    taken = PARAMETERS[endpoint].keys() - OPTION_NAMES - PROMPT_MEMBERS - NEVER - fixed
-    for name in taken:
+def test_all_other_parameters_are_accepted(endpoint):
+    fixed = {"n", "dimensions"}  # they determine a dtype: positive integers only
+    accepted = PARAMETERS[endpoint].keys() - OPTION_NAMES - PROMPT_MEMBERS - NEVER - fixed
+    for name in accepted:
         for value in samples(PARAMETERS[endpoint][name]):
             assert _options.parse({"model": "m", "endpoint": endpoint, name: value}).body == {name: value}
 
 
 def samples(kinds):
-    """Return values of each of the kinds."""
+    """Return sample values of each kind."""
     simple = {"text": ["x"], "integer": [1], "number": [1, 0.5], "boolean": [True], "object": [{}, {"x": 1}]}
-    found = []
+    values = []
     for kind, inside in kinds.items():
         if isinstance(inside, tuple):
-            found += inside
+            values += inside
         else:
-            found += [[], samples(inside)] if isinstance(inside, dict) else simple[kind]
-    return found
+            values += [[], samples(inside)] if isinstance(inside, dict) else simple[kind]
+    return values

@@ -1,4 +1,4 @@
-"""Answers of chat and responses of every shape: texts, calls and logprobs; nothing that a service writes raises."""
+"""Answers of chat and responses in every shape: texts, calls and logprobs. No answer of a service raises."""
 
 # ruff: noqa: E501  (a table reads best a case a line)
 
@@ -24,11 +24,11 @@ def line(body, status=200):
 
 
 def read(body, endpoint=RESPONSES, *, many=False):
-    (found,) = read_answers(io.BytesIO(line(body)), ENDPOINTS[endpoint], many=many)
-    return found.row(0, named=True)
+    (answers,) = read_answers(io.BytesIO(line(body)), ENDPOINTS[endpoint], many=many)
+    return answers.row(0, named=True)
 
 
-def included(body, name, endpoint=CHAT, *, choices=1):
+def extra_column(body, name, endpoint=CHAT, *, choices=1):
     form = AnswerFormat(endpoint, choices)
     (column,) = columns_of_lines([line(body)], [name], form)
     assert column.dtype == EXTRA_COLUMNS[name].dtype_for(form)
@@ -49,8 +49,8 @@ def response(*output, status="completed", **more):
     return {"object": "response", "model": "m", "status": status, "output": list(output), "usage": usage} | more
 
 
-def text(said, **more):
-    return {"type": "output_text", "text": said, "annotations": [], "logprobs": []} | more
+def text(words, **more):
+    return {"type": "output_text", "text": words, "annotations": [], "logprobs": []} | more
 
 
 def message(*parts, **more):
@@ -66,7 +66,7 @@ CUT = {"status": "incomplete", "incomplete_details": {"reason": "max_output_toke
 FILTERED = {"status": "incomplete", "incomplete_details": {"reason": "content_filter"}}
 REFUSED = {"type": "refusal", "refusal": "I cannot."}
 
-# What the body is → response, finish_reason, code, whether it is asked again.
+# Body → response, finish_reason, code, whether it is retried.
 RESPONSE_SHAPES = {
     "a text": (response(message(text("hi"))), ("hi", "completed", None, None)),
     "reasoning first": (response(REASONING, message(text("hi"))), ("hi", "completed", None, None)),
@@ -112,22 +112,22 @@ RESPONSE_SHAPES = {
 
 
 @pytest.mark.parametrize("shape", RESPONSE_SHAPES)
-def test_a_response_of_any_shape(shape):
+def test_response_shapes(shape):
     body, expected = RESPONSE_SHAPES[shape]
     row = read(body)
-    found = (row["response"], row["finish_reason"], row["code"], row["again"])
-    assert found == expected if shape != "no output" else found[2] == expected[2]
+    outcome = (row["response"], row["finish_reason"], row["code"], row["again"])
+    assert outcome == expected if shape != "no output" else outcome[2] == expected[2]
     if "usage" in body:
         assert [row[name] for name in ("input_tokens", "output_tokens", "total_tokens")] == [5, 7, 12]
         assert [row[name] for name in ("cached_tokens", "reasoning_tokens")] == [1, 2]
 
 
 @pytest.mark.parametrize("shape", RESPONSE_SHAPES)
-def test_a_glance_sees_what_the_careful_look_sees(shape):
+def test_fast_path_matches_slow_path(shape):
     body, _ = RESPONSE_SHAPES[shape]
-    seen = ENDPOINTS[RESPONSES].read_line(line(body))
-    assert seen is None or seen == ("x", ENDPOINTS[RESPONSES].answer(body, many=False)._replace(request_id="r"))
-    assert (seen is not None) == (shape in {
+    fast = ENDPOINTS[RESPONSES].read_line(line(body))
+    assert fast is None or fast == ("x", ENDPOINTS[RESPONSES].answer(body, many=False)._replace(request_id="r"))
+    assert (fast is not None) == (shape in {
         "a text", "reasoning first", "open reasoning", "several parts", "a final answer", "annotations", "a text and a call",
     })  # fmt: skip
 
@@ -135,8 +135,8 @@ def test_a_glance_sees_what_the_careful_look_sees(shape):
 # -- chat
 
 
-def chat(reason="stop", **said):
-    return {"object": "chat.completion", "choices": [{"index": 0, "message": said, "finish_reason": reason}]}
+def chat(reason="stop", **fields):
+    return {"object": "chat.completion", "choices": [{"index": 0, "message": fields, "finish_reason": reason}]}
 
 
 CALL = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": '{"a": '}}
@@ -144,7 +144,7 @@ CUSTOM = {"id": "call_2", "type": "custom", "custom": {"name": "g", "input": "SE
 CALLED = {"id": "call_1", "name": "f", "arguments": '{"a": '}
 OF_CUSTOM = {"id": "call_2", "name": "g", "arguments": "SELECT 1 -- ü"}
 
-# What the message is → response, code, calls.
+# Body → response, code, calls.
 CHAT_SHAPES = {
     "two calls": (chat(content=None, tool_calls=[CALL, CUSTOM]), (None, None, [CALLED, OF_CUSTOM])),
     "empty content and a call": (chat(content="", tool_calls=[CALL]), (None, None, [CALLED])),
@@ -175,26 +175,26 @@ CHAT_SHAPES = {
 
 
 @pytest.mark.parametrize("shape", CHAT_SHAPES)
-def test_a_chat_message_of_any_shape(shape):
-    body, (said, code, calls) = CHAT_SHAPES[shape]
+def test_chat_message_shapes(shape):
+    body, (response_text, code, calls) = CHAT_SHAPES[shape]
     row = read(body, CHAT)
-    assert (row["response"], row["code"]) == (said, code)
+    assert (row["response"], row["code"]) == (response_text, code)
     assert row["again"] is (True if code == "empty_response" else None)
-    assert included(body, "tool_calls") == calls
-    assert included(json.dumps(body), "tool_calls") == calls  # a body that is a JSON text
+    assert extra_column(body, "tool_calls") == calls
+    assert extra_column(json.dumps(body), "tool_calls") == calls  # a body as JSON text
 
 
-def test_calls_of_responses():
+def test_tool_calls_of_responses():
     custom = {"type": "custom_tool_call", "call_id": "call_2", "name": "g", "input": "SELECT 1"}
-    mcp = {"type": "mcp_call", "id": "mcp", "name": "h", "arguments": "{}", "output": "done"}  # the service made it
+    mcp = {"type": "mcp_call", "id": "mcp", "name": "h", "arguments": "{}", "output": "done"}  # run by the service
     odd = {"type": ["function_call"]}
     body = response(REASONING, FUNCTION, SEARCH, mcp, odd, custom, message(text("hi")))
-    assert included(body, "tool_calls", RESPONSES) == [
+    assert extra_column(body, "tool_calls", RESPONSES) == [
         {"id": "call_1", "name": "f", "arguments": '{"a": 1}'},
         {"id": "call_2", "name": "g", "arguments": "SELECT 1"},
     ]
-    assert included(response(message(text("hi"))), "tool_calls", RESPONSES) == []
-    assert included({"error": {"code": "bad"}}, "tool_calls", RESPONSES) is None
+    assert extra_column(response(message(text("hi"))), "tool_calls", RESPONSES) == []
+    assert extra_column({"error": {"code": "bad"}}, "tool_calls", RESPONSES) is None
 
 
 # -- logprobs
@@ -203,42 +203,42 @@ TOKEN = {"token": "hé", "logprob": -0.5, "bytes": [104, 195, 169], "top_logprob
 SHOWN = TOKEN | {"top_logprobs": [{"token": "hé", "logprob": -0.5}]}
 
 
-def with_logprobs(told, content="hé"):
-    return {"choices": [{"message": {"content": content}, "logprobs": told, "finish_reason": "stop"}]}
+def with_logprobs(logprobs, content="hé"):
+    return {"choices": [{"message": {"content": content}, "logprobs": logprobs, "finish_reason": "stop"}]}
 
 
 def test_logprobs_of_chat():
-    assert included(with_logprobs({"content": [TOKEN, TOKEN], "refusal": None}), "logprobs") == [SHOWN, SHOWN]
-    assert included(with_logprobs({"content": None, "refusal": [TOKEN]}), "logprobs") is None
-    for told in (None, 5, [], {}, "x"):
-        assert included(with_logprobs(told), "logprobs") is None
+    assert extra_column(with_logprobs({"content": [TOKEN, TOKEN], "refusal": None}), "logprobs") == [SHOWN, SHOWN]
+    assert extra_column(with_logprobs({"content": None, "refusal": [TOKEN]}), "logprobs") is None
+    for logprobs in (None, 5, [], {}, "x"):
+        assert extra_column(with_logprobs(logprobs), "logprobs") is None
     odd = [TOKEN | {"bytes": [300]}, TOKEN | {"logprob": None}, 7, {"token": 3, "logprob": 10**400, "top_logprobs": 1}]
-    assert included(with_logprobs({"content": odd}), "logprobs") == [
+    assert extra_column(with_logprobs({"content": odd}), "logprobs") == [
         SHOWN | {"bytes": None},
         SHOWN | {"logprob": None},
         {"token": "3", "logprob": None, "bytes": None, "top_logprobs": []},
     ]
     both = {"choices": [with_logprobs({"content": [TOKEN]})["choices"][0] | {"index": n} for n in (1, 0)]}
     both["choices"][0]["logprobs"] = None
-    assert included(both, "logprobs", choices=2) == [[SHOWN], None]
+    assert extra_column(both, "logprobs", choices=2) == [[SHOWN], None]
 
 
-def test_logprobs_of_responses_are_those_of_all_texts():
+def test_logprobs_of_responses_join_all_texts():
     body = response(REASONING, message(text("hé", logprobs=[TOKEN])), message(text("hé", logprobs=[TOKEN]), REFUSED))
-    assert included(body, "logprobs", RESPONSES) == [SHOWN, SHOWN]
-    assert included(response(message(text("hé"))), "logprobs", RESPONSES) is None
-    assert included(response(), "logprobs", RESPONSES) is None
+    assert extra_column(body, "logprobs", RESPONSES) == [SHOWN, SHOWN]
+    assert extra_column(response(message(text("hé"))), "logprobs", RESPONSES) is None
+    assert extra_column(response(), "logprobs", RESPONSES) is None
 
 
 def test_logprobs_of_completions():
-    told = {"tokens": ["a", "b"], "token_logprobs": [None, -1], "top_logprobs": [None, {"b": -1, "c": -2.5}]}
-    (first, second) = included({"choices": [{"text": "ab", "logprobs": told}]}, "logprobs", COMPLETIONS)
+    logprobs = {"tokens": ["a", "b"], "token_logprobs": [None, -1], "top_logprobs": [None, {"b": -1, "c": -2.5}]}
+    (first, second) = extra_column({"choices": [{"text": "ab", "logprobs": logprobs}]}, "logprobs", COMPLETIONS)
     assert first == {"token": "a", "logprob": None, "bytes": None, "top_logprobs": []}
     assert second["top_logprobs"] == [{"token": "b", "logprob": -1.0}, {"token": "c", "logprob": -2.5}]
-    for odd in (told | {"token_logprobs": None, "top_logprobs": [5]}, {"tokens": ["a", "b"]}):
-        found = included({"choices": [{"text": "ab", "logprobs": odd}]}, "logprobs", COMPLETIONS)
-        assert [token["token"] for token in found] == ["a", "b"]
-    assert included({"choices": [{"text": "ab", "logprobs": {"tokens": 5}}]}, "logprobs", COMPLETIONS) is None
+    for odd in (logprobs | {"token_logprobs": None, "top_logprobs": [5]}, {"tokens": ["a", "b"]}):
+        tokens = extra_column({"choices": [{"text": "ab", "logprobs": odd}]}, "logprobs", COMPLETIONS)
+        assert [token["token"] for token in tokens] == ["a", "b"]
+    assert extra_column({"choices": [{"text": "ab", "logprobs": {"tokens": 5}}]}, "logprobs", COMPLETIONS) is None
 
 
 # -- anything at all
@@ -272,15 +272,15 @@ BODIES = VALUES | st.fixed_dictionaries(
 
 @settings(deadline=None)
 @given(BODIES, st.sampled_from([200, 400]), st.sampled_from(sorted(ENDPOINTS)), st.booleans())
-def test_no_body_raises_and_each_has_one_outcome(body, status, path, many):
+def test_any_body_gives_one_outcome_without_raising(body, status, path, many):
     content = line(body, status)
-    (found,) = read_answers(io.BytesIO(content), ENDPOINTS[path], many=many)
-    row = found.row(0, named=True)
+    (answers,) = read_answers(io.BytesIO(content), ENDPOINTS[path], many=many)
+    row = answers.row(0, named=True)
     assert row["code"] is None or row["response"] is None
     assert (row["code"] is None) == (row["message"] is None)
     form = AnswerFormat(path, 2 if many else 1)
     names = [
         name for name in OF_LINES if path in (CHAT, RESPONSES, COMPLETIONS) or name not in ("tool_calls", "logprobs")
     ]
-    made = columns_of_lines([content, None], names, form)
-    assert [column.dtype for column in made] == [EXTRA_COLUMNS[name].dtype_for(form) for name in names]
+    columns = columns_of_lines([content, None], names, form)
+    assert [column.dtype for column in columns] == [EXTRA_COLUMNS[name].dtype_for(form) for name in names]

@@ -117,9 +117,12 @@ def test_messages_of_templates_and_expressions(as_frame):
         ([], "the list of messages is empty"),
         ([{"role": "user"}], """message 0 must be {"role": …, "content": …}, got {'role': 'user'}"""),
         ([USER, "x"], "message 1 must be"),
-        ([{**USER, "nme": "x"}], "message 0 has 'nme', and a message of /v1/chat/completions has role, content, name,"),
+        (
+            [{**USER, "nme": "x"}],
+            "message 0 has the unknown key 'nme': a message of /v1/chat/completions may have role, content, name,",
+        ),
         ([{**USER, "nme": "x"}], "Did you mean 'name'?"),
-        ([{**USER, "role": "usr"}], "message 0 has role 'usr': it must be one of system, developer, user"),
+        ([{**USER, "role": "usr"}], "message 0 has role 'usr': expected one of system, developer, user"),
         ([{**USER, "role": pl.col("x")}], "message 0 has role"),
         ([{**USER, "content": 3}], "the content of message 0 must be a template, an expression or a list of"),
         (
@@ -180,7 +183,7 @@ def test_a_row_has_the_first_of_its_reasons():
     )
     assert codes(frame, "{a}{b}") == [
         ("null_input", "column 'a' is null"),
-        ("invalid_input", "column 'b' holds NaN or infinity, which JSON has not"),
+        ("invalid_input", "column 'b' contains NaN or infinity, which JSON cannot represent"),
     ]
 
 
@@ -191,7 +194,7 @@ def test_parameters_that_have_no_json_spoil_their_row():
         '"temperature":0.5,"top_p":0.10}}', None, '"top_p":2.00}}'
     ]  # fmt: skip
     assert codes(frame, "{x}", temperature=pl.col("t"))[1] == (
-        "invalid_input", "temperature holds NaN or infinity, which JSON has not"
+        "invalid_input", "temperature contains NaN or infinity, which JSON cannot represent"
     )  # fmt: skip
 
 
@@ -234,7 +237,7 @@ def test_conversations_that_cannot_be_sent(as_frame):
         [None, said_by("user", "a")],
     ]
     frame = as_frame(conversation(rows))
-    role = ("invalid_input", "a message's role is none of system, developer, user, assistant, tool, function")
+    role = ("invalid_input", "a message's role is not one of system, developer, user, assistant, tool, function")
     none = ("invalid_input", "the conversation has no messages")
     assert codes(frame, pl.col("chat")) == [
         (None, None), ("null_input", "prompt is null"), none, ("null_input", "a message's content is null"),
@@ -310,8 +313,8 @@ def test_nan_in_a_conversation_spoils_its_row():
 def test_lists_that_are_no_conversation(dtype):
     frame = pl.DataFrame({"chat": pl.Series([None], dtype=dtype)})
     said = refusal(bf.TemplateError, frame, pl.col("chat"))
-    assert said.startswith("the prompt is ")
-    assert said.endswith("a conversation is List(Struct) with the fields role and content")
+    assert said.startswith("the prompt has dtype ")
+    assert said.endswith("a conversation must be List(Struct) with the fields role and content")
 
 
 # -- expressions see the whole frame
@@ -417,11 +420,11 @@ def test_unique_keeps_the_height_where_all_are_distinct(as_frame):
         (pl.col("x").dt.year(), "`year` operation not supported for dtype `str`"),
         (
             pl.all(),
-            "the expression for prompt gives 3 columns ('x', 'n', 'maybe'), not one: join them, as pl.format does",
+            "the expression for prompt gives 3 columns ('x', 'n', 'maybe'), expected one: join them, as pl.format does",
         ),
-        (cs.string(), "the expression for prompt gives 2 columns ('x', 'maybe'), not one"),
+        (cs.string(), "the expression for prompt gives 2 columns ('x', 'maybe'), expected one"),
         (pl.col("x", "n"), "the expression for prompt gives 2 columns"),
-        (cs.float(), "the expression for prompt gives 0 columns, not one"),
+        (cs.float(), "the expression for prompt gives 0 columns, expected one"),
         (pl.element(), "the expression for prompt does not fit the frame: "),
     ],
     ids=str,

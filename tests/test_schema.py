@@ -1,6 +1,6 @@
-"""What may be asked for as ``response_format``, the strict schema of it, and answers read as that, or told why not."""
+"""``response_format``: accepted types, their strict schemas, and decoding answers or reporting why they do not fit."""
 
-# ruff: noqa: E501, PYI030, PYI061, UP007, UP045  (a table reads best a case a line; types are spelled as people spell them)
+# ruff: noqa: E501, PYI030, PYI061, UP007, UP045  (a table reads best a case a line; types are spelled as users spell them)
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ TREE = {
 
 
 def sent(value):
-    """Return the schema that is sent, after asking the emulator whether the service takes it."""
+    """Return the schema that is sent, after checking that the emulator accepts it."""
     form = answer_type(value).response_format()
     assert form["type"] == "json_schema"
     assert form["json_schema"]["strict"] is True
@@ -55,7 +55,7 @@ def dtype(value):
 
 
 def read(value, *texts):
-    """Return the values of some answers, given as JSON text or as what it holds, and what is wrong with them."""
+    """Return the decoded values and the problems of some answers, passed as JSON text or as values."""
     texts = [text if isinstance(text, (str, type(None))) else json.dumps(text) for text in texts]
     values, problems = answer_type(value).decoder.decode(pl.Series(texts, dtype=pl.String))
     assert values.dtype == dtype(value)
@@ -67,7 +67,7 @@ def obj(**properties):
     return {"type": "object", "properties": properties, "required": [*properties]}
 
 
-def one(**schema):
+def one_property(**schema):
     """Return the schema of an object whose only property is ``x``."""
     return obj(x=schema)
 
@@ -110,7 +110,7 @@ class Item(BaseModel):
 
 
 class Invoice(BaseModel):
-    """An invoice, as a person would type it in."""
+    """An invoice, as a user would define it."""
 
     number: str = Field(min_length=1, max_length=20)
     issued: dt.date
@@ -125,10 +125,10 @@ class Invoice(BaseModel):
     is_net: bool = True
 
 
-def test_a_model_as_people_write_it():
+def test_typical_model():
     schema = sent(Invoice)
     assert schema["required"] == [*Invoice.model_fields]
-    assert schema["description"] == "An invoice, as a person would type it in."
+    assert schema["description"] == "An invoice, as a user would define it."
     assert schema["properties"]["number"] == {"type": "string", "description": "minLength: 1; maxLength: 20"}
     assert schema["properties"]["billing"] == {**schema["$defs"]["Address"], "description": "where the bill goes"}
     assert schema["properties"]["shipping"] == {"anyOf": [{"$ref": "#/$defs/Address"}, {"type": "null"}]}
@@ -155,7 +155,7 @@ def test_a_model_as_people_write_it():
     )
 
 
-def test_what_a_model_reads_is_what_the_column_holds():
+def test_answer_validates_with_the_model():
     bill = Invoice(
         number="7", issued="2024-02-29", paid_at="2024-03-01T10:00:00+02:00", status="paid", colour="red", level=2,
         billing={"street": "A"}, items=[Item(name="x", price=1.5), Item(name="y", price=2, tags=["t"])], total="12.50",
@@ -167,7 +167,7 @@ def test_what_a_model_reads_is_what_the_column_holds():
     assert row["shipping"] is None
 
 
-def test_the_emulator_answers_it():
+def test_emulator_answers_are_valid():
     form = answer_type(Invoice).response_format()
     texts = []
     for n in range(20):
@@ -212,14 +212,14 @@ FIELDS = {
 
 
 @pytest.mark.parametrize("case", FIELDS)
-def test_fields_of_models(case):
+def test_model_fields(case):
     annotation, expected, column = FIELDS[case]
     schema = sent(model(annotation))["properties"]["x"]
     assert expected is None or schema == expected
     assert dtype(model(annotation)) == pl.Struct({"x": column})
 
 
-def test_a_default_says_nothing_of_null_unless_it_is_null():
+def test_only_a_null_default_makes_a_field_nullable():
     class Defaults(BaseModel):
         count: int = 3
         names: list[str] = Field(default_factory=list)
@@ -231,7 +231,7 @@ def test_a_default_says_nothing_of_null_unless_it_is_null():
     assert properties["sloppy"] == {"anyOf": [{"type": "string"}, {"type": "null"}]}
 
 
-def test_constraints_are_sent_where_strict_mode_takes_them_else_told():
+def test_constraints_outside_strict_mode_go_to_the_description():
     class Limited(BaseModel):
         score: int = Field(ge=1, le=5, description="from bad to good", examples=[3])
         share: float = Field(gt=0, lt=1, multiple_of=0.25)
@@ -261,13 +261,13 @@ def test_constraints_are_sent_where_strict_mode_takes_them_else_told():
         "names": ([], "$.names: expected at least 1 items, got 0"),
     }
     texts = [good, *(good | {name: value} for name, (value, _) in bad.items())]
-    assert read(Limited, *texts)[1] == [None, *(said for _, said in bad.values())]
+    assert read(Limited, *texts)[1] == [None, *(message for _, message in bad.values())]
     assert read(Limited, good | {"code": "ab"})[1] == [
         "$.code: expected string matching regex '^[A-Z]+$', got string \"ab\""
     ]
 
 
-def test_a_decimal_with_digits_and_places_is_exact():
+def test_decimal_with_digits_and_places_is_exact():
     price = model(decimal.Decimal, max_digits=6, decimal_places=2, gt=0)
     assert sent(price)["properties"]["x"] == {
         "type": "string",
@@ -290,7 +290,7 @@ class Dog(BaseModel):
     tricks: list[str]
 
 
-def test_a_union_is_kept_as_json_text():
+def test_union_becomes_json_text():
     pets = model(list[Annotated[Union[Cat, Dog], Field(discriminator="kind")]])
     assert sent(pets)["properties"]["x"]["items"] == {"anyOf": [{"$ref": "#/$defs/Cat"}, {"$ref": "#/$defs/Dog"}]}
     assert dtype(pets) == pl.Struct({"x": pl.List(pl.String)})
@@ -311,7 +311,7 @@ class Node(BaseModel):
     children: list[Node] = Field(default_factory=list, description="below it")
 
 
-def test_a_model_within_itself_ends_in_json_text():
+def test_recursive_model_becomes_json_text():
     schema = sent(Node)
     assert schema["properties"]["children"] == {
         "type": "array",
@@ -333,16 +333,16 @@ def test_a_model_within_itself_ends_in_json_text():
     assert read(TREE, deep)[1] == ["$: nested too deeply"]
 
 
-def test_names():
+def test_schema_names():
     kind = TypeVar("kind")
 
     class Box(BaseModel, Generic[kind]):
         inside: kind
 
     assert answer_type(Box[int]).name == "Box_int_"
-    assert answer_type({"title": "My answer!", **one(type="string")}).name == "My_answer_"
-    assert answer_type({"title": "x" * 99, **one(type="string")}).name == "x" * 64
-    assert answer_type(one(type="string")).name == "response"
+    assert answer_type({"title": "My answer!", **one_property(type="string")}).name == "My_answer_"
+    assert answer_type({"title": "x" * 99, **one_property(type="string")}).name == "x" * 64
+    assert answer_type(one_property(type="string")).name == "response"
     aliased = pydantic.create_model("Aliased", x=(int, Field(alias="the x")))
     assert read(aliased, {"the x": 1}, {"x": 1}) == (
         [{"the x": 1}, None],
@@ -353,7 +353,7 @@ def test_names():
 # -- JSON schemas
 
 
-def test_what_a_schema_does_not_require_may_be_null():
+def test_optional_properties_are_nullable():
     schema = {
         "type": "object",
         "properties": {"a": {"type": "string", "description": "A"}, "b": {"type": ["integer", "null"], "minimum": 0}},
@@ -369,7 +369,7 @@ def test_what_a_schema_does_not_require_may_be_null():
     }
 
 
-def test_definitions_of_any_spelling():
+def test_definitions_are_moved_to_defs():
     schema = obj(a={"$ref": "#/definitions/a~1b"}, b={"allOf": [{"$ref": "#/definitions/a~1b"}], "description": "B"})
     schema["definitions"] = {"a/b": {"type": "integer"}, "unused": {"type": "nothing"}}
     found = sent(schema)
@@ -381,7 +381,7 @@ def test_definitions_of_any_spelling():
 def nested(levels):
     schema = {"type": "string"}
     for _ in range(levels):
-        schema = one(**schema)
+        schema = one_property(**schema)
     return schema
 
 
@@ -391,7 +391,7 @@ class Point:
 
 
 class Old:
-    """As the models of pydantic's first version, which its second one has only for Python below 3.14."""
+    """Like a model of pydantic 1, which pydantic 2 includes only for Python below 3.14."""
 
     @classmethod
     def schema(cls):
@@ -407,7 +407,7 @@ REFUSED = {
     "an instance": (Address(street="a"), "must be a pydantic model (the class)"),
     "a struct without fields": (pl.Struct, "must be a pydantic model"),
     "a dict of dtypes": ({"a": pl.Int64}, "must be a pydantic model"),
-    "the inside of the service's form": ({"name": "x", "schema": one(type="string")}, "(pass the value of its key 'schema')"),
+    "the inside of the service's form": ({"name": "x", "schema": one_property(type="string")}, "(pass the value of its key 'schema')"),
     "the format of responses": ({"format": {"type": "json_schema", "name": "x"}}, "(pass the value of its key 'format')"),
     "a dataclass": (Point, "(pass its schema: pydantic.TypeAdapter(Point).json_schema())"),
     "a TypedDict": (Row, "(pass its schema: pydantic.TypeAdapter(Row).json_schema())"),
@@ -421,44 +421,44 @@ REFUSED = {
     "an empty model": (pydantic.create_model("Empty"), "at $: an object with arbitrary keys"),
     "a root that is a list": (pydantic.RootModel[list[int]], "at $: the root must be an object, got array: wrap it"),
     "a root that is a union": (pydantic.RootModel[Union[Cat, Dog]], "at $: the root must be an object, got anyOf"),
-    "allOf": (one(allOf=[{"type": "string"}, {"minLength": 1}]), "at $.properties.x: 'allOf' is not possible in strict mode: merge"),
-    "not": (one(type="string", **{"not": {"const": "a"}}), "'not' is not possible in strict mode: leave it out and check"),
-    "if": (one(type="string", **{"if": {}}), "'if' is not possible in strict mode"),
-    "patternProperties": ({**one(type="string"), "patternProperties": {}}, "at $: 'patternProperties' is not possible"),
-    "dependentRequired": ({**one(type="string"), "dependentRequired": {}}, "at $: 'dependentRequired' is not possible"),
-    "nullable": (one(type="string", nullable=True), 'write "type": [..., "null"]'),
-    "a mistyped keyword": (one(type="string", maxLenght=3), "'maxLenght' is not a keyword of JSON schema. Did you mean 'maxLength'?"),
-    "a keyword beside $ref": ({**one(**{"$ref": "#", "minimum": 1})}, "'minimum' beside '$ref'"),
-    "a $ref to nowhere": (one(**{"$ref": "#/$defs/y"}), "$ref '#/$defs/y' has no target: it must name one of $defs (none)"),
-    "a type that is none": (one(type="text"), "at $.properties.x: type must be one of object, array"),
-    "no type": (one(minimum=3), "at $.properties.x: the type is missing: use one of"),
-    "an array without items": (one(type="array"), "the array has no items: add the schema of its items"),
-    "an enum without values": (one(enum=[]), "enum must be a non-empty list of values"),
-    "an enum of objects": (one(enum=[{}]), "an enum value must be text, a number, a boolean or null, got {}"),
-    "an enum not of its type": (one(type="string", enum=[1]), "none of its enum values has its type 'string'"),
-    "anyOf without options": (one(anyOf=[]), "it must be a non-empty list of schemas"),
-    "a type that is no text": (one(const=None, type=False), "at $.properties.x: type must be str or list, got False"),
-    "a required that is none": ({**one(type="string"), "required": ["x", "y"]}, "at $: required names 'y'"),
-    "a limit that is text": (one(type="integer", minimum="3"), "minimum must be int or float, got '3'"),
-    "multiples of nothing": (one(type="integer", multipleOf=0), "multipleOf must be above 0"),
+    "allOf": (one_property(allOf=[{"type": "string"}, {"minLength": 1}]), "at $.properties.x: 'allOf' is not possible in strict mode: merge"),
+    "not": (one_property(type="string", **{"not": {"const": "a"}}), "'not' is not possible in strict mode: leave it out and check"),
+    "if": (one_property(type="string", **{"if": {}}), "'if' is not possible in strict mode"),
+    "patternProperties": ({**one_property(type="string"), "patternProperties": {}}, "at $: 'patternProperties' is not possible"),
+    "dependentRequired": ({**one_property(type="string"), "dependentRequired": {}}, "at $: 'dependentRequired' is not possible"),
+    "nullable": (one_property(type="string", nullable=True), 'write "type": [..., "null"]'),
+    "a mistyped keyword": (one_property(type="string", maxLenght=3), "'maxLenght' is not a keyword of JSON schema. Did you mean 'maxLength'?"),
+    "a keyword beside $ref": ({**one_property(**{"$ref": "#", "minimum": 1})}, "'minimum' beside '$ref'"),
+    "a $ref to nowhere": (one_property(**{"$ref": "#/$defs/y"}), "$ref '#/$defs/y' has no target: it must name one of $defs (none)"),
+    "a type that is none": (one_property(type="text"), "at $.properties.x: type must be one of object, array"),
+    "no type": (one_property(minimum=3), "at $.properties.x: the type is missing: use one of"),
+    "an array without items": (one_property(type="array"), "the array has no items: add the schema of its items"),
+    "an enum without values": (one_property(enum=[]), "enum must be a non-empty list of values"),
+    "an enum of objects": (one_property(enum=[{}]), "an enum value must be text, a number, a boolean or null, got {}"),
+    "an enum not of its type": (one_property(type="string", enum=[1]), "none of its enum values has its type 'string'"),
+    "anyOf without options": (one_property(anyOf=[]), "it must be a non-empty list of schemas"),
+    "a type that is no text": (one_property(const=None, type=False), "at $.properties.x: type must be str or list, got False"),
+    "a required that is none": ({**one_property(type="string"), "required": ["x", "y"]}, "at $: required names 'y'"),
+    "a limit that is text": (one_property(type="integer", minimum="3"), "minimum must be int or float, got '3'"),
+    "multiples of nothing": (one_property(type="integer", multipleOf=0), "multipleOf must be above 0"),
     "properties in a list": ({"type": "object", "properties": []}, "properties must be dict"),
     "a quote in a name": (obj(**{'"': {"type": "null"}}), "the name '\"' contains a quote, a backslash or a control character"),
     "too deep": (nested(11), "objects are nested 11 levels deep, but strict mode allows 10"),
     "too many properties": (obj(**{f"p{n}": {"type": "null"} for n in range(5_001)}), "the schema has 5,001 properties, but strict mode allows 5,000"),
-    "too many enum values": (one(enum=[str(n) for n in range(1_001)]), "the schema has 1,001 enum values, but strict mode allows 1,000"),
-    "too long an enum": (one(enum=[f"{n:060}" for n in range(251)]), "its 251 enum values have 15,060 characters in total"),
+    "too many enum values": (one_property(enum=[str(n) for n in range(1_001)]), "the schema has 1,001 enum values, but strict mode allows 1,000"),
+    "too long an enum": (one_property(enum=[f"{n:060}" for n in range(251)]), "its 251 enum values have 15,060 characters in total"),
     "too much text": (obj(**{f"{n:0130}": {"type": "null"} for n in range(1_000)}), "the schema has 130,000 characters in names"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_strict_mode_cannot_say_is_refused_by_name(case):
-    value, said = REFUSED[case]
-    assert said in refusal(value)
+def test_unsupported_schemas_are_refused(case):
+    value, message = REFUSED[case]
+    assert message in refusal(value)
     assert refusal(value).startswith("response_format")
 
 
-def test_a_model_that_pydantic_has_no_schema_for_is_refused():
+def test_model_without_json_schema_is_refused():
     class Odd(BaseModel):
         model_config = pydantic.ConfigDict(arbitrary_types_allowed=True)
         x: re.Match  # type: ignore[type-arg]
@@ -466,9 +466,9 @@ def test_a_model_that_pydantic_has_no_schema_for_is_refused():
     assert refusal(Odd).startswith("response_format: Odd has no JSON schema: ")
 
 
-def test_the_limits_themselves_are_taken():
+def test_schemas_at_the_limits_are_accepted():
     assert sent(nested(10))
-    assert sent(one(enum=[str(n) for n in range(1_000)]))
+    assert sent(one_property(enum=[str(n) for n in range(1_000)]))
 
 
 # -- Polars types
@@ -491,7 +491,7 @@ DTYPES = {
 
 
 @pytest.mark.parametrize("case", DTYPES)
-def test_the_schema_of_a_dtype(case):
+def test_schema_of_dtype(case):
     column, expected = DTYPES[case]
     found = sent(pl.Struct({"x": column}))["properties"]["x"]
     assert expected.items() <= found.items()
@@ -505,33 +505,35 @@ def test_the_schema_of_a_dtype(case):
     [pl.Binary(), pl.Object(), pl.Array(pl.Enum(["a"]), 1), pl.Null(), pl.Int128(), pl.Datetime("ns"), pl.Duration("ns"), pl.Enum([]), pl.Struct([]), pl.List],
     ids=str,
 )  # fmt: skip
-def test_a_dtype_that_no_answer_has_is_refused_by_name(column):
+def test_unsupported_dtypes_are_refused(column):
     assert refusal(pl.Struct({"x": pl.List(column)} if isinstance(column, pl.DataType) else {"x": column})).startswith(
         "response_format, at $.x"
     )
 
 
-def test_a_dtype_by_its_name_alone():
+def test_dtype_classes():
     assert dtype(pl.Struct({"x": pl.Datetime, "y": pl.List(pl.Duration)})) == pl.Struct(
         {"x": pl.Datetime("us"), "y": pl.List(pl.Duration("us"))}
     )
-    for name, said in (("Decimal", "such as pl.Decimal(12, 2)"), ("List", "such as pl.List(pl.String)"),
+    for name, message in (("Decimal", "such as pl.Decimal(12, 2)"), ("List", "such as pl.List(pl.String)"),
                        ("Binary", "Use pl.String, or another"), ("Int128", "Use pl.String, or another")):  # fmt: skip
-        assert said in refusal(pl.Struct({"x": getattr(pl, name)}))
+        assert message in refusal(pl.Struct({"x": getattr(pl, name)}))
 
 
-def test_whole_numbers_keep_to_their_dtype():
+def test_integers_are_bounded_by_their_dtype():
     values, problems = read(pl.Struct({"x": pl.UInt8}), {"x": 255}, {"x": 256}, {"x": -1}, {"x": 7.0})
     assert values == [{"x": 255}, None, None, {"x": 7}]
     assert problems[1:3] == [
         "$.x: expected integer <= 255, got number 256",
         "$.x: expected integer >= 0, got number -1",
     ]
-    assert read(one(type="integer"), {"x": 2**63})[1] == [f"$.x: expected integer <= {2**63 - 1}, got number {2**63}"]
+    assert read(one_property(type="integer"), {"x": 2**63})[1] == [
+        f"$.x: expected integer <= {2**63 - 1}, got number {2**63}"
+    ]
     assert read(pl.Struct({"x": pl.Float32}), {"x": 1e39})[1][0].startswith("$.x: expected number <= 3.40282346")
 
 
-def test_points_in_time():
+def test_datetimes():
     naive = pl.Struct({"x": pl.Datetime("us")})
     noon = dt.datetime(2024, 1, 1, 12, tzinfo=dt.timezone.utc)
     for text in (
@@ -540,22 +542,22 @@ def test_points_in_time():
         "2024-01-01T14:00:00+02:00",
         "2024-01-01 12:00:00.000Z",
     ):
-        assert read(one(type="string", format="date-time"), {"x": text}) == ([{"x": noon}], [None])
+        assert read(one_property(type="string", format="date-time"), {"x": text}) == ([{"x": noon}], [None])
         assert read(naive, {"x": text}) == ([{"x": noon.replace(tzinfo=None)}], [None])
     (berlin,), _ = read(pl.Struct({"x": pl.Datetime("us", "Europe/Berlin")}), {"x": "2024-01-01T12:00:00Z"})
     assert (berlin["x"], berlin["x"].hour) == (noon, 13)
     for text in ("12:30:00", "12:30:00Z", "12:30:00+05:00"):
-        assert read(one(type="string", format="time"), {"x": text}) == ([{"x": dt.time(12, 30)}], [None])
+        assert read(one_property(type="string", format="time"), {"x": text}) == ([{"x": dt.time(12, 30)}], [None])
     durations = {
         "P1DT2H": dt.timedelta(days=1, hours=2),
         "P2W": dt.timedelta(weeks=2),
         "PT0.5S": dt.timedelta(seconds=0.5),
     }
     for text, expected in durations.items():
-        assert read(one(type="string", format="duration"), {"x": text}) == ([{"x": expected}], [None])
+        assert read(one_property(type="string", format="duration"), {"x": text}) == ([{"x": expected}], [None])
     wrong = {"date": "2024-02-30", "date-time": "2024-01-01", "time": "noon", "duration": "P1Y"}
     for form, text in wrong.items():
-        _, (problem,) = read(one(type="string", format=form), {"x": text})
+        _, (problem,) = read(one_property(type="string", format=form), {"x": text})
         assert re.fullmatch(rf'\$\.x: expected a .+, got string "{text}"', problem)
 
 
@@ -586,11 +588,11 @@ MISFITS = {
 
 
 @pytest.mark.parametrize("case", MISFITS)
-def test_an_answer_that_does_not_fit_says_where_and_why(case):
-    text, said = MISFITS[case]
+def test_invalid_answer_error_gives_path_and_reason(case):
+    text, message = MISFITS[case]
     values, problems = read(SHAPE, GOOD, text, None)
     assert values == [{"label": "a", "items": [{"price": 1.0, "is new": True}]}, None, None]
-    assert problems[1].startswith(said)
+    assert problems[1].startswith(message)
     assert (problems[0], problems[2]) == (None, None)
 
 
@@ -599,7 +601,7 @@ def test_no_answers():
     assert read(SHAPE, None, None) == ([None, None], [None, None])
 
 
-def test_a_null_object_is_not_an_object_of_nulls():
+def test_null_object_differs_from_object_of_nulls():
     shape = model(Optional[Address])
     assert read(shape, {"x": None}, {"x": {"street": "a", "city": None}})[0] == [
         {"x": None},
@@ -609,11 +611,11 @@ def test_a_null_object_is_not_an_object_of_nulls():
     assert read(lists, {"x": None}, {"x": []}, {"x": [None]})[0] == [{"x": None}, {"x": []}, {"x": [None]}]
 
 
-def test_the_last_of_two_equal_keys_counts():
-    assert read(one(type="integer"), '{"x":1,"x":2}') == ([{"x": 2}], [None])
+def test_last_duplicate_key_wins():
+    assert read(one_property(type="integer"), '{"x":1,"x":2}') == ([{"x": 2}], [None])
 
 
-def test_answers_typed_anew():
+def test_decoding_with_another_type():
     rows = [
         ("a", json.dumps(GOOD), "stop", None, None, None),
         ("b", "{", "length", None, None, None),
@@ -634,20 +636,20 @@ def test_answers_typed_anew():
     assert found["message"].to_list()[2:] == ["$.label: is missing", "no", None]
 
 
-def test_a_type_survives_its_record():
+def test_answer_type_round_trips_through_json():
     for value in (Invoice, TREE, SHAPE, pl.Struct({name: column for name, (column, _) in DTYPES.items()})):
         before = answer_type(value)
-        assert before.decoder.dtype == dtype(value)  # made, and no part of the record
+        assert before.decoder.dtype == dtype(value)  # derived, and not part of the record
         after = msgspec.json.decode(msgspec.json.encode(before), type=AnswerType)
         assert after == before
         assert after.decoder.dtype == before.decoder.dtype
 
 
-# -- whatever
+# -- arbitrary schemas
 
 
 def values_of(column):  # noqa: PLR0911
-    """Return a strategy of what a column holds, and how JSON says it."""
+    """Return a strategy of column values, each with its JSON value."""
     if isinstance(column, pl.Struct):
         fields = {field.name: values_of(field.dtype) for field in column.fields}
         return st.fixed_dictionaries(fields).map(
@@ -715,10 +717,10 @@ columns = st.recursive(
 
 
 @given(structs(columns).flatmap(lambda shape: st.tuples(st.just(shape), st.lists(values_of(shape), max_size=5))))
-def test_what_is_written_as_a_dtype_is_read_as_it(case):
+def test_values_of_a_dtype_round_trip(case):
     shape, rows = case
     sent(shape)
-    texts = pl.Series([msgspec.json.encode(said).decode() for _, said in rows], dtype=pl.String)
+    texts = pl.Series([msgspec.json.encode(answer_value).decode() for _, answer_value in rows], dtype=pl.String)
     values, problems = answer_type(shape).decoder.decode(texts)
     assert problems.null_count() == len(rows), problems
     expected = pl.Series([value for value, _ in rows], dtype=_as_lists(_without_zones(shape)))
@@ -746,7 +748,7 @@ def _in_utc(column):
 
 
 def schemas():
-    """Return a strategy of JSON schemas, most of them good."""
+    """Return a strategy of JSON schemas, most of them valid."""
     limits = {
         "integer": ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"],
         "string": ["minLength", "maxLength"],
@@ -774,7 +776,7 @@ def schemas():
         )
         return closed | arrays | st.lists(inner, min_size=1, max_size=3).map(lambda options: {"anyOf": options})
 
-    return st.recursive(leaf, more, max_leaves=5).map(lambda schema: one(**schema))
+    return st.recursive(leaf, more, max_leaves=5).map(lambda schema: one_property(**schema))
 
 
 json_values = st.recursive(
@@ -789,24 +791,26 @@ json_values = st.recursive(
 
 @given(schemas(), st.lists(json_values, max_size=6))
 @example(
-    one(anyOf=[{"type": "string"}, {"type": "object", "properties": {"a": {"type": "boolean"}}, "required": []}]),
+    one_property(
+        anyOf=[{"type": "string"}, {"type": "object", "properties": {"a": {"type": "boolean"}}, "required": []}]
+    ),
     [{"a": None}],
 )
-def test_both_ways_of_reading_agree(schema, answers):
-    asked = answer_type(schema)
+def test_fast_and_slow_decoders_agree(schema, answers):
+    parsed = answer_type(schema)
     sent(schema)
-    root = asked.decoder._root
+    root = parsed.decoder._root
     for value in answers:
         text = json.dumps({"x": value})
-        values, problems = asked.decoder.decode(pl.Series([text]))
-        assert (problems[0] is None) == root.fits(json.loads(text)) == _conforms({"x": value}, asked.schema)
+        values, problems = parsed.decoder.decode(pl.Series([text]))
+        assert (problems[0] is None) == root.fits(json.loads(text)) == _conforms({"x": value}, parsed.schema)
         if problems[0] is None:
             array = root.array([root.read(json.loads(text), "$")])
             assert_series_equal(pl.Series(pl.from_arrow(array)).cast(values.dtype), values, check_names=False)
 
 
 def _conforms(value, schema):  # noqa: PLR0911
-    """What JSON schema says of a value, as plainly as can be; an integer is one of 64 bits."""
+    """Whether a value conforms to a JSON schema, checked naively; integers have 64 bits."""
     if "anyOf" in schema:
         return any(_conforms(value, option) for option in schema["anyOf"])
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -858,11 +862,11 @@ anything = st.recursive(
 
 
 @given(st.dictionaries(keywords, anything, max_size=5))
-def test_any_dict_is_a_schema_or_refused(schema):
+def test_any_dict_is_accepted_or_refused(schema):
     try:
-        asked = answer_type(schema)
+        parsed = answer_type(schema)
     except OptionError as error:
         assert str(error).startswith("response_format")  # noqa: PT017
     else:
         sent(schema)
-        assert isinstance(asked.decoder.dtype, pl.Struct)
+        assert isinstance(parsed.decoder.dtype, pl.Struct)

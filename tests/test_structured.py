@@ -1,4 +1,4 @@
-"""Typed answers over real HTTP: what is asked for as ``response_format`` is what the response column is."""
+"""Typed answers over real HTTP: ``response_format`` determines the dtype of the response column."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def run(client):
 
 
 def contents(prompt, **options):
-    """Return what the service answers, from the emulator's own pure function."""
+    """Return the service's answers, from the emulator's pure function."""
     lines = bf.requests(REVIEWS, prompt, model="gpt-4o-mini", **options)["request"].drop_nulls()
     return [json.loads(answer(json.loads(line)["body"])["choices"][0]["message"]["content"]) for line in lines]
 
@@ -63,17 +63,17 @@ def test_rows_are_classified_into_an_enum(run):
     assert out["response"].struct.field("label").dtype == pl.Enum(["positive", "negative"])
 
 
-def test_entities_are_lists_of_structs(run):
+def test_entities_become_lists_of_structs(run):
     out = run(prompt="Entities of: {text}", response_format=Entities)
     assert out["response"].dtype == ENTITIES
-    said = contents("Entities of: {text}", response_format=Entities)
-    for value, row in zip(said, out["response"], strict=False):
+    values = contents("Entities of: {text}", response_format=Entities)
+    for value, row in zip(values, out["response"], strict=False):
         assert Entities.model_validate(row) == Entities.model_validate(value)
     flat = out.select(pl.col("response").struct.field("entities")).explode("entities").drop_nulls().unnest("entities")
     assert flat.columns == ["name", "kind", "born", "weight"]
 
 
-def test_the_request_line_holds_the_strict_schema():
+def test_request_contains_the_strict_schema():
     line = json.loads(bf.requests(REVIEWS, "{text}", model="m", response_format=LABEL)["request"][0])
     assert line["body"]["response_format"] == {
         "type": "json_schema",
@@ -91,7 +91,7 @@ def test_the_request_line_holds_the_strict_schema():
 
 
 @pytest.mark.parametrize("rows", [0, 1], ids=["no rows", "no row sent"])
-def test_the_dtype_is_the_same_when_nothing_was_asked(client, rows):
+def test_dtype_without_requests(client, rows):
     frame = pl.DataFrame({"text": [None] * rows}, schema={"text": pl.String})
     options = {"response_format": Entities, "on_null": "skip"}
     if rows:
@@ -103,7 +103,7 @@ def test_the_dtype_is_the_same_when_nothing_was_asked(client, rows):
     assert out["response"].null_count() == rows
 
 
-def test_an_unfinished_run_has_the_dtype_too(emu):
+def test_dtype_of_an_unfinished_run(emu):
     emu.configure(progression="stepped")
     run = bf.submit(REVIEWS, "{text}", client=emu.client(), response_format=Entities, **ARGUMENTS)
     pending = run.result()
@@ -114,7 +114,7 @@ def test_an_unfinished_run_has_the_dtype_too(emu):
     assert run.wait().succeeded == 2
 
 
-def test_a_run_opened_elsewhere_has_the_dtype(client, run):
+def test_dtype_of_an_opened_run(client, run):
     every = pl.Struct(
         {
             "a": pl.Int8, "b": pl.Float32, "c": pl.Categorical, "d": pl.Datetime("ms", "Europe/Berlin"),
@@ -131,7 +131,7 @@ def test_a_run_opened_elsewhere_has_the_dtype(client, run):
     assert_frame_equal(opened, out)
 
 
-def test_the_same_requests_as_another_type_are_the_same_run(emu, run):
+def test_same_requests_with_another_type_reuse_the_run(emu, run):
     typed = run(response_format=LABEL)
     line = json.loads(
         bf.requests(REVIEWS, "Classify: {text}", model="gpt-4o-mini", response_format=LABEL)["request"][0]
@@ -139,12 +139,12 @@ def test_the_same_requests_as_another_type_are_the_same_run(emu, run):
     text = run(response_format=line["body"]["response_format"])
     other = run(response_format=pl.Struct({"label": pl.Enum(["positive", "negative"])}))
     assert text["response"].dtype == pl.String
-    assert [json.loads(said) for said in text["response"][:2]] == typed["response"].to_list()[:2]
+    assert [json.loads(response) for response in text["response"][:2]] == typed["response"].to_list()[:2]
     assert_frame_equal(other, typed)
     assert emu.ledger()["by_custom_id"] == {"row-0": 1, "row-1": 1}
 
 
-def test_parquet_to_parquet(client, tmp_path):
+def test_run_parquet_has_the_dtype(client, tmp_path):
     REVIEWS.head(2).write_parquet(tmp_path / "in.parquet")
     bf.run_parquet(
         tmp_path / "in.parquet",
@@ -157,7 +157,7 @@ def test_parquet_to_parquet(client, tmp_path):
     assert pl.read_parquet_schema(tmp_path / "out.parquet")["response"] == ENTITIES
 
 
-def test_a_lazy_frame_gives_a_lazy_struct(run):
+def test_dtype_of_a_lazy_result(run):
     out = run(REVIEWS.lazy(), response_format=LABEL)
     assert out.collect_schema()["response"] == LABEL
     labels = out.select(pl.col("response").struct.field("label")).collect()
@@ -174,25 +174,27 @@ def failed(emu, **options):
 
 
 @pytest.mark.parametrize("reason", ["length", "content_filter"])
-def test_an_answer_that_was_cut_says_by_what(emu, reason):
+def test_incomplete_answer_gives_the_reason(emu, reason):
     emu.row_fault(reason, attempts=None)
     errors, out = failed(emu, include="raw")
     assert out["finish_reason"].to_list() == [reason, reason]
     assert {code for code, _ in errors} == {"invalid_response"}
     limit = "token limit" if reason == "length" else "content filter"
-    assert all(said.startswith(f"the answer was cut by the {limit} (finish_reason {reason})") for _, said in errors)
+    assert all(
+        message.startswith(f"the answer was cut by the {limit} (finish_reason {reason})") for _, message in errors
+    )
     if reason == "length":
         assert all('{"entities":' in json.loads(line)["response"]["body"]["choices"][0]["message"]["content"] for line in out["raw"])  # fmt: skip  # noqa: E501
 
 
-def test_a_refusal_stays_one(emu):
+def test_refusal_is_reported(emu):
     emu.row_fault("refusal", attempts=None)
     errors, _ = failed(emu)
     assert errors == [("refusal", "I'm sorry, I can't assist with that.")] * 2
 
 
-def test_an_answer_that_does_not_fit_counts_as_failed_and_is_asked_once(emu):
-    """A service without strict mode: what it was asked for is text, and what is wanted of it now is a type."""
+def test_invalid_answer_fails_without_retry(emu):
+    """As with a service without strict mode: the run requested text, and is read as a type later."""
     entities = bf.requests(REVIEWS, "{text}", model="gpt-4o-mini", response_format=Entities)["request"][0]
     form = json.loads(entities)["body"]["response_format"]
     frame = REVIEWS.head(2)

@@ -1,4 +1,4 @@
-"""Templates: what is a field, what is text, and the errors, whose advice works."""
+"""Templates: fields, literal text, and errors whose advice works."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ FRAME = pl.DataFrame({
         ("{text}", "good"),
         ("{text}{text}", "goodgood"),
         ("{a.b}", "dotted"),
-        ("{a.c.d}", "2"),  # the longest name first, below a struct too
+        ("{a.c.d}", "2"),  # the longest name wins, in a struct too
         ("{a.x.y.z}", "3"),
         ("{a.c}", '{"d":1}'),
         ("{with space}", "space"),
@@ -64,17 +64,17 @@ FRAME = pl.DataFrame({
         ("\n{text}\r\n", "\ngood\r\n"),
     ],
 )
-def test_fields(template, text):
+def test_template_is_rendered(template, text):
     assert contents(FRAME, template) == [text]
     assert contents(FRAME.lazy(), template) == [text]
 
 
-def test_braces_of_cells_are_text():
+def test_braces_in_cells_are_literal():
     frame = pl.DataFrame({"x": ["{y}", "{{", "}", '{"a": 1}'], "y": "no"})
     assert contents(frame, "{x}") == ["{y}", "{{", "}", '{"a": 1}']
 
 
-def test_a_null_struct_is_a_null_field():
+def test_field_of_null_struct_is_null():
     frame = pl.DataFrame({"s": [{"a": 1}, {"a": None}, None]})
     assert contents(frame, "{s.a}") == ["1", None, None]
     assert contents(frame, "{s.a}", on_null="render") == ["1", "", ""]
@@ -82,7 +82,7 @@ def test_a_null_struct_is_a_null_field():
 
 @given(st.lists(st.text() | st.sampled_from(["{", "}", "{{", "}}", "{x}"]), max_size=6))
 @settings(deadline=None)
-def test_any_text_with_its_braces_doubled_is_literal(pieces):
+def test_doubled_braces_are_literal(pieces):
     text = "".join(pieces).encode("utf-8", "replace").decode()
     doubled = text.replace("{", "{{").replace("}", "}}")
     parsed = parse(doubled + "{x}" + doubled, {"x": pl.String()})
@@ -94,7 +94,7 @@ def test_any_text_with_its_braces_doubled_is_literal(pieces):
 
 
 @pytest.mark.parametrize(
-    ("system", "said"),
+    ("system", "message"),
     [
         ("Judge {reviw}", "system names {reviw}, but the frame has no such column. Did you mean 'review'?"),
         ('Answer {"a": 1}', "system has a brace at character 7"),
@@ -103,32 +103,32 @@ def test_any_text_with_its_braces_doubled_is_literal(pieces):
         ("Judge \ud800", "system contains"),
     ],
 )
-def test_an_error_of_the_system_template_says_that_it_is_there(system, said):
+def test_system_template_error_names_system(system, message):
     with pytest.raises(bf.TemplateError) as caught:
         bf.requests(pl.DataFrame({"review": ["a"]}), "{review}", model="m", system=system)
-    assert str(caught.value).startswith(said)
+    assert str(caught.value).startswith(message)
 
 
-def test_an_unknown_column_is_refused_with_the_nearest_and_all_there_are():
-    said = refusal(pl.DataFrame({"review": ["a"], "stars": [1]}), "Judge {reviw}")
-    assert "the prompt names {reviw}" in said
-    assert "Did you mean 'review'?" in said
-    assert "Columns: 'review', 'stars'" in said
-    assert "{{reviw}}" in said
+def test_unknown_column_error_suggests_and_lists_columns():
+    message = refusal(pl.DataFrame({"review": ["a"], "stars": [1]}), "Judge {reviw}")
+    assert "the prompt names {reviw}" in message
+    assert "Did you mean 'review'?" in message
+    assert "Columns: 'review', 'stars'" in message
+    assert "{{reviw}}" in message
 
 
-def test_an_unknown_column_among_none_and_among_many():
+def test_unknown_column_error_with_no_and_many_columns():
     assert "Columns: none" in refusal(pl.DataFrame(), "{x}")
-    said = refusal(pl.DataFrame({f"c{number}": [1] for number in range(100)}), "{x}")
-    assert "'c29', …" in said
-    assert "'c30'" not in said
+    message = refusal(pl.DataFrame({f"c{number}": [1] for number in range(100)}), "{x}")
+    assert "'c29', …" in message
+    assert "'c30'" not in message
 
 
-def test_spaces_in_a_field_are_part_of_its_name():
+def test_spaces_in_braces_belong_to_the_column_name():
     assert "Did you mean 'text'?" in refusal(FRAME, "{ text }")
 
 
-def test_an_unknown_field_of_a_struct():
+def test_unknown_struct_field():
     frame = pl.DataFrame({"person": [{"name": "Ada", "home": {"city": "x"}}], "n": [1]})
     assert refusal(frame, "{person.nam}") == (
         "the prompt names {person.nam}; 'person' is a Struct with fields 'name', 'home'. Did you mean 'name'?"
@@ -138,14 +138,14 @@ def test_an_unknown_field_of_a_struct():
     assert "'person.name' is String, not a Struct" in refusal(frame, "{person.name.first}")
 
 
-# -- braces that begin no field
+# -- stray braces
 
 
-def corrected(said):
-    """The template that the error gives."""
-    advice = "double the braces, so that it reads\n"
-    assert advice in said
-    return said.split(advice, 1)[1]
+def corrected(message):
+    """Return the template that the error gives."""
+    advice = "so that it reads\n"
+    assert advice in message
+    return message.split(advice, 1)[1]
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def corrected(said):
         ('{\n  "a": 1,\n  "b": [{"c": {}}]\n} {text}', '{\n  "a": 1,\n  "b": [{"c": {}}]\n} good'),
         ("{'a': 1} {text}", "{'a': 1} good"),
         ('["x", {"a": []}] {text}', '["x", {"a": []}] good'),
-        ('{{"a": {"b": 1}}} {text}', '{"a": {"b": 1}} good'),  # doubled in part
+        ('{{"a": {"b": 1}}} {text}', '{"a": {"b": 1}} good'),  # partly doubled
         ('{{"done": 1}} {"not": 1} {text}', '{"done": 1} {"not": 1} good'),
         ("{text} {", "good {"),
         ("} {text}", "} good"),
@@ -166,10 +166,10 @@ def corrected(said):
         ("{ } {text}", "{ } good"),
     ],
 )
-def test_braces_that_begin_no_field_are_refused_with_a_template_that_works(template, text):
+def test_stray_brace_error_gives_a_working_template(template, text):
     frame = FRAME.drop("")
-    said = refusal(frame, template)
-    assert contents(frame, corrected(said)) == [text]
+    message = refusal(frame, template)
+    assert contents(frame, corrected(message)) == [text]
 
 
 json_values = st.recursive(
@@ -181,28 +181,28 @@ json_values = st.recursive(
 
 @settings(deadline=None)
 @given(st.dictionaries(st.text("abc", min_size=1), json_values, min_size=1), st.sampled_from([None, 2]))
-def test_pasted_json_is_given_back_with_its_braces_doubled(value, indent):
+def test_pasted_json_error_doubles_its_braces(value, indent):
     pasted = json.dumps(value, indent=indent)
-    # Two braces open together in the texts of JSON only; there they are not told from a doubled brace.
+    # Two opening braces in a row occur only in JSON strings, and cannot be distinguished from a doubled brace.
     assume("{{" not in pasted and len(pasted) < 1900)
-    said = refusal(pl.DataFrame({"x": ["cell"]}), pasted + " {x}")
-    assert contents(pl.DataFrame({"x": ["cell"]}), corrected(said)) == [pasted + " cell"]
+    message = refusal(pl.DataFrame({"x": ["cell"]}), pasted + " {x}")
+    assert contents(pl.DataFrame({"x": ["cell"]}), corrected(message)) == [pasted + " cell"]
 
 
-def test_where_the_brace_is():
-    assert "a brace at character 3 that begins no field: 'ab {\"x\": 1}'" in refusal(FRAME, 'ab {"x": 1}')
+def test_stray_brace_error_gives_the_position():
+    assert "a brace at character 3 that does not start a field: 'ab {\"x\": 1}'" in refusal(FRAME, 'ab {"x": 1}')
 
 
-def test_empty_braces_ask_for_a_name():
-    said = refusal(pl.DataFrame({"x": ["a"]}), "{} and {x}")
-    assert "{} at character 0, which names no column: write a column's name inside" in said
-    assert corrected(said) == "{{}} and {x}"
+def test_empty_braces_are_refused():
+    message = refusal(pl.DataFrame({"x": ["a"]}), "{} and {x}")
+    assert "{} at character 0, without a column name: write one inside the braces" in message
+    assert corrected(message) == "{{}} and {x}"
 
 
-def test_a_long_template_is_shown_in_part():
-    said = refusal(FRAME, "x" * 5000 + '{"a": 1}' + "y" * 5000)
-    assert '{{"a": 1}}' in said
-    assert len(said) < 500
+def test_long_template_is_shortened_in_error():
+    message = refusal(FRAME, "x" * 5000 + '{"a": 1}' + "y" * 5000)
+    assert '{{"a": 1}}' in message
+    assert len(message) < 500
 
 
 # -- format specs
@@ -224,15 +224,17 @@ def test_a_long_template_is_shown_in_part():
         ),
     ],
 )
-def test_format_specs_are_refused_with_an_expression_that_does_it(template, text):
-    said = refusal(FRAME, template)
-    assert "format spec" in said
-    expression = eval(said.split("such as\n", 1)[1], {"pl": pl})
+def test_format_spec_error_gives_an_equivalent_expression(template, text):
+    message = refusal(FRAME, template)
+    assert "format spec" in message
+    expression = eval(message.split("such as\n", 1)[1], {"pl": pl})
     assert contents(FRAME, expression) == [text]
 
 
-def test_the_format_spec_that_is_meant_is_named():
-    assert "the prompt has a format spec, {price:.2f}, and templates have none" in refusal(FRAME, "{text} {price:.2f}")
+def test_format_spec_error_names_the_field():
+    assert "the prompt has a format spec, {price:.2f}, which templates do not support" in refusal(
+        FRAME, "{text} {price:.2f}"
+    )
 
 
 # -- a template without a field
@@ -242,12 +244,12 @@ def warned_at(call):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         call()
-    (one,) = [found for found in caught if issubclass(found.category, bf.BatchframeWarning)]
-    return one
+    (warning,) = [warning for warning in caught if issubclass(warning.category, bf.BatchframeWarning)]
+    return warning
 
 
 @pytest.mark.parametrize("prompt", ["no field", "{{text}}", "", [{"role": "user", "content": "no field"}]], ids=str)
-def test_a_template_without_a_field_warns_at_the_line_of_the_caller(prompt):
+def test_constant_prompt_warns_at_the_callers_line(prompt):
     frame = pl.DataFrame({"x": ["a"]})
     for call in (
         lambda: bf.requests(frame, prompt, model="m"),
@@ -255,13 +257,13 @@ def test_a_template_without_a_field_warns_at_the_line_of_the_caller(prompt):
         lambda: frame.lazy().batch.requests(prompt, model="m"),
         lambda: bf.result_schema(frame, prompt, model="m"),
     ):
-        one = warned_at(call)
-        assert "the prompt has no {column} field: every row will send" in str(one.message)
-        assert one.filename == __file__
-        assert one.lineno == call.__code__.co_firstlineno
+        warning = warned_at(call)
+        assert "the prompt has no {column} field: every row will send" in str(warning.message)
+        assert warning.filename == __file__
+        assert warning.lineno == call.__code__.co_firstlineno
 
 
-def test_run_warns_at_the_line_of_the_caller(client):
+def test_run_warns_at_the_callers_line(client):
     frame = pl.DataFrame({"x": ["a"]})
     for call in (
         lambda: bf.run(frame, "no field", model="gpt-4o-mini", client=client, poll_seconds=0.05),
@@ -269,21 +271,21 @@ def test_run_warns_at_the_line_of_the_caller(client):
         lambda: frame.lazy().batch.run("no field", model="gpt-4o-mini", client=client, poll_seconds=0.05),
         lambda: bf.submit(frame, "no field", model="gpt-4o-mini", client=client, poll_seconds=0.05),
     ):
-        one = warned_at(call)
-        assert one.filename == __file__
-        assert one.lineno == call.__code__.co_firstlineno
+        warning = warned_at(call)
+        assert warning.filename == __file__
+        assert warning.lineno == call.__code__.co_firstlineno
 
 
-def test_the_name_of_a_column_is_no_prompt():
+def test_column_name_as_prompt_is_refused():
     frame = pl.DataFrame({"review text": ["a"]})
-    said = "the prompt is a column name, not a template: use '{review text}' or pl.col('review text')"
-    assert refusal(frame, "review text") == said
+    message = "the prompt is a column name, not a template: use '{review text}' or pl.col('review text')"
+    assert refusal(frame, "review text") == message
     with pytest.raises(bf.TemplateError, match="is a column name"):
         bf.requests(frame, "review text", model="m", endpoint="/v1/moderations")
-    assert contents(frame, "review text", system="{review text}") == ["review text"]  # not the same for every row
+    assert contents(frame, "review text", system="{review text}") == ["review text"]  # the system message varies
 
 
-def test_a_template_whose_system_message_varies_does_not_warn():
+def test_constant_prompt_with_varying_system_does_not_warn():
     frame = pl.DataFrame({"x": ["a"]})
     assert contents(frame, "Go", system="{x}") == ["Go"]  # warnings are errors here
     assert contents(frame, [{"role": "system", "content": "{x}"}, {"role": "user", "content": "Go"}]) == ["Go"]
@@ -295,7 +297,7 @@ REVIEWS = pl.DataFrame({"text": ["good", "bad"], "stars": [5, 1], "row": [{"n": 
 
 
 @pytest.mark.parametrize(
-    ("template", "mended"),
+    ("template", "corrected_template"),
     [
         ("{{text}}", "{text}"),
         ("Judge {{ text }}!", "Judge {text}!"),
@@ -304,7 +306,7 @@ REVIEWS = pl.DataFrame({"text": ["good", "bad"], "stars": [5, 1], "row": [{"n": 
         ("{{ row['text'] }} {{ row[\"stars\"] }}", "{text} {stars}"),
         ("{{- text -}}", "{text}"),
         ("{{ text | trim }} {{text|upper|trim}}", "{text} {text}"),
-        ("{{row.n}}", "{row.n}"),  # a field of a struct before a column
+        ("{{row.n}}", "{row.n}"),  # a struct field wins over a column
         ("{{a b}} {{ a b }}", "{a b} {a b}"),
         ('As {{"a": 1}}: {{ text }}', 'As {{"a": 1}}: {text}'),
         ("{{label}}: {{text}}", "{{label}}: {text}"),
@@ -312,23 +314,23 @@ REVIEWS = pl.DataFrame({"text": ["good", "bad"], "stars": [5, 1], "row": [{"n": 
         ("{{ text\n}}", "{text}"),
     ],
 )
-def test_a_column_in_doubled_braces_is_refused_with_the_template_that_was_meant(template, mended):
+def test_doubled_column_error_gives_the_corrected_template(template, corrected_template):
     for frame in (REVIEWS, REVIEWS.lazy()):
-        said = refusal(frame, template)
-        assert said.startswith("the prompt has {{")
-        assert "doubled braces mean themselves: every row is sent the same text there" in said
-        assert said.split("write single braces:\n", 1)[1] == mended
-    assert len({*contents(REVIEWS, mended)}) == 2
+        message = refusal(frame, template)
+        assert message.startswith("the prompt has {{")
+        assert "doubled braces are literal text, so every row sends the same text there" in message
+        assert message.split("write single braces:\n", 1)[1] == corrected_template
+    assert len({*contents(REVIEWS, corrected_template)}) == 2
 
 
 @pytest.mark.parametrize("endpoint", ["/v1/responses", "/v1/embeddings", "/v1/completions", "/v1/moderations"])
-def test_a_column_in_doubled_braces_is_refused_at_each_endpoint(endpoint):
-    with pytest.raises(bf.TemplateError, match=r"For the column write single braces:\n\{text\}"):
+def test_doubled_column_is_refused_at_each_endpoint(endpoint):
+    with pytest.raises(bf.TemplateError, match=r"For the column, write single braces:\n\{text\}"):
         bf.requests(REVIEWS, "{{ text }}", model="m", endpoint=endpoint)
 
 
 @pytest.mark.parametrize(
-    ("prompt", "options", "called", "mended"),
+    ("prompt", "options", "label", "corrected_template"),
     [
         ([{"role": "user", "content": "{{ text }}"}], {}, "message 0", "{text}"),
         ([{"role": "system", "content": "Go"}, {"role": "user", "content": "{{text}}"}], {}, "message 1", "{text}"),
@@ -344,34 +346,34 @@ def test_a_column_in_doubled_braces_is_refused_at_each_endpoint(endpoint):
     ],
     ids=["message", "second message", "part", "system", "expression", "images"],
 )
-def test_a_column_in_doubled_braces_is_refused_wherever_no_template_has_a_field(prompt, options, called, mended):
+def test_doubled_column_without_other_fields_is_refused(prompt, options, label, corrected_template):
     with pytest.raises(bf.TemplateError) as caught:
         bf.requests(REVIEWS, prompt, model="m", **options)
-    assert str(caught.value).startswith(f"{called} has {{{{")
-    assert str(caught.value).split("write single braces:\n", 1)[1] == mended
+    assert str(caught.value).startswith(f"{label} has {{{{")
+    assert str(caught.value).split("write single braces:\n", 1)[1] == corrected_template
 
 
 @pytest.mark.parametrize(
-    ("prompt", "options", "said"),
+    ("prompt", "options", "message"),
     [
-        ("{stars}: {{ text }}", {}, "the prompt has {{ text }}, .* For the column write {text}"),
-        ("{text}", {"system": "Of {{text}}"}, "system has {{text}}, .* For the column write {text}"),
+        ("{stars}: {{ text }}", {}, "the prompt has {{ text }}: .* For the column, write {text}"),
+        ("{text}", {"system": "Of {{text}}"}, "system has {{text}}: .* For the column, write {text}"),
         (
             [{"role": "user", "content": "{text}"}, {"role": "user", "content": "{{row.stars}}"}],
             {},
-            "message 1 has {{row.stars}}, .* For the column write {stars}",
+            "message 1 has {{row.stars}}: .* For the column, write {stars}",
         ),
     ],
     ids=["one template", "system", "messages"],
 )
-def test_a_column_in_doubled_braces_beside_a_field_is_warned_of(prompt, options, said):
-    with pytest.warns(bf.BatchframeWarning, match=said) as caught:
+def test_doubled_column_beside_a_field_warns(prompt, options, message):
+    with pytest.warns(bf.BatchframeWarning, match=message) as caught:
         bf.requests(REVIEWS, prompt, model="m", **options)
-    (one,) = caught
-    assert one.filename == __file__
+    (warning,) = caught
+    assert warning.filename == __file__
 
 
-def test_doubled_braces_that_name_no_column_are_text():
+def test_doubled_braces_without_a_column_are_literal():
     assert contents(REVIEWS, "{text} {{label}} {{ x.y }} {{}} {{ }}") == [
         f"{text} {{label}} {{ x.y }} {{}} {{ }}" for text in ("good", "bad")
     ]
@@ -379,7 +381,7 @@ def test_doubled_braces_that_name_no_column_are_text():
     assert contents(REVIEWS, "{{text}} is {text}") == ["{text} is good", "{text} is bad"]
 
 
-def test_of_a_long_template_the_part_with_the_doubled_column_is_shown():
-    said = refusal(REVIEWS, "x" * 5000 + "{{ text }}" + "y" * 5000)
-    assert "xx{text}yy" in said
-    assert len(said) < 500
+def test_doubled_column_error_shortens_a_long_template():
+    message = refusal(REVIEWS, "x" * 5000 + "{{ text }}" + "y" * 5000)
+    assert "xx{text}yy" in message
+    assert len(message) < 500

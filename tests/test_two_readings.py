@@ -1,4 +1,4 @@
-"""The fast path, where a line is simply good, reads the same as the careful path, which reads a line of any shape."""
+"""The fast path for valid result lines gives the same answers as the slow path, which reads lines of any shape."""
 
 # ruff: noqa: E501  (a table reads best a case a line)
 
@@ -40,11 +40,11 @@ TEXTS = st.sampled_from(["hi", "", "caf\u00e9 \u2028", "\ud83d", '{"a": NaN}', "
 
 
 def some(**members):
-    """Return objects with any of these members, in any order, and members that nobody reads."""
+    """Return a strategy of objects with some of these members, in any order, and with unused members."""
     known = st.fixed_dictionaries({}, optional=members)
     both = st.tuples(known, st.dictionaries(st.sampled_from(["x", "index2", "Text"]), ODD, max_size=2))
     return both.map(lambda pair: pair[1] | pair[0]).flatmap(
-        lambda found: st.permutations(list(found.items())).map(dict)
+        lambda members: st.permutations(list(members.items())).map(dict)
     )
 
 
@@ -77,15 +77,15 @@ BODIES = {
 def lines(endpoint):
     status = st.sampled_from([200, 200, 200, 201, 200.0, 0, 429, True, "200", None])
     responses = some(status_code=status, request_id=often(TEXTS), body=often(BODIES[endpoint]))
-    written = some(custom_id=st.just("x"), response=often(responses), error=ODD)
-    return st.tuples(written, st.sampled_from(["", "twice", "deep", "spaced"])).map(lambda pair: encoded(*pair))
+    lines = some(custom_id=st.just("x"), response=often(responses), error=ODD)
+    return st.tuples(lines, st.sampled_from(["", "twice", "deep", "spaced"])).map(lambda pair: encoded(*pair))
 
 
 def encoded(line, twist):
     text = json.dumps({"custom_id": "x"} | line, separators=(", ", " : ") if twist == "spaced" else None)
     if twist == "deep":
         text = text[:-1] + ', "deep": ' + "[" * 2_000 + "]" * 2_000 + "}"
-    if twist == "twice":  # of a member that occurs twice the last one counts
+    if twist == "twice":  # the last of two equal keys counts
         text = '{"response": {"status_code": 500}, ' + text[1:]
     return text.encode()
 
@@ -97,36 +97,36 @@ GOOD = {
 }  # fmt: skip
 
 
-def test_good_lines_take_the_fast_path(monkeypatch):
+def test_valid_lines_take_the_fast_path(monkeypatch):
     def never(*_, **__):
-        pytest.fail("a good line was looked at twice")
+        pytest.fail("a valid line took the slow path")
 
     monkeypatch.setattr("batchframe._results.result_lines.read_any", never)
     for path, body in GOOD.items():
         data = json.dumps({"custom_id": "x", "response": {"status_code": 200, "body": body}}).encode()
-        (found,) = read_answers(io.BytesIO(data), ENDPOINTS[path])
-        assert (found["response"].item(), found["input_tokens"].item()) == ("hi", 1)
+        (answers,) = read_answers(io.BytesIO(data), ENDPOINTS[path])
+        assert (answers["response"].item(), answers["input_tokens"].item()) == ("hi", 1)
 
 
 @pytest.mark.parametrize("path", BODIES)
 @given(data=st.data())
-def test_both_paths_read_the_same(path, data):
+def test_fast_path_matches_slow_path(path, data):
     line = data.draw(lines(path))
     custom_id, answer = read_any(line, ENDPOINTS[path])
-    (found,) = read_answers(io.BytesIO(line), ENDPOINTS[path])
-    assert found.row(0) == (custom_id, *answer)
+    (answers,) = read_answers(io.BytesIO(line), ENDPOINTS[path])
+    assert answers.row(0) == (custom_id, *answer)
 
 
 @pytest.mark.parametrize("path", [CHAT, RESPONSES])
 @given(data=st.data())
-def test_extra_columns_are_the_same_by_both_paths(path, data):
+def test_extra_columns_of_fast_path_match_slow_path(path, data):
     names, line = ["logprobs", "tool_calls", "content_filter", "raw"], data.draw(lines(path))
     fast = columns_of_lines([line], names, AnswerFormat(path))
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(extra_columns, "_opened_line", body_of_line)
-        careful = columns_of_lines([line], names, AnswerFormat(path))
-    for one, other in zip(fast, careful, strict=True):
-        assert one.equals(other, null_equal=True)
+        slow = columns_of_lines([line], names, AnswerFormat(path))
+    for fast_column, slow_column in zip(fast, slow, strict=True):
+        assert fast_column.equals(slow_column, null_equal=True)
 
 
 BODY = {"choices": [{"index": 1, "message": {"content": "one"}}, {"index": 0, "message": {"content": "zero"}}]}
@@ -136,18 +136,18 @@ BODY = {"choices": [{"index": 1, "message": {"content": "one"}}, {"index": 0, "m
     "member",
     ['"x": 1e999', '"x": "\xff"', '"index": 1.0', '"x": NaN', '"x": "\t"', '"x": ' + "[" * 2_000 + "]" * 2_000],
 )
-def test_a_field_that_nobody_reads_changes_nothing(member):
+def test_unused_field_does_not_affect_the_response(member):
     line = b'{"custom_id": "x", "response": {"status_code": 200, "body": {"choices": [{"message": {"content": "hi"}, %s}]}}}'
     line %= member.encode("latin-1")
     assert read_any(line)[1].response == "hi"
-    (found,) = read_answers(io.BytesIO(line))
-    assert found["response"].item() == "hi"
+    (answers,) = read_answers(io.BytesIO(line))
+    assert answers["response"].item() == "hi"
 
 
-def test_choices_in_another_order():
+def test_choices_are_ordered_by_index():
     line = json.dumps({"custom_id": "x", "response": {"status_code": 200, "body": BODY}}).encode()
-    (found,) = read_answers(io.BytesIO(line))
-    assert found["response"].item() == read_any(line)[1].response == "zero"
+    (answers,) = read_answers(io.BytesIO(line))
+    assert answers["response"].item() == read_any(line)[1].response == "zero"
 
 
 USAGE = {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}
@@ -178,13 +178,13 @@ SPELLED = {
 
 @pytest.mark.parametrize("path", [CHAT, RESPONSES])
 @pytest.mark.parametrize("case", SPELLED)
-def test_usage_in_other_spellings(case, path):
+def test_usage_spellings_of_other_services(case, path):
     usage, counts = SPELLED[case]
     assert tuple(tokens_of(usage).values()) == counts
     line = json.dumps(
         {"custom_id": "x", "response": {"status_code": 200, "body": GOOD[path] | {"usage": usage}}}
     ).encode()
-    (found,) = read_answers(io.BytesIO(line), ENDPOINTS[path])
-    assert found.select(*SPELLINGS).row(0) == counts
-    assert found["response"].item() == "hi"
-    assert found.schema["cache_write_tokens"] == pl.Int64
+    (answers,) = read_answers(io.BytesIO(line), ENDPOINTS[path])
+    assert answers.select(*SPELLINGS).row(0) == counts
+    assert answers["response"].item() == "hi"
+    assert answers.schema["cache_write_tokens"] == pl.Int64

@@ -1,4 +1,4 @@
-"""What a prompt is compiled against, and what may be wrong with a row on the way."""
+"""The context in which a prompt is compiled. It collects what may be wrong with a row."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ if TYPE_CHECKING:
 
     from batchframe._endpoints.base import Endpoint
 
-BODY = "body:"  # before the name of a parameter that is staged: another column of ours may have that name
-# A column has one dtype: in the tools of one row, the properties of another row's tools are null.
-_OF_MANY_SHAPES = frozenset({"tools", "functions"})
-# What is joined to a body: texts that are the same for all rows, and expressions.
+BODY = "body:"  # prefix of a staged parameter, so that its name differs from other staged columns
+# A column has one dtype, so the properties of other rows' tools are null fields, which are omitted.
+_OMIT_NULL_FIELDS = frozenset({"tools", "functions"})
+# The pieces that are joined into a body: constant texts and expressions.
 Pieces = list[str | pl.Expr]
 
 
 @dataclass
 class Text:
-    """A text that a row makes: pieces to join."""
+    """The text of a row, as pieces to join."""
 
     pieces: Pieces
 
     @property
     def constant(self) -> str | None:
-        """Give the text itself where no row changes it."""
+        """The text if it is the same for all rows, else None."""
         return "".join(self.pieces) if all(isinstance(piece, str) for piece in self.pieces) else None  # type: ignore[arg-type]
 
     def expression(self, on_null: str) -> pl.Expr:
-        """Return the text as an expression; null where something in it is null and that is not rendered."""
+        """Return the text as an expression, null where a piece is null, unless ``on_null`` is "render"."""
         pieces = [pl.lit(piece) if isinstance(piece, str) else piece for piece in self.pieces]
         if on_null == "render":
             pieces = [piece.fill_null("") for piece in pieces]
@@ -52,22 +52,22 @@ class Text:
 
 @dataclass
 class CompileContext:
-    """The frame and the options that a prompt is compiled against; collects what may be wrong with a row.
+    """The frame and options for which a prompt is compiled, and the checks of each row.
 
     Parameters
     ----------
     staged
-        The columns and dtypes of the frame, and of the expressions that are columns of ours.
+        The columns and dtypes of the frame with the staged expressions.
     schema
-        The frame's alone.
+        The columns and dtypes of the user's frame.
     nulls
-        Whether something is null, by what it is called.
+        Whether an input is null, by its label.
     invalid
-        Whether a row cannot be sent, by why.
+        Whether a row cannot be sent, by the reason.
     problems
-        Why a row cannot be sent, null where it can: for reasons that tell what was got.
+        The reason why a row cannot be sent, null where it can. For reasons that quote the row's value.
     templates
-        The templates and the fields in each, by what it is called.
+        The templates and the names of their fields, by label.
     """
 
     staged: Mapping[str, Any]
@@ -80,28 +80,28 @@ class CompileContext:
     templates: dict[str, tuple[str, set[str]]] = field(default_factory=dict)
 
     def value(self, name: str) -> tuple[pl.Expr, Any]:
-        """Return the column that an expression became, and its dtype."""
+        """Return the staged column of an expression, and its dtype."""
         return pl.col(OURS + name), self.staged[OURS + name]
 
     def text(self, content: Any, name: str) -> Text:
-        """Return the text of a template or expression, after noting what may be null or not finite in it.
+        """Return the text of a template or expression, and add the checks of its inputs.
 
         Parameters
         ----------
         content
             The template, or the expression.
         name
-            What it is called, in errors and as a staged column.
+            Its name in error messages and as a staged column.
         """
         pieces: list[str | _template.Field]
         if isinstance(content, pl.Expr):
             value, dtype = self.value(name)
             pieces = [_template.Field((name,), dtype, value)]
         elif isinstance(content, str):
-            told = "the prompt" if name == "prompt" else name
-            pieces = list(_template.parse(content, self.schema, told))
+            template_label = "the prompt" if name == "prompt" else name
+            pieces = list(_template.parse(content, self.schema, template_label))
             fields = {piece.name for piece in pieces if isinstance(piece, _template.Field)}
-            self.templates[told] = (content, fields)
+            self.templates[template_label] = (content, fields)
         else:
             msg = f"{name} must be a template or an expression, got {type(content).__qualname__}"
             raise OptionError(msg)
@@ -110,50 +110,51 @@ class CompileContext:
             if isinstance(piece, str):
                 text.pieces.append(piece)
                 continue
-            called = name if isinstance(content, pl.Expr) else f"column {piece.name!r}"
-            text.pieces.append(encode.text(piece.value, piece.dtype, called))
-            self.nulls[called] = piece.value.is_null()
-            self.refuse_unwritable(called, piece.value, piece.dtype, is_json=piece.dtype.is_nested())
+            label = name if isinstance(content, pl.Expr) else f"column {piece.name!r}"
+            text.pieces.append(encode.text(piece.value, piece.dtype, label))
+            self.nulls[label] = piece.value.is_null()
+            self.refuse_unwritable(label, piece.value, piece.dtype, is_json=piece.dtype.is_nested())
         return text
 
     def check_braces(self) -> None:
-        """Refuse, or warn of, columns in doubled braces: each row is sent the braces, and not what is in the column.
+        """Refuse columns in doubled braces, or warn if another field exists: the column's value would not be sent.
 
         Raises
         ------
         TemplateError
-            No template has a field; with the template that was meant.
+            No template has a field. The error gives the corrected template.
         """
         has_field = any(fields for _, fields in self.templates.values())
-        for called, (template, fields) in self.templates.items():
-            found, mended = _template.undoubled(template, self.schema)
-            # Who writes a column both ways knows the difference.
-            doubled = [braces for braces, meant in found.items() if meant[1:-1] not in fields]
+        for label, (template, fields) in self.templates.items():
+            undoubled, corrected = _template.undoubled(template, self.schema)
+            # A user who writes the same column both ways knows the difference.
+            doubled = [braces for braces, single in undoubled.items() if single[1:-1] not in fields]
             if not doubled:
                 continue
-            told = (
-                f"{called} has {doubled[0]}, and doubled braces mean themselves: every row is sent the same text there"
+            problem = (
+                f"{label} has {doubled[0]}: doubled braces are literal text, so every row sends the same text there"
             )
+            single = undoubled[doubled[0]]
             if has_field:
-                warn(f"{told}. For the column write {found[doubled[0]]}")
+                warn(f"{problem}. For the column, write {single}")
                 continue
-            shown = _template.shortened(mended, mended.index(found[doubled[0]]))
-            msg = f"{told}. For the column write single braces:\n{shown}"
+            shown = _template.shortened(corrected, corrected.index(single))
+            msg = f"{problem}. For the column, write single braces:\n{shown}"
             raise TemplateError(msg)
 
-    def refuse_unwritable(self, called: str, value: pl.Expr, dtype: Any, *, is_json: bool = True) -> None:
-        """Note the rows in which a value holds what JSON has not, or what Polars cannot write at all."""
-        found = encode.not_finite(value, dtype) if is_json else None
-        if found is not None:
-            self.invalid[f"{called} holds NaN or infinity, which JSON has not"] = found
-        found = encode.out_of_calendar(value, dtype)
-        if found is not None:
-            self.invalid[f"{called} holds a day beyond the year 262000, such as DuckDB's infinity"] = found
+    def refuse_unwritable(self, label: str, value: pl.Expr, dtype: Any, *, is_json: bool = True) -> None:
+        """Add the checks for values that JSON cannot represent or Polars cannot format."""
+        is_invalid = encode.not_finite(value, dtype) if is_json else None
+        if is_invalid is not None:
+            self.invalid[f"{label} contains NaN or infinity, which JSON cannot represent"] = is_invalid
+        is_invalid = encode.out_of_calendar(value, dtype)
+        if is_invalid is not None:
+            self.invalid[f"{label} contains a date beyond the year 262000, such as DuckDB's infinity"] = is_invalid
 
     def member(self, name: str, staged: str) -> pl.Expr:
-        """Return the member of an object that an expression makes, comma first; nothing where it is null."""
-        called, (value, dtype) = staged.removeprefix(BODY), self.value(staged)
-        self.refuse_unwritable(called, value, dtype)
-        encoded = encode.json(value, dtype, called, omit_null_fields=name in _OF_MANY_SHAPES)
-        written = pl.concat_str(pl.lit(f",{json_text(name, called)}:"), encoded)
-        return pl.when(value.is_not_null()).then(written).otherwise(pl.lit(""))
+        """Return the member of a body from a staged expression, with a leading comma; empty where it is null."""
+        label, (value, dtype) = staged.removeprefix(BODY), self.value(staged)
+        self.refuse_unwritable(label, value, dtype)
+        encoded = encode.json(value, dtype, label, omit_null_fields=name in _OMIT_NULL_FIELDS)
+        pair = pl.concat_str(pl.lit(f",{json_text(name, label)}:"), encoded)
+        return pl.when(value.is_not_null()).then(pair).otherwise(pl.lit(""))

@@ -1,4 +1,4 @@
-"""Which row's request answers each row, where equal requests are sent once."""
+"""Send equal requests once: find the request that answers each row."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ _KEY = OURS + "key"
 
 
 class Repeats:
-    """Finds the rows that ask what an earlier row asks, slice by slice.
+    """Finds the rows whose request equals that of an earlier row, slice by slice.
 
-    All distinct requests of the slices so far are held, each by 16 bytes of digest and its custom_id.
+    Memory holds every distinct request of the slices so far: 16 bytes of digest and the custom_id.
     """
 
     def __init__(self) -> None:
         self._first = pl.DataFrame(schema={_KEY: pl.UInt128(), CUSTOM_ID: pl.String()})
 
     def requests(self, rows: pl.DataFrame) -> pl.Series:
-        """Return for each row of the next slice the custom_id of the request that answers it, null for its own."""
+        """Return, for each row of the next slice, the custom_id of the earlier request that answers it, or null."""
         keyed = rows.select(CUSTOM_ID, digest_number(DIGEST).alias(_KEY))
-        here = keyed.drop_nulls(_KEY).unique(_KEY, keep="first", maintain_order=True).select(_KEY, CUSTOM_ID)
-        known = self._first.join(here, on=_KEY, how="semi")
-        new = here.join(known, on=_KEY, how="anti")
+        in_slice = keyed.drop_nulls(_KEY).unique(_KEY, keep="first", maintain_order=True).select(_KEY, CUSTOM_ID)
+        known = self._first.join(in_slice, on=_KEY, how="semi")
+        new = in_slice.join(known, on=_KEY, how="anti")
         self._first = pl.concat([self._first, new])
         first = pl.concat([known, new]).rename({CUSTOM_ID: REQUEST})
         answered = keyed.join(first, on=_KEY, how="left", maintain_order="left")

@@ -1,8 +1,8 @@
-"""How a value of each dtype becomes text in a prompt, and JSON in a body, as Polars expressions.
+"""Encode a value of each dtype as text in a prompt and as JSON in a body, as Polars expressions.
 
-``struct.json_encode`` escapes strings exactly and fast, but spells temporal values its own way, makes a Decimal a
-string and NaN null, and panics on Binary; so only dtypes whose JSON is beyond doubt are given to it, and the others
-are spelled out here.
+``struct.json_encode`` escapes strings exactly and fast. But it has its own format for temporal values, writes a Decimal
+as a string and NaN as null, and panics on Binary. So it encodes only the dtypes in ``_PLAIN``; this module encodes
+the others.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 _FRACTION = "%.f"
 _DATETIME = "%Y-%m-%dT%H:%M:%S" + _FRACTION
 _TIME = "%H:%M:%S" + _FRACTION
-# Polars writes days from -96465292 to 95026236, counted from 1970 (1.37 to 2.1), and panics beyond; a time zone may
-# shift a day by one. DuckDB's infinity is beyond. Nanoseconds end before.
+# Polars (1.37 to 2.1) formats days from -96465292 to 95026236, counted from 1970, and panics outside. A time zone may
+# shift a day by one. DuckDB's infinity is outside. Nanoseconds cannot reach the limit.
 _LAST_DAY = 95_000_000
-_A_DAY = {"us": 86_400_000_000, "ms": 86_400_000}
+_UNITS_PER_DAY = {"us": 86_400_000_000, "ms": 86_400_000}
 _UNENCODABLE = (pl.Binary, pl.Object)
-# What json_encode spells as we do. 128-bit integers and Float16 are new to it, so they are spelled out.
+# Dtypes for json_encode. It supports 128-bit integers and Float16 only in recent versions, so they are not listed.
 _PLAIN = (pl.String, pl.Boolean, pl.Null, pl.Int8, pl.Int16, pl.Int32, pl.Int64,
           pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64, pl.Float32, pl.Float64)  # fmt: skip
 
 
 def text(value: pl.Expr, dtype: Any, name: str) -> pl.Expr:
-    """Return the String a value becomes in a prompt; null stays null.
+    """Return the text of a value in a prompt, null where the value is null.
 
     Parameters
     ----------
@@ -43,12 +43,12 @@ def text(value: pl.Expr, dtype: Any, name: str) -> pl.Expr:
     dtype
         Its dtype.
     name
-        What to call it in an error.
+        The label in error messages.
 
     Raises
     ------
     TemplateError
-        The dtype has no text (Binary, Object).
+        The dtype has no text form (Binary, Object).
     """
     _refuse_unencodable(dtype, name)
     value, dtype = stored(value, dtype)
@@ -60,9 +60,9 @@ def text(value: pl.Expr, dtype: Any, name: str) -> pl.Expr:
 
 
 def _plain_text(value: pl.Expr, dtype: Any) -> pl.Expr:
-    beyond = _is_out_of_calendar(value, dtype)
-    if beyond is not None:
-        value = pl.when(~beyond).then(value)  # the row is not sent: `out_of_calendar` finds it
+    is_outside = _is_out_of_calendar(value, dtype)
+    if is_outside is not None:
+        value = pl.when(~is_outside).then(value)  # the row is not sent: `out_of_calendar` reports it
     if isinstance(dtype, pl.Datetime):
         return value.dt.to_string(_DATETIME if dtype.time_zone is None else _DATETIME + "%:z")
     if isinstance(dtype, pl.Time):
@@ -73,7 +73,7 @@ def _plain_text(value: pl.Expr, dtype: Any) -> pl.Expr:
 
 
 def column(schema: Mapping[str, Any], name: str) -> pl.Expr:
-    """Return a column by its exact name: to ``pl.col``, ``*`` and ``^…$`` are patterns."""
+    """Return a column by its exact name. ``pl.col`` treats ``*`` and ``^…$`` as patterns."""
     return pl.nth(list(schema).index(name)) if is_pattern(name) else pl.col(name)
 
 
@@ -87,12 +87,12 @@ def struct_field(value: pl.Expr, dtype: Any, name: str) -> pl.Expr:
 
 
 def is_pattern(name: str) -> bool:
-    """Whether ``pl.col`` takes a name for a pattern."""
+    """Whether ``pl.col`` treats a name as a pattern."""
     return name == "*" or (name.startswith("^") and name.endswith("$"))
 
 
 def json(value: pl.Expr, dtype: Any, name: str, *, omit_null_fields: bool = False) -> pl.Expr:
-    """Return the JSON text of a value; null becomes ``null``. What has no JSON is found by `not_finite`.
+    """Return the JSON of a value; null becomes ``null``. `not_finite` reports values that JSON cannot represent.
 
     Parameters
     ----------
@@ -101,14 +101,14 @@ def json(value: pl.Expr, dtype: Any, name: str, *, omit_null_fields: bool = Fals
     dtype
         Its dtype.
     name
-        What to call it in an error.
+        The label in error messages.
     omit_null_fields
-        Leave null fields of structs out, rather than write them as ``null``.
+        Omit null fields of structs instead of writing ``null``.
 
     Raises
     ------
     TemplateError
-        The dtype has no JSON (Binary, Object).
+        The dtype has no JSON form (Binary, Object).
     """
     _refuse_unencodable(dtype, name)
     value, dtype = stored(value, dtype)
@@ -137,56 +137,56 @@ def json(value: pl.Expr, dtype: Any, name: str, *, omit_null_fields: bool = Fals
 
 
 def member(key: str, value: pl.Expr, dtype: Any, name: str, *, omit_null: bool) -> pl.Expr:
-    """Return ``"key":value`` of an object; with ``omit_null``, null where the value is."""
+    """Return the member ``"key":value`` of an object. With ``omit_null``, it is null where the value is null."""
     encoded = json(value, dtype, name, omit_null_fields=omit_null)
-    written = pl.concat_str(pl.lit(json_text(key, name) + ":"), encoded)
-    return pl.when(value.is_not_null()).then(written) if omit_null else written
+    pair = pl.concat_str(pl.lit(json_text(key, name) + ":"), encoded)
+    return pl.when(value.is_not_null()).then(pair) if omit_null else pair
 
 
 def json_object(members: list[pl.Expr]) -> pl.Expr:
-    """Return the object of members; those that are null are left out."""
+    """Return a JSON object of the members that are not null."""
     inner = [pl.concat_str(members, separator=",", ignore_nulls=True)] if members else []
     return pl.concat_str(pl.lit("{"), *inner, pl.lit("}"))
 
 
 def not_finite(value: pl.Expr, dtype: Any) -> pl.Expr | None:
-    """Return whether a value holds a NaN or an infinity, which JSON has not; None where its dtype cannot."""
+    """Return whether a value contains NaN or infinity, which JSON cannot represent; None if its dtype cannot."""
     return _any_leaf(value, dtype, lambda leaf, kind: ~leaf.is_finite() if kind.is_float() else None)
 
 
 def out_of_calendar(value: pl.Expr, dtype: Any) -> pl.Expr | None:
-    """Return whether a value holds a day that Polars panics to write; None where its dtype cannot."""
+    """Return whether a value contains a day that Polars panics on formatting; None if its dtype cannot."""
     return _any_leaf(value, dtype, _is_out_of_calendar)
 
 
 def _is_out_of_calendar(value: pl.Expr, dtype: Any) -> pl.Expr | None:
-    units = _A_DAY.get(dtype.time_unit) if isinstance(dtype, pl.Datetime) else 1
+    units = _UNITS_PER_DAY.get(dtype.time_unit) if isinstance(dtype, pl.Datetime) else 1
     if units is None or not isinstance(dtype, (pl.Date, pl.Datetime)):
         return None
     return ~value.cast(pl.Int64).is_between(-_LAST_DAY * units, _LAST_DAY * units)
 
 
-def _any_leaf(value: pl.Expr, dtype: Any, holds_for: Callable[[pl.Expr, Any], pl.Expr | None]) -> pl.Expr | None:
-    """Return whether something holds for a value or any inside of it; None where no dtype of these is asked about."""
+def _any_leaf(value: pl.Expr, dtype: Any, predicate: Callable[[pl.Expr, Any], pl.Expr | None]) -> pl.Expr | None:
+    """Return whether a predicate holds for any leaf of a value; None if it applies to none of the leaf dtypes."""
     value, dtype = stored(value, dtype)
     if isinstance(dtype, pl.Array):
-        return _any_leaf(value.arr.to_list(), pl.List(dtype.inner), holds_for)
+        return _any_leaf(value.arr.to_list(), pl.List(dtype.inner), predicate)
     if isinstance(dtype, pl.List):
-        inner = _any_leaf(pl.element(), dtype.inner, holds_for)
+        inner = _any_leaf(pl.element(), dtype.inner, predicate)
         return None if inner is None else value.list.eval(inner).list.any().fill_null(value=False)
     if isinstance(dtype, MAP):
         entries = pl.List(pl.Struct({"key": dtype.key, "value": dtype.value}))
-        return _any_leaf(value.map.entries(), entries, holds_for)
+        return _any_leaf(value.map.entries(), entries, predicate)
     if isinstance(dtype, pl.Struct):
-        found = [_any_leaf(struct_field(value, dtype, field.name), field.dtype, holds_for) for field in dtype.fields]
-        some = [expression for expression in found if expression is not None]
-        return functools.reduce(operator.or_, some) if some else None
-    leaf = holds_for(value, dtype)
+        fields = [_any_leaf(struct_field(value, dtype, field.name), field.dtype, predicate) for field in dtype.fields]
+        applicable = [expression for expression in fields if expression is not None]
+        return functools.reduce(operator.or_, applicable) if applicable else None
+    leaf = predicate(value, dtype)
     return None if leaf is None else leaf.fill_null(value=False)
 
 
 def _is_plain(dtype: Any) -> bool:
-    # Not an Array: json_encode of polars 1.37 shifts the values of those after a null one.
+    # Not an Array: json_encode of Polars 1.37 shifts the values that follow a null array.
     if isinstance(dtype, pl.List):
         return _is_plain(dtype.inner)
     if isinstance(dtype, pl.Struct):
@@ -195,7 +195,7 @@ def _is_plain(dtype: Any) -> bool:
 
 
 def stored(value: pl.Expr, dtype: Any) -> tuple[pl.Expr, Any]:
-    """Return what an extension type stands on."""
+    """Return the storage value and dtype of an extension type, and other values unchanged."""
     while isinstance(dtype, pl.BaseExtension):
         value, dtype = value.ext.storage(), dtype.ext_storage()
     return value, dtype
@@ -203,7 +203,8 @@ def stored(value: pl.Expr, dtype: Any) -> tuple[pl.Expr, Any]:
 
 def _refuse_unencodable(dtype: Any, name: str) -> None:
     if holds(dtype, *_UNENCODABLE):
-        msg = f"{name} has dtype {dtype}, which has no text: turn it into String first, such as .bin.encode('base64')"
+        msg = f"{name} has dtype {dtype}, which has no text form: convert it to String, "
+        msg += "for example with .bin.encode('base64')"
         if holds(dtype, pl.Binary):
-            msg += ", or .cast(pl.String) where it is UTF-8; images are sent by images="
+            msg += ", or .cast(pl.String) if it is UTF-8; pass images with images="
         raise TemplateError(msg)

@@ -1,4 +1,4 @@
-"""The user's frame: what it may be, and how it is walked in slices of bounded size."""
+"""Read the user's frame in slices of bounded size."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 SLICE_BYTES = 16_000_000
 SLICE_ROWS = 65_536
-# Rows that are read together: images may have megabytes.
+# Rows per batch of a LazyFrame: an image may have megabytes.
 _READ_ROWS, _READ_ROWS_OF_BYTES = 10_000, 100
 
 _END = OURS + "end"
@@ -26,20 +26,20 @@ _END = OURS + "end"
 
 @dataclass
 class Source:
-    """A frame, and the expressions that must see the whole of it.
+    """A frame, and the expressions that are evaluated on the whole of it.
 
     Parameters
     ----------
     frame
         The user's frame.
     staged
-        Expressions by the name of the column (one of ours) that they become. They mean what
-        ``frame.with_columns(expr)`` means on the whole frame, so they are evaluated before anything is sliced.
+        Expressions, by the name of the internal column that holds their values. They mean the same as in
+        ``frame.with_columns(expr)`` on the whole frame, so they are evaluated before slicing.
     per_row
-        Those of the staged columns of which one at least must have a value of its own for each row; none where
-        something else differs from row to row.
+        The staged columns of which at least one must differ from row to row. Empty if another part of the request
+        differs.
     max_rows
-        How many rows a slice may have, where that is fewer than usual.
+        The maximum number of rows in a slice, if less than the default.
     """
 
     frame: pl.DataFrame | pl.LazyFrame
@@ -48,28 +48,28 @@ class Source:
     max_rows: int | None = None
 
     def schema(self) -> pl.Schema:
-        """Return the user's columns and the staged ones, in this order."""
+        """Return the schema of the user's columns, followed by the staged columns."""
         schema: pl.Schema = _with_columns(self.frame.lazy(), self.staged).collect_schema()
         return schema
 
     def slices(self) -> Iterator[pl.DataFrame]:
-        """Yield the rows in order, in slices of bounded rows and bytes; one empty slice where there are no rows.
+        """Yield the rows in order, in slices of bounded rows and bytes. A frame without rows gives one empty slice.
 
-        A LazyFrame is evaluated once, in a stream: twice could give two orders.
+        A LazyFrame is evaluated once, as a stream: a second evaluation could give another order.
 
         Raises
         ------
         OptionError
-            An expression changes the number of rows, or has one value for all of them where it must not.
+            An expression changes the number of rows, or gives one value for all rows where it must differ.
         TemplateError
-            An expression fails.
+            An expression fails on the frame.
         """
         frame, max_rows = self.frame, min(SLICE_ROWS, self.max_rows or SLICE_ROWS)
         if isinstance(frame, pl.LazyFrame) and self.staged:
             heights = {name: _probe(frame, expression) for name, expression in self.staged.items()}
-            self._refuse_one_for_all({name for name, height in heights.items() if height is _Height.ONE})
+            self._refuse_constant_prompt({name for name, height in heights.items() if height is _Height.ONE})
             if _Height.UNKNOWN in heights.values():
-                # What an expression does to the height shows only on the data then.
+                # Only the data show whether the expression changes the number of rows.
                 with evaluating():
                     frame = frame.collect()
         if isinstance(frame, pl.DataFrame):
@@ -79,32 +79,32 @@ class Source:
             of_bytes = any(holds(dtype, pl.Binary) for dtype in self.schema().values())
             chunk_size = _READ_ROWS_OF_BYTES if of_bytes else _READ_ROWS
             pieces = _even(_batches(staged, chunk_size), max_rows)
-        empty = True
+        is_empty = True
         try:
             with evaluating():
                 for piece in pieces:
-                    empty = False
+                    is_empty = False
                     yield piece
         except pl.exceptions.ShapeError as error:
             raise _height_error(str(error)) from error
-        if empty:
+        if is_empty:
             yield self.schema().to_frame()
 
     def _evaluated(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Return the frame with the staged columns, each evaluated once."""
         if not self.staged:
             return frame
-        # with_columns repeats a lone value for every row, and so hides whose it was: imploded, each shows its height.
+        # with_columns broadcasts a single value, which hides it. Imploding each expression shows its height.
         try:
             imploded = frame.select(expression.implode().alias(name) for name, expression in self.staged.items())
         except pl.exceptions.PolarsError as error:
             msg = f"an expression of the prompt or of a parameter fails on the frame: {error}"
             raise TemplateError(msg) from error
         values: dict[str, pl.Series] = {name: imploded[name][0] for name in self.staged}
-        one = {name for name, value in values.items() if len(value) == 1}
+        constant = {name for name, value in values.items() if len(value) == 1}
         if frame.height == 1:
-            one = {name for name in one & self.per_row if _probe(frame, self.staged[name]) is _Height.ONE}
-        self._refuse_one_for_all(one)
+            constant = {name for name in constant & self.per_row if _probe(frame, self.staged[name]) is _Height.ONE}
+        self._refuse_constant_prompt(constant)
         for name, value in values.items():
             if len(value) != frame.height:
                 if len(value) != 1:
@@ -112,17 +112,17 @@ class Source:
                 values[name] = _with_columns(frame, {name: self.staged[name]})[name]
         return frame.with_columns(value.alias(name) for name, value in values.items())
 
-    def _refuse_one_for_all(self, one: set[str]) -> None:
-        if self.per_row and self.per_row <= one:
+    def _refuse_constant_prompt(self, constant: set[str]) -> None:
+        if self.per_row and self.per_row <= constant:
             msg = (
-                "the prompt expression gives one value for all rows, and every row would be sent the same request: "
+                "the prompt expression gives one value for all rows, so every row would send the same request: "
                 'use an expression with a value for each row, such as pl.format("… {}", pl.col("text"))'
             )
             raise OptionError(msg)
 
 
 class _Height(enum.Enum):
-    """What an expression does to the height of a frame."""
+    """The height of an expression, compared with its frame."""
 
     KEPT = "a value for each row"
     ONE = "one value for all rows"
@@ -130,15 +130,15 @@ class _Height(enum.Enum):
 
 
 def _probe(frame: pl.DataFrame | pl.LazyFrame, expression: pl.Expr) -> _Height:
-    """Tell what an expression does to the height, from two small frames with the same schema.
+    """Return the height of an expression, from two small frames with the same schema.
 
-    The streaming engine repeats a lone value for every row without a word: on the data, a filter that leaves one row
-    looks like a constant, and every row would be asked the same.
+    The streaming engine broadcasts a single value silently. On the data, a filter that leaves one row would look like a
+    constant, and every row would send the same request.
     """
     schema = frame.collect_schema()
-    found: set[_Height] = set()
+    heights: set[_Height] = set()
     for rows in (2, 3):
-        # All nulls, then (as far as the dtypes go) three different values, so that a filter or unique() shows.
+        # First nulls, then three distinct values where the dtype allows it, so that filter() or unique() shows.
         probe = _nulls(schema, rows)
         if rows == 3:  # noqa: PLR2004
             probe = probe.with_columns(_sample(name, dtype, rows) for name, dtype in schema.items())
@@ -146,12 +146,12 @@ def _probe(frame: pl.DataFrame | pl.LazyFrame, expression: pl.Expr) -> _Height:
             height = probe.select(expression.alias("probe")).height
         except (Exception, pl.exceptions.PanicException):  # noqa: BLE001, S112  (an expression may call any code)
             continue
-        found.add({rows: _Height.KEPT, 1: _Height.ONE}.get(height, _Height.UNKNOWN))
-    return found.pop() if len(found) == 1 else _Height.UNKNOWN
+        heights.add({rows: _Height.KEPT, 1: _Height.ONE}.get(height, _Height.UNKNOWN))
+    return heights.pop() if len(heights) == 1 else _Height.UNKNOWN
 
 
 def _nulls(schema: pl.Schema, rows: int) -> pl.DataFrame:
-    """Return a frame of nulls; `DataFrame.clear` takes the names of columns such as ^a$ for patterns."""
+    """Return a frame of nulls. `DataFrame.clear` treats column names such as ^a$ as patterns, so they are set last."""
     frame = schema.to_frame()
     frame.columns = [str(index) for index in range(frame.width)]
     frame = frame.clear(rows)
@@ -167,7 +167,7 @@ def _sample(name: str, dtype: Any, rows: int) -> pl.Series:
 
 @contextmanager
 def evaluating(*errors: type[Exception]) -> Iterator[None]:
-    """Turn a panic of Polars, and some errors, into an error of ours: the frame is the user's."""
+    """Raise InputError for a Polars panic and for ``errors``: the user's frame caused them."""
     caught: tuple[Any, ...] = (pl.exceptions.PanicException, *errors)
     try:
         yield
@@ -193,10 +193,10 @@ def _with_columns(frame: Any, staged: dict[str, pl.Expr]) -> Any:
 
 
 def _batches(frame: pl.LazyFrame, chunk_size: int) -> Iterator[pl.DataFrame]:
-    """Yield the rows of a LazyFrame as they are evaluated, and see to it that none is missing.
+    """Yield the rows of a LazyFrame as they are evaluated, and check that none is missing.
 
-    Where the query panics, the batches of Polars (1.37 to 2.1) end as if there were no more rows: so a row that marks
-    the end is put behind the last one.
+    If the query panics, the batches of Polars (1.37 to 2.1) end as if there were no more rows. So a row that marks the
+    end is appended.
 
     Raises
     ------
@@ -214,31 +214,31 @@ def _batches(frame: pl.LazyFrame, chunk_size: int) -> Iterator[pl.DataFrame]:
         yield batch.drop(_END).head(batch.height - is_whole)
     if not is_whole:
         msg = (
-            "the frame cannot be evaluated: Polars panicked before the last row, and wrote why to standard error. "
-            "Evaluate the LazyFrame by itself, with collect(), to find the column"
+            "the frame cannot be evaluated: Polars panicked before the last row; the reason is on standard error. "
+            "Call collect() on the LazyFrame by itself to find the column"
         )
         raise InputError(msg)
 
 
 def _cut(frame: pl.DataFrame, max_rows: int) -> Iterator[pl.DataFrame]:
-    """Cut a frame into slices by its mean row size."""
+    """Split a frame into slices by its mean row size."""
     if frame.height:
         row_bytes = max(1, frame.estimated_size() // frame.height)
         yield from frame.iter_slices(max(1, min(max_rows, int(SLICE_BYTES // row_bytes))))
 
 
 def _even(batches: Iterator[pl.DataFrame], max_rows: int) -> Iterator[pl.DataFrame]:
-    """Join small batches and cut large ones, so that a block is neither a handful of rows nor a gigabyte."""
-    held: list[pl.DataFrame] = []
-    held_rows = held_bytes = 0
+    """Join small batches and split large ones, so that a block is neither a few rows nor a gigabyte."""
+    pending: list[pl.DataFrame] = []
+    pending_rows = pending_bytes = 0
     for batch in batches:
         for piece in _cut(batch, max_rows):
             size = int(piece.estimated_size())
-            if held and (held_rows + piece.height > max_rows or held_bytes + size > SLICE_BYTES):
-                yield pl.concat(held)
-                held, held_rows, held_bytes = [], 0, 0
-            held.append(piece)
-            held_rows += piece.height
-            held_bytes += size
-    if held:
-        yield pl.concat(held)
+            if pending and (pending_rows + piece.height > max_rows or pending_bytes + size > SLICE_BYTES):
+                yield pl.concat(pending)
+                pending, pending_rows, pending_bytes = [], 0, 0
+            pending.append(piece)
+            pending_rows += piece.height
+            pending_bytes += size
+    if pending:
+        yield pl.concat(pending)

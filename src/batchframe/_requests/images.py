@@ -1,4 +1,4 @@
-"""The option ``images``: columns of URLs or bytes become the image parts of a message."""
+"""The option ``images``: columns of URLs or bytes that become image parts of a message."""
 
 from __future__ import annotations
 
@@ -16,77 +16,77 @@ if TYPE_CHECKING:
 
 
 def expressions(images: tuple[Any, ...]) -> dict[str, pl.Expr]:
-    """Return those of the images that are expressions, by what they are called."""
-    named = zip(_names(images), images, strict=True)
-    return {name: image for name, image in named if isinstance(image, pl.Expr)}
+    """Return the images that are expressions, by label."""
+    labelled = zip(_labels(images), images, strict=True)
+    return {label: image for label, image in labelled if isinstance(image, pl.Expr)}
 
 
-def _names(images: tuple[Any, ...]) -> list[str]:
+def _labels(images: tuple[Any, ...]) -> list[str]:
     return ["images"] if len(images) == 1 else [f"images[{number}]" for number in range(len(images))]
 
 
 def parts(context: CompileContext, images: tuple[Any, ...], detail: str | None) -> list[pl.Expr]:
-    """Return the parts of each of the images, a JSON text joined by commas; null where a row has none.
+    """Return one expression per image column: its parts as JSON, joined by commas; null where a row has none.
 
     Parameters
     ----------
     context
-        Against what is compiled; takes what may be wrong with the images.
+        The compile context. Collects what may be wrong with the images.
     images
-        Names of columns, and expressions.
+        Column names and expressions.
     detail
-        How closely they are to be looked at.
+        The ``detail`` of the image parts.
 
     Raises
     ------
     TemplateError
-        A column is not there, or holds no images.
+        A column is missing, or its dtype cannot hold images.
     """
-    found: list[pl.Expr] = []
+    encoded: list[pl.Expr] = []
     counts: list[pl.Expr] = []
-    for name, asked in zip(_names(images), images, strict=True):
-        called, value, dtype = _column(context, asked, name)
-        context.nulls[called] = value.is_null()
+    for name, image in zip(_labels(images), images, strict=True):
+        label, value, dtype = _column(context, image, name)
+        context.nulls[label] = value.is_null()
         if isinstance(dtype, (pl.List, pl.Array)):
             items = value.arr.to_list() if isinstance(dtype, pl.Array) else value
-            url, problem = media.image(pl.element(), dtype.inner, f"an image of {called}")
+            url, problem = media.image(pl.element(), dtype.inner, f"an image of {label}")
             problem = items.list.eval(problem).list.drop_nulls().list.first()
             is_null = items.list.eval(pl.element().is_null())
-            context.nulls[f"an image of {called}"] = is_null.list.any().fill_null(value=False)
+            context.nulls[f"an image of {label}"] = is_null.list.any().fill_null(value=False)
             count = items.list.drop_nulls().list.len().fill_null(0)
             joined = items.list.eval(_part(context, url, detail)).list.drop_nulls().list.join(",")
-            found.append(pl.when(count > 0).then(joined))
+            encoded.append(pl.when(count > 0).then(joined))
         else:
-            url, problem = media.image(value, dtype, called)
+            url, problem = media.image(value, dtype, label)
             count = value.is_not_null().cast(pl.UInt32)
-            found.append(_part(context, url, detail))
+            encoded.append(_part(context, url, detail))
         context.problems.append(problem)
         counts.append(count)
     if counts:
         context.problems.append(_too_many(functools.reduce(operator.add, counts), context.endpoint.max_images))
-    return found
+    return encoded
 
 
-def _too_many(count: pl.Expr, most: int) -> pl.Expr:
-    said = pl.concat_str(pl.lit("the row has "), count, pl.lit(f" images, and a request may have {most}"))
-    return pl.when(count > most).then(said)
+def _too_many(count: pl.Expr, limit: int) -> pl.Expr:
+    message = pl.concat_str(pl.lit("the row has "), count, pl.lit(f" images; a request may contain at most {limit}"))
+    return pl.when(count > limit).then(message)
 
 
-def _column(context: CompileContext, asked: Any, name: str) -> tuple[str, pl.Expr, Any]:
-    """Return what images are called, the values, and their dtype."""
-    if isinstance(asked, pl.Expr):
-        called = name
+def _column(context: CompileContext, image: Any, name: str) -> tuple[str, pl.Expr, Any]:
+    """Return the label of an image column, its values, and their dtype."""
+    if isinstance(image, pl.Expr):
+        label = name
         value, dtype = context.value(name)
     else:
-        found = template.resolve(asked, context.schema)
-        if found is None:
-            raise TemplateError.from_unknown_column(asked, context.schema, "images")
-        called, value, dtype = f"column {found.name!r}", found.value, found.dtype
+        field = template.resolve(image, context.schema)
+        if field is None:
+            raise TemplateError.from_unknown_column(image, context.schema, "images")
+        label, value, dtype = f"column {field.name!r}", field.value, field.dtype
     value, dtype = encode.stored(value, dtype)
-    return called, value, dtype
+    return label, value, dtype
 
 
 def _part(context: CompileContext, url: pl.Expr, detail: str | None) -> pl.Expr:
     assert context.endpoint.image_part is not None
-    before, after = context.endpoint.image_part
-    return pl.concat_str(pl.lit(before), url, pl.lit((f',"detail":"{detail}"' if detail else "") + after))
+    prefix, suffix = context.endpoint.image_part
+    return pl.concat_str(pl.lit(prefix), url, pl.lit((f',"detail":"{detail}"' if detail else "") + suffix))

@@ -1,4 +1,4 @@
-"""The members of a request body beside the prompt: which names an endpoint takes, and what is sent for each."""
+"""The parameters in a request body: which names an endpoint accepts, and the value sent for each."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ if TYPE_CHECKING:
 
     from batchframe._schemas.response_format import AnswerType
 
-# What a batch cannot do, whatever the endpoint: streaming has no reader, and a batch is the background already.
+# A batch supports these at no endpoint: nobody reads a stream, and a batch always runs in the background.
 NEVER = frozenset({"stream", "stream_options", "background"})
-# Settings of a client. A hint to send them in the body would write keys to disk.
+# Client settings. A hint to send them in extra_body would write API keys to disk.
 _OF_OPENAI = frozenset({"api_key", "base_url", "organization", "project", "max_retries", "default_headers"})
 _OF_AZURE = frozenset({"azure_endpoint", "api_version", "azure_ad_token", "azure_ad_token_provider"})
 
 
 def is_from_prompt(name: str) -> bool:
-    """Whether a member of a body is what the prompt becomes, at some endpoint."""
+    """Whether the prompt becomes this member of the body at some endpoint."""
     return any(name == endpoint.prompt_member for endpoint in ENDPOINTS.values())
 
 
 def check_names(names: Iterable[str], endpoint: str) -> None:
-    """Refuse what is no request parameter of an endpoint.
+    """Refuse names that are not request parameters of an endpoint.
 
     Raises
     ------
     OptionError
-        Names the nearest right one, or where it belongs.
+        A name is unknown. The error suggests the nearest known name, or where the setting belongs.
     """
     known = (ENDPOINTS[endpoint].parameters.keys() | OPTION_NAMES) - NEVER - NOT_YET
     for name in names:
         if name in NEVER:
-            msg = f"{name} is refused: a batch cannot stream, and it runs in the background by itself. Leave it out"
+            msg = f"{name} is not supported: a batch cannot stream, and always runs in the background. Leave it out"
             raise OptionError(msg)
         if is_from_prompt(name):
-            msg = f"{name} is made from the prompt: pass it as the prompt argument"
+            msg = f"{name} comes from the prompt: pass it as the prompt argument"
             raise OptionError(msg)
         if name in _OF_OPENAI | _OF_AZURE:
             kind = "AzureOpenAI" if name in _OF_AZURE else "OpenAI"
@@ -51,26 +51,28 @@ def check_names(names: Iterable[str], endpoint: str) -> None:
             raise OptionError(msg)
         if name not in known:
             near = parameter_checks.elsewhere(endpoint, name) or suggestion(name, known)
-            msg = f"{name!r} is neither an option of batchframe nor a parameter of {endpoint}.{near}"
+            msg = f"{name!r} is neither a batchframe option nor a parameter of {endpoint}.{near}"
             raise OptionError(f"{msg} To send it anyway: extra_body={{{name!r}: …}}")
 
 
 def check_model(model: Any, endpoint: str) -> None:
-    """Refuse what is no name of a model, and a model whose name is known to be another endpoint's."""
+    """Refuse a value that is not a model name, and a model that is known to belong to another endpoint."""
     if model is not None and not isinstance(model, str):
-        msg = f"model must be text, got {model!r}: one run has one model"
+        msg = f"model must be a string, got {model!r}: a run uses one model"
         raise OptionError(msg)
     if model is None or not model.strip():
         msg = f"model must be a model id or deployment name, got {model!r}"
         raise OptionError(msg)
     for other in ENDPOINTS.values():
         if other.path != endpoint and model.startswith(other.own_models):
-            msg = f'model {model!r} is for {other.path}, and the endpoint is {endpoint}: pass endpoint="{other.path}"'
+            msg = (
+                f'model {model!r} belongs to {other.path}, but the endpoint is {endpoint}: pass endpoint="{other.path}"'
+            )
             raise OptionError(msg)
 
 
 def check_extra_body(name: str, value: Any) -> dict[str, Any]:
-    """Return ``extra_body``, if it is a dict of parameters."""
+    """Return ``extra_body`` after checking that it is a dict of parameters."""
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
         msg = f"{name} must be a dict of parameters, got {value!r}"
         raise OptionError(msg)
@@ -84,25 +86,25 @@ def body_members(
     response_format: Any,
     answer_type: AnswerType | None,
 ) -> dict[str, Any]:
-    """Return the members of the body, sorted: the order of keyword arguments makes no other run.
+    """Return the members of the body, sorted, so that the order of keyword arguments does not change the run.
 
     Parameters
     ----------
     endpoint
         The path of the endpoint.
     parameters
-        By name, values or per-row expressions; None stands for a parameter that is not given.
+        Values or per-row expressions, by name. None means that the parameter is not set.
     extra_body
         Parameters that are sent unchecked; they win over ``parameters``.
     response_format
-        The option, where it is the service's own form.
+        The option, if it is already in the service's format.
     answer_type
-        What ``response_format`` means, where it is a model, a schema or a dtype.
+        The type that ``response_format`` describes, if it is a model, a schema or a dtype.
 
     Raises
     ------
     OptionError
-        A value has no JSON, two parameters contradict each other, or a value does not fit the endpoint's parameter.
+        A value cannot be written as JSON, two parameters conflict, or a value has the wrong type for its parameter.
     """
     members = {name: value for name, value in parameters.items() if value is not None} | dict(extra_body)
     members = {
@@ -110,12 +112,12 @@ def body_members(
     }
     form = answer_type.response_format() if answer_type is not None else response_format
     if form is not None:
-        _check_takes_format(endpoint)
+        _check_format_supported(endpoint)
         form = json_value(form, "response_format")
         if ENDPOINTS[endpoint].format_parameter == "text":
             members["text"] = _text_with(form, members.get("text"))
         elif "response_format" in members:
-            msg = "response_format is passed by itself and in extra_body: leave one of them out"
+            msg = "response_format is passed both as an option and in extra_body: leave one of them out"
             raise OptionError(msg)
         else:
             members["response_format"] = _nested(form)
@@ -126,7 +128,7 @@ def body_members(
     return members
 
 
-def _check_takes_format(endpoint: str) -> None:
+def _check_format_supported(endpoint: str) -> None:
     if ENDPOINTS[endpoint].format_parameter is None:
         supporting = ", ".join(path for path, other in ENDPOINTS.items() if other.format_parameter is not None)
         msg = f"{endpoint} does not support response_format: leave it out. Endpoints with response_format: {supporting}"
@@ -134,9 +136,9 @@ def _check_takes_format(endpoint: str) -> None:
 
 
 def _text_with(form: dict[str, Any], text: Any) -> dict[str, Any]:
-    """Return the parameter ``text`` of the responses endpoint, with what chat completions call ``response_format``."""
+    """Return the ``text`` parameter of the responses endpoint, with the ``response_format`` of chat as its format."""
     if not isinstance(text, (dict, type(None))) or "format" in (text or {}):
-        msg = f"response_format is sent as the format of text, and text is {text!r}: leave one of them out"
+        msg = f"response_format sets text.format and conflicts with text={text!r}: leave one of them out"
         raise OptionError(msg)
     inner = form.get("json_schema")
     flat = {"type": "json_schema", **inner} if isinstance(inner, dict) else form
@@ -144,37 +146,37 @@ def _text_with(form: dict[str, Any], text: Any) -> dict[str, Any]:
 
 
 def _nested(form: dict[str, Any]) -> dict[str, Any]:
-    """Return a ``response_format``, also where it is spelled as in ``text.format`` of the responses endpoint."""
+    """Return a ``response_format`` as chat expects it; ``text.format`` of the responses endpoint is not nested."""
     if form.get("type") != "json_schema" or "schema" not in form:
         return form
     return {"type": "json_schema", "json_schema": {name: value for name, value in form.items() if name != "type"}}
 
 
 def _check_members(members: dict[str, Any], endpoint: str) -> None:
-    for name, effect in (("n", "response a List"), ("dimensions", "response an Array of them")):
+    for name, effect in (("n", "response a List"), ("dimensions", "response an Array of this length")):
         count = members.get(name, 1)
         if not isinstance(count, int) or isinstance(count, bool) or count < 1:
             shown = "an expression" if isinstance(count, pl.Expr) else repr(count)
-            msg = f"{name} must be one whole number for all rows, since it makes the {effect}; got {shown}"
+            msg = f"{name} must be one positive integer for all rows, because it makes the {effect}; got {shown}"
             raise OptionError(msg)
-    never = sorted(name for name in NEVER & members.keys() if members[name] is not False)
-    if never:
-        msg = f"extra_body holds {never[0]}, which a batch cannot do: leave it out"
+    unsupported = sorted(name for name in NEVER & members.keys() if members[name] is not False)
+    if unsupported:
+        msg = f"extra_body contains {unsupported[0]}, which a batch does not support: leave it out"
         raise OptionError(msg)
     for name, source in (("model", "model"), (ENDPOINTS[endpoint].prompt_member, "prompt")):
         if name in members:
-            msg = f"extra_body holds {name}, which comes from the {source} argument: leave it out there"
+            msg = f"extra_body contains {name}, which comes from the {source} argument: remove it from extra_body"
             raise OptionError(msg)
 
 
 def check_logprobs_requested(members: Mapping[str, Any], endpoint: str) -> None:
-    """Refuse ``include="logprobs"`` where the requests ask for none: the column would be null in every paid row."""
+    """Refuse ``include="logprobs"`` if the requests do not ask for logprobs: the column would be null in every row."""
     request = ENDPOINTS[endpoint].logprobs_request
     assert request is not None
-    name, wanted, line = request
+    name, needed, line = request
     value = members.get(name)
-    # Completions take a number, of which 0 asks for no alternatives.
-    is_requested = wanted in value if isinstance(value, list) else value is not None and value is not False
+    # Completions take a number: 0 asks for logprobs without alternatives.
+    is_requested = needed in value if isinstance(value, list) else value is not None and value is not False
     if not is_requested:
         msg = f'include="logprobs" needs {line}: without it the service returns no logprobs'
         raise OptionError(msg)

@@ -1,4 +1,4 @@
-"""Prompt and parameters → the pieces of a request body: texts that are the same for all rows, and expressions."""
+"""Prompt and parameters → the pieces of a request body: constant texts and expressions."""
 
 from __future__ import annotations
 
@@ -22,46 +22,47 @@ if TYPE_CHECKING:
 
 
 def stage(frame: pl.DataFrame | pl.LazyFrame, spec: RequestSpec) -> Source:
-    """Collect the user's expressions: they are evaluated on the whole frame, before it is sliced."""
+    """Collect the user's expressions, which are evaluated on the whole frame before it is sliced."""
     prompt = spec.prompt
-    asked = {"prompt": prompt} if isinstance(prompt, pl.Expr) else {}
+    in_prompt = {"prompt": prompt} if isinstance(prompt, pl.Expr) else {}
     templates = [prompt] if isinstance(prompt, str) else []
     if isinstance(prompt, (list, tuple)) and ENDPOINTS[spec.endpoint].roles:
         messages.check(prompt, ENDPOINTS[spec.endpoint])
-        asked = messages.expressions(prompt)
+        in_prompt = messages.expressions(prompt)
         templates = list(messages.templates(prompt))
-    asked |= _images.expressions(spec.images)
-    given = dict(asked)
+    in_prompt |= _images.expressions(spec.images)
+    staged = dict(in_prompt)
     if isinstance(spec.system, pl.Expr):
-        given["system"] = spec.system
-    given |= {BODY + name: value for name, value in spec.body.items() if isinstance(value, pl.Expr)}
-    for name, expression in given.items():
+        staged["system"] = spec.system
+    staged |= {BODY + name: value for name, value in spec.body.items() if isinstance(value, pl.Expr)}
+    for name, expression in staged.items():
         _check_expression(frame, name.removeprefix(BODY), expression)
     schema = frame.collect_schema()
     varies = any(isinstance(image, str) for image in spec.images) or any(
         isinstance(piece, template.Field) for text in templates for piece in template.parse(text, schema)
     )
-    per_row = frozenset[str]() if varies else frozenset(OURS + name for name in asked)
-    # A slice of rows becomes a block, and a block's answers are held together.
-    return Source(frame, {OURS + name: expression for name, expression in given.items()}, per_row, spec.max_slice_rows)
+    per_row = frozenset[str]() if varies else frozenset(OURS + name for name in in_prompt)
+    # A slice of rows becomes a block, and the answers of a block are in memory together.
+    return Source(frame, {OURS + name: expression for name, expression in staged.items()}, per_row, spec.max_slice_rows)
 
 
-def _check_expression(frame: pl.DataFrame | pl.LazyFrame, called: str, expression: pl.Expr) -> None:
-    """Refuse an expression that has no dtype on this frame."""
+def _check_expression(frame: pl.DataFrame | pl.LazyFrame, label: str, expression: pl.Expr) -> None:
+    """Refuse an expression that does not give one column on this frame."""
     columns = ", ".join(map(repr, frame.collect_schema()))
     try:
         outputs = frame.lazy().select(expression).collect_schema().names()
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        msg = f"the expression for {called} does not fit the frame: {first_paragraph(error)}. Columns: {columns}"
+        msg = f"the expression for {label} does not fit the frame: {first_paragraph(error)}. Columns: {columns}"
         raise TemplateError(msg) from error
     if len(outputs) != 1:
         shown = f" ({', '.join(map(repr, outputs[:5]))})" if outputs else ""
-        msg = f"the expression for {called} gives {len(outputs)} columns{shown}, not one: join them, as pl.format does"
+        got = f"{len(outputs)} columns{shown}"
+        msg = f"the expression for {label} gives {got}, expected one: join them, as pl.format does"
         raise TemplateError(msg)
 
 
 def compiled(context: CompileContext, spec: RequestSpec) -> Pieces:
-    """Return what the prompt becomes: a JSON array of messages, or one text, or parts, as pieces."""
+    """Return the JSON of the prompt as pieces: an array of messages, one text, or content parts."""
     images = _images.parts(context, spec.images, spec.image_detail)
     if context.endpoint.roles:
         return _of_messages(context, spec.prompt, spec.system, images)
@@ -73,7 +74,7 @@ def _of_one_text(context: CompileContext, prompt: Any, images: list[pl.Expr]) ->
     dtype = context.value("prompt")[1] if isinstance(prompt, pl.Expr) else None
     if isinstance(prompt, (list, tuple)) or _is_list(dtype):
         got = "a list" if dtype is None else f"an expression of dtype {dtype}"
-        msg = f"{path} takes one text a row, got {got}: explode the frame, so that each text has a row of its own"
+        msg = f"{path} takes one text per row, got {got}: explode the frame, so that each text has its own row"
         raise OptionError(msg)
     text = context.text(prompt, "prompt")
     context.check_braces()
@@ -83,7 +84,7 @@ def _of_one_text(context: CompileContext, prompt: Any, images: list[pl.Expr]) ->
         _check_one_prompt(context, prompt)
     elif context.endpoint.refuses_empty_text:
         empty = text.expression(context.on_null) == ""
-        context.invalid["the text is empty, which has no embedding"] = empty.fill_null(value=False)
+        context.invalid["the text is empty, and empty texts cannot be embedded"] = empty.fill_null(value=False)
     return [text.json(context.on_null)]
 
 
@@ -91,14 +92,14 @@ def _of_messages(context: CompileContext, prompt: Any, system: Any, images: list
     opening: Pieces = []
     if system is not None:
         opening = [messages.plain("system", context.text(system, "system"), context.on_null), ","]
-    asked: Pieces
+    encoded: Pieces
     if isinstance(prompt, pl.Expr) and _is_list(context.value("prompt")[1]):
-        asked = [conversation(context, "prompt", images)]
+        encoded = [conversation(context, "prompt", images)]
     elif isinstance(prompt, (list, tuple)):
-        asked = messages.message_list(context, prompt, images)
+        encoded = messages.message_list(context, prompt, images)
     elif isinstance(prompt, (str, pl.Expr)):
         text = context.text(prompt, "prompt")
-        asked = (
+        encoded = (
             messages.with_images(context, "user", text, images)
             if images
             else [messages.plain("user", text, context.on_null)]
@@ -110,13 +111,13 @@ def _of_messages(context: CompileContext, prompt: Any, system: Any, images: list
         )
         raise OptionError(msg)
     context.check_braces()
-    if all(isinstance(piece, str) for piece in [*opening, *asked]):
+    if all(isinstance(piece, str) for piece in [*opening, *encoded]):
         _check_one_prompt(context, prompt)
-    return ["[", *opening, *asked, "]"]
+    return ["[", *opening, *encoded, "]"]
 
 
 def members(context: CompileContext, body: dict[str, Any]) -> Pieces:
-    """Return the other members of the body, as pieces that begin with a comma."""
+    """Return the parameters in the body as pieces that begin with a comma."""
     pieces: Pieces = []
     for name, value in body.items():
         if isinstance(value, pl.Expr):
@@ -134,7 +135,7 @@ def _check_one_prompt(context: CompileContext, prompt: Any) -> None:
 
 
 def join(pieces: Pieces) -> pl.Expr:
-    """Join pieces to one expression, neighbouring constants first."""
+    """Join pieces into one expression, after merging adjacent constants."""
     joined: list[Any] = []
     for piece in pieces:
         if isinstance(piece, str) and joined and isinstance(joined[-1], str):

@@ -1,4 +1,4 @@
-"""What the requests of a run are made of, beside the rows of the frame."""
+"""The settings that, with the rows of the frame, define the requests of a run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class RequestSpec:
-    """Everything that makes a row's request, already checked.
+    """Everything that defines the request of a row, already checked.
 
     Parameters
     ----------
@@ -22,21 +22,21 @@ class RequestSpec:
     model
         The model id or deployment name.
     endpoint
-        The path of the endpoint, as we spell it.
+        The canonical path of the endpoint.
     system
         A template or an expression.
     images, image_detail
-        Columns or expressions of images, and how closely the model looks at them.
+        Columns or expressions of images, and their ``detail``.
     custom_id
-        The column with the ids of the requests; None for ``row-<index>``.
+        The column of request ids; None for ``row-<index>``.
     on_null
-        What becomes of a row with a null in its prompt.
+        How to treat a row with a null in its prompt.
     body
-        The other members of the body by name, sorted: each a JSON value or an expression with a value for each row.
+        The parameters in the body by name, sorted. Each is a JSON value, or an expression with one value per row.
     unchecked
-        The names in ``body`` that came by ``extra_body``: they are sent as they are.
+        The names in ``body`` that come from ``extra_body``. Their values are sent unchecked.
     max_slice_rows
-        How many rows may be rendered together, where their answers are large; None for the usual number.
+        The maximum number of rows in a slice, for endpoints with large answers; None for the default.
     """
 
     prompt: Any
@@ -53,5 +53,5 @@ class RequestSpec:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The part of the body that is checked against the endpoint's parameters."""
+        """The members of the body that are checked against the endpoint's parameters."""
         return {name: value for name, value in self.body.items() if name not in self.unchecked}
