@@ -138,7 +138,7 @@ def test_stopped_past_its_lease_a_process_submits_nothing_more(emu, start, point
     first.send_signal(signal.SIGCONT)
     out, said = finish(first)
     assert out == f"{N} {N}"
-    assert "another process took this run over, and has let go of it again. Nothing more was submitted here" in said
+    assert "another process took this run over, and has released it since. Nothing more was submitted here" in said
     changing = ("create_file", "create_batch", "cancel_batch", "delete_file")
     assert [emu.calls().get(call) for call in changing] == [calls.get(call) for call in changing]
     assert emu.calls()["create_batch"] == POINTS[point]
@@ -389,7 +389,7 @@ def test_a_lease_of_another_host_is_respected_until_it_is_old(emu, client, monke
     emu.configure(progression="instant")
     foreign(run.path)
     calls = emu.calls()
-    held = "process 7 on elsewhere, which works on this run since "
+    held = "process 7 on elsewhere, which has been working on this run since "
     other = bf.open_run(run.path, client=client)
     for status in (other.advance(), other.status(), other.status(refresh=False)):
         assert status.waiting_for.startswith(held)
@@ -439,7 +439,7 @@ def test_a_process_stopped_in_the_lock_is_waited_for(emu, client, monkeypatch):
     monkeypatch.setattr(_lease, "_LOCK_SECONDS", 0.1)
     run = submit(client)
     with filelock.FileLock(run.path / ".lease.lock"):
-        assert run.advance().waiting_for == "another process, which was stopped while it held .lease.lock"
+        assert run.advance().waiting_for == "another process, which was suspended while it held .lease.lock"
     assert run.wait().succeeded == N
 
 
@@ -470,7 +470,7 @@ def test_a_cancel_that_finds_the_lock_taken_for_long_says_so(client, monkeypatch
     run = submit(client)
     monkeypatch.setattr(_lease, "_WRITE_SECONDS", 0.1)
     with filelock.FileLock(run.path / ".lease.lock"):
-        with pytest.raises(bf.RunError, match="a process was stopped while it held"):
+        with pytest.raises(bf.RunError, match="a process was suspended while it held"):
             run.cancel()
 
 
@@ -764,7 +764,7 @@ def test_a_fork_does_not_hold_what_its_parent_holds(tmp_path):
     party = Party(tmp_path)
     party.lease.take()
     found = json.loads((tmp_path / "lease.json").read_text())
-    assert found["token"] == party.lease._mine.token
+    assert found["token"] == party.lease._own.token
     found["pid"] += 1
     (tmp_path / "lease.json").write_text(json.dumps(found))
     with pytest.raises(LeaseLostError):
@@ -774,7 +774,7 @@ def test_a_fork_does_not_hold_what_its_parent_holds(tmp_path):
 def test_it_says_who_and_where_and_since_when():
     at = dt.datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
     record = LeaseRecord("host-x", 123, "token", at, at)
-    assert str(record) == "process 123 on host-x, which works on this run since 2026-03-04 05:06:07 UTC"
+    assert str(record) == "process 123 on host-x, which has been working on this run since 2026-03-04 05:06:07 UTC"
 
 
 def test_the_file_is_in_a_folder_that_only_its_owner_reads(client, batchframe_home):

@@ -136,7 +136,7 @@ def part_answers(folder: RunFolder, part: PartRecord, *, lines: bool = False) ->
     _parse_missing(folder, [(part, files)], lines=lines, map_parts=map)
     paths = folder.parsed_answers(name, lines=lines)
     if paths is None:  # on a file system without locks; no answer must pass for a missing one
-        folder.ensure_there()
+        folder.ensure_exists()
         msg = f"part {part.number}: another process removed its parsed answers just now. Make the same call again"
         raise ResultsError(msg)
     return paths
@@ -232,4 +232,4 @@ def best_of_part(folder: RunFolder, part: PartRecord, columns: Iterable[str]) ->
 
 def forget_answers(folder: RunFolder) -> None:
     """Remove the Arrow files: they are made anew from the bytes when they are needed."""
-    folder.forget_parsed_answers()
+    folder.remove_parsed_answers()
