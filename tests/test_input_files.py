@@ -153,7 +153,7 @@ def test_a_row_larger_than_a_file_is_not_sent():
     options = _options.parse({"model": "m"})
     (slice_,) = compile_prompt(frame, options.request_spec("{x}"), sizes[1]).slices()
     assert slice_["batchframe:code"].to_list() == [None, None, "request_too_large"]
-    message = f"the request line has {sizes[2]} bytes, and at most {sizes[1]} are allowed"
+    message = f"the request line has {sizes[2]} bytes; at most {sizes[1]} are allowed"
     assert slice_["batchframe:message"].to_list() == [None, None, message]
     assert slice_["batchframe:digest"].is_null().to_list() == [False, False, True]
 

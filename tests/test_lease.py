@@ -31,7 +31,7 @@ from batchframe._core.clock import Clock, using
 from batchframe._core.exceptions import LeaseLostError
 from batchframe._results import assemble, parsed_answers
 from batchframe._results.answer_format import AnswerFormat
-from batchframe._results.result_blocks import final_blocks, own_successes
+from batchframe._results.result_blocks import final_blocks, successful_requests
 from batchframe._runs import run as _run
 from batchframe._runs import run_reader
 from batchframe._store import lease as _lease
@@ -220,7 +220,7 @@ def of_parts(folder):
 
 
 def of_successes(folder):
-    return sum(block.height for block in own_successes(folder))
+    return sum(block.height for block in successful_requests(folder))
 
 
 @pytest.mark.parametrize(("module", "read"), [(parsed_answers, of_parts), (assemble, of_successes)])
@@ -232,7 +232,7 @@ def test_what_one_process_reads_another_that_is_done_does_not_remove(client, mon
 
     def remove():
         with run._folder.assembling():
-            parsed_answers.forget_answers(run._folder)
+            parsed_answers.remove_parsed(run._folder)
 
     def then_removed(*args, **options):
         paths = part_answers(*args, **options)

@@ -12,7 +12,7 @@ from polars.testing import assert_frame_equal
 
 import batchframe as bf
 from batchframe._results import parsed_answers
-from batchframe._results.parsed_answers import forget_answers, parse_part, parse_parts, part_answers
+from batchframe._results.parsed_answers import parse_part, parse_parts, part_answers, remove_parsed
 
 FRAME = pl.DataFrame({"n": list(range(7))})
 
@@ -32,7 +32,7 @@ def test_another_process_parses_the_same(folder):
     parts = folder.parts()
     assert len(parts) == 3
     here = [read(folder, part) for part in parts]
-    forget_answers(folder)
+    remove_parsed(folder)
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as executor:
         parse_parts(folder, parts, map_parts=executor.map)
     files = [part_answers(folder, part) for part in parts]
@@ -68,10 +68,10 @@ def test_parsed_answers_that_another_process_removes_do_not_pass_for_none(folder
 
     def then_removed(*arguments, **options):
         parse(*arguments, **options)
-        forget_answers(folder)
+        remove_parsed(folder)
 
     monkeypatch.setattr(parsed_answers, "_parse_missing", then_removed)
-    with pytest.raises(bf.ResultsError, match="part 0: another process removed its parsed answers just now"):
+    with pytest.raises(bf.ResultsError, match="part 0: another process just removed its parsed answers"):
         part_answers(folder, folder.parts()[0])
 
 
@@ -85,9 +85,9 @@ def test_files_that_come_while_a_part_is_parsed_are_read_the_next_time(folder, m
         with folder.receiving(folder.result_path(part.number, submission.number, "error")) as file:
             file.write(b'{"custom_id": "row-x", "response": null, "error": {"code": "c", "message": "m"}}\n')
 
-    forget_answers(folder)
+    remove_parsed(folder)
     before = read(folder, part)
-    forget_answers(folder)
+    remove_parsed(folder)
     monkeypatch.setattr(parsed_answers, "_parse_missing", then_more)
     assert_frame_equal(read(folder, part), before)
     monkeypatch.undo()

@@ -165,7 +165,7 @@ def test_nulls(kind, as_frame):
     assert contents(frame, prompt, on_null="render", **options) == rendered
     assert codes(frame, prompt, on_null="render", **options) == [(None, None)] * 3
     assert refusal(bf.InputError, frame, prompt, on_null="raise", **options) == (
-        f'{said} in row 1, and on_null="raise" was asked for'
+        f'{said} in row 1, and on_null is "raise"'
     )
 
 
@@ -482,7 +482,7 @@ def test_ids(as_frame):
 def test_ids_that_cannot_be(bad, said, as_frame):
     frame = pl.DataFrame({"x": ["a", "b", "c"], "id": ["k", "l", bad]})
     assert refusal(bf.InputError, as_frame(frame), "{x}", custom_id="id") == (
-        f"custom_id column 'id' is {said} in row 2: every row needs an id of its own"
+        f"custom_id column 'id' is {said} in row 2: every row needs its own id"
     )
 
 

@@ -167,7 +167,7 @@ def test_finished_without_its_bytes_is_what_0_1_0_read(take):
     for path in folder.glob("parts/*/submissions/*.jsonl"):
         path.unlink()
     with pytest.warns(
-        bf.BatchframeWarning, match=r"an earlier version .* cannot be read anew: .*0\.output\.jsonl is gone"
+        bf.BatchframeWarning, match=r"by an earlier version .* cannot be read again: .*0\.output\.jsonl is gone"
     ):
         out = bf.open_run(folder).result()
     assert out["usage"].dtype == USAGE
