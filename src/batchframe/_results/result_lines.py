@@ -112,11 +112,11 @@ def _frame(schema: dict[str, pl.DataType], columns: list[list[Any]]) -> pl.DataF
 def _places(lines: list[bytes], used: list[bytes], start: int) -> list[list[int]]:
     """Return the offsets and the lengths of the used lines."""
     remaining, offset, offsets = iter(used), start, []
-    wanted = next(remaining, None)
+    next_used = next(remaining, None)
     for line in lines:
-        if line is wanted:
+        if line is next_used:
             offsets.append(offset)
-            wanted = next(remaining, None)
+            next_used = next(remaining, None)
         offset += len(line)
     return [offsets, [len(line) for line in used]]
 

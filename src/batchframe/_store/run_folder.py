@@ -233,7 +233,7 @@ class RunFolder(BlockFolder):
             kinds = [kind for kind in RESULT_KINDS if self.has_result(number, submission.number, kind)]
             if submission.stage == "downloaded" and not kinds and submission.output_expired_at is None:
                 path = self.result_path(number, submission.number, RESULT_KINDS[0])
-                msg = f"{path} was downloaded and is gone: restore it from a copy of the run"
+                msg = f"{path} is gone: it was downloaded, so restore it from a copy of the run"
                 raise ResultsError(msg)
             files += [
                 DownloadedFile(submission, kind, self.result_path(number, submission.number, kind)) for kind in kinds
