@@ -1,4 +1,4 @@
-"""With ``dedupe`` equal requests are sent once, and every row has its answer all the same."""
+"""With ``dedupe`` equal requests are sent once, and every row still gets its answer."""
 
 from __future__ import annotations
 
@@ -63,17 +63,17 @@ def test_each_distinct_request_is_executed_once(emu, client, slices_of, rows):
 )
 @example(texts=[None, None, "", ""], rows=1, requests=1, on_null="render")
 @example(texts=["a"] * 9 + ["b"], rows=2, requests=1, on_null="skip")
-def test_any_frame_is_answered_as_without(texts, rows, requests, on_null, emulate):
+def test_dedupe_does_not_change_the_result(texts, rows, requests, on_null, emulate):
     frame = pl.DataFrame({"t": texts}, schema={"t": pl.String})
     call = {"limits": bf.Limits(max_requests=requests), "on_null": on_null}
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as home:
         patch.setenv("BATCHFRAME_HOME", home)
         patch.setattr(frame_source, "SLICE_ROWS", rows)
-        with emulate() as one, emulate() as other:  # at a time: two accounts, and so two runs
-            without = ask(one.client(), frame, **call)
-            executions = one.ledger()["executions"]
-            out = ask(other.client(), frame, dedupe=True, **call)
-            bodies = other.ledger()["by_body"]
+        with emulate() as first, emulate() as second:  # both running: two accounts, so two runs
+            without = ask(first.client(), frame, **call)
+            executions = first.ledger()["executions"]
+            out = ask(second.client(), frame, dedupe=True, **call)
+            bodies = second.ledger()["by_body"]
     assert_frame_equal(out, without)
     distinct = {text or "" if on_null == "render" else text for text in texts} - {None}
     assert len(bodies) == len(distinct)
@@ -81,14 +81,14 @@ def test_any_frame_is_answered_as_without(texts, rows, requests, on_null, emulat
     assert executions == sum(on_null == "render" or text is not None for text in texts)
 
 
-def test_a_frame_without_repeats_is_the_same_run(emu, client):
+def test_frame_without_duplicates_is_the_same_run(emu, client):
     frame = pl.DataFrame({"t": ["a", "b", "c"]})
     out = ask(client, frame)
     assert_frame_equal(ask(client, frame, dedupe=True), out)
     assert emu.ledger()["executions"] == 3
 
 
-def test_a_frame_with_repeats_is_another_run(emu, client):
+def test_frame_with_duplicates_is_another_run(emu, client):
     ask(client, dedupe=True)
     ask(client)
     assert emu.ledger()["executions"] == 3 + 6
@@ -109,13 +109,13 @@ def test_other_multiplicities_are_the_same_run(emu, client, slices_of):
     assert emu.ledger()["executions"] == 3
 
 
-def test_a_folder_of_the_run_without_says_what_differs(client, tmp_path):
+def test_mismatch_with_a_run_without_dedupe_is_explained(client, tmp_path):
     ask(client, run_dir=tmp_path / "r")
     with pytest.raises(bf.RunMismatchError, match=r"dedupe was False, is True; it had 6 requests, this call has 3"):
         ask(client, run_dir=tmp_path / "r", dedupe=True)
 
 
-def test_a_failed_request_is_asked_again_once_and_fanned_out(emu, client, slices_of):
+def test_failed_request_is_retried_once_and_fanned_out(emu, client, slices_of):
     slices_of(2)
     emu.row_fault("rate_limited", custom_ids=["row-1"])
     out = ask(client, dedupe=True)
@@ -125,13 +125,13 @@ def test_a_failed_request_is_asked_again_once_and_fanned_out(emu, client, slices
     assert emu.calls()["create_batch"] == 2
 
 
-def test_a_failure_is_every_rows(emu, client):
+def test_failure_is_fanned_out(emu, client):
     emu.row_fault("status", status=400, code="bad_thing", custom_ids=["row-0"])
     out = ask(client, dedupe=True)
     assert out["error"].struct.field("code").to_list() == ["bad_thing", None, "bad_thing", None, None, "bad_thing"]
 
 
-def test_what_is_not_finished_is_pending_in_every_row(emu, client, slices_of):
+def test_pending_request_is_pending_in_every_row(emu, client, slices_of):
     slices_of(2)
     emu.batch_fault("stuck", times=None)
     run = bf.submit(FRAME, "Repeat {t}", client=client, dedupe=True, include=["reused"], **ARGUMENTS)
@@ -141,7 +141,7 @@ def test_what_is_not_finished_is_pending_in_every_row(emu, client, slices_of):
     assert run.status(refresh=False).pending == 6
 
 
-def test_rows_that_are_not_sent_are_no_repeats(emu, client):
+def test_skipped_rows_are_not_duplicates(emu, client):
     frame = pl.DataFrame({"t": [None, "a", None, "a", "x" * 3_000, "x" * 3_000]})
     out = ask(client, frame, dedupe=True, limits=bf.Limits(max_bytes=2_000))
     codes = out["error"].struct.field("code").to_list()
@@ -149,7 +149,7 @@ def test_rows_that_are_not_sent_are_no_repeats(emu, client):
     assert own(emu) == {"row-1": 1}
 
 
-def test_ids_of_the_users_own(emu, client):
+def test_custom_ids_with_dedupe(emu, client):
     frame = FRAME.with_columns(key=pl.format('a rather long id with "quotes" {}', "n"))
     out = ask(client, frame, dedupe=True, custom_id="key")
     assert out["custom_id"].to_list() == frame["key"].to_list()
@@ -159,7 +159,7 @@ def test_ids_of_the_users_own(emu, client):
         ask(client, FRAME, dedupe=True, custom_id="t")
 
 
-def test_over_parquet(emu, client, tmp_path):
+def test_dedupe_over_parquet(emu, client, tmp_path):
     FRAME.write_parquet(tmp_path / "in.parquet")
     paths = (tmp_path / "in.parquet", tmp_path / "out.parquet")
     run = bf.run_parquet(*paths, "Repeat {t}", client=client, dedupe=True, **ARGUMENTS)
@@ -170,13 +170,13 @@ def test_over_parquet(emu, client, tmp_path):
     assert json.loads((Path(run.path) / "run.json").read_text())["options"]["dedupe"] is True
 
 
-def test_the_preview_shows_what_is_sent():
+def test_preview_shows_distinct_requests():
     lines = bf.requests(FRAME, "Repeat {t}", model="m", dedupe=True)
     assert lines["request"].is_not_null().to_list() == [True, True, False, False, True, False]
     assert lines["custom_id"].to_list() == [f"row-{n}" for n in range(6)]
 
 
 @pytest.mark.parametrize("value", [1, "yes"])
-def test_the_option_is_true_or_false(value):
+def test_dedupe_must_be_a_bool(value):
     with pytest.raises(bf.OptionError, match=r"dedupe must be True \(equal requests are sent once\) or False, got"):
         bf.requests(FRAME, "{t}", model="m", dedupe=value)

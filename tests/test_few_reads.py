@@ -1,4 +1,4 @@
-"""A handle reads each record once, then those that another process changed; and it never takes an old one for new."""
+"""A handle reads each record once, and again only after another process changed it; the cache is never stale."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ARGUMENTS = {"model": "gpt-4o-mini", "poll_seconds": 0.02, "limits": bf.Limits(m
 
 
 class Opened:
-    """How often each record was opened for reading, by whatever call."""
+    """Counts how often each record was opened for reading."""
 
     def __init__(self):
         self.counts = None
@@ -47,7 +47,7 @@ def opened():
 
 
 def submitted(emu, parts):
-    """Submit every part; no batch moves by itself."""
+    """Submit every part; batches progress only in steps."""
     emu.configure(progression="stepped")
     run = bf.submit(pl.DataFrame({"n": range(parts)}), "Repeat {n}", client=emu.client(), **ARGUMENTS)
     while len(run.batches()) < parts:
@@ -69,7 +69,7 @@ def test_five_passes_read_each_record_once(emu, opened, parts):
     assert max(opened.values()) == 1
 
 
-def test_what_another_handle_changed_is_read_again_and_nothing_else(emu, opened):
+def test_only_records_changed_by_another_handle_are_read_again(emu, opened):
     watching = submitted(emu, 8)
     assert watching.status(refresh=False).pending == 8
     opened.clear()
@@ -88,7 +88,7 @@ def test_what_another_handle_changed_is_read_again_and_nothing_else(emu, opened)
     assert watching.result().equals(working.result())
 
 
-def test_a_change_that_was_not_written_is_seen_by_nobody(tmp_path):
+def test_unwritten_change_is_not_cached(tmp_path):
     folder = RunFolder(tmp_path)
     folder.write_submission(0, SubmissionRecord(0, "uploaded"))
     folder.write_part(PartRecord(0, 1, 1, 1, custom_ids=["a"]))
@@ -100,7 +100,7 @@ def test_a_change_that_was_not_written_is_seen_by_nobody(tmp_path):
     assert folder.parts() == [PartRecord(0, 1, 1, 1, custom_ids=["a"])]
 
 
-def test_a_record_with_many_ids_is_not_kept_in_memory(tmp_path, opened):
+def test_large_record_is_not_cached(tmp_path, opened):
     folder = RunFolder(tmp_path)
     part = PartRecord(0, 1, 1, 1, custom_ids=[f"row-{n}" for n in range(20_000)])
     folder.write_part(part)
@@ -121,8 +121,8 @@ STEPS = st.lists(
 @given(STEPS)
 @example([("write", 0, 1, 0), ("write", 1, 2, 0), ("write", 2, 3, 0)])
 @example([("write", 0, 1, 0), ("write", 1, 2, SECOND), ("write", 2, 3, -SECOND)])
-def test_nobody_reads_an_old_record_whatever_the_clock_says(tmp_path_factory, steps):
-    """All these records have one size, and the file system uses inodes again: only their times tell them apart."""
+def test_cache_is_never_stale_at_any_clock(tmp_path_factory, steps):
+    """All records have the same size, and inodes are reused, so only their times differ."""
     path = tmp_path_factory.mktemp("run")
     (path / "run.json").touch()
     folders = [RunFolder(path) for _ in range(3)]

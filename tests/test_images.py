@@ -205,7 +205,7 @@ def test_null_images():
     assert rendered(frame, images="image") == [[WEB], ("null_input", "column 'image' is null")]
     assert rendered(frame, images="image", on_null="render") == [[WEB], []]
     assert refusal(frame, images="image", on_null="raise") == (
-        "column 'image' is null in row 1, and on_null=\"raise\" was asked for"
+        "column 'image' is null in row 1, and on_null is \"raise\""
     )
     assert rendered(frame, images=pl.col("image")) == [[WEB], ("null_input", "images is null")]
     assert rendered(column([None], pl.Null), images="image", on_null="render") == [[]]

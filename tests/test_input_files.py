@@ -1,4 +1,4 @@
-"""Where input files end: exact to the byte, against an oracle that deals line by line; then the files on disk."""
+"""Cuts of input files, exact to the byte, against a line-by-line oracle; then the files on disk."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from batchframe._store.splitter import Cut, Splitter
 
 
 def dealt(slices, max_requests, max_bytes):
-    """The part of each line, dealt out one by one."""
+    """Return the part of each line, assigned one by one."""
     parts, part, requests, size = [], 0, 0, 0
     for length in (length for lengths in slices for length in lengths):
         share = 10 if part == 0 else 1
@@ -47,7 +47,7 @@ def cuts(splitter, slices):
 @example([[1] * 100], 10, 400)
 @example([[10] * 100], 1000, 100)
 @example([[4, 40, 4, 4]], 50, 40)
-def test_lines_are_dealt_as_one_by_one(slices, max_requests, max_bytes):
+def test_splitter_matches_line_by_line_oracle(slices, max_requests, max_bytes):
     splitter = Splitter(max_requests, max_bytes)
     got = []
     for lengths in slices:
@@ -71,7 +71,7 @@ def test_lines_are_dealt_as_one_by_one(slices, max_requests, max_bytes):
     assert splitter.fits_in_one == (len(lengths) <= max_requests and sum(lengths) <= max_bytes)
 
 
-def test_limits_are_reached_to_the_byte():
+def test_parts_are_filled_to_the_byte():
     assert list(cuts(Splitter(100, 100), [[10, 50, 50, 1]])) == [Cut(0, 0, 1), Cut(1, 1, 3), Cut(2, 3, 4)]
     assert list(cuts(Splitter(100, 100), [[11, 50, 51]])) == [Cut(0, 0, 1), Cut(1, 1, 2), Cut(2, 2, 3)]
 
@@ -89,7 +89,7 @@ def prepared(tmp_path, frame, limits, prompt="{x}", pilot=None, **options):
 
 
 def rows_of(record, blocks):
-    """The rows that a part's ranges name."""
+    """Return the rows in the ranges of a part."""
     starts = [0, *accumulate(blocks)]
     return [starts[block] + row for block, first, last in record.ranges for row in range(first, last)]
 
@@ -131,7 +131,7 @@ def test_files_hold_the_lines_of_the_preview(  # noqa: PLR0917
         assert record.requests == max_requests or record.bytes + len(first) > max_bytes
 
 
-def test_one_file_where_all_fits_exactly(tmp_path):
+def test_rows_that_fit_exactly_are_one_file(tmp_path):
     frame = pl.DataFrame({"x": [str(row) for row in range(30)]})
     size = sum(len(line) + 1 for line in bf.requests(frame, "{x}", model="m")["request"])
     _, (record,), _ = prepared(tmp_path / "exact", frame, bf.Limits(max_requests=30, max_bytes=size))
@@ -153,12 +153,12 @@ def test_a_row_larger_than_a_file_is_not_sent():
     options = _options.parse({"model": "m"})
     (slice_,) = compile_prompt(frame, options.request_spec("{x}"), sizes[1]).slices()
     assert slice_["batchframe:code"].to_list() == [None, None, "request_too_large"]
-    message = f"the request line has {sizes[2]} bytes, and at most {sizes[1]} are allowed"
+    message = f"the request line has {sizes[2]} bytes; at most {sizes[1]} are allowed"
     assert slice_["batchframe:message"].to_list() == [None, None, message]
     assert slice_["batchframe:digest"].is_null().to_list() == [False, False, True]
 
 
-def test_a_line_of_the_whole_limit_is_a_part_alone(tmp_path):
+def test_line_as_large_as_the_limit_is_its_own_part(tmp_path):
     frame = pl.DataFrame({"x": ["a", "a" * 300, "a", "a"]})
     size = max(len(line) + 1 for line in bf.requests(frame, "{x}", model="m")["request"])
     _, records, _ = prepared(tmp_path, frame, bf.Limits(max_requests=100, max_bytes=size))
@@ -167,7 +167,7 @@ def test_a_line_of_the_whole_limit_is_a_part_alone(tmp_path):
 
 
 @pytest.mark.parametrize("texts", [[], [None, None]], ids=["no rows", "only nulls"])
-def test_nothing_to_send_is_no_file(tmp_path, texts):
+def test_no_input_file_without_requests(tmp_path, texts):
     frame = pl.DataFrame({"x": pl.Series(texts, dtype=pl.String)})
     made, records, _ = prepared(tmp_path, frame, bf.Limits(max_requests=10, max_bytes=1000))
     assert (made.rows, made.requests, made.digest, records) == (len(texts), 0, 0, [])
@@ -175,14 +175,14 @@ def test_nothing_to_send_is_no_file(tmp_path, texts):
 
 
 @pytest.mark.parametrize(("pilot", "expected"), [(2, [2, 2]), (3, [2, 2]), (4, [2, 2]), (5, [3, 1])])
-def test_a_pilot_that_ends_among_rows_without_a_request_is_a_part(tmp_path, monkeypatch, pilot, expected):
+def test_pilot_may_end_among_skipped_rows(tmp_path, monkeypatch, pilot, expected):
     monkeypatch.setattr(frame_source, "SLICE_ROWS", 2)
     frame = pl.DataFrame({"x": ["a", "b", None, None, "c", "d"]})
     _, records, _ = prepared(tmp_path, frame, bf.Limits(max_requests=10, max_bytes=10_000), pilot=pilot)
     assert [record.requests for record in records] == expected
 
 
-def test_an_error_of_the_frame_is_not_taken_for_a_missing_run(tmp_path, monkeypatch):
+def test_frame_error_is_not_reported_as_missing_run(tmp_path, monkeypatch):
     """Even one that names a missing file, raised while an input file is open."""
     monkeypatch.setattr(frame_source, "SLICE_ROWS", 2)
 
@@ -225,7 +225,7 @@ PROMPTS = {
 
 
 @pytest.mark.parametrize("kind", PROMPTS)
-def test_blocks_rendered_by_copies_are_the_same_to_the_byte(tmp_path, monkeypatch, kind):
+def test_copies_of_the_renderer_give_the_same_bytes(tmp_path, monkeypatch, kind):
     monkeypatch.setattr(frame_source, "SLICE_ROWS", 2)
     prompt, options = PROMPTS[kind]
     spec = _options.parse({"model": "m", **options}).request_spec(prompt)
@@ -237,13 +237,13 @@ def test_blocks_rendered_by_copies_are_the_same_to_the_byte(tmp_path, monkeypatc
     assert len(files_of(tmp_path / "here")) >= 5
 
 
-def test_the_renderer_of_blocks_pickles_without_the_frame():
+def test_block_renderer_pickles_without_the_frame():
     frame = pl.DataFrame({"x": ["a" * 1_000_000]})
     renderer = compile_prompt(frame, _options.parse({"model": "m"}).request_spec("{x}"), 10_000_000)
     assert len(pickle.dumps(renderer.render_block)) < 10_000
 
 
-def test_a_bad_id_is_named_by_its_row_wherever_its_block_is_rendered(monkeypatch):
+def test_bad_id_error_names_the_row_in_any_block(monkeypatch):
     monkeypatch.setattr(frame_source, "SLICE_ROWS", 2)
     frame = pl.DataFrame({"x": list("abcde"), "id": ["1", "2", "3", "", "5"]})
     renderer = compile_prompt(frame, _options.parse({"model": "m", "custom_id": "id"}).request_spec("{x}"), 10_000)
@@ -252,7 +252,7 @@ def test_a_bad_id_is_named_by_its_row_wherever_its_block_is_rendered(monkeypatch
 
 
 @pytest.mark.slow
-def test_blocks_rendered_by_a_pool_of_processes(tmp_path, monkeypatch):
+def test_process_pool_renders_the_same_blocks(tmp_path, monkeypatch):
     monkeypatch.setattr(frame_source, "SLICE_ROWS", 2)
     spec = _options.parse({"model": "m"}).request_spec("{x} {n}")
     limits = bf.Limits(max_requests=3, max_bytes=10_000)

@@ -175,7 +175,7 @@ def test_a_run_that_is_deleted_while_it_is_read_is_said_to_be_gone(emu, monkeypa
     if not is_finished:
         emu.configure(progression="stepped")
     run = bf.submit(FRAME, "Repeat {n}", client=emu.client(), **ARGUMENTS)
-    name = "final_blocks" if is_finished else "blocks_so_far"
+    name = "final_blocks" if is_finished else "current_blocks"
     if is_finished:
         run.wait()
     act = getattr(run_reader, name)

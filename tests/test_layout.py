@@ -1,4 +1,4 @@
-"""The run on disk is final: a run built by hand from the layout's words is read, whatever made it."""
+"""The layout on disk is fixed: a run folder built by hand from its description can be read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from batchframe._results import assemble
 
 @pytest.fixture(params=[64_000_000, 0], ids=["in memory", "spilled"], autouse=True)
 def held_bytes(monkeypatch, request):
-    """Answers are read the same whether they are few or many."""
+    """Read the answers both ways: as few, and as too many for memory."""
     monkeypatch.setattr(assemble, "_HELD_BYTES", request.param)
 
 
@@ -28,7 +28,7 @@ def line(custom_id, text=None, *, status=200, code=None):
 
 
 class Builder:
-    """Writes a run folder with nothing of ours but the layout."""
+    """Writes a run folder from the description of the layout alone."""
 
     def __init__(self, path, rows, blocks, *, request=None, code=None):
         self.path = path
@@ -40,7 +40,7 @@ class Builder:
                 "batchframe:digest": [hashlib.blake2b(text.encode(), digest_size=16).digest() for text in rows],
                 "batchframe:request": request or [None] * len(rows),
                 "batchframe:code": code or [None] * len(rows),
-                "batchframe:message": [None if not said else "why" for said in code or [None] * len(rows)],
+                "batchframe:message": [None if not value else "why" for value in code or [None] * len(rows)],
             },
             schema_overrides=dict.fromkeys(["batchframe:request", "batchframe:code", "batchframe:message"], pl.String),
         )
@@ -88,7 +88,7 @@ def codes(frame):
     return frame["error"].struct.field("code").to_list()
 
 
-def test_a_retry_part_a_second_submission_and_a_block_boundary(tmp_path):
+def test_retry_second_submission_and_block_boundary(tmp_path):
     built = Builder(tmp_path / "r", list("abcdef"), [4, 2])
     # Part 0: rows 0 to 4, over both blocks. Its first submission failed validation, its second was answered in part.
     built.part(0, ranges=[[0, 0, 4], [1, 0, 1]])
@@ -101,7 +101,7 @@ def test_a_retry_part_a_second_submission_and_a_block_boundary(tmp_path):
     )
     built.part(1, ranges=[[1, 1, 2]])
     built.submission(1, 0, output=line("row-5", "F"))
-    # A retry of what failed in part 0, in another order; row 4 fails again, with other words.
+    # A retry of the failures of part 0, in another order; row 4 fails again, with another message.
     built.part(2, custom_ids=["row-4", "row-1"], attempt=2)
     built.submission(2, 0, output=line("row-1", "B"), error=line("row-4", status=400, code="bad"))
     run = bf.open_run(tmp_path / "r")
@@ -126,7 +126,7 @@ def test_success_beats_a_later_failure(tmp_path):
     assert codes(out) == [None, "second"]
 
 
-def test_a_retry_that_still_runs_is_pending(tmp_path):
+def test_running_retry_is_pending(tmp_path):
     built = Builder(tmp_path / "r", ["a", "b", "c"], [3])
     built.part(0, ranges=[[0, 0, 3]])
     failed = line("row-1", status=500, code="x") + line("row-2", status=400, code="y")
@@ -138,13 +138,14 @@ def test_a_retry_that_still_runs_is_pending(tmp_path):
     assert not run.status(refresh=False).done
 
 
-def test_a_split_part_is_replaced_by_its_halves(tmp_path):
+def test_split_part_is_replaced_by_its_pieces(tmp_path):
     built = Builder(tmp_path / "r", ["a", "b", "c"], [3])
     built.part(0, ranges=[[0, 0, 3]])
     built.submission(0, 0, stage="ended", status="failed")
     built.part(1, ranges=[[0, 0, 2]], split_from=0, pieces=2)
     built.submission(1, 0, output=line("row-1", "B") + line("row-0", "A"))
-    assert codes(bf.open_run(tmp_path / "r").result()) == ["pending"] * 3  # a crash left one half alone: it is none
+    # A crash left one piece alone: it does not count.
+    assert codes(bf.open_run(tmp_path / "r").result()) == ["pending"] * 3
     built.part(2, custom_ids=["row-2"], split_from=0, pieces=2)
     built.submission(2, 0, stage="submitted", status="validating")
     run = bf.open_run(tmp_path / "r")
@@ -154,8 +155,8 @@ def test_a_split_part_is_replaced_by_its_halves(tmp_path):
     assert bf.open_run(tmp_path / "r").status(refresh=False).succeeded == 3
 
 
-def test_a_dedupe_run_fans_answers_out(tmp_path):
-    # Rows 2 and 3 ask the same as rows 0 and 1; row 4 was not sent. Rows and the requests that answer them lie in
+def test_dedupe_run_fans_out_answers(tmp_path):
+    # Rows 2 and 3 have the requests of rows 0 and 1; row 4 was not sent. Rows and the requests that answer them lie in
     # different blocks.
     request = [None, None, "row-0", "row-1", None]
     code = [None, None, None, None, "null_input"]
@@ -175,7 +176,7 @@ def test_a_dedupe_run_fans_answers_out(tmp_path):
     assert (status.succeeded, status.failed, status.not_sent, status.rows) == (2, 2, 1, 5)
 
 
-def test_a_part_that_was_never_submitted_is_pending(tmp_path):
+def test_unsubmitted_part_is_pending(tmp_path):
     built = Builder(tmp_path / "r", ["a", "b"], [1, 1])
     built.part(0, ranges=[[0, 0, 1]])
     built.submission(0, 0, output=line("row-0", "A"))
@@ -183,7 +184,7 @@ def test_a_part_that_was_never_submitted_is_pending(tmp_path):
     assert codes(bf.open_run(tmp_path / "r").result()) == [None, "pending"]
 
 
-def test_results_are_rebuilt_from_the_bytes(tmp_path):
+def test_results_are_rebuilt_from_result_files(tmp_path):
     built = Builder(tmp_path / "r", ["a", "b"], [1, 1])
     built.part(0, ranges=[[0, 0, 1], [1, 0, 1]])
     built.submission(0, 0, output=line("row-1", "B") + line("row-0", "A"))
@@ -195,7 +196,7 @@ def test_results_are_rebuilt_from_the_bytes(tmp_path):
     assert not [path for path in (tmp_path / "r" / "results").iterdir() if path.name.startswith(".")]
 
 
-def test_a_downloaded_file_that_is_gone_is_named(tmp_path):
+def test_missing_downloaded_file_is_named(tmp_path):
     built = Builder(tmp_path / "r", ["a"], [1])
     built.part(0, ranges=[[0, 0, 1]])
     built.submission(0, 0, output=line("row-0", "A"))

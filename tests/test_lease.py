@@ -1,4 +1,4 @@
-"""One process works on a run at a time, and nothing is paid twice where that fails: real processes, real HTTP."""
+"""One process works on a run at a time, and nothing is billed twice if that fails: real processes, real HTTP."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from batchframe._core.clock import Clock, using
 from batchframe._core.exceptions import LeaseLostError
 from batchframe._results import assemble, parsed_answers
 from batchframe._results.answer_format import AnswerFormat
-from batchframe._results.result_blocks import final_blocks, own_successes
+from batchframe._results.result_blocks import final_blocks, successful_requests
 from batchframe._runs import run as _run
 from batchframe._runs import run_reader
 from batchframe._store import lease as _lease
@@ -84,7 +84,7 @@ HEAD = """
 
 @pytest.fixture
 def start(emu, tmp_path):
-    """Start a process that runs some code, and have it killed when the test ends before it."""
+    """Start processes that run some code; those still running after the test are killed."""
     started = []
 
     def begin(body, *, lease_seconds=600.0):
@@ -102,15 +102,15 @@ def start(emu, tmp_path):
 
 
 def finish(process):
-    out, said = process.communicate(timeout=60)
-    assert process.returncode == 0, said
-    return out.strip(), said
+    out, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    return out.strip(), errors
 
 
 def stopped(process):
-    """Wait until a process stopped itself."""
-    told = os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
-    assert told.si_code == os.CLD_STOPPED, process.communicate()
+    """Wait until a process has suspended itself."""
+    status = os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+    assert status.si_code == os.CLD_STOPPED, process.communicate()
 
 
 STOP = """
@@ -128,17 +128,17 @@ FEW = ("before_upload", "after_create_call")
 @pytest.mark.parametrize(
     "point", [point if point in FEW else pytest.param(point, marks=pytest.mark.slow) for point in POINTS]
 )
-def test_stopped_past_its_lease_a_process_submits_nothing_more(emu, start, point):
+def test_suspended_process_submits_nothing_after_losing_its_lease(emu, start, point):
     first = start(STOP.format(point=point), lease_seconds=1.0)
     stopped(first)
-    out, said = finish(start("run()", lease_seconds=1.0))
+    out, errors = finish(start("run()", lease_seconds=1.0))
     assert out == f"{N} {N}"
-    assert f"process {first.pid} on {socket.gethostname()} is gone or stopped: going on in its place" in said
+    assert f"process {first.pid} on {socket.gethostname()} is gone or stopped: going on in its place" in errors
     calls = emu.calls()
     first.send_signal(signal.SIGCONT)
-    out, said = finish(first)
+    out, errors = finish(first)
     assert out == f"{N} {N}"
-    assert "another process took this run over, and has let go of it again. Nothing more was submitted here" in said
+    assert "another process took this run over, and has released it since. Nothing more was submitted here" in errors
     changing = ("create_file", "create_batch", "cancel_batch", "delete_file")
     assert [emu.calls().get(call) for call in changing] == [calls.get(call) for call in changing]
     assert emu.calls()["create_batch"] == POINTS[point]
@@ -162,16 +162,16 @@ SLIP = """
 @pytest.mark.slow
 @posix
 @pytest.mark.parametrize(("call", "calls"), [("create", "create_batch"), ("upload", "create_file")])
-def test_a_call_that_slips_through_after_the_last_look_at_the_lease_pays_nothing(emu, client, start, call, calls):
-    """No correctness rests on the lease: the input file of that create was deleted, the upload is not used."""
+def test_call_after_the_last_lease_check_is_not_billed(emu, client, start, call, calls):
+    """Correctness does not depend on the lease: the input file of that create is deleted, or the upload is not used."""
     first = start(SLIP.format(call=call), lease_seconds=1.0)
     stopped(first)
     assert finish(start("run()", lease_seconds=1.0))[0] == f"{N} {N}"
     assert emu.calls()[calls] == 3
     first.send_signal(signal.SIGCONT)
-    out, said = finish(first)
+    out, errors = finish(first)
     assert out == f"{N} {N}"
-    assert "another process took this run over" in said
+    assert "another process took this run over" in errors
     assert emu.calls()[calls] == 4
     wait_until(lambda: {batch.status for batch in client.batches.list()} <= {"completed", "failed"})
     assert once_each(emu)
@@ -179,7 +179,7 @@ def test_a_call_that_slips_through_after_the_last_look_at_the_lease_pays_nothing
 
 @pytest.mark.slow
 @posix
-def test_a_process_that_lost_its_lease_waits_for_the_one_that_has_it(emu, start):
+def test_process_without_lease_waits_for_the_holder(emu, start):
     emu.configure(progression="stepped")
     first = start(STOP.format(point="after_create"), lease_seconds=1.0)
     stopped(first)
@@ -188,9 +188,9 @@ def test_a_process_that_lost_its_lease_waits_for_the_one_that_has_it(emu, start)
     first.send_signal(signal.SIGCONT)
     time.sleep(0.5)
     emu.configure(progression="instant")
-    out, said = finish(first)
+    out, errors = finish(first)
     assert out == f"{N} {N}"
-    assert f"process {second.pid} on {socket.gethostname()} took this run over at " in said
+    assert f"process {second.pid} on {socket.gethostname()} took this run over at " in errors
     assert finish(second)[0] == f"{N} {N}"
     assert emu.calls()["create_batch"] == 3
     assert once_each(emu)
@@ -199,8 +199,8 @@ def test_a_process_that_lost_its_lease_waits_for_the_one_that_has_it(emu, start)
 @posix
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
-def test_stopped_and_continued_at_any_time_by_three_processes(emu, start, seed):
-    """Leases shorter than the stops are lost again and again; only the second net is left then."""
+def test_three_processes_suspended_at_random_execute_each_row_once(emu, start, seed):
+    """Leases shorter than the suspensions are lost often, so only the checks beyond the lease remain."""
     chance = random.Random(seed)
     processes = [start("run()", lease_seconds=0.2) for _ in range(3)]
     end = time.monotonic() + 60
@@ -220,11 +220,11 @@ def of_parts(folder):
 
 
 def of_successes(folder):
-    return sum(block.height for block in own_successes(folder))
+    return sum(block.height for block in successful_requests(folder))
 
 
 @pytest.mark.parametrize(("module", "read"), [(parsed_answers, of_parts), (assemble, of_successes)])
-def test_what_one_process_reads_another_that_is_done_does_not_remove(client, monkeypatch, module, read):
+def test_finished_process_keeps_files_that_another_reads(client, monkeypatch, module, read):
     run = submit(client)
     run.wait()
     (run.path / "results.json").unlink(missing_ok=True)
@@ -232,7 +232,7 @@ def test_what_one_process_reads_another_that_is_done_does_not_remove(client, mon
 
     def remove():
         with run._folder.assembling():
-            parsed_answers.forget_answers(run._folder)
+            parsed_answers.remove_parsed(run._folder)
 
     def then_removed(*args, **options):
         paths = part_answers(*args, **options)
@@ -251,7 +251,7 @@ def test_what_one_process_reads_another_that_is_done_does_not_remove(client, mon
 
 
 @pytest.mark.parametrize("count", [2, pytest.param(5, marks=pytest.mark.slow)])
-def test_of_processes_started_together_one_works_and_the_others_say_which(emu, start, tmp_path, count):
+def test_concurrent_processes_wait_for_the_one_that_works(emu, start, tmp_path, count):
     emu.configure(progression="timed", seconds={"in_progress": 1.0})
     body = """
         home = os.path.dirname(call["run_dir"])
@@ -263,18 +263,18 @@ def test_of_processes_started_together_one_works_and_the_others_say_which(emu, s
     processes = [start(body) for _ in range(count)]
     wait_until(lambda: len(list(tmp_path.glob("ready-*"))) == count, 60)
     (tmp_path / "go").touch()
-    told = {process.pid: finish(process) for process in processes}
-    assert [out for out, _ in told.values()] == [f"{N} {N}"] * count
-    (worker,) = [pid for pid, (_, said) in told.items() if "waiting for process" not in said]
-    for pid, (_, said) in told.items():
-        assert pid == worker or said.count(f"waiting for process {worker} on {socket.gethostname()}, ") == 1
+    outputs = {process.pid: finish(process) for process in processes}
+    assert [out for out, _ in outputs.values()] == [f"{N} {N}"] * count
+    (worker,) = [pid for pid, (_, errors) in outputs.items() if "waiting for process" not in errors]
+    for pid, (_, errors) in outputs.items():
+        assert pid == worker or errors.count(f"waiting for process {worker} on {socket.gethostname()}, ") == 1
     assert emu.calls()["create_batch"] == 3
     assert once_each(emu)
     assert not (tmp_path / "run" / "lease.json").exists()
 
 
 @posix
-def test_a_killed_process_is_followed_at_once_though_nobody_waited_for_it(emu, client, start, tmp_path):
+def test_lease_of_a_zombie_is_taken_at_once(emu, client, start, tmp_path):
     killed = start("""
         events.set_trigger("after_create", lambda: os.kill(os.getpid(), signal.SIGKILL))
         run()
@@ -287,7 +287,7 @@ def test_a_killed_process_is_followed_at_once_though_nobody_waited_for_it(emu, c
 
 
 @posix
-def test_ctrl_c_lets_go_of_the_run(emu, client, start, tmp_path):
+def test_ctrl_c_releases_the_lease(emu, client, start, tmp_path):
     emu.configure(progression="stepped")
     first = start("run()")
     wait_until(lambda: emu.calls().get("retrieve_batch", 0) > 3)
@@ -300,7 +300,7 @@ def test_ctrl_c_lets_go_of_the_run(emu, client, start, tmp_path):
 
 
 @posix
-def test_another_process_cancels(emu, client, start, tmp_path):
+def test_other_process_can_cancel(emu, client, start, tmp_path):
     emu.configure(progression="stepped")
     first = start("run()")
     wait_until(lambda: emu.calls().get("retrieve_batch", 0) > 3)
@@ -315,8 +315,8 @@ def test_another_process_cancels(emu, client, start, tmp_path):
 # -- in one process
 
 
-def test_a_cancel_during_a_pass_stops_the_next_create(emu, client, tmp_path):
-    """Who cancels may find the run finished at once: nothing may be created after that."""
+def test_cancel_during_a_pass_stops_the_next_create(emu, client, tmp_path):
+    """The cancelling process may find the run finished at once, so nothing may be created after that."""
     emu.configure(progression="stepped")
     states = []
 
@@ -337,7 +337,7 @@ def test_a_cancel_during_a_pass_stops_the_next_create(emu, client, tmp_path):
     assert run.result()["error"].struct.field("code").unique().to_list() == ["not_submitted"]
 
 
-def test_two_threads_with_a_handle_each(emu, caplog):
+def test_two_threads_with_separate_handles(emu, caplog):
     caplog.set_level("INFO", "batchframe")
     emu.configure(progression="timed", seconds={"in_progress": 0.5})
     outs = []
@@ -357,7 +357,7 @@ def test_two_threads_with_a_handle_each(emu, caplog):
     assert once_each(emu)
 
 
-def test_an_error_lets_go_of_the_run(emu, client, tmp_path):
+def test_error_releases_the_lease(emu, client, tmp_path):
     emu.fault("create_batch", "status", status=403)
     with pytest.raises(bf.AuthenticationError):
         submit(client, run_dir=tmp_path / "run")
@@ -383,13 +383,13 @@ def foreign(path, *, age=0.0, host="elsewhere", pid=7):
     (path / "lease.json").write_text(json.dumps(record))
 
 
-def test_a_lease_of_another_host_is_respected_until_it_is_old(emu, client, monkeypatch):
+def test_lease_of_another_host_expires(emu, client, monkeypatch):
     emu.configure(progression="stepped")
     run = submit(client)
     emu.configure(progression="instant")
     foreign(run.path)
     calls = emu.calls()
-    held = "process 7 on elsewhere, which works on this run since "
+    held = "process 7 on elsewhere, which has been working on this run since "
     other = bf.open_run(run.path, client=client)
     for status in (other.advance(), other.status(), other.status(refresh=False)):
         assert status.waiting_for.startswith(held)
@@ -407,7 +407,7 @@ def test_a_lease_of_another_host_is_respected_until_it_is_old(emu, client, monke
     assert once_each(emu)
 
 
-def test_a_cancel_of_a_held_run_is_left_as_a_wish(emu, client, monkeypatch):
+def test_cancel_of_a_held_run_is_recorded_for_the_holder(emu, client, monkeypatch):
     emu.configure(progression="stepped")
     run = submit(client)
     foreign(run.path)
@@ -421,13 +421,13 @@ def test_a_cancel_of_a_held_run_is_left_as_a_wish(emu, client, monkeypatch):
 
 
 @pytest.mark.parametrize("text", ["", "{", "null", '{"host": "a"}'])
-def test_a_lease_that_cannot_be_read_is_none(client, text):
+def test_unreadable_lease_is_ignored(client, text):
     run = submit(client)
     (run.path / "lease.json").write_text(text)
     assert run.wait().succeeded == N
 
 
-def test_a_restarted_container_does_not_wait_for_its_own_ghost(client):
+def test_restarted_container_takes_its_old_lease(client):
     run = submit(client)
     foreign(run.path, host=socket.gethostname(), pid=os.getpid())
     record = json.loads((run.path / "lease.json").read_text()) | {"pids": _lease._pid_namespace()}
@@ -435,16 +435,16 @@ def test_a_restarted_container_does_not_wait_for_its_own_ghost(client):
     assert run.wait(5).succeeded == N
 
 
-def test_a_process_stopped_in_the_lock_is_waited_for(emu, client, monkeypatch):
+def test_advance_reports_a_process_suspended_in_the_lock(emu, client, monkeypatch):
     monkeypatch.setattr(_lease, "_LOCK_SECONDS", 0.1)
     run = submit(client)
     with filelock.FileLock(run.path / ".lease.lock"):
-        assert run.advance().waiting_for == "another process, which was stopped while it held .lease.lock"
+        assert run.advance().waiting_for == "another process, which was suspended while it held .lease.lock"
     assert run.wait().succeeded == N
 
 
-def test_a_write_that_finds_the_lock_taken_for_long_is_waited_with(emu, client, monkeypatch, tmp_path):
-    """A process was stopped in the lock just when this one made its create: it is found later, and made once."""
+def test_create_behind_a_long_held_lock_is_found_later(emu, client, monkeypatch, tmp_path):
+    """Another process is suspended in the lock during a create: the batch is found later, and created once."""
     monkeypatch.setattr(_lease, "_WRITE_SECONDS", 0.1)
     monkeypatch.setattr(_lease, "_LOCK_SECONDS", 0.1)
     lock = filelock.FileLock(tmp_path / "run" / ".lease.lock", thread_local=False)
@@ -466,16 +466,16 @@ def test_a_write_that_finds_the_lock_taken_for_long_is_waited_with(emu, client, 
     assert once_each(emu)
 
 
-def test_a_cancel_that_finds_the_lock_taken_for_long_says_so(client, monkeypatch):
+def test_cancel_behind_a_long_held_lock_raises(client, monkeypatch):
     run = submit(client)
     monkeypatch.setattr(_lease, "_WRITE_SECONDS", 0.1)
     with filelock.FileLock(run.path / ".lease.lock"):
-        with pytest.raises(bf.RunError, match="a process was stopped while it held"):
+        with pytest.raises(bf.RunError, match="a process was suspended while it held"):
             run.cancel()
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOLCK, "no locks"), NotImplementedError("no flock")])
-def test_a_file_system_without_locks(emu, client, monkeypatch, error):
+def test_lease_works_without_file_locks(emu, client, monkeypatch, error):
     def refuse(*arguments, **more):
         raise error
 
@@ -484,7 +484,7 @@ def test_a_file_system_without_locks(emu, client, monkeypatch, error):
     assert once_each(emu)
 
 
-def test_reading_a_finished_run_takes_and_writes_nothing(client, tmp_path):
+def test_reading_a_finished_run_takes_no_lease_and_writes_nothing(client, tmp_path):
     run = submit(client, run_dir=tmp_path / "run")
     run.wait()
     (run.path / ".lease.lock").unlink()
@@ -493,19 +493,19 @@ def test_reading_a_finished_run_takes_and_writes_nothing(client, tmp_path):
     for path in [*before, tmp_path]:
         path.chmod(0o500 if path.is_dir() else 0o400)
     try:
-        found = bf.open_run(run.path)
-        assert found.result().height == found.scan().collect().height == N
-        assert found.status().done
-        assert found.wait().succeeded == N
-        assert found.advance().succeeded == N
+        reader = bf.open_run(run.path)
+        assert reader.result().height == reader.scan().collect().height == N
+        assert reader.status().done
+        assert reader.wait().succeeded == N
+        assert reader.advance().succeeded == N
     finally:
         for path in [tmp_path, *before]:
             path.chmod(0o700 if path.is_dir() else 0o600)
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_result_that_was_assembled_while_the_run_went_on_is_not_final(emu, client):
-    """A process finds the run finished; another asks again for rows; the first one's results come last."""
+def test_results_assembled_before_a_retry_are_not_final(emu, client):
+    """One process finds the run finished, another retries rows, then the first one writes its results."""
     emu.row_fault("status", status=400, custom_ids=["row-5"])
     run = submit(client)
     run.wait()
@@ -518,8 +518,8 @@ def test_a_result_that_was_assembled_while_the_run_went_on_is_not_final(emu, cli
     assert run.status().succeeded == N
 
 
-def test_a_run_that_goes_on_while_it_is_looked_at_is_not_finished(emu, client, monkeypatch):
-    """A look at the parts, then the next attempt is prepared, then a look at what is still due: nothing, and yet."""
+def test_run_that_advances_during_the_check_is_not_finished(emu, client, monkeypatch):
+    """The next attempt is prepared between reading the parts and checking for remaining work."""
     emu.row_fault("status", status=500, custom_ids=["row-5"])
     run = submit(client)
     wait_until(lambda: set(run.status().batches) == {"completed"})
@@ -537,7 +537,7 @@ def test_a_run_that_goes_on_while_it_is_looked_at_is_not_finished(emu, client, m
 
 
 def test_threads_that_share_a_handle_take_turns(emu, client):
-    """A pass of one thread takes what another has begun for what a crash left behind."""
+    """Otherwise a pass of one thread would mistake the unfinished work of another for that of a crash."""
     run = submit(client, limits=bf.Limits(max_requests=7))
     acts = [run.wait, run.wait, run.advance, run.status, run.status, run.result, run.errors]
     barrier, trouble = threading.Barrier(len(acts)), []
@@ -562,7 +562,7 @@ def test_threads_that_share_a_handle_take_turns(emu, client):
     assert not (run.path / "lease.json").exists()
 
 
-def test_a_folder_that_was_moved_away_stays_away(client, tmp_path):
+def test_moved_folder_is_not_recreated(client, tmp_path):
     run = submit(client, run_dir=tmp_path / "here")
     run.path.rename(tmp_path / "there")
     for act in (run.advance, run.cancel, run.wait):
@@ -572,7 +572,7 @@ def test_a_folder_that_was_moved_away_stays_away(client, tmp_path):
     assert bf.open_run(tmp_path / "there", client=client).wait().succeeded == N
 
 
-def test_the_same_other_order_from_many_threads(client):
+def test_many_threads_read_the_same_reordered_frame(client):
     submit(client).wait()
     turned, outs = FRAME.reverse(), []
     threads = [
@@ -591,7 +591,7 @@ def test_the_same_other_order_from_many_threads(client):
 
 
 class Jumping:
-    """A clock that is set back or forward by a day while the monotonic one goes on."""
+    """A clock that is set back or forward by a day while the monotonic one continues."""
 
     def __init__(self, seed):
         self.chance = random.Random(seed)
@@ -606,7 +606,7 @@ class Jumping:
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("fault", ["late", "reset_before", "reset_after", None])
 @pytest.mark.parametrize("is_fresh", [False, True], ids=["one process", "cron"])
-def test_a_clock_that_jumps_by_a_day_between_passes(emu, client, fault, seed, is_fresh):
+def test_clock_jumps_between_passes(emu, client, fault, seed, is_fresh):
     if fault:
         emu.fault("create_batch", fault, seconds=0.2, skip=1)
     jumping = Jumping(seed)
@@ -622,12 +622,12 @@ def test_a_clock_that_jumps_by_a_day_between_passes(emu, client, fault, seed, is
     assert run.status().succeeded == N
     assert once_each(emu)
     if fault in {"late", "reset_after"} and not is_fresh:
-        # It was given its time by the clock that is never set: found, and not deleted.
+        # The settle time is measured by the monotonic clock: the batch is found, and its file not deleted.
         assert (emu.calls()["create_batch"], emu.calls().get("delete_file", 0)) == (3, 0)
 
 
 @pytest.mark.parametrize("days", [-1, 1])
-def test_a_jump_does_not_take_the_run_from_who_was_seen_at_work(tmp_path, days):
+def test_clock_jump_does_not_expire_an_observed_lease(tmp_path, days):
     worker, waiter = Party(tmp_path), Party(tmp_path)
     assert worker.lease.take() is None
     assert waiter.lease.take().pid == os.getpid()
@@ -644,11 +644,11 @@ def test_a_jump_does_not_take_the_run_from_who_was_seen_at_work(tmp_path, days):
     waiter.close()
 
 
-def test_hosts_whose_clocks_differ_do_not_take_the_run_from_each_other_in_turns(tmp_path):
+def test_hosts_with_different_clocks_do_not_swap_the_lease(tmp_path):
     here, there = Party(tmp_path), Party(tmp_path)
     there.offset = 3_600.0
     assert here.lease.take() is None
-    assert there.lease.take() is None  # an hour old, as far as it can tell: wrong once
+    assert there.lease.take() is None  # an hour old by its own clock: wrong once
     with pytest.raises(LeaseLostError):
         here.lease.take()
     for _ in range(20):
@@ -663,7 +663,7 @@ def test_hosts_whose_clocks_differ_do_not_take_the_run_from_each_other_in_turns(
 
 
 class Party:
-    """Somebody who may hold the lease, with clocks of their own."""
+    """A possible holder of the lease, with its own clocks."""
 
     def __init__(self, path):
         self.path = path
@@ -678,7 +678,7 @@ class Party:
 
 
 @given(age=st.floats(0, 1e9), is_dead=st.booleans())
-def test_who_may_take_it(age, is_dead):
+def test_may_take(age, is_dead):
     assert _lease.may_take(age=age, is_dead=is_dead) == (is_dead or age >= 600)
 
 
@@ -692,7 +692,7 @@ STEPS = st.lists(
 
 
 class Table:
-    """Three parties, and who of them has it: who took it last and did not let go."""
+    """Three parties, and the holder: the last that took the lease and has not released it."""
 
     def __init__(self, path):
         self.path = path
@@ -701,12 +701,12 @@ class Table:
 
     def take(self, who, _):
         try:
-            found = self.parties[who].lease.take()
+            other = self.parties[who].lease.take()
         except LeaseLostError:
             assert self.holder != who
             return
-        assert found is None or self.holder not in {None, who}
-        self.holder = who if found is None else self.holder
+        assert other is None or self.holder not in {None, who}
+        self.holder = who if other is None else self.holder
 
     def release(self, who, _):
         self.parties[who].close()
@@ -735,8 +735,8 @@ class Table:
 
 
 @given(steps=STEPS)
-def test_at_most_one_holds_it_and_writes(tmp_path_factory, steps):
-    """Whatever the clocks do."""
+def test_only_the_holder_writes(tmp_path_factory, steps):
+    """At any time on their clocks."""
     table = Table(tmp_path_factory.mktemp("run"))
     for who, what, seconds in steps:
         getattr(table, what)(who, seconds)
@@ -745,7 +745,7 @@ def test_at_most_one_holds_it_and_writes(tmp_path_factory, steps):
     assert not (table.path / "lease.json").exists()
 
 
-def test_it_is_renewed_while_its_holder_is_busy(tmp_path, monkeypatch):
+def test_lease_is_renewed_while_its_holder_is_busy(tmp_path, monkeypatch):
     monkeypatch.setattr(_lease, "LEASE_SECONDS", 0.5)
     lease, other = [Lease(tmp_path, lambda: dt.datetime.now(UTC), time.monotonic) for _ in range(2)]
     with lease:
@@ -760,24 +760,24 @@ def test_it_is_renewed_while_its_holder_is_busy(tmp_path, monkeypatch):
     wait_until(lambda: "batchframe-lease" not in [thread.name for thread in threading.enumerate()])
 
 
-def test_a_fork_does_not_hold_what_its_parent_holds(tmp_path):
+def test_fork_does_not_inherit_the_lease(tmp_path):
     party = Party(tmp_path)
     party.lease.take()
-    found = json.loads((tmp_path / "lease.json").read_text())
-    assert found["token"] == party.lease._mine.token
-    found["pid"] += 1
-    (tmp_path / "lease.json").write_text(json.dumps(found))
+    record = json.loads((tmp_path / "lease.json").read_text())
+    assert record["token"] == party.lease._own.token
+    record["pid"] += 1
+    (tmp_path / "lease.json").write_text(json.dumps(record))
     with pytest.raises(LeaseLostError):
         party.lease.check()
 
 
-def test_it_says_who_and_where_and_since_when():
+def test_lease_text_names_process_host_and_time():
     at = dt.datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
     record = LeaseRecord("host-x", 123, "token", at, at)
-    assert str(record) == "process 123 on host-x, which works on this run since 2026-03-04 05:06:07 UTC"
+    assert str(record) == "process 123 on host-x, which has been working on this run since 2026-03-04 05:06:07 UTC"
 
 
-def test_the_file_is_in_a_folder_that_only_its_owner_reads(client, batchframe_home):
+def test_lease_folder_is_private(client, batchframe_home):
     modes = []
     events.set_trigger("before_create", lambda: modes.append(batchframe_home.stat().st_mode & 0o777))
     try:
@@ -789,7 +789,7 @@ def test_the_file_is_in_a_folder_that_only_its_owner_reads(client, batchframe_ho
     run.wait()
 
 
-def test_a_root_that_several_make_at_the_same_moment(tmp_path):
+def test_concurrent_creation_of_the_root(tmp_path):
     barrier, trouble = threading.Barrier(4), []
 
     def make():

@@ -1,4 +1,4 @@
-"""Full disks, folders that go away, files that are cut off: a clear error, nothing lost, nothing paid twice."""
+"""Full disks, removed folders and truncated files: a clear error, nothing lost, nothing billed twice."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def once_each(emu):
 
 @pytest.fixture
 def trigger():
-    """Do something the first time that a run comes to a point."""
+    """Call a function the first time that a run reaches a trigger point."""
     points = []
 
     def begin(point, act):
@@ -55,7 +55,7 @@ def trigger():
 
 
 @pytest.mark.parametrize("nth", [0, pytest.param(1, marks=SLOW), 5, 9, pytest.param(14, marks=SLOW), 20])
-def test_a_full_disk_is_said_with_the_file_and_the_same_call_goes_on(emu, client, tmp_path, monkeypatch, nth):
+def test_full_disk_error_names_the_file_and_the_call_resumes(emu, client, tmp_path, monkeypatch, nth):
     emu.row_fault("status", status=500, custom_ids=["row-3"])
     fsync, writes = os.fsync, iter(range(1_000))
 
@@ -74,8 +74,8 @@ def test_a_full_disk_is_said_with_the_file_and_the_same_call_goes_on(emu, client
     assert once_each(emu)
 
 
-def test_what_polars_cannot_write_is_said_with_the_file(tmp_path):
-    """It raises an error of its own, or an OSError without number and name."""
+def test_polars_write_error_names_the_file(tmp_path):
+    """Polars raises its own error, or an OSError without number and name."""
     for error in (
         OSError("No space left on device (os error 28)"),
         pl.exceptions.ComputeError("parquet: underlying IO error: No space left on device (os error 28)"),
@@ -87,8 +87,8 @@ def test_what_polars_cannot_write_is_said_with_the_file(tmp_path):
         raise pl.exceptions.ComputeError("a mistake of the user's")
 
 
-def test_answers_that_could_not_be_kept_are_not_taken_for_none(client, tmp_path, monkeypatch):
-    """A rename may fail for want of room as well as for another process's having been quicker."""
+def test_unsaved_answers_are_not_reported_missing(client, tmp_path, monkeypatch):
+    """A rename may fail because the disk is full, not only because another process was first."""
     run(client, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "results")
     (tmp_path / "run" / "results.json").unlink()
@@ -114,7 +114,7 @@ POINTS = ("after_upload_call", "before_create", "after_create_call", "after_down
 
 @pytest.mark.parametrize("point", POINTS)
 @pytest.mark.parametrize("how", ["moved", pytest.param("deleted", marks=SLOW), "replaced by a file"])
-def test_a_folder_that_goes_away_at_work(emu, tmp_path, trigger, how, point):
+def test_folder_removed_during_a_pass(emu, tmp_path, trigger, how, point):
     client = emu.client()
     here, there = tmp_path / "here", tmp_path / "there"
 
@@ -136,11 +136,11 @@ def test_a_folder_that_goes_away_at_work(emu, tmp_path, trigger, how, point):
     assert once_each(emu)
 
 
-def test_parts_that_are_gone_are_not_taken_for_answers_that_nobody_gave(emu, client, tmp_path):
+def test_missing_parts_are_not_missing_answers(emu, client, tmp_path):
     assert is_whole(run(client, tmp_path / "run"))
     shutil.rmtree(tmp_path / "run" / "parts" / "0001")
     (tmp_path / "run" / "results.json").unlink()
-    with pytest.raises(bf.DamagedRunError, match=r"parts does not hold all .*\(20 rows are in no part of it\)"):
+    with pytest.raises(bf.DamagedRunError, match=r"parts is incomplete \(20 rows are in no part\)"):
         bf.open_run(tmp_path / "run", client=client).wait()
     (tmp_path / "run").rename(tmp_path / "away")
     assert is_whole(run(client, tmp_path / "run"))
@@ -163,28 +163,28 @@ FILES = ("run.json", "parts/0001/part.json", "parts/0001/submissions/0.json", "r
     ],
 )
 @pytest.mark.parametrize("name", FILES)
-def test_a_damaged_file_is_named_with_the_ways_out(emu, tmp_path, name, content, capsys):
+def test_damaged_file_error_names_file_and_remedies(emu, tmp_path, name, content, capsys):
     client = emu.client()
     run(client, tmp_path / "run")
     path = tmp_path / "run" / name
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2] if content is None else content)
     (tmp_path / "run" / "results.json").unlink()
-    said = rf"{name} cannot be read \(.*\)\. Restore it from a copy of the run; or move the folder .* away"
-    with pytest.raises(bf.DamagedRunError, match=said):
+    message = rf"{name} cannot be read \(.*\)\. Restore it from a copy of the run; or move the folder .* away"
+    with pytest.raises(bf.DamagedRunError, match=message):
         bf.open_run(tmp_path / "run", client=client).result()
     assert main(["status", str(tmp_path / "run")]) == 1
     assert name in capsys.readouterr().err
     with pytest.warns(bf.BatchframeWarning, match="is left out: "):
         assert bf.list_runs(tmp_path).height == 0
-    with pytest.raises(bf.DamagedRunError, match=said):
+    with pytest.raises(bf.DamagedRunError, match=message):
         run(client, tmp_path / "run")
     (tmp_path / "run").rename(tmp_path / "away")
     assert is_whole(run(client, tmp_path / "run"))
     assert once_each(emu)
 
 
-def test_a_cancel_that_cannot_be_read_is_not_taken_for_none(emu, client, tmp_path):
+def test_unreadable_cancel_is_not_ignored(emu, client, tmp_path):
     emu.configure(progression="stepped")
     going = bf.submit(FRAME, "Repeat {n}", client=client, run_dir=tmp_path / "run", limits=LIMITS, **ARGUMENTS)
     (going.path / "stopped.json").write_text('{"generation": 0, "rea')
@@ -196,7 +196,7 @@ def test_a_cancel_that_cannot_be_read_is_not_taken_for_none(emu, client, tmp_pat
 
 @pytest.mark.parametrize("content", [pytest.param(b"", marks=SLOW), b"half", pytest.param(b"[1]", marks=SLOW), b"{}"])
 @pytest.mark.parametrize("name", ["results.json", "results/0000.parquet", "retries.json", "account.json"])
-def test_what_can_be_computed_again_is(emu, client, tmp_path, name, content):
+def test_derived_files_are_rebuilt(emu, client, tmp_path, name, content):
     run(client, tmp_path / "run")
     (tmp_path / "run" / name).parent.mkdir(exist_ok=True)
     (tmp_path / "run" / name).write_bytes(content)
@@ -205,14 +205,14 @@ def test_what_can_be_computed_again_is(emu, client, tmp_path, name, content):
     assert once_each(emu)
 
 
-def test_kept_answers_that_a_crash_of_the_machine_cut_off_are_read_anew(emu, client, tmp_path):
+def test_truncated_parsed_answers_are_rebuilt(emu, client, tmp_path):
     emu.row_fault("status", status=500, custom_ids=["row-3"])
     going = bf.submit(FRAME, "Repeat {n}", client=client, run_dir=tmp_path / "run", limits=LIMITS, **ARGUMENTS)
     while going.status().pending > 1:
         assert not going.is_finished
-    kept = list(going.path.glob("results/.answers/*/*.arrow"))
-    assert kept
-    for path in kept:
+    paths = list(going.path.glob("results/.answers/*/*.arrow"))
+    assert paths
+    for path in paths:
         path.write_bytes(path.read_bytes()[:100])
     assert going.result()["error"].null_count() == N - 1
     assert going.wait().succeeded == N

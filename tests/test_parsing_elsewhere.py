@@ -1,4 +1,4 @@
-"""Parsing a part is a pure function of its files: any process that sees them can do it."""
+"""Parsing a part is a pure function of its files, so any process with access to them can do it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from polars.testing import assert_frame_equal
 
 import batchframe as bf
 from batchframe._results import parsed_answers
-from batchframe._results.parsed_answers import forget_answers, parse_part, parse_parts, part_answers
+from batchframe._results.parsed_answers import parse_part, parse_parts, part_answers, remove_parsed
 
 FRAME = pl.DataFrame({"n": list(range(7))})
 
@@ -28,11 +28,11 @@ def read(folder, part):
     return pl.concat(pl.read_ipc(path) for path in part_answers(folder, part))
 
 
-def test_another_process_parses_the_same(folder):
+def test_other_process_parses_the_same(folder):
     parts = folder.parts()
     assert len(parts) == 3
     here = [read(folder, part) for part in parts]
-    forget_answers(folder)
+    remove_parsed(folder)
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as executor:
         parse_parts(folder, parts, map_parts=executor.map)
     files = [part_answers(folder, part) for part in parts]
@@ -41,7 +41,7 @@ def test_another_process_parses_the_same(folder):
     assert files == [part_answers(folder, part) for part in parts]
 
 
-def test_parts_that_are_parsed_are_not_parsed_again(folder):
+def test_parsed_parts_are_not_parsed_again(folder):
     parse_parts(folder, folder.parts())
     given = []
     parse_parts(
@@ -50,32 +50,32 @@ def test_parts_that_are_parsed_are_not_parsed_again(folder):
     assert given == []
 
 
-def test_a_task_pickles_and_gives_the_same_bytes(folder, tmp_path):
+def test_pickled_task_gives_the_same_bytes(folder, tmp_path):
     part = folder.parts()[0]
     task = parsed_answers._task(folder, part, folder.result_files(part.number), lines=True)
-    one, other = tmp_path / "one", tmp_path / "other"
-    for target, given in ((one, task), (other, pickle.loads(pickle.dumps(task)))):
+    first, second = tmp_path / "first", tmp_path / "second"
+    for target, copy in ((first, task), (second, pickle.loads(pickle.dumps(task)))):
         target.mkdir()
-        parse_part(given, target)
-    names = sorted(path.name for path in one.iterdir())
-    assert names == sorted(path.name for path in other.iterdir()) != []
-    assert all((one / name).read_bytes() == (other / name).read_bytes() for name in names)
+        parse_part(copy, target)
+    names = sorted(path.name for path in first.iterdir())
+    assert names == sorted(path.name for path in second.iterdir()) != []
+    assert all((first / name).read_bytes() == (second / name).read_bytes() for name in names)
 
 
-def test_parsed_answers_that_another_process_removes_do_not_pass_for_none(folder, monkeypatch):
+def test_removed_parsed_answers_raise(folder, monkeypatch):
     """It waits for the lock, but some file systems have none."""
     parse = parsed_answers._parse_missing
 
     def then_removed(*arguments, **options):
         parse(*arguments, **options)
-        forget_answers(folder)
+        remove_parsed(folder)
 
     monkeypatch.setattr(parsed_answers, "_parse_missing", then_removed)
-    with pytest.raises(bf.ResultsError, match="part 0: another process removed its parsed answers just now"):
+    with pytest.raises(bf.ResultsError, match="part 0: another process just removed its parsed answers"):
         part_answers(folder, folder.parts()[0])
 
 
-def test_files_that_come_while_a_part_is_parsed_are_read_the_next_time(folder, monkeypatch):
+def test_files_downloaded_during_parsing_are_read_next_time(folder, monkeypatch):
     part = folder.parts()[0]
     submission = folder.submissions(part.number)[0]
     parse = parsed_answers._parse_missing
@@ -85,9 +85,9 @@ def test_files_that_come_while_a_part_is_parsed_are_read_the_next_time(folder, m
         with folder.receiving(folder.result_path(part.number, submission.number, "error")) as file:
             file.write(b'{"custom_id": "row-x", "response": null, "error": {"code": "c", "message": "m"}}\n')
 
-    forget_answers(folder)
+    remove_parsed(folder)
     before = read(folder, part)
-    forget_answers(folder)
+    remove_parsed(folder)
     monkeypatch.setattr(parsed_answers, "_parse_missing", then_more)
     assert_frame_equal(read(folder, part), before)
     monkeypatch.undo()

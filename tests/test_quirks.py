@@ -26,25 +26,25 @@ SEPARATORS = "one\u2028two\u2029three\u0085four "
 
 @dataclass(frozen=True)
 class Outcome:
-    """What becomes of twenty rows under a quirk."""
+    """The outcome of twenty rows under a quirk."""
 
     codes: Any = None
-    """Of all rows, or by row; None: succeeded."""
+    """The error codes of all rows, or by row; None for a success."""
     executed: Any = 1
     """How often each row is executed: all, or by row."""
     billed: int = N
     batches: int = 1
-    """How many batches there are in the end; as many calls create them, unless `calls` says otherwise."""
+    """The number of batches at the end, and of calls that create them unless `calls` differs."""
     says: str = ""
     """The error that the run raises."""
     mend: str = "clear_faults()"
-    """After an error: what lets the same call go through, at no more than one execution a row."""
+    """After an error: a change that lets the same call succeed, with at most one execution per row."""
     finish: str | None = "stop"
     begins: str = ""
-    """What each response begins with."""
+    """The prefix of each response."""
     speaks: tuple[str, ...] = ("openai",)
     also: tuple[str, ...] = ()
-    """Switches besides, for what shows only then."""
+    """Further switches, for quirks that need them."""
     calls: dict[str, int] = field(default_factory=dict)
     frame: pl.DataFrame = field(default_factory=lambda: FRAME)
     options: dict[str, Any] = field(default_factory=dict)
@@ -52,7 +52,7 @@ class Outcome:
     null: str = ""
     """A column of bf.batches() that is null."""
     is_readable: bool = True
-    """Whether bf.read_batch() makes the same of it; where there is one batch."""
+    """Whether bf.read_batch() gives the same result, if there is one batch."""
 
 
 BOTH = ("openai", "azure", "azure-v1")
@@ -210,9 +210,9 @@ def by_row(value):
 
 def executions(service):
     """Return how often each row was executed."""
-    told = service.ledger()["by_custom_id"]
-    assert told.keys() <= {f"row-{n}" for n in range(N)}
-    return [told.get(f"row-{n}", 0) for n in range(N)]
+    counts = service.ledger()["by_custom_id"]
+    assert counts.keys() <= {f"row-{n}" for n in range(N)}
+    return [counts.get(f"row-{n}", 0) for n in range(N)]
 
 
 def ask(service, outcome=GOOD, **options):
@@ -237,14 +237,14 @@ QUIRKS = [
 
 @pytest.fixture(scope="module")
 def services():
-    """Give a service for each dialect, which starts once."""
+    """Yield a service for each dialect, started once."""
     with contextlib.ExitStack() as stack:
         yield {spoken: stack.enter_context(testing.emulator(spoken, progression="instant")) for spoken in BOTH}
 
 
 @pytest.fixture
 def speaking(services):
-    """Say which service; it has forgotten everything."""
+    """Yield a function that returns the service of a dialect, after a reset."""
     for service in services.values():
         service.reset()  # after a test too: a call that hangs would hold up the end
     yield services.__getitem__
@@ -299,7 +299,7 @@ def check_rows(outcome, out):
 
 
 def check_account(service, outcome, out):
-    """Look at the list of batches, and at what another reader makes of the same one."""
+    """Check the list of batches, and the result of `bf.read_batch`."""
     client = service.client()
     batches = bf.batches(client)
     assert batches.height == outcome.batches
@@ -326,8 +326,8 @@ OF_ALL_LINES = {"model", "mismatch", "url", "openai stream", "openai no_model"}
     ("spoken", "what"),
     [("openai", what) for what in refusals.OPENAI] + [("azure", what) for what in refusals.AZURE],
 )
-def test_every_way_a_file_is_refused(speaking, what, spoken):
-    """A line goes by itself; what is the matter with the file is said, and nothing of it was executed."""
+def test_every_input_file_rejection(speaking, what, spoken):
+    """A rejected line is dropped; a rejected file raises with the reason, and nothing is executed."""
     words = (refusals.OPENAI if spoken == "openai" else refusals.AZURE)[what]
     service, is_of = speaking(spoken), {what, f"{spoken} {what}"}
     lines = [] if is_of & OF_FILES else [7]
@@ -350,14 +350,14 @@ def test_every_way_a_file_is_refused(speaking, what, spoken):
     assert service.ledger()["billed"] == N - (lines != [] and not is_of & OF_ALL_LINES)
 
 
-def test_the_model_answers_as_its_snapshot(service):
+def test_model_alias_answers_as_its_snapshot(service):
     throw(service, SWITCHES["the model answers as its snapshot"])
     assert set(ask(service, include="model")["model"]) == {"gpt-4o-mini-2024-07-18"}
     assert set(bf.batches(service.client())["model"]) == {"gpt-4o-mini-2024-07-18"}
 
 
-def test_stuck(service):
-    """Waiting has an end when one is asked for; the batch that somebody then cancels gives what it has: nothing."""
+def test_stuck_batch(service):
+    """A wait ends at its timeout; the batch that is cancelled then has no results."""
     throw(service, SWITCHES["stuck"])
     with pytest.raises(bf.RunPendingError, match=r"not finished after 0\.3 seconds") as raised:
         ask(service, timeout_seconds=0.3)
@@ -369,7 +369,7 @@ def test_stuck(service):
     assert service.calls()["create_batch"] == 1
 
 
-def test_cancel(service):
+def test_cancelled_batch(service):
     service.configure(progression="stepped")
     throw(service, SWITCHES["cancel: 409 when it has ended, 200 when cancelled"])
     client = Service(service.client(max_retries=0)).client
@@ -387,7 +387,7 @@ def test_cancel(service):
         client.cancel(bf.batches(service.client())["batch_id"][0])
 
 
-def test_cancelling_takes_long(service):
+def test_slow_cancellation(service):
     service.configure(progression="stepped")
     throw(service, SWITCHES["cancelling takes long"])
     run = bf.submit(FRAME, "Repeat {n}", client=service.client(), **ARGUMENTS)
@@ -414,8 +414,8 @@ LARGE = Outcome(
 @pytest.mark.parametrize(
     "quirk", ["enqueued tokens, refused later", "refused at once", "failed batches hold the quota"]
 )
-def test_tokens(speaking, quirk, spoken):
-    """What is too much for the queue goes in when there is room: each row is executed once."""
+def test_enqueued_token_limit(speaking, quirk, spoken):
+    """Batches beyond the token limit are submitted when there is room; each row is executed once."""
     service = speaking(spoken)
     throw(service, SWITCHES[quirk], 'batch_fault("slow", at=0, seconds=0.3, times=2)')
     assert codes_of(ask(service, LARGE)) == [None] * N
@@ -433,18 +433,18 @@ def test_tokens_released_late(service):
     assert executions(service) == [1] * N
 
 
-def test_callers_that_do_not_see_one_another(service):
+def test_projects_do_not_see_each_others_batches(service):
     service.configure(progression="stepped")
     throw(service, SWITCHES["callers that do not see one another"])
-    mine, theirs = (service.client(project=name) for name in ("mine", "theirs"))
-    run = bf.submit(FRAME, "Repeat {n}", client=mine, **ARGUMENTS)
-    assert (bf.batches(mine).height, bf.batches(theirs).height) == (1, 0)
+    own, other = (service.client(project=name) for name in ("own", "other"))
+    run = bf.submit(FRAME, "Repeat {n}", client=own, **ARGUMENTS)
+    assert (bf.batches(own).height, bf.batches(other).height) == (1, 0)
     with pytest.raises(bf.NotVisibleError, match="No batch found"):
-        bf.read_batch(run.batches()["batch_id"][0], client=theirs)
-    with pytest.raises(bf.RunMismatchError, match="project was 'mine', is 'theirs'"):
-        bf.open_run(run.path, client=theirs).wait()
+        bf.read_batch(run.batches()["batch_id"][0], client=other)
+    with pytest.raises(bf.RunMismatchError, match="project was 'own', is 'other'"):
+        bf.open_run(run.path, client=other).wait()
     service.configure(progression="instant")
     assert run.wait().succeeded == N
     # The same call from another project is another run, with batches of its own.
-    assert bf.run(FRAME, "Repeat {n}", client=theirs, **ARGUMENTS)["error"].null_count() == N
+    assert bf.run(FRAME, "Repeat {n}", client=other, **ARGUMENTS)["error"].null_count() == N
     assert executions(service) == [2] * N

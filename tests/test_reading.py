@@ -140,7 +140,7 @@ NOT_ANSWERS = {
     b"\n\n[1, 2]\n": "line 3: a JSON list, not an object",
     b'{"a": 1}\n': r"line 1: an object without custom_id \(it has 'a'\)",
     b"{}": r"an object without custom_id \(it has no keys\)",
-    b'{"custom_id": 5, "response": {}}': "its custom_id is no text: '5'",
+    b'{"custom_id": 5, "response": {}}': "its custom_id is not a string: '5'",
     b'{\n  "custom_id": "a",\n  "response": {}\n}\n': r"line 1: not JSON \(",
     b"\x1f\x8b\x08\x00\xff": "line 1: not JSON",
     b'{"custom_id": "a", "method": "POST", "url": "/v1/x", "body": {}}\n': "line 1 is a request: this is an input file",

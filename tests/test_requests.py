@@ -28,7 +28,7 @@ def messages(frame, prompt, **options):
 
 
 def contents(frame, prompt, **options):
-    return [found and found[-1]["content"] for found in messages(frame, prompt, **options)]
+    return [conversation and conversation[-1]["content"] for conversation in messages(frame, prompt, **options)]
 
 
 def codes(frame, prompt, **options):
@@ -56,7 +56,7 @@ def _slices(request, monkeypatch):
 # -- the line
 
 
-def test_the_line_to_the_byte():
+def test_request_line_bytes():
     (line,) = lines(FRAME.head(1), "Say {x}", system="Be brief", temperature=0, max_tokens=pl.col("n"))
     assert line == (
         '{"custom_id":"row-0","method":"POST","url":"/v1/chat/completions","body":{"model":"m","messages":'
@@ -64,7 +64,7 @@ def test_the_line_to_the_byte():
     )
 
 
-def test_the_digest_is_of_the_body_alone():
+def test_digest_depends_on_the_body_only():
     def rows(frame, **options):
         (slice_,) = compile_prompt(
             frame, _options.parse({"model": "m", **options}).request_spec("{x}"), 1_000_000
@@ -80,7 +80,7 @@ def test_the_digest_is_of_the_body_alone():
     assert not set(rows(FRAME, seed=1)) & set(digests)
 
 
-def test_digest_sums_are_sums():
+def test_digest_sums():
     digests = pl.Series([b"\xff" * 16, b"\x00" * 15 + b"\x02", None, b"\x01" * 16], dtype=pl.Binary)
     assert digest_sums(digests) == (2 + int.from_bytes(b"\x01" * 16, "big") - 1) % 2**128
     assert digest_sums(digests.clear()) == 0
@@ -104,15 +104,15 @@ def test_messages_of_templates_and_expressions(as_frame):
     ]
     roles = ["system", "developer", "user", "assistant", "user"]
     got = messages(as_frame(FRAME), prompt, system=pl.format("sys {}", "n"))
-    assert [[message["role"] for message in found] for found in got] == [roles] * 3
-    assert [[message["content"] for message in found] for found in got] == [
+    assert [[message["role"] for message in conversation] for conversation in got] == [roles] * 3
+    assert [[message["content"] for message in conversation] for conversation in got] == [
         [f"sys {n}", f"Be {n}", x.upper(), "fixed {}", f"{x}?"] for x, n in zip("abc", [1, 2, 3], strict=True)
     ]
     assert messages(as_frame(FRAME), tuple(prompt)) == messages(as_frame(FRAME), prompt)
 
 
 @pytest.mark.parametrize(
-    ("prompt", "said"),
+    ("prompt", "message"),
     [
         ([], "the list of messages is empty"),
         ([{"role": "user"}], """message 0 must be {"role": …, "content": …}, got {'role': 'user'}"""),
@@ -136,8 +136,8 @@ def test_messages_of_templates_and_expressions(as_frame):
         (pl.Series(["a"]), "the prompt is a Series: add it to the frame and pass its column"),
     ],
 )
-def test_prompts_that_are_none(prompt, said):
-    assert said in refusal(bf.OptionError, FRAME, prompt)
+def test_bad_prompts_are_refused(prompt, message):
+    assert message in refusal(bf.OptionError, FRAME, prompt)
 
 
 def test_system_must_be_a_template_or_an_expression():
@@ -160,24 +160,24 @@ NULLABLE = {
 
 @pytest.mark.usefixtures("_slices")
 @pytest.mark.parametrize("kind", NULLABLE)
-def test_nulls(kind, as_frame):
-    prompt, options, rendered, said = NULLABLE[kind]
+def test_null_inputs(kind, as_frame):
+    prompt, options, rendered, message = NULLABLE[kind]
     frame = as_frame(FRAME)
-    assert [found is None for found in messages(frame, prompt, **options)] == [False, True, False]
-    assert codes(frame, prompt, **options) == [(None, None), ("null_input", said), (None, None)]
+    assert [conversation is None for conversation in messages(frame, prompt, **options)] == [False, True, False]
+    assert codes(frame, prompt, **options) == [(None, None), ("null_input", message), (None, None)]
     assert contents(frame, prompt, on_null="render", **options) == rendered
     assert codes(frame, prompt, on_null="render", **options) == [(None, None)] * 3
     assert refusal(bf.InputError, frame, prompt, on_null="raise", **options) == (
-        f'{said} in row 1, and on_null="raise" was asked for'
+        f'{message} in row 1, and on_null is "raise"'
     )
 
 
-def test_a_null_system_message_rendered_is_empty():
+def test_rendered_null_system_message_is_empty():
     got = messages(FRAME, "{x}", system=pl.col("maybe"), on_null="render")
-    assert [found[0] for found in got] == [{"role": "system", "content": text} for text in ("p", "", "q")]
+    assert [conversation[0] for conversation in got] == [{"role": "system", "content": text} for text in ("p", "", "q")]
 
 
-def test_a_row_has_the_first_of_its_reasons():
+def test_row_error_is_the_first_reason():
     frame = pl.DataFrame(
         {"a": [None, [1.0]], "b": [[float("nan")], [float("nan")]]}, schema_overrides={"a": pl.List(pl.Float64)}
     )
@@ -187,7 +187,7 @@ def test_a_row_has_the_first_of_its_reasons():
     ]
 
 
-def test_parameters_that_have_no_json_spoil_their_row():
+def test_parameter_without_json_form_skips_its_row():
     frame = FRAME.with_columns(t=pl.Series([0.5, float("nan"), None]), s=pl.Series([Decimal("0.10"), None, Decimal(2)]))
     got = lines(frame, "{x}", temperature=pl.col("t"), top_p=pl.col("s"))
     assert [line and line.split("}],")[1] for line in got] == [
@@ -226,7 +226,7 @@ def test_conversations(as_frame):
 
 
 @pytest.mark.usefixtures("_slices")
-def test_conversations_that_cannot_be_sent(as_frame):
+def test_invalid_conversations_are_skipped(as_frame):
     rows = [
         [said_by("user", "good")],
         None,
@@ -258,7 +258,7 @@ def test_conversations_that_cannot_be_sent(as_frame):
     assert "prompt is null in row 1" in refusal(bf.InputError, frame, pl.col("chat"), on_null="raise")
 
 
-def test_other_fields_of_messages_are_sent_where_they_are_not_null():
+def test_non_null_message_fields_are_sent():
     call = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
     rows = [
         [
@@ -301,7 +301,7 @@ def test_content_of_other_dtypes_is_text():
     assert messages(array, pl.col("chat")) == [[said_by("user", "3")]]
 
 
-def test_nan_in_a_conversation_spoils_its_row():
+def test_nan_in_a_conversation_skips_its_row():
     rows = [[said_by("user", "a", weight=float("nan"))], [said_by("user", "b", weight=1.0)]]
     frame = conversation(rows, weight=pl.Float64)
     assert messages(frame, pl.col("chat")) == [None, [said_by("user", "b", weight=1.0)]]
@@ -310,11 +310,11 @@ def test_nan_in_a_conversation_spoils_its_row():
 @pytest.mark.parametrize(
     "dtype", [pl.List(pl.String), pl.List(pl.Struct({"role": pl.String})), pl.Array(pl.Int64, 1)], ids=str
 )
-def test_lists_that_are_no_conversation(dtype):
+def test_lists_that_are_not_conversations_are_refused(dtype):
     frame = pl.DataFrame({"chat": pl.Series([None], dtype=dtype)})
-    said = refusal(bf.TemplateError, frame, pl.col("chat"))
-    assert said.startswith("the prompt has dtype ")
-    assert said.endswith("a conversation must be List(Struct) with the fields role and content")
+    message = refusal(bf.TemplateError, frame, pl.col("chat"))
+    assert message.startswith("the prompt has dtype ")
+    assert message.endswith("a conversation must be List(Struct) with the fields role and content")
 
 
 # -- expressions see the whole frame
@@ -342,7 +342,7 @@ WHOLE = {
 
 @pytest.mark.usefixtures("_slices")
 @pytest.mark.parametrize("kind", WHOLE)
-def test_expressions_mean_what_with_columns_means(kind, as_frame):
+def test_expressions_match_with_columns(kind, as_frame):
     frame = pl.DataFrame({"n": [4, 1, 7, 2, 9, 3, 8, 5, 6], "g": list("aabbcacab")})
     column = frame.with_columns(WHOLE[kind].alias("p"))["p"]
     wanted = column.struct.json_encode() if kind == "struct" else column
@@ -355,7 +355,7 @@ def test_expressions_mean_what_with_columns_means(kind, as_frame):
 
 
 @pytest.mark.usefixtures("_slices")
-def test_one_value_for_all_rows_may_be_a_parameter_or_the_system(as_frame):
+def test_constant_expression_may_be_parameter_or_system(as_frame):
     got = lines(as_frame(FRAME), "{x}", seed=pl.col("n").max(), user=pl.lit("u"), system=pl.col("x").first())
     assert [json.loads(line)["body"]["seed"] for line in got] == [3, 3, 3]
     assert [json.loads(line)["body"]["user"] for line in got] == ["u", "u", "u"]
@@ -366,16 +366,16 @@ def test_one_value_for_all_rows_may_be_a_parameter_or_the_system(as_frame):
 @pytest.mark.parametrize(
     "expression", [pl.lit("x"), pl.col("n").mean(), pl.col("x").first(), pl.len(), pl.col("n").sum() + 1], ids=str
 )
-def test_one_value_for_all_rows_is_refused_as_the_prompt(expression, height, as_frame):
+def test_constant_expression_is_refused_as_prompt(expression, height, as_frame):
     frame = as_frame(FRAME.head(height))
-    said = refusal(bf.OptionError, frame, expression)
-    assert "the prompt expression gives one value for all rows" in said
+    message = refusal(bf.OptionError, frame, expression)
+    assert "the prompt expression gives one value for all rows" in message
     fixed = {"role": "system", "content": "fixed"}
-    assert said == refusal(bf.OptionError, frame, [fixed, {"role": "user", "content": expression}])
+    assert message == refusal(bf.OptionError, frame, [fixed, {"role": "user", "content": expression}])
     assert len(lines(frame, [{"role": "user", "content": expression}, USER])) == height  # something else varies
 
 
-def test_a_prompt_for_a_frame_of_one_row_is_a_prompt_for_each(as_frame):
+def test_prompt_expression_on_a_frame_of_one_row(as_frame):
     assert contents(as_frame(FRAME.head(1)), pl.col("x") + "!") == ["a!"]
     assert contents(as_frame(FRAME.head(0)), pl.col("x") + "!") == []
 
@@ -405,16 +405,16 @@ def test_expressions_that_change_the_height_are_refused(expression, as_frame):
         ("{x}", {"system": expression}),
         ("{x}", {"user": expression}),
     ):
-        said = refusal(bf.OptionError, frame, prompt, **options)
-        assert "changes the number of rows" in said or "gives one value for all rows" in said
+        message = refusal(bf.OptionError, frame, prompt, **options)
+        assert "changes the number of rows" in message or "gives one value for all rows" in message
 
 
-def test_unique_keeps_the_height_where_all_are_distinct(as_frame):
+def test_unique_is_allowed_on_distinct_values(as_frame):
     assert contents(as_frame(FRAME), pl.col("x").unique(maintain_order=True)) == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize(
-    ("expression", "said"),
+    ("expression", "message"),
     [
         (pl.col("nope"), "the expression for prompt does not fit the frame: "),
         (pl.col("x").dt.year(), "`year` operation not supported for dtype `str`"),
@@ -429,16 +429,16 @@ def test_unique_keeps_the_height_where_all_are_distinct(as_frame):
     ],
     ids=str,
 )
-def test_expressions_that_do_not_fit(expression, said, as_frame):
-    assert said in refusal(bf.TemplateError, as_frame(FRAME), expression)
+def test_expressions_that_do_not_fit_are_refused(expression, message, as_frame):
+    assert message in refusal(bf.TemplateError, as_frame(FRAME), expression)
 
 
-def test_an_expression_with_a_bad_column_names_those_there_are():
+def test_unknown_column_error_lists_the_columns():
     assert "nope" in refusal(bf.TemplateError, FRAME, pl.col("nope"))
     assert refusal(bf.TemplateError, FRAME, pl.col("nope")).endswith("Columns: 'x', 'n', 'maybe'")
 
 
-def test_an_expression_that_fails_on_nulls_alone_works(as_frame):
+def test_expression_is_not_called_with_dummy_nulls(as_frame):
     def upper(values):
         assert values.null_count() == 0
         return values.str.to_uppercase()
@@ -446,15 +446,15 @@ def test_an_expression_that_fails_on_nulls_alone_works(as_frame):
     assert contents(as_frame(FRAME), pl.col("x").map_batches(upper, return_dtype=pl.String)) == ["A", "B", "C"]
 
 
-def test_an_expression_is_evaluated_once_on_a_frame():
-    seen = []
+def test_expression_is_evaluated_once():
+    heights = []
 
-    def note(values):
-        seen.append(len(values))
+    def count(values):
+        heights.append(len(values))
         return values
 
-    contents(FRAME, pl.col("x").map_batches(note, return_dtype=pl.String))
-    assert seen == [3]
+    contents(FRAME, pl.col("x").map_batches(count, return_dtype=pl.String))
+    assert heights == [3]
 
 
 def test_a_selector_of_one_column_is_an_expression():
@@ -469,7 +469,7 @@ def ids(frame, name="id", **options):
 
 
 @pytest.mark.usefixtures("_slices")
-def test_ids(as_frame):
+def test_custom_ids(as_frame):
     frame = FRAME.with_columns(id=pl.Series(["k", "l", "m"]), big=pl.Series([2**63, 0, 7], dtype=pl.UInt64))
     assert ids(as_frame(frame)) == ["k", "l", "m"]
     assert ids(as_frame(frame), "big") == ["9223372036854775808", "0", "7"]
@@ -479,23 +479,23 @@ def test_ids(as_frame):
 
 @pytest.mark.usefixtures("_slices")
 @pytest.mark.parametrize(
-    ("bad", "said"),
+    ("bad", "message"),
     [(None, "null"), ("", "empty"), ("k" * 65, "longer than 64 characters")],
 )
-def test_ids_that_cannot_be(bad, said, as_frame):
+def test_bad_custom_ids_are_refused(bad, message, as_frame):
     frame = pl.DataFrame({"x": ["a", "b", "c"], "id": ["k", "l", bad]})
     assert refusal(bf.InputError, as_frame(frame), "{x}", custom_id="id") == (
-        f"custom_id column 'id' is {said} in row 2: every row needs an id of its own"
+        f"custom_id column 'id' is {message} in row 2: every row needs its own id"
     )
 
 
-def test_a_null_integer_id_is_refused():
+def test_null_integer_id_is_refused():
     assert "is null in row 1" in refusal(
         bf.InputError, pl.DataFrame({"x": ["a", "b"], "id": [1, None]}), "{x}", custom_id="id"
     )
 
 
-def test_ids_of_other_dtypes_and_names():
+def test_custom_id_column_errors():
     frame = FRAME.with_columns(f=pl.col("n").cast(pl.Float64))
     assert (
         refusal(bf.InputError, frame, "{x}", custom_id="f")
@@ -505,7 +505,7 @@ def test_ids_of_other_dtypes_and_names():
 
 
 @pytest.mark.parametrize("values", [["k", "l", "k"], [1, 2, 1]], ids=["text", "integers"])
-def test_ids_that_occur_twice_are_refused_before_anything_is_sent(values, client, emu):
+def test_duplicate_ids_are_refused_before_submission(values, client, emu):
     frame = pl.DataFrame({"x": ["a", "b", "c"], "id": values})
     for call, options in ((bf.run, {"client": client, "poll_seconds": 0.05}), (bf.requests, {})):
         with pytest.raises(bf.InputError, match=rf"custom_id column 'id' has '{values[0]}' in rows 0, 2: "):

@@ -55,14 +55,14 @@ def message(**changes):
 
 
 def written(*lines, end=b"\n"):
-    return end.join(one if isinstance(one, bytes) else json.dumps(one).encode() for one in lines) + end
+    return end.join(line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines) + end
 
 
 def read(*lines, end=b"\n"):
     return pl.concat(list(read_answers(io.BytesIO(written(*lines, end=end)))))
 
 
-def test_a_good_line():
+def test_good_line():
     (row,) = read(line()).rows(named=True)
     assert row == {
         "custom_id": "x",
@@ -97,18 +97,18 @@ GOOD = {
 
 
 @pytest.mark.parametrize("case", GOOD)
-def test_success_of_other_shapes(case):
+def test_other_shapes_of_success(case):
     (row,) = read(line(**GOOD[case])).rows(named=True)
     assert row["code"] is None
     assert row["response"] == "hello"
 
 
-def test_content_that_is_empty_text_is_an_answer():
+def test_empty_content_is_an_answer():
     (row,) = read(line(**message(content=""))).rows(named=True)
     assert (row["response"], row["code"]) == ("", None)
 
 
-def test_tool_calls_without_content_are_a_success_without_text():
+def test_tool_calls_without_content_succeed_without_text():
     (row,) = read(line(**message(content=None, tool_calls=[{"id": "1"}]))).rows(named=True)
     assert (row["response"], row["code"]) == (None, None)
 
@@ -150,50 +150,50 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_failures(case):
-    changes, code, said = BAD[case]
+def test_failed_line(case):
+    changes, code, message = BAD[case]
     (row,) = read(line(**changes)).rows(named=True)
-    assert (row["code"], row["message"], row["response"]) == (code, said, None)
+    assert (row["code"], row["message"], row["response"]) == (code, message, None)
 
 
-def test_usage_of_a_refusal_is_kept():
+def test_refusal_keeps_its_usage():
     (row,) = read(line(**message(content=None, refusal="no"))).rows(named=True)
     assert (row["input_tokens"], row["output_tokens"], row["finish_reason"]) == (5, 7, "stop")
 
 
-def test_a_broken_line_still_tells_whose_it_is():
+def test_broken_line_keeps_its_custom_id():
     broken = json.dumps(line()).encode()[:-30]
     (row,) = read(broken).rows(named=True)
     assert (row["custom_id"], row["code"]) == ("x", "malformed_line")
     assert read(b'{"oops": 1', b"null", b"[]", b'{"custom_id": 5}').height == 0
 
 
-def test_invalid_utf8_touches_no_other_line():
+def test_invalid_utf8_affects_no_other_line():
     bad = json.dumps(line(custom_id="y")).encode().replace(b"hello", b"\xff\xfe")
-    found = read(line(), bad, line(custom_id="z"))
-    assert found["custom_id"].to_list() == ["x", "y", "z"]
-    assert found["response"].to_list() == ["hello", "\ufffd\ufffd", "hello"]
+    frame = read(line(), bad, line(custom_id="z"))
+    assert frame["custom_id"].to_list() == ["x", "y", "z"]
+    assert frame["response"].to_list() == ["hello", "\ufffd\ufffd", "hello"]
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\n\n", b"\n \n"])
 def test_line_ends_and_blank_lines(end):
-    found = read(line(), line(custom_id="y"), end=end)
-    assert found["custom_id"].to_list() == ["x", "y"]
-    assert found["code"].null_count() == 2
+    frame = read(line(), line(custom_id="y"), end=end)
+    assert frame["custom_id"].to_list() == ["x", "y"]
+    assert frame["code"].null_count() == 2
 
 
-def test_no_newline_at_the_end_and_separators_inside_strings():
+def test_missing_last_newline_and_unicode_line_separators():
     text = "a\u2028b\u2029c\u0085d\x1ce"
     data = json.dumps(line(**message(content=text)), ensure_ascii=False).encode()
-    (found,) = read_answers(io.BytesIO(data))
-    assert found["response"].to_list() == [text]
+    (frame,) = read_answers(io.BytesIO(data))
+    assert frame["response"].to_list() == [text]
 
 
-def test_an_empty_file_says_nothing():
+def test_empty_file_has_no_answers():
     assert list(read_answers(io.BytesIO(b""))) == []
 
 
-def test_what_the_content_filter_said_comes_along():
+def test_content_filter_column():
     prompt = [{"prompt_index": 0, "content_filter_results": {"hate": {"filtered": False, "severity": "safe"}}}]
     answer = {"violence": {"filtered": True, "severity": "high"}}
     choice = {"message": MESSAGE, "finish_reason": "stop", "content_filter_results": answer}
@@ -201,28 +201,30 @@ def test_what_the_content_filter_said_comes_along():
     inner = {"code": "ResponsibleAIPolicyViolation", "content_filter_result": answer}
     refused = line(**response(400, body={"error": {"code": "content_filter", "message": "no", "innererror": inner}}))
     lines = [good, refused, line(), line(response=None), line(response={"body": [1]}), b'{"custom_id": "x"']
-    (column,) = columns_of_lines([written(one) for one in lines], ["content_filter"], AnswerFormat())
-    said = [None if text is None else json.loads(text) for text in column]
-    assert said == [{"prompt": prompt, "response": answer}, {"prompt": answer}, None, None, None, None]
+    (column,) = columns_of_lines([written(line) for line in lines], ["content_filter"], AnswerFormat())
+    verdicts = [None if text is None else json.loads(text) for text in column]
+    assert verdicts == [{"prompt": prompt, "response": answer}, {"prompt": answer}, None, None, None, None]
     assert read(*lines)["code"].to_list()[:2] == [None, "content_filter"]
 
 
 @pytest.mark.parametrize("slice_bytes", [1, 500, 8_000_000])
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses"])
-def test_each_answer_tells_where_its_line_is(monkeypatch, slice_bytes, path):
+def test_answers_have_the_places_of_their_lines(monkeypatch, slice_bytes, path):
     monkeypatch.setattr(result_lines, "SLICE_BYTES", slice_bytes)
-    mine = [line(), line(custom_id="ü", **response(500)), line(response=None)]
-    data = written(b"", mine[0], b"{}", b"not JSON", mine[1], b"  ", mine[2], b'{"custom_id": "x"', end=b"\r\n")
-    found = pl.concat(list(read_answers(io.BytesIO(data), ENDPOINTS[path], places=True)))
-    lines = [data[at : at + size] for at, size in found.select("line_at", "line_bytes").rows()]
-    assert [json.loads(one) for one in lines[:3]] == mine
+    expected = [line(), line(custom_id="ü", **response(500)), line(response=None)]
+    data = written(
+        b"", expected[0], b"{}", b"not JSON", expected[1], b"  ", expected[2], b'{"custom_id": "x"', end=b"\r\n"
+    )
+    frame = pl.concat(list(read_answers(io.BytesIO(data), ENDPOINTS[path], places=True)))
+    lines = [data[at : at + size] for at, size in frame.select("line_at", "line_bytes").rows()]
+    assert [json.loads(line) for line in lines[:3]] == expected
     assert lines[3:] == [b'{"custom_id": "x"\r\n']
     (raw,) = columns_of_lines(lines, ["raw"], AnswerFormat())
     assert raw[0] == json.dumps(line())
 
 
 @given(st.lists(st.text(max_size=30), max_size=20), st.integers(1, 200))
-def test_slices_of_any_size_read_the_same(texts, slice_bytes):
+def test_slice_size_does_not_change_the_answers(texts, slice_bytes):
     data = b"".join(
         json.dumps(line(custom_id=str(n), **message(content=text)), ensure_ascii=False).encode("utf-8", "surrogatepass")
         + b"\n"
@@ -233,9 +235,9 @@ def test_slices_of_any_size_read_the_same(texts, slice_bytes):
         frames = list(read_answers(io.BytesIO(data)))
     finally:
         result_lines.SLICE_BYTES = before
-    found = pl.concat([pl.DataFrame(schema=ANSWER_SCHEMA), *frames])
-    assert found["custom_id"].to_list() == [str(n) for n in range(len(texts))]
-    assert found["response"].to_list() == texts
+    frame = pl.concat([pl.DataFrame(schema=ANSWER_SCHEMA), *frames])
+    assert frame["custom_id"].to_list() == [str(n) for n in range(len(texts))]
+    assert frame["response"].to_list() == texts
 
 
 json_values = st.recursive(
@@ -247,18 +249,18 @@ json_values = st.recursive(
 
 
 @given(json_values)
-def test_a_line_of_any_shape_has_an_outcome(value):
-    found = read({"custom_id": "x"} | (value if isinstance(value, dict) else {"response": value}))
-    assert found["custom_id"].to_list() == ["x"]
-    assert (found["code"][0] is None) <= (found["response"][0] is not None or "tool_calls" in str(value))
+def test_line_of_any_shape_has_an_outcome(value):
+    frame = read({"custom_id": "x"} | (value if isinstance(value, dict) else {"response": value}))
+    assert frame["custom_id"].to_list() == ["x"]
+    assert (frame["code"][0] is None) <= (frame["response"][0] is not None or "tool_calls" in str(value))
 
 
 def answers(*rows):
     return pl.DataFrame(rows, schema=["custom_id", "response", "code", "generation"], orient="row")
 
 
-def test_the_first_success_else_the_last_failure():
-    found = best_answers(
+def test_best_answer_is_first_success_else_last_failure():
+    frame = best_answers(
         answers(
             ("a", None, "x", 0),
             ("a", "A", None, 0),
@@ -269,11 +271,11 @@ def test_the_first_success_else_the_last_failure():
             ("a", None, "z", 0),
         )
     )
-    assert sorted(found.rows()) == [("a", "A", None, 0), ("b", None, "y", 0), ("c", "C", None, 0)]
+    assert sorted(frame.rows()) == [("a", "A", None, 0), ("b", None, "y", 0), ("c", "C", None, 0)]
 
 
-def test_of_what_was_asked_for_later_first():
-    found = best_answers(
+def test_best_answer_prefers_newer_generations():
+    frame = best_answers(
         answers(
             ("a", "A", None, 0),
             ("b", "B", None, 0),
@@ -284,4 +286,4 @@ def test_of_what_was_asked_for_later_first():
             ("a", "A3", None, 1),
         )
     )
-    assert sorted(found.rows()) == [("a", "A2", None, 1), ("b", "B", None, 0), ("c", None, "y", 1)]
+    assert sorted(frame.rows()) == [("a", "A2", None, 1), ("b", "B", None, 0), ("c", None, "y", 1)]

@@ -64,7 +64,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_of_rows(service, fault):
+def test_row_fault(service, fault):
     what, code = FAULTS[fault]
     service.row_fault(**what, custom_ids=HIT)
     out = ask(service)
@@ -72,7 +72,7 @@ def test_a_fault_of_rows(service, fault):
     assert service.ledger()["by_custom_id"].keys() <= codes(out).keys()
 
 
-def test_the_content_filter(service):
+def test_content_filter(service):
     service.row_fault("content_filter", custom_ids=HIT)
     out = ask(service, include="content_filter")
     hit = out.filter(pl.col("custom_id").is_in(HIT))
@@ -84,15 +84,15 @@ def test_the_content_filter(service):
 
 
 @pytest.mark.parametrize("kind", ["crlf", "blank_lines", "no_final_newline"])
-def test_a_fault_of_whole_files(service, kind):
+def test_file_fault(service, kind):
     service.row_fault(kind)
     assert ask(service)["error"].null_count() == N
 
 
-def test_a_truncated_last_line(service):
+def test_truncated_last_line(service):
     service.row_fault("truncated_last_line")
-    found = codes(ask(service))
-    assert sorted(found.values(), key=str) == [*[None] * (N - 1), "malformed_line"]
+    by_id = codes(ask(service))
+    assert sorted(by_id.values(), key=str) == [*[None] * (N - 1), "malformed_line"]
 
 
 @pytest.mark.parametrize("unexecuted", ["error_lines", "nowhere"])
@@ -100,15 +100,15 @@ def test_a_truncated_last_line(service):
 def test_partial_answers_are_kept(service, kind, unexecuted):
     service.batch_fault(kind, at=0.5, unexecuted=unexecuted)
     out = ask(service)
-    found = [code for code in codes(out).values() if code is not None]
-    assert len(found) == N // 2
-    assert set(found) == {
+    errors = [code for code in codes(out).values() if code is not None]
+    assert len(errors) == N // 2
+    assert set(errors) == {
         "missing" if unexecuted == "nowhere" else {"expire": "batch_expired", "cancel": "batch_cancelled"}[kind]
     }
     assert service.ledger()["executions"] == N // 2
 
 
-def test_a_late_output_file_is_waited_for(service):
+def test_late_output_file_is_awaited(service):
     service.batch_fault("late_output", polls=4)
     assert ask(service, settle_seconds=30)["error"].null_count() == N
 
@@ -119,24 +119,24 @@ def test_spellings_of_no_error_file(service, spelling):
     assert ask(service)["error"].null_count() == N
 
 
-def test_an_unknown_status_is_still_running(service):
+def test_unknown_status_counts_as_running(service):
     service.batch_fault("unknown_status", status="pre_schedule", polls=5)
     assert ask(service)["error"].null_count() == N
 
 
-def test_every_row_failed(service):
+def test_all_rows_failed(service):
     service.row_fault("status", status=400, code="bad_thing", attempts=None)
     assert set(codes(ask(service)).values()) == {"bad_thing"}
 
 
-def test_a_file_that_the_service_does_not_find_though_it_is_there(service):
+def test_input_file_not_found_temporarily_is_resubmitted(service):
     service.batch_fault("cannot_find_file", times=2)
     assert ask(service)["error"].null_count() == N
     assert service.calls()["create_batch"] == 3
     assert set(service.ledger()["by_custom_id"].values()) == {1}
 
 
-def test_a_file_that_the_service_never_finds(service):
+def test_input_file_never_found_raises(service):
     service.batch_fault("cannot_find_file", times=None)
     with pytest.raises(bf.InputFileRejectedError, match="Cannot find file"):
         ask(service)

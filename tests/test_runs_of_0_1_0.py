@@ -1,4 +1,4 @@
-"""Runs of batchframe 0.1.0 are read, resumed and retried by this one, and no answer is paid for twice.
+"""Runs of batchframe 0.1.0 are read, resumed and retried by this one, and no answer is billed twice.
 
 `data/runs-of-0.1.0/make.py` says how they were made.
 """
@@ -39,7 +39,7 @@ def take(emu, tmp_path, monkeypatch):
 
 
 def submit_again(emu, folder, part):
-    """Have the service execute a part's batch, under other ids than those that the run knew."""
+    """Have the service execute a part's batch, with other ids than those in the run."""
     client = emu.client()
     record = folder / "parts" / part / "submissions" / "0.json"
     known = bf.open_run(folder).batches().filter(pl.col("part") == int(part)).row(0, named=True)
@@ -73,7 +73,7 @@ def finished(emu, folder, frame=EIGHT, **options):
     )  # fmt: skip
 
 
-def test_half_done_is_read_without_a_service(take):
+def test_unfinished_run_is_read_without_a_service(take):
     run = bf.open_run(take("half-done"))
     out = run.result()
     assert out["usage"].dtype == USAGE
@@ -83,7 +83,7 @@ def test_half_done_is_read_without_a_service(take):
     assert out["response"][5] == "In short: Repeat text 5 \ufffd."
 
 
-def test_half_done_goes_on(emu, take):
+def test_unfinished_run_resumes(emu, take):
     folder = take("half-done")
     submit_again(emu, folder, "0002")
     with pytest.warns(bf.BatchframeWarning, match="1 content_filter, 1 null_input"):
@@ -93,7 +93,7 @@ def test_half_done_goes_on(emu, take):
     assert out["error"].null_count() == 24
 
 
-def test_half_done_is_asked_once_more_for_what_failed(emu, take):
+def test_unfinished_run_retries_its_failures(emu, take):
     folder = take("half-done")
     submit_again(emu, folder, "0002")
     run = bf.open_run(folder, client=emu.client())
@@ -104,7 +104,7 @@ def test_half_done_is_asked_once_more_for_what_failed(emu, take):
     assert run.result()["error"].null_count() == 25
 
 
-def test_an_attempt_prepared_by_0_1_0_leaves_out_what_can_be_read_now(emu, take):
+def test_attempt_prepared_by_0_1_0_omits_rows_readable_now(emu, take):
     folder = take("before-retry")
     with pytest.warns(bf.BatchframeWarning, match="1 content_filter"):
         out = bf.run(EIGHT, "Repeat {text}", client=emu.client(), model="gpt-4o-mini", temperature=0, run_dir=folder,
@@ -113,7 +113,7 @@ def test_an_attempt_prepared_by_0_1_0_leaves_out_what_can_be_read_now(emu, take)
     assert out["response"][5] == "In short: Repeat text 5 \ufffd."
 
 
-def test_an_attempt_of_nothing_but_what_can_be_read_now_is_not_submitted(emu, take):
+def test_attempt_with_only_readable_rows_is_not_submitted(emu, take):
     folder = take("before-retry")
     part = folder / "parts" / "0001"
     lines = (part / "input.jsonl").read_bytes().splitlines(keepends=True)
@@ -134,26 +134,26 @@ def check_finished(out):
     assert out["response"][6]["mood"] == "How is text 6"
 
 
-def test_finished_is_read_anew_from_its_bytes(take):
+def test_finished_run_is_read_again_from_its_result_files(take):
     check_finished(bf.open_run(take("finished")).result())
 
 
 @pytest.mark.filterwarnings("ignore:1 of 8 rows")
-def test_finished_is_returned_by_the_same_call(emu, take):
+def test_finished_run_is_returned_by_the_same_call(emu, take):
     folder = take("finished")
     check_finished(finished(emu, folder))
     check_finished(finished(emu, folder, EIGHT.reverse()).reverse())
     assert (emu.calls(), executions(emu)) == ({}, {})
 
 
-def test_finished_is_read_as_another_type(take):
+def test_finished_run_is_read_as_another_type(take):
     run = bf.open_run(take("finished"))
     out = run.reparse(response_format=None).result()
     assert out["response"][5].startswith('{"mood": "so so \ufffd')
     assert out["usage"].dtype == USAGE
 
 
-def test_finished_is_asked_once_more_and_its_retry_not_repeated(emu, take):
+def test_finished_run_retries_once(emu, take):
     run = bf.open_run(take("finished"), client=emu.client())
     run.retry(codes="rate_limit_exceeded").wait()
     assert executions(emu) == {}
@@ -162,12 +162,12 @@ def test_finished_is_asked_once_more_and_its_retry_not_repeated(emu, take):
     assert run.result()["error"].null_count() == 8
 
 
-def test_finished_without_its_bytes_is_what_0_1_0_read(take):
+def test_finished_run_without_result_files_keeps_its_results(take):
     folder = take("finished")
     for path in folder.glob("parts/*/submissions/*.jsonl"):
         path.unlink()
     with pytest.warns(
-        bf.BatchframeWarning, match=r"an earlier version .* cannot be read anew: .*0\.output\.jsonl is gone"
+        bf.BatchframeWarning, match=r"by an earlier version .* cannot be read again: .*0\.output\.jsonl is gone"
     ):
         out = bf.open_run(folder).result()
     assert out["usage"].dtype == USAGE
@@ -177,15 +177,15 @@ def test_finished_without_its_bytes_is_what_0_1_0_read(take):
 
 
 @pytest.mark.filterwarnings("ignore:.* of 8 rows")
-def test_its_answers_serve_another_run(emu, take):
+def test_answers_are_reused_by_another_run(emu, take):
     folder = take("finished")
     bf.run(EIGHT, "How is {text}?", client=emu.client(), model="gpt-4o-mini", response_format=MOOD, reuse=folder,
            poll_seconds=0.02, name="anew")  # fmt: skip
     assert executions(emu) == {"row-7": 1}
 
 
-def test_a_later_reader_reads_its_own(emu, take, monkeypatch):
-    """What is derived from the bytes is made anew under each version of the reader, and once."""
+def test_later_reader_rebuilds_derived_files(emu, take, monkeypatch):
+    """Files derived from result files are rebuilt once for each version of the reader."""
     run = bf.open_run(take("finished"))
     run.result()
     note = run.path / "results.json"

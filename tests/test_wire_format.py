@@ -1,4 +1,4 @@
-"""Request and result lines: what is written around a body, and what is read of it, whatever the ids and bodies hold."""
+"""Request and result lines are written and read correctly for any ids and bodies."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def line_of(custom_id, body):
 @example(*HARD_IDS[:3])
 @example(*HARD_IDS[3:6])
 @example(HARD_IDS[6], HARD_IDS[0], HARD_IDS[1])
-def test_a_request_line_is_read_and_changed_as_json_says(custom_id, other_id, text):
+def test_request_line_functions_agree_with_json(custom_id, other_id, text):
     body = {"input": text, "body": {"body": text}, "custom_id": text}
     line = line_of(custom_id, body)
     members = {"custom_id": custom_id, "method": "POST", "url": "/v1/embeddings", "body": body}
@@ -40,7 +40,7 @@ def test_a_request_line_is_read_and_changed_as_json_says(custom_id, other_id, te
     assert wire_format.replace_body(line, b'{"input":1}') == line_of(custom_id, {"input": 1})
 
 
-def test_a_request_line_of_any_origin_becomes_one_of_ours():
+def test_foreign_request_line_becomes_one_of_ours():
     line = b'{ "body": {"b":1, "a":2},\t"method":"POST", "custom_id": "x", "url": "/v1/embeddings" }'
     renamed = wire_format.rename_request(line, 'y"')
     assert json.loads(renamed) == json.loads(line) | {"custom_id": 'y"'}
@@ -48,11 +48,11 @@ def test_a_request_line_of_any_origin_becomes_one_of_ours():
 
 
 @pytest.mark.parametrize("line", [b"", b"{", b"[]", b'{"custom_id":1,"body":{}}', b'{"custom_id":"x"}', b'{"custom_id":"\xff","body":{}}'])  # fmt: skip  # noqa: E501
-def test_what_is_not_a_request_line_is_none(line):
+def test_read_request_returns_none_for_other_lines(line):
     assert wire_format.read_request(line) is None
 
 
-def test_a_row_without_a_body_has_no_line():
+def test_null_body_gives_null_line():
     rows = pl.DataFrame({"id": ['"a"', '"b"'], "body": ["{}", None]})
     lines = rows.select(wire_format.request_lines(pl.col("id"), "/v1/x", pl.col("body"))).to_series()
     assert lines.to_list() == ['{"custom_id":"a","method":"POST","url":"/v1/x","body":{}}\n', None]
@@ -60,7 +60,7 @@ def test_a_row_without_a_body_has_no_line():
 
 @given(TEXTS, TEXTS)
 @example(HARD_IDS[0], HARD_IDS[1])
-def test_a_result_line_is_renamed_and_nothing_else(custom_id, other_id):
+def test_rename_result_changes_only_the_custom_id(custom_id, other_id):
     members = {"id": "b", "custom_id": custom_id, "response": {"status_code": 200, "body": {"custom_id": "inner"}}}
     line = json.dumps(members).encode()
     assert wire_format.custom_id_of_result(line) == custom_id
@@ -83,11 +83,11 @@ def test_a_result_line_is_renamed_and_nothing_else(custom_id, other_id):
         (b"", None),
     ],
 )
-def test_the_custom_id_of_an_odd_result_line(line, custom_id):
+def test_custom_id_of_odd_result_lines(line, custom_id):
     assert wire_format.custom_id_of_result(line) == custom_id
 
 
-def test_a_renamed_line_keeps_a_nan():
+def test_rename_result_keeps_nan():
     renamed = wire_format.rename_result(b'{"custom_id":"x","response":{"score":NaN}}', "y")
     assert renamed == b'{"custom_id": "y", "response": {"score": NaN}}\n'
 
@@ -102,7 +102,7 @@ def test_a_renamed_line_keeps_a_nan():
         (b"[]", (None, False, None, None, None, None)),
     ],
 )  # fmt: skip
-def test_a_result_of_any_shape(line, expected):
+def test_read_result_of_any_shape(line, expected):
     result = wire_format.read_result(line)
-    found = (result.custom_id, result.has_envelope, result.status_code, result.body, result.request_id, result.error)
-    assert found == expected
+    actual = (result.custom_id, result.has_envelope, result.status_code, result.body, result.request_id, result.error)
+    assert actual == expected

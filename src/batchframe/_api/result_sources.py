@@ -179,7 +179,7 @@ def _read_handle(handle: IO[bytes], name: str, extra: tuple[str, ...], *, is_our
     lines = sum(1 for _ in _lines(handle))
     answered = sum(frame.height for frame in frames)
     if not is_ours and lines and all(frame["code"].eq_missing("malformed_line").all() for frame in frames):
-        reason = wire_format.why_no_result(first)
+        reason = wire_format.not_a_result_message(first)
         msg = f"{name}, line {number}: {reason}. Expected an output or error file of a batch (JSONL)"
         raise InputError(msg)
     _warn_of_foreign(frames, name)

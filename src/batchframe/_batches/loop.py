@@ -37,7 +37,7 @@ from batchframe._core.exceptions import (
     RunError,
     UnreadableReplyError,
 )
-from batchframe._results.result_blocks import forget_results
+from batchframe._results.result_blocks import mark_results_stale
 from batchframe._results.result_lines import READER
 from batchframe._store.filesystem import naming
 from batchframe._store.parts import part_states
@@ -280,7 +280,7 @@ class Loop:
             if self._fetch_again(wanted):
                 wanted = due(self._folder, states, attempted)
             if wanted.height:
-                forget_results(self._folder)
+                mark_results_stale(self._folder)
                 prepare_retries(self._folder, attempted, wanted, self._settings.limits)
                 self._state.is_stale = True
                 self._state.notice(_retry_message(attempted, wanted))

@@ -23,20 +23,20 @@ class Clock:
     chance: Callable[[], float] = random.random
 
 
-# The last one is the time that runs live in; the first is the machine's.
+# The last clock is in use; the first is the machine's.
 _clocks = [Clock()]
 
 
 def current_clock() -> Clock:
-    """Return the clock of the runs that are made or opened now."""
+    """Return the clock for runs that are created or opened now."""
     return _clocks[-1]
 
 
 @contextmanager
 def using(clock: Clock) -> Iterator[None]:
-    """Let the runs of all threads that are made or opened inside live in another time."""
+    """Use another clock for all runs that are created or opened inside, in any thread."""
     _clocks.append(clock)
     try:
         yield
     finally:
-        _clocks.remove(clock)  # its own, whichever thread has come or gone meanwhile
+        _clocks.remove(clock)  # not pop(): another thread may have added a clock since

@@ -1,8 +1,8 @@
-"""The layout of request lines and result lines: the one place that knows what stands around a body.
+"""The layout of request lines and result lines: everything around a body.
 
 A request line is ``{"custom_id":…,"method":"POST","url":…,"body":…}``. A result line is
-``{"custom_id":…,"response":{"status_code":…,"request_id":…,"body":…},"error":…}``. A newline ends both. What is in a
-body is the business of the endpoints.
+``{"custom_id":…,"response":{"status_code":…,"request_id":…,"body":…},"error":…}``. A newline ends both. The
+endpoints define the bodies.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 _BODY = b'"body":'
 _CUSTOM_ID = re.compile(rb'"custom_id"\s*:\s*("(?:[^"\\]|\\.)*")')
-# What msgspec raises for a text that Python's parser may still read.
+# The errors of msgspec for texts that Python's parser may still read.
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -47,21 +47,21 @@ _decode_request = msgspec.json.Decoder(Request).decode
 
 
 def request_lines(custom_id: pl.Expr, url: str, body: pl.Expr) -> pl.Expr:
-    """Return the request lines of a slice of rows, null where the body is null.
+    """Return the request lines of a slice of rows; null if the body is null.
 
     Parameters
     ----------
     custom_id, body
-        The JSON texts.
+        Their JSON texts.
     url
-        The endpoint as the service spells it.
+        The endpoint in the spelling of the service.
     """
     head, tail = '{"custom_id":', f',"method":"POST","url":{json_text(url, "endpoint")},"body":'
     return pl.concat_str(pl.lit(head), custom_id, pl.lit(tail), body, pl.lit("}\n"))
 
 
 def read_request(line: bytes) -> Request | None:
-    """Return a request line that somebody else may have written; None where it is not one."""
+    """Read a request line of any origin; None if it is not one."""
     try:
         return _decode_request(line)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -74,7 +74,7 @@ def custom_id_of_request(line: bytes) -> str:
 
 
 def body_of_request(line: bytes) -> bytes:
-    """Return the body of a line of ours, as it is written."""
+    """Return the body of a line of ours, byte for byte."""
     start, end = _body_span(line)
     return line[start:end]
 
@@ -86,7 +86,7 @@ def replace_body(line: bytes, body: bytes) -> bytes:
 
 
 def rename_request(line: bytes, custom_id: str) -> bytes:
-    """Return a request line of any origin as one of ours, under another custom_id; the body is left as it is."""
+    """Rewrite a request line of any origin as one of ours, with another custom_id and the same body."""
     members = _decode_members(line)
     # The body comes last, where `_body_span` expects it.
     members |= {"custom_id": msgspec.Raw(msgspec.json.encode(custom_id)), "body": members.pop("body")}
@@ -94,10 +94,10 @@ def rename_request(line: bytes, custom_id: str) -> bytes:
 
 
 def _body_span(line: bytes) -> tuple[int, int]:
-    """Return where the body of a line of ours begins and ends.
+    """Return the start and the end of the body in a line of ours.
 
-    It is the last member. In the custom_id before it a quotation mark is escaped, so none of the texts there looks
-    like the name of a member.
+    The body is the last member. Quotation marks in the custom_id before it are escaped, so its text cannot look like
+    the name of a member.
     """
     return line.index(_BODY) + len(_BODY), line.rindex(b"}")
 
@@ -106,7 +106,7 @@ def _body_span(line: bytes) -> tuple[int, int]:
 
 
 class Response(msgspec.Struct, Generic[T], gc=False):
-    """What a result line has in ``response``, with a body of one shape."""
+    """The ``response`` of a result line, with a body of a known shape."""
 
     status_code: int
     body: T
@@ -114,9 +114,9 @@ class Response(msgspec.Struct, Generic[T], gc=False):
 
 
 class ResultLine(msgspec.Struct, Generic[T], gc=False):
-    """A result line of one shape, for decoders that read good lines fast: msgspec skips what is not named here.
+    """A result line of a known shape, for fast decoders of good lines: msgspec skips all other members.
 
-    ``gc=False``: nothing in it can refer to itself, and the collector would walk every one of millions.
+    ``gc=False``, since it cannot refer to itself, and the garbage collector would visit millions of them.
     """
 
     custom_id: str
@@ -124,7 +124,7 @@ class ResultLine(msgspec.Struct, Generic[T], gc=False):
 
 
 class Result(NamedTuple):
-    """A result line of any shape. ``custom_id`` is None where it names none, ``response`` where it is not an object."""
+    """A result line of any shape. ``custom_id`` is None if it has none; ``response`` is None unless it is an object."""
 
     custom_id: str | None
     response: dict[str, Any] | None
@@ -132,17 +132,17 @@ class Result(NamedTuple):
 
     @property
     def has_envelope(self) -> bool:
-        """Whether the response has a status or a body; some services write the body itself in its place."""
+        """Whether the response has a status or a body; some services write the body itself instead."""
         return not {"status_code", "body"}.isdisjoint(self.response or ())
 
     @property
     def status_code(self) -> Any:
-        """The status as it came."""
+        """The status, unchecked."""
         return mapping(self.response).get("status_code")
 
     @property
     def body(self) -> Any:
-        """The body as it came."""
+        """The body, unchecked."""
         return mapping(self.response).get("body")
 
     @property
@@ -153,17 +153,17 @@ class Result(NamedTuple):
 
     @property
     def response_error(self) -> Any:
-        """The error that some services write in the response, in place of status and body."""
+        """The error that some services write in the response instead of status and body."""
         return mapping(self.response).get("error")
 
 
 def read_result(line: bytes) -> Result:
-    """Return a result line of any shape.
+    """Read a result line of any shape.
 
     Raises
     ------
     msgspec.DecodeError
-        It is not JSON, not even to a lenient parser.
+        It is not JSON, even for a lenient parser.
     """
     members = mapping(read_json(line))
     custom_id, response = members.get("custom_id"), members.get("response")
@@ -175,7 +175,7 @@ def read_result(line: bytes) -> Result:
 
 
 def custom_id_of_result(line: bytes) -> str | None:
-    """Return the custom_id of a result line of any shape, even of a broken one; None where it names none."""
+    """Return the custom_id of a result line of any shape, even a broken one; None if it has none."""
     try:
         return _decode_id(line).custom_id
     except _UNREADABLE:
@@ -187,7 +187,7 @@ def custom_id_of_result(line: bytes) -> str | None:
 
 
 def custom_id_of_broken(line: bytes) -> str | None:
-    """Return the custom_id that a line which is not JSON still names."""
+    """Return the custom_id of a line that is not valid JSON; None if none can be found."""
     match = _CUSTOM_ID.search(line)
     try:
         return msgspec.json.decode(match[1], type=str) if match else None
@@ -196,7 +196,7 @@ def custom_id_of_broken(line: bytes) -> str | None:
 
 
 def rename_result(line: bytes, custom_id: str) -> bytes:
-    """Return a result line under another custom_id; all else in it says the same."""
+    """Return a result line with another custom_id; its other values do not change."""
     try:
         return msgspec.json.encode(_decode_members(line) | {"custom_id": custom_id}) + b"\n"
     except _UNREADABLE:
@@ -215,8 +215,8 @@ def is_request(line: bytes) -> bool:
     return "body" in members and "url" in members and not {"response", "error"} & members.keys()
 
 
-def why_no_result(line: bytes) -> str:
-    """Return in words what keeps a line from being a result line."""
+def not_a_result_message(line: bytes) -> str:
+    """Return a message that says why a line is not a result line."""
     try:
         value = read_json(line)
     except msgspec.DecodeError as error:
@@ -225,4 +225,4 @@ def why_no_result(line: bytes) -> str:
         return f"a JSON {type(value).__name__}, not an object"
     if "custom_id" not in value:
         return f"an object without custom_id (it has {', '.join(map(repr, list(value)[:8])) or 'no keys'})"
-    return f"its custom_id is no text: {str(value['custom_id'])[:40]!r}"
+    return f"its custom_id is not a string: {str(value['custom_id'])[:40]!r}"

@@ -1,6 +1,6 @@
-"""Rows → request lines: the prompt and the options become Polars expressions, evaluated a slice at a time.
+"""Render rows as request lines: prompt and options are compiled to Polars expressions, evaluated a slice at a time.
 
-No Python loop runs over rows here: each slice is one evaluation, and its lines are one Arrow buffer.
+No Python loop runs over rows: each slice is one evaluation, and its lines are one Arrow buffer.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ MAX_ID_CHARACTERS = 64
 
 
 class Slice(NamedTuple):
-    """Some rows of the frame, with the number of the first."""
+    """A slice of the frame, with the index of its first row."""
 
     offset: int
     rows: pl.DataFrame
 
 
 class MapBlocks(Protocol):
-    """Calls a function with each of some values, and yields the results in their order: as `map` does."""
+    """Calls a renderer with each slice and yields the results in order, as `map` does."""
 
     def __call__(self, function: BlockRenderer, slices: Iterable[Slice], /) -> Iterable[pl.DataFrame]:
         """Render each slice."""
@@ -50,7 +50,7 @@ class MapBlocks(Protocol):
 class BlockRenderer:
     """Renders the request lines of a slice of rows.
 
-    It is pure, sees no other rows, and pickles without the frame: another process may call it.
+    It is pure, sees no other rows, and pickles without the frame, so another process can call it.
 
     Parameters
     ----------
@@ -59,13 +59,13 @@ class BlockRenderer:
     on_null, custom_id
         As in the request spec.
     staged
-        The columns that `Source` added.
+        The names of the columns that `Source` added.
     body
-        The body of a row.
+        The JSON text of the body of a row.
     nulls, invalid
-        Whether a row is not sent, by the name of what is null, and by what is wrong with it.
+        Whether a row is left out, by the name of the null value, and by the reason.
     problems
-        What is wrong with a row, null where nothing is.
+        The reason why a row is left out; null for a good row.
     """
 
     url: str
@@ -79,7 +79,7 @@ class BlockRenderer:
     problems: list[pl.Expr]
 
     def __call__(self, piece: Slice) -> pl.DataFrame:
-        """Return the user's columns and ours; see `Renderer.slices`.
+        """Return the user's columns and the internal ones; see `Renderer.slices`.
 
         Raises
         ------
@@ -87,21 +87,21 @@ class BlockRenderer:
             As for `Renderer.slices`.
         """
         offset, rows = piece
-        kept = [name for name in rows.columns if name not in self.staged]
+        columns = [name for name in rows.columns if name not in self.staged]
         out = rows.with_columns(self._ids(rows, offset), *self._codes(rows, offset))
         body = self.body
         if out[CODE].null_count() < out.height:
             body = pl.when(pl.col(CODE).is_null()).then(body)
         out = out.with_columns(body.alias(_BODY))
         custom_id = pl.concat_str(pl.lit('"'), pl.col(CUSTOM_ID), pl.lit('"'))
-        if self.custom_id is not None:  # ours have nothing to escape
+        if self.custom_id is not None:  # generated ids need no escaping
             custom_id = encode.json(pl.col(CUSTOM_ID), pl.String(), "custom_id")
         line = wire_format.request_lines(custom_id, self.url, pl.col(_BODY))
         out = out.with_columns(line.alias(LINE), digest(pl.col(_BODY)).alias(DIGEST))
         too_large = pl.col(LINE).str.len_bytes() > self.max_line_bytes
         if out.select(too_large.any()).item():
             message = pl.format(
-                "the request line has {} bytes, and at most {} are allowed",
+                "the request line has {} bytes; at most {} are allowed",
                 pl.col(LINE).str.len_bytes(),
                 pl.lit(self.max_line_bytes),
             )
@@ -111,8 +111,8 @@ class BlockRenderer:
                 pl.when(~too_large).then(pl.col(LINE)).alias(LINE),
                 pl.when(~too_large).then(pl.col(DIGEST)).alias(DIGEST),
             )
-        # Not select: a column may be called "*".
-        return out[[*kept, CUSTOM_ID, DIGEST, CODE, MESSAGE, LINE]]
+        # Not select(): a column may be named "*".
+        return out[[*columns, CUSTOM_ID, DIGEST, CODE, MESSAGE, LINE]]
 
     def _ids(self, rows: pl.DataFrame, offset: int) -> pl.Series:
         if self.custom_id is None:
@@ -127,12 +127,12 @@ class BlockRenderer:
             indices = is_bad.arg_true()
             if len(indices):
                 row = offset + indices[0]
-                msg = f"custom_id column {self.custom_id!r} is {reason} in row {row}: every row needs an id of its own"
+                msg = f"custom_id column {self.custom_id!r} is {reason} in row {row}: every row needs its own id"
                 raise InputError(msg)
         return ids
 
     def _codes(self, rows: pl.DataFrame, offset: int) -> list[pl.Expr]:
-        """Return why each row is not sent, null where it is."""
+        """Return the code and message of each row that is left out; null for a row that is sent."""
         nothing = pl.lit(None, pl.String)
         checks = {f"null:{name}": is_null for name, is_null in self.nulls.items()}
         checks |= {f"invalid:{reason}": is_invalid for reason, is_invalid in self.invalid.items()}
@@ -147,10 +147,10 @@ class BlockRenderer:
             for name in failed:
                 if name.startswith("null:"):
                     row = offset + flags[name].arg_true()[0]
-                    msg = f'{name.removeprefix("null:")} is null in row {row}, and on_null="raise" was asked for'
+                    msg = f'{name.removeprefix("null:")} is null in row {row}, and on_null is "raise"'
                     raise InputError(msg)
         codes, messages = nothing, nothing
-        for name in reversed(failed):  # of several reasons the first one is given
+        for name in reversed(failed):  # reversed, so that the first of several reasons wins
             kind, _, reason = name.partition(":")
             code = "null_input" if kind == "null" else "invalid_input"
             codes = pl.when(flags[name]).then(pl.lit(code)).otherwise(codes)
@@ -161,14 +161,14 @@ class BlockRenderer:
 
 @dataclass
 class Renderer:
-    """Turns a frame into request lines, a slice at a time; made by `compile_prompt`.
+    """Renders a frame as request lines, a slice at a time; created by `compile_prompt`.
 
     Parameters
     ----------
     source
-        The frame, with the expressions that see the whole of it.
+        The frame, with the expressions that need all of its rows.
     render_block
-        What renders a slice.
+        The renderer of one slice.
     """
 
     source: Source
@@ -176,29 +176,29 @@ class Renderer:
 
     @property
     def url(self) -> str:
-        """The endpoint as the service spells it."""
+        """The endpoint in the spelling of the service."""
         return self.render_block.url
 
     @property
     def custom_id(self) -> str | None:
-        """The user's column that the ids are from."""
+        """The name of the user's column of ids."""
         return self.render_block.custom_id
 
     def slices(self, map_blocks: MapBlocks = map) -> Iterable[pl.DataFrame]:
-        """Return, slice by slice, the user's columns and ours: custom_id, digest, code, message and line.
+        """Return each slice with the user's columns and the internal ones: custom_id, digest, code, message, line.
 
-        ``line`` is the exact JSON line with its newline; null, like ``digest``, where the row is not sent. ``code``
-        and ``message`` say why.
+        ``line`` is the exact JSON line with its newline. It and ``digest`` are null for a row that is left out;
+        ``code`` and ``message`` say why.
 
         Parameters
         ----------
         map_blocks
-            What calls the renderer with each slice; the ``map`` of an executor renders several at a time.
+            Calls the renderer with each slice; the ``map`` of an executor renders several at a time.
 
         Raises
         ------
         InputError
-            A custom_id is null, empty, too long or of a wrong dtype; a null where ``on_null="raise"``.
+            A custom_id is null, empty or too long; or a value is null and ``on_null="raise"``.
         """
         return map_blocks(self.render_block, self._pieces())
 
@@ -212,21 +212,21 @@ class Renderer:
 def compile_prompt(
     frame: pl.DataFrame | pl.LazyFrame, spec: RequestSpec, max_line_bytes: int, url: str | None = None
 ) -> Renderer:
-    """Check a request spec against a frame, and return what renders its rows.
+    """Check a request spec against a frame, and return the renderer of its rows.
 
     Parameters
     ----------
     frame, spec
-        The rows, and what is made of each.
+        The rows, and the request that each becomes.
     max_line_bytes
-        What an input file may hold.
+        The size limit of an input file, and so of a line.
     url
-        The endpoint as the service spells it in a line; None: as we do.
+        The endpoint in the spelling of the service; None for that of the spec.
 
     Raises
     ------
     TemplateError, OptionError, InputError
-        The prompt, an option or the frame does not fit; nothing was evaluated but the frame's schema.
+        The prompt, an option or the frame does not fit. Only the schema of the frame was evaluated.
     """
     if isinstance(spec.prompt, pl.Series):
         msg = 'the prompt is a Series: add it to the frame and pass its column, such as pl.col("prompt")'
@@ -271,28 +271,28 @@ def _check_custom_id(name: str | None, schema: Mapping[str, Any]) -> None:
 
 
 def refuse_duplicates(rows: pl.LazyFrame, column: str) -> None:
-    """Refuse ids that occur twice.
+    """Refuse duplicate ids.
 
     Parameters
     ----------
     rows
-        All rows as they were rendered, in their order.
+        All rendered rows, in order.
     column
-        The user's column that the ids are from.
+        The name of the user's column of ids.
 
     Raises
     ------
     InputError
-        Names an id, and its rows.
+        An id occurs twice; the message names it and its rows.
     """
     ids = rows.select(CUSTOM_ID)
-    twice = ids.group_by(CUSTOM_ID).len().filter(pl.col("len") > 1).head(1).collect(engine="streaming")
-    if twice.height:
-        value = twice[CUSTOM_ID][0]
-        where = ids.with_row_index(OURS + "row").filter(pl.col(CUSTOM_ID) == value).head(5).collect()
-        numbers = ", ".join(map(str, where[OURS + "row"]))
+    duplicates = ids.group_by(CUSTOM_ID).len().filter(pl.col("len") > 1).head(1).collect(engine="streaming")
+    if duplicates.height:
+        value = duplicates[CUSTOM_ID][0]
+        indices = ids.with_row_index(OURS + "row").filter(pl.col(CUSTOM_ID) == value).head(5).collect()
+        numbers = ", ".join(map(str, indices[OURS + "row"]))
         msg = (
-            f"custom_id column {column!r} has {value!r} in rows {numbers}: each row needs its own, or the service "
-            "refuses the file. Drop the duplicates, or leave custom_id out"
+            f"custom_id column {column!r} has {value!r} in rows {numbers}: each row needs its own id, or the service "
+            "rejects the file. Drop the duplicates, or omit custom_id"
         )
         raise InputError(msg)

@@ -1,4 +1,4 @@
-"""Answers → the added columns: always all of them, with the same dtypes whatever happened."""
+"""Turn answers into the added columns: always all of them, with the same dtypes."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ CORE = {
 }
 
 PENDING = OURS + "pending"
-# Why there is no answer to a row: a Struct of code and message.
+# The error of a row if it has no answer: a Struct of code and message.
 ABSENT = OURS + "absent"
-_FOUND = OURS + "found"
+_HAS_ANSWER = OURS + "has_answer"
 
 
 def added_schema(include: Iterable[str], form: AnswerFormat) -> dict[str, pl.DataType]:
-    """Return names (without prefix) and dtypes of the added columns, in their order.
+    """Return the names (without prefix) and dtypes of the added columns, in order.
 
     Parameters
     ----------
     include
         The names of the extra columns.
     form
-        What the answers are.
+        The format of the answers.
     """
     answered = {"response": form.response, "finish_reason": form.finish_reason}
     return CORE | answered | {name: EXTRA_COLUMNS[name].dtype_for(form) for name in include}
@@ -50,9 +50,9 @@ def added_schema(include: Iterable[str], form: AnswerFormat) -> dict[str, pl.Dat
 def check_clashes(
     columns: Mapping[str, pl.DataType], include: Iterable[str], prefix: str, custom_id: str | None
 ) -> None:
-    """Refuse added columns that would take the place of the user's.
+    """Refuse added columns that would overwrite the user's.
 
-    The one that `custom_id` names may be there already: it holds the same.
+    The column that `custom_id` names may exist: it holds the same values.
 
     Raises
     ------
@@ -74,18 +74,18 @@ def is_same(name: str, columns: Mapping[str, pl.DataType], prefix: str, custom_i
 
 
 def with_default(column: pl.Expr, name: str) -> pl.Expr:
-    """Return a column of `EXTRA_COLUMNS` with its default where there is no answer; of others nothing changes."""
+    """Fill an extra column with its default where there is no answer; other columns do not change."""
     default = EXTRA_COLUMNS[name].default if name in EXTRA_COLUMNS else None
     return column if default is None else column.fill_null(value=default)
 
 
 def best_answers(answers: pl.DataFrame) -> pl.DataFrame:
-    """Return one answer a request: the first success, else the last failure; of what was asked for last, first.
+    """Return one answer per request: its first success, else its last failure; newer generations come first.
 
     Parameters
     ----------
     answers
-        Answers in the order in which they were asked for, each with its ``generation``.
+        Answers in the order of their requests, each with its ``generation``.
     """
     if answers["custom_id"].n_unique() == answers.height:
         return answers
@@ -97,8 +97,8 @@ def best_answers(answers: pl.DataFrame) -> pl.DataFrame:
 
 
 def _join(rows: pl.DataFrame, answers: pl.DataFrame) -> pl.DataFrame:
-    found = answers.with_columns(pl.lit(value=True).alias(_FOUND))
-    return rows.join(found, left_on=OURS + "key", right_on="custom_id", how="left", maintain_order="left")
+    flagged = answers.with_columns(pl.lit(value=True).alias(_HAS_ANSWER))
+    return rows.join(flagged, left_on=OURS + "key", right_on="custom_id", how="left", maintain_order="left")
 
 
 def added_columns(
@@ -109,24 +109,24 @@ def added_columns(
     Parameters
     ----------
     rows
-        Our columns of the rows: custom_id, code and message where not sent, whether the row is pending, the code and
-        message for a row without an answer, and ``batchframe:key``, the custom_id of the request that answers it.
+        The internal columns of the rows: custom_id; code and message of a row that is not sent; whether the row is
+        pending; code and message of a row without an answer; and ``batchframe:key``, the custom_id of its request.
     answers
-        Answers in the order in which they were asked for, each with its ``batch_id`` and whether it is ``reused``:
-        the first success of a request counts, else its last failure. Those to other requests are passed over.
+        Answers in the order of their requests, each with its ``batch_id`` and whether it is ``reused``. The first
+        success of a request counts, else its last failure. Answers to other requests are ignored.
     include
-        The names of the extra columns, of those that the answers have.
+        The names of the extra columns, which the answers must have.
     form
-        What the answers are.
+        The format of the answers.
     """
     if form.response != answers.schema["response"]:
-        # Before the choice among several answers: one that does not fit is no success.
-        mine = answers.join(rows, left_on="custom_id", right_on=OURS + "key", how="semi", maintain_order="left")
-        answers = form.decoded(mine)
+        # Decoded before the best answer is chosen: an answer that does not fit is not a success.
+        own = answers.join(rows, left_on="custom_id", right_on=OURS + "key", how="semi", maintain_order="left")
+        answers = form.decoded(own)
     joined = _join(rows, answers)
     if joined.height > rows.height:
         joined = _join(rows, best_answers(answers))
-    has_answer = pl.col(_FOUND).fill_null(value=False)
+    has_answer = pl.col(_HAS_ANSWER).fill_null(value=False)
     succeeded = has_answer & pl.col("code").is_null()
     code = (
         pl.when(pl.col(CODE).is_not_null()).then(pl.col(CODE))

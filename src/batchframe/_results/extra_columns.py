@@ -1,8 +1,8 @@
-"""The registry of extra columns: name, dtype, and where each comes from.
+"""The registry of extra columns: the name, dtype and source of each.
 
-Some are kept beside the answers. The others are made of a whole result line where they are asked for, which costs a
-second look at it; what is in them goes through JSON that is written here, in one shape whatever the service sent, so
-that Polars reads it without a Python object for each token.
+Some are stored beside the answers. The others are read from whole result lines on request, which means a second read of
+the line. Their values pass through JSON written here, in one shape whatever the service sent, so that Polars decodes
+them without a Python object for each token.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ExtraColumn:
-    """A column that is added where ``include`` names it.
+    """A column that ``include`` can add.
 
     Parameters
     ----------
     name
-        As in ``include``.
+        The name in ``include``.
     dtype
-        Its dtype; a List of it where a row has several choices of which each has its own.
+        The dtype. It becomes a List if a row has several choices with a value each.
     of_line
-        Makes its text of the bytes of a result line.
+        Returns the text from the bytes of a result line.
     of_body
-        Makes its value of the body of a result line, where that is an object. Where neither is given, the column is
-        kept beside the answers.
+        Returns the value from the body of a result line, if that is an object.
     of_choice
-        Returns what makes its value of one choice of an endpoint's answer; None where its answers have none.
+        Returns an endpoint's reader of one choice; None if its answers have no such value. A column without any of
+        these three is stored beside the answers.
     has_not_finite
-        Whether a value holds a NaN or an infinity; None where it cannot.
+        Whether a value holds a NaN or an infinity; None if it cannot.
     of_runs_only
-        Whether only a run knows it, and not the result files alone.
+        Whether only a run knows the value: it is not in the result files.
     default
-        What stands where there is no answer.
+        The value of a row without an answer.
     """
 
     name: str
@@ -62,19 +62,19 @@ class ExtraColumn:
 
     @property
     def is_of_lines(self) -> bool:
-        """Whether it is made of whole result lines."""
+        """Whether the column is read from whole result lines."""
         return self.of_line is not None or self.of_body is not None or self.of_choice is not None
 
     def fits(self, endpoint: Endpoint) -> bool:
-        """Whether answers of an endpoint have it."""
+        """Whether answers of an endpoint can have the column."""
         return self.of_choice is None or self.of_choice(endpoint) is not None
 
     def dtype_for(self, form: AnswerFormat) -> pl.DataType:
-        """Return its dtype for some answers."""
-        return pl.List(self.dtype) if form.is_many and self.of_choice is not None else self.dtype
+        """Return the dtype for a format of answers."""
+        return pl.List(self.dtype) if form.has_choices and self.of_choice is not None else self.dtype
 
     def value(self, body: dict[str, Any], form: AnswerFormat, *, is_answer: bool) -> Any:
-        """Return what a row holds, by the body of its result line."""
+        """Return the value of a row from the body of its result line."""
         if self.of_body is not None:
             return self.of_body(body)
         endpoint = ENDPOINTS[form.endpoint]
@@ -82,7 +82,7 @@ class ExtraColumn:
         choices = endpoint.choices(body) if endpoint.choices is not None else []
         if read is None or not choices:
             return None
-        return [read(choice) for choice in choices] if form.is_many else read(choices[0])
+        return [read(choice) for choice in choices] if form.has_choices else read(choices[0])
 
 
 def _text_of_line(line: bytes) -> str:
@@ -90,7 +90,7 @@ def _text_of_line(line: bytes) -> str:
 
 
 def _content_filter(body: dict[str, Any]) -> str | None:
-    """Return what the content filter said of the prompt and of the answer, as JSON; None where it said nothing."""
+    """Return the content filter's verdicts on prompt and answer as JSON; None if there are none."""
     inner = mapping(mapping(body.get("error")).get("innererror"))
     choices = body.get("choices")
     first = mapping(choices[0]) if isinstance(choices, list) and choices else {}
@@ -98,11 +98,11 @@ def _content_filter(body: dict[str, Any]) -> str | None:
         "prompt": body.get("prompt_filter_results") or inner.get("content_filter_result"),
         "response": first.get("content_filter_results"),
     }
-    given = {name: verdict for name, verdict in verdicts.items() if verdict}
-    return msgspec.json.encode(given).decode() if given else None
+    present = {name: verdict for name, verdict in verdicts.items() if verdict}
+    return msgspec.json.encode(present).decode() if present else None
 
 
-# ``arguments`` as the model wrote them, which need not be JSON; of a custom tool its input.
+# ``arguments`` verbatim, since a model may write broken JSON; for a custom tool, its input.
 _CALLS = pl.List(pl.Struct({"id": pl.String(), "name": pl.String(), "arguments": pl.String()}))
 _LOGPROBS = pl.List(
     pl.Struct(
@@ -128,28 +128,28 @@ EXTRA_COLUMNS = {
         ExtraColumn("raw", pl.String(), of_line=_text_of_line),
     )
 }
-# By where they come from: as they stand beside the answers, and as they are made of lines.
+# By source: stored beside the answers, or read from result lines.
 BESIDE_ANSWERS = {name: column.dtype for name, column in EXTRA_COLUMNS.items() if not column.is_of_lines}
 OF_LINES = tuple(name for name, column in EXTRA_COLUMNS.items() if column.is_of_lines)
 
 
 def columns_of_lines(lines: Sequence[bytes | None], names: Iterable[str], form: AnswerFormat) -> list[pl.Series]:
-    """Return columns made of result lines.
+    """Read extra columns from result lines.
 
     Parameters
     ----------
     lines
-        The lines, null where a row has none.
+        The lines; None for a row without one.
     names
-        The columns.
+        The names of the columns.
     form
-        What the answers are.
+        The format of the answers.
     """
     columns = [EXTRA_COLUMNS[name] for name in names]
     of_bodies = [column for column in columns if column.of_line is None]
     values: dict[str, list[Any]] = {column.name: [] for column in of_bodies}
     for line in lines if of_bodies else ():
-        body, is_answer = (None, False) if line is None else _opened_line(line)
+        body, is_answer = (None, False) if line is None else _shallow_body_of_line(line)
         for column in of_bodies:
             values[column.name].append(None if body is None else column.value(body, form, is_answer=is_answer))
     return [
@@ -161,7 +161,7 @@ def columns_of_lines(lines: Sequence[bytes | None], names: Iterable[str], form: 
 
 
 def _series(kind: ExtraColumn, values: list[Any], dtype: pl.DataType) -> pl.Series:
-    """Return values as a column, by way of JSON; those with a NaN or an infinity, which JSON has not, one by one."""
+    """Return values as a column, through JSON; those with a NaN or an infinity, which JSON lacks, directly."""
     name, is_not_finite = kind.name, kind.has_not_finite
     if isinstance(dtype, pl.String):
         return pl.Series(name, values, dtype)
@@ -181,7 +181,7 @@ def _series(kind: ExtraColumn, values: list[Any], dtype: pl.DataType) -> pl.Seri
     return pl.concat([column, pl.Series(name, list(not_finite.values()), dtype)]).gather(places)
 
 
-# Logprobs are most of a line that has them: they are left as they are until they are read, wherever in a body.
+# Logprobs make up most of a line that has them, so they stay undecoded until they are read.
 
 
 _decode_line = msgspec.json.Decoder(wire_format.ResultLine[dict[str, msgspec.Raw]]).decode
@@ -189,22 +189,22 @@ _decode_objects = msgspec.json.Decoder(list[dict[str, msgspec.Raw]]).decode
 _AROUND_TOKENS = ("choices", "output", "content")
 
 
-def _opened_line(line: bytes) -> tuple[dict[str, Any] | None, bool]:
-    """Return what `body_of_line` does, with logprobs as they are in the line."""
+def _shallow_body_of_line(line: bytes) -> tuple[dict[str, Any] | None, bool]:
+    """Return the result of `body_of_line`, with the logprobs undecoded."""
     try:
         response = _decode_line(line).response
-        body = {name: _opened(name, told) for name, told in response.body.items()}
+        body = {name: _shallow(name, raw) for name, raw in response.body.items()}
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return body_of_line(line)
     return body, response.status_code in SUCCESS
 
 
-def _opened(name: str, told: msgspec.Raw) -> Any:
+def _shallow(name: str, raw: msgspec.Raw) -> Any:
     if name == "logprobs":
-        return told
+        return raw
     if name in _AROUND_TOKENS:
         try:
-            return [{key: _opened(key, value) for key, value in found.items()} for found in _decode_objects(told)]
+            return [{key: _shallow(key, value) for key, value in item.items()} for item in _decode_objects(raw)]
         except msgspec.ValidationError:
             pass
-    return msgspec.json.decode(told)
+    return msgspec.json.decode(raw)

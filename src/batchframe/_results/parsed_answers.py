@@ -1,4 +1,4 @@
-"""What a part's result files say, parsed once and kept as Arrow files: whoever asks later reads those."""
+"""The parsed answers of a part: its result files are parsed once, and later reads use the Arrow files."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from batchframe._store.records import PartRecord
     from batchframe._store.run_folder import DownloadedFile, RunFolder
 
-# Where an answer comes from.
+# The origin of an answer.
 _SOURCE = {"batch_id": pl.String(), "generation": pl.UInt16()}
-# The result file, as the run's folder calls it, and where in it the line is.
+# The result file, relative to the run's folder, and the place of the line in it.
 LINES = {"line_file": pl.String()} | PLACES
 
 
-def known_schema(*, lines: bool) -> dict[str, pl.DataType]:
-    """Return the columns of the Arrow files."""
+def parsed_schema(*, lines: bool) -> dict[str, pl.DataType]:
+    """Return the schema of the Arrow files."""
     return ANSWER_SCHEMA | _SOURCE | (LINES if lines else {})
 
 
@@ -37,14 +37,14 @@ class ResultFile(NamedTuple):
     Parameters
     ----------
     path
-        Where it is.
+        The path of the file.
     name
-        What the run's folder calls it.
+        The path relative to the run's folder.
     batch_id
         The batch that wrote it.
     renames
-        A Parquet file with ``theirs`` and ``ours``, where the batch was found in the account and its requests have
-        other ids; None where they are ours.
+        A Parquet file with ``theirs`` and ``ours``, for a batch that was found in the account and has other ids; None
+        if its ids are ours.
     """
 
     path: Path
@@ -54,22 +54,22 @@ class ResultFile(NamedTuple):
 
 
 class ParseTask(NamedTuple):
-    """All that parsing a part takes, so that any process that sees the files can do it.
+    """The input of `parse_part`, complete, so that any process that sees the files can run it.
 
     Parameters
     ----------
     endpoint
         The path of the endpoint.
     many
-        Whether several choices were asked for.
+        Whether each request asks for several choices.
     lines
-        Whether to keep where the line of each answer is.
+        Whether to store the place of the line of each answer.
     generation
-        Which call of `Run.retry` asked for the part.
+        The generation of the part: the call of `Run.retry` it belongs to.
     rejected
-        The custom_ids of requests that the service refused, each with its reason.
+        The custom_ids of requests that the service rejected, each with the reason.
     files
-        The result files, in the order in which they were asked for.
+        The result files, oldest first.
     """
 
     endpoint: str
@@ -81,16 +81,16 @@ class ParseTask(NamedTuple):
 
 
 def parse_part(task: ParseTask, target: Path) -> None:
-    """Write what the result files of a part say as numbered Arrow files; the same files give the same bytes.
+    """Parse the result files of a part into numbered Arrow files; the same input gives the same bytes.
 
     Parameters
     ----------
     task
-        What to parse.
+        The files to parse.
     target
         An empty folder.
     """
-    schema = known_schema(lines=task.lines)
+    schema = parsed_schema(lines=task.lines)
     generation = pl.lit(task.generation, _SOURCE["generation"]).alias("generation")
     index = 0
     if task.rejected:
@@ -103,22 +103,22 @@ def parse_part(task: ParseTask, target: Path) -> None:
         source = [pl.lit(file.batch_id, pl.String).alias("batch_id"), pl.lit(file.name).alias("line_file"), generation]
         renames = None if file.renames is None else pl.read_parquet(file.renames)
         with open_to_read(file.path) as handle:
-            for read in read_answers(handle, ENDPOINTS[task.endpoint], many=task.many, places=task.lines):
-                answers = read if renames is None else _renamed(read, renames)
+            for frame in read_answers(handle, ENDPOINTS[task.endpoint], many=task.many, places=task.lines):
+                answers = frame if renames is None else _renamed(frame, renames)
                 answers.with_columns(source).select(*schema).write_ipc(target / f"{index:06d}.arrow")
                 index += 1
 
 
 def _renamed(answers: pl.DataFrame, renames: pl.DataFrame) -> pl.DataFrame:
-    """Return the answers of a batch that was found in the account under our ids; others are not to requests of ours."""
+    """Return the answers of an adopted batch under our ids; answers to requests that are not ours are dropped."""
     joined = answers.join(renames, left_on="custom_id", right_on="theirs", how="inner", maintain_order="left")
     return joined.with_columns(pl.col("ours").alias("custom_id")).drop("ours")
 
 
 def part_answers(folder: RunFolder, part: PartRecord, *, lines: bool = False) -> list[Path]:
-    """Return the Arrow files of a part's answers, in the order in which they were asked for.
+    """Return the Arrow files of a part's answers, oldest first.
 
-    They may be removed as soon as `RunFolder.assembling`, which the caller holds, is let go.
+    The caller holds `RunFolder.assembling`; the files may be removed as soon as that is released.
 
     Parameters
     ----------
@@ -127,17 +127,17 @@ def part_answers(folder: RunFolder, part: PartRecord, *, lines: bool = False) ->
     part
         The part.
     lines
-        Whether with where the line of each is.
+        Whether to include the place of the line of each answer.
     """
-    files = folder.result_files(part.number)  # once: another thread may be downloading more of them
+    files = folder.result_files(part.number)  # read once, since another thread may be downloading more
     name = _name(folder, part, files)
     if name is None:
         return []
     _parse_missing(folder, [(part, files)], lines=lines, map_parts=map)
     paths = folder.parsed_answers(name, lines=lines)
-    if paths is None:  # on a file system without locks; no answer must pass for a missing one
-        folder.ensure_there()
-        msg = f"part {part.number}: another process removed its parsed answers just now. Make the same call again"
+    if paths is None:  # possible without file locks; the answers must not count as missing
+        folder.ensure_exists()
+        msg = f"part {part.number}: another process just removed its parsed answers. Repeat the call"
         raise ResultsError(msg)
     return paths
 
@@ -149,7 +149,7 @@ def parse_parts(
     lines: bool = False,
     map_parts: Callable[..., Iterable[None]] = map,
 ) -> None:
-    """Parse those of some parts that are not parsed yet.
+    """Parse the parts that are not parsed yet.
 
     Parameters
     ----------
@@ -158,9 +158,9 @@ def parse_parts(
     parts
         The parts.
     lines
-        Whether with where the line of each answer is.
+        Whether to include the place of the line of each answer.
     map_parts
-        What runs `parse_part` over them, such as the ``map`` of an executor.
+        Runs `parse_part` over them, such as the ``map`` of an executor.
     """
     _parse_missing(
         folder, [(part, folder.result_files(part.number)) for part in parts], lines=lines, map_parts=map_parts
@@ -180,16 +180,16 @@ def _parse_missing(
         if (name := _name(folder, part, files)) is not None and folder.parsed_answers(name, lines=lines) is None
     ]
     with ExitStack() as stack:
-        making = [stack.enter_context(folder.parsing(name, lines=lines)) for name, _ in missing]
-        for _ in map_parts(parse_part, [task for _, task in missing], making):
+        targets = [stack.enter_context(folder.parsing(name, lines=lines)) for name, _ in missing]
+        for _ in map_parts(parse_part, [task for _, task in missing], targets):
             pass
 
 
 def _name(folder: RunFolder, part: PartRecord, files: list[DownloadedFile]) -> str | None:
-    """Return what the parsed answers of a part are called; None where it has none yet."""
+    """Return the key of a part's parsed answers; None if it has no answers yet."""
     if not files and not part.rejected:
         return None
-    # Result files are never changed, but more of them may come, or another version of what reads them.
+    # Result files never change, but their number may grow, and the version of the reader may change.
     size = sum(folder.size_of(file.path) or 0 for file in files)
     return f"{part.number:04d}-{len(files)}-{size}-r{READER}"
 
@@ -216,20 +216,20 @@ def _task(folder: RunFolder, part: PartRecord, files: list[DownloadedFile], *, l
 
 
 def answers_of_part(folder: RunFolder, part: PartRecord, columns: Iterable[str] = ()) -> pl.DataFrame:
-    """Return every answer that a part's files tell of: its id, its code, its generation and these columns."""
-    schema = known_schema(lines=False)
+    """Return all answers in a part's files: custom_id, code, generation and ``columns``."""
+    schema = parsed_schema(lines=False)
     names = ["custom_id", "code", "generation", *columns]
     frames = [pl.DataFrame(schema={name: schema[name] for name in names})]
-    with folder.assembling():  # a process that finds the run finished removes the files
+    with folder.assembling():  # else a process that finds the run finished removes the files
         frames += [pl.scan_ipc(path).select(names).collect() for path in part_answers(folder, part)]
     return pl.concat(frames)
 
 
 def best_of_part(folder: RunFolder, part: PartRecord, columns: Iterable[str]) -> pl.DataFrame:
-    """Return the answer that counts of each request that a part's files tell of, with these columns and its id."""
+    """Return the best answer to each request in a part's files, with ``columns`` as in `answers_of_part`."""
     return best_answers(answers_of_part(folder, part, columns))
 
 
-def forget_answers(folder: RunFolder) -> None:
-    """Remove the Arrow files: they are made anew from the bytes when they are needed."""
-    folder.forget_parsed_answers()
+def remove_parsed(folder: RunFolder) -> None:
+    """Remove the Arrow files; they are rebuilt from the result files when needed."""
+    folder.remove_parsed_answers()

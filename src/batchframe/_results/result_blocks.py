@@ -1,4 +1,4 @@
-"""The frame of results, a block at a time: what is known so far, or the files of a finished run."""
+"""The result frame, a block at a time: the results so far, or the files of a finished run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from batchframe._endpoints.usage import TOKENS
 from batchframe._results.assemble import Assembler
 from batchframe._results.columns import CORE, USAGE, with_default
 from batchframe._results.extra_columns import EXTRA_COLUMNS
-from batchframe._results.parsed_answers import forget_answers
+from batchframe._results.parsed_answers import remove_parsed
 from batchframe._results.result_lines import READER
 from batchframe._schemas.response_format import AnswerType
 
@@ -31,13 +31,13 @@ _NOTE = "results.json"
 
 
 class ResultNote(msgspec.Struct):
-    """``results.json``: what the result blocks hold. It is written after them, so that all of them are there with it.
+    """``results.json``: a description of the result blocks. It is written last, so with it they are complete.
 
-    ``parts`` is how many parts the run had when it was found finished; a retry adds more. ``prefix`` is put before the
-    names of the added columns in the blocks: nothing, unless the frame has a column of such a name. ``from_lines`` are
-    the columns in them that are made of whole result lines, and ``group_rows`` how many rows may be held together where
-    a block had to be cut for these. ``sizes`` are the bytes of each block: a block that was cut off is written again.
-    ``reader`` is the version of what read the result lines; 0 for batchframe 0.1.0.
+    ``parts`` is the number of parts the run had when it finished; a retry adds more. ``prefix`` precedes the names of
+    the added columns in the blocks; it is empty unless the frame has a column of such a name. ``from_lines`` lists the
+    columns that were read from whole result lines, and ``group_rows`` how many rows fit in memory together if a block
+    had to be cut for them. ``sizes`` are the bytes of each block: a truncated block is written again. ``reader`` is the
+    version of the reader of the result lines; 0 for batchframe 0.1.0.
     """
 
     blocks: int
@@ -53,16 +53,16 @@ class ResultNote(msgspec.Struct):
 
 
 class FinalBlocks(NamedTuple):
-    """The result blocks of a finished run: the folder that has them, and what they hold."""
+    """The result blocks of a finished run: their folder and their description."""
 
     folder: BlockFolder
     note: ResultNote
 
     def scan(self) -> pl.LazyFrame:
-        """Return a scan of them.
+        """Scan the blocks.
 
-        It may be read much later, when others have taken their place: of a retry, or with further columns. With a
-        schema, Polars looks at a file only when it reads it.
+        The scan may be collected much later, when a retry or further columns have replaced the blocks. Given a schema,
+        Polars opens a file only when it reads it.
         """
         paths = [self.folder.results_path(number) for number in range(self.note.blocks)]
         with self.folder.reading(paths[0]):
@@ -71,28 +71,30 @@ class FinalBlocks(NamedTuple):
         usage = self.note.prefix + "usage"
         if schema[usage] == USAGE:
             return frame
-        # An earlier version wrote them, which knew fewer counts.
+        # Written by an earlier version with fewer token counts.
         known = {field.name for field in schema[usage].fields}  # type: ignore[attr-defined]
         count = {name: pl.col(usage).struct.field(name) for name in known}
         fields = [count.get(name, pl.lit(None, pl.Int64)).alias(name) for name in TOKENS]
         return frame.with_columns(pl.when(pl.col(usage).is_not_null()).then(pl.struct(fields)).alias(usage))
 
 
-def blocks_so_far(
+def current_blocks(
     folder: RunFolder, view: BlockFolder | None, *, from_lines: tuple[str, ...] = (), form: AnswerFormat
 ) -> Iterator[Iterable[pl.DataFrame]]:
-    """Yield the blocks of the frame, each in its pieces: input columns, and added ones (as ``batchframe:…``).
+    """Yield the result blocks of the run as it stands now, each in pieces.
+
+    They have the input columns, and the added ones as ``batchframe:…``.
 
     Parameters
     ----------
     folder
         The run.
     view
-        Another arrangement of its rows to show it in, or None. This one holds all answers in memory.
+        Another arrangement of the rows, or None. With one, all answers are held in memory.
     from_lines
-        Which of the columns to add that are made of whole result lines.
+        The columns to add that are read from whole result lines.
     form
-        What the answers are.
+        The format of the answers.
     """
     count = len(folder.record().blocks)
     assembler = Assembler(folder, from_lines, form)
@@ -105,9 +107,9 @@ def blocks_so_far(
 
 
 def _arranged(blocks: Iterable[pl.DataFrame], view: BlockFolder) -> Iterator[pl.DataFrame]:
-    """Give each row of another arrangement the answer to the same request, the n-th to the n-th.
+    """Yield the blocks of another arrangement: the n-th row of a request gets the n-th answer to it.
 
-    Where requests are sent once however often they occur, one may occur more often here: then the count begins anew.
+    With ``dedupe`` a request may occur more often here than it has answers: then the answers repeat from the first.
     """
     added = [OURS + name for name in (*CORE, *EXTRA_COLUMNS)]
     answers = pl.concat([block.select(DIGEST, *(name for name in added if name in block.columns)) for block in blocks])
@@ -125,17 +127,17 @@ def _arranged(blocks: Iterable[pl.DataFrame], view: BlockFolder) -> Iterator[pl.
         keyed = keyed.with_columns(pl.col(nth) % pl.col(times))
         offset += rows.height
         joined = keyed.join(answers, on=[DIGEST, nth], how="left", maintain_order="left")
-        # Whether a row is sent can differ from the first arrangement: its own code comes before the request's.
+        # A row may be unsent here though its request was sent: its own error takes precedence.
         own = pl.struct(pl.col(CODE).alias("code"), pl.col(MESSAGE).alias("message"))
         error = pl.when(pl.col(CODE).is_not_null()).then(own).otherwise(pl.col(OURS + "error")).alias(OURS + "error")
-        kept = [name for name in rows.columns if not name.startswith(OURS)]
+        columns = [name for name in rows.columns if not name.startswith(OURS)]
         names = [name for name in answers.columns if name not in (DIGEST, nth, CUSTOM_ID)]
         filled = [with_default(pl.col(name), name.removeprefix(OURS)) for name in names if name != OURS + "error"]
-        yield joined.with_columns(error, *filled).select(*kept, CUSTOM_ID, *names)
+        yield joined.with_columns(error, *filled).select(*columns, CUSTOM_ID, *names)
 
 
-def own_successes(folder: RunFolder) -> Iterator[pl.DataFrame]:
-    """Yield, block by block, the rows of a run whose own request succeeded, as far as is known now.
+def successful_requests(folder: RunFolder) -> Iterator[pl.DataFrame]:
+    """Yield, block by block, the rows of a run whose own request has succeeded so far.
 
     Yields
     ------
@@ -149,17 +151,17 @@ def own_successes(folder: RunFolder) -> Iterator[pl.DataFrame]:
         prefix = OURS if note is None or assembler is not None else note.prefix
         names = [prefix + "error", prefix + "batch_id"]
         if assembler is not None:
-            with folder.assembling():  # another process may find it finished
-                found = assembler.block(number).select(names)
+            with folder.assembling():  # else a process that finds the run finished removes what is read
+                results = assembler.block(number).select(names)
         else:
-            found = folder.read_frame(folder.results_path(number), names)
+            results = folder.read_frame(folder.results_path(number), names)
         is_own = rows[DIGEST].is_not_null() & rows[REQUEST].is_null()
-        rows = rows.select(CUSTOM_ID, DIGEST).with_columns(found[names[1]].alias("batch_id"))
-        yield rows.filter(is_own & found[names[0]].is_null())
+        rows = rows.select(CUSTOM_ID, DIGEST).with_columns(results[names[1]].alias("batch_id"))
+        yield rows.filter(is_own & results[names[0]].is_null())
 
 
 def request_ids(folder: RunFolder, view: BlockFolder | None) -> pl.Series:
-    """Return by row the custom_id of the request that answers it; null where the row is not sent."""
+    """Return the custom_id of the request of each row; null for a row that is not sent."""
     keyed = pl.concat(
         folder.read_frame(folder.rows_path(number), [CUSTOM_ID, REQUEST, DIGEST])
         for number in range(len(folder.record().blocks))
@@ -187,14 +189,14 @@ def final_blocks(
     parts: int,
     is_watched: bool,
 ) -> FinalBlocks:
-    """Write the result blocks of a finished run, unless they are there, and return what they hold.
+    """Return the result blocks of a finished run; write them first unless they exist.
 
     Parameters
     ----------
     parts
-        How many parts the run had when it was found finished.
+        The number of parts the run had when it finished.
     is_watched
-        Whether another process works on the run, and may read what was parsed.
+        Whether another process works on the run, and may read the parsed answers.
     """
     target = _target(folder, view, form)
     note = _final_note(folder, target, from_lines, form)
@@ -203,37 +205,37 @@ def final_blocks(
     with folder.assembling():
         note = _final_note(folder, target, from_lines, form)
         if note is not None:
-            return FinalBlocks(target, note)  # another process was quicker
-        before = _read_note(folder, target)
-        wanted = from_lines
-        from_lines = tuple(dict.fromkeys((*from_lines, *(before.from_lines if before is not None else ()))))
+            return FinalBlocks(target, note)  # another process has written them
+        previous = _read_note(folder, target)
+        requested = from_lines
+        from_lines = tuple(dict.fromkeys((*from_lines, *(previous.from_lines if previous is not None else ()))))
         try:
-            if before is not None:
-                _check_bytes(folder)
+            if previous is not None:
+                _check_result_files(folder)
             note = _write_blocks(folder, view, target, from_lines, form, parts=parts)
         except (ResultsError, DamagedRunError) as error:
-            if before is None or not _fits(before, wanted, form):
+            if previous is None or not _fits(previous, requested, form):
                 raise
-            warn(f"an earlier version of batchframe read these results, and they cannot be read anew: {error}")
-            return FinalBlocks(target, before)
+            warn(f"these results were read by an earlier version of batchframe and cannot be read again: {error}")
+            return FinalBlocks(target, previous)
         if not is_watched:
-            forget_answers(folder)
+            remove_parsed(folder)
     return FinalBlocks(target, note)
 
 
-def _check_bytes(folder: RunFolder) -> None:
-    """Refuse to replace blocks when result files are gone; errors as for `RunFolder.result_files`."""
+def _check_result_files(folder: RunFolder) -> None:
+    """Raise if result files are gone, before blocks are replaced; errors as for `RunFolder.result_files`."""
     for part in folder.parts():
         folder.result_files(part.number)
 
 
 def _target(folder: RunFolder, view: BlockFolder | None, form: AnswerFormat) -> BlockFolder:
-    """Return which folder has the result blocks of an arrangement, read as some type."""
+    """Return the folder of the result blocks of an arrangement and an answer type."""
     own = msgspec.convert(folder.record().options.get("answer_type"), AnswerType | None)
-    arranged = view or folder
+    arrangement = view or folder
     if form.answer_type == own:
-        return arranged
-    return arranged.reparsed(hashlib.blake2b(msgspec.json.encode(form.answer_type), digest_size=8).hexdigest())
+        return arrangement
+    return arrangement.reparsed(hashlib.blake2b(msgspec.json.encode(form.answer_type), digest_size=8).hexdigest())
 
 
 def _final_note(
@@ -244,7 +246,7 @@ def _final_note(
 
 
 def _fits(note: ResultNote, from_lines: tuple[str, ...], form: AnswerFormat) -> bool:
-    """Whether the result blocks hold what is wanted."""
+    """Whether the result blocks have the requested type and columns."""
     return note.answer_type == form.answer_type and set(from_lines) <= {*note.from_lines}
 
 
@@ -263,18 +265,18 @@ def _write_blocks(
     def counted(pieces: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
         nonlocal prefix
         for piece in pieces:
-            tally(piece, counts, usage)
+            add_counts(piece, counts, usage)
             if {*CORE, *EXTRA_COLUMNS} & set(piece.columns):
                 prefix = OURS
             yield piece.rename({OURS + name: prefix + name for name in (*CORE, *EXTRA_COLUMNS)}, strict=False)
 
     heights = [
         target.write_pieces(target.results_path(number), counted(pieces))
-        for number, pieces in enumerate(blocks_so_far(folder, view, from_lines=from_lines, form=form))
+        for number, pieces in enumerate(current_blocks(folder, view, from_lines=from_lines, form=form))
     ]
-    if counts["pending"] and folder.count_parts() == parts:  # nobody asked for more in the meantime
-        what = f"does not hold all that the run asked for ({counts['pending']} rows are in no part of it)"
-        raise folder.damaged("parts", what)
+    if counts["pending"] and folder.count_parts() == parts:  # no retry came in between
+        problem = f"is incomplete ({counts['pending']} rows are in no part)"
+        raise folder.damaged("parts", problem)
     note = ResultNote(
         blocks=len(heights),
         prefix=prefix,
@@ -291,8 +293,8 @@ def _write_blocks(
     return note
 
 
-def forget_results(folder: RunFolder) -> None:
-    """Note that the result blocks are not final any more, since more answers are to come."""
+def mark_results_stale(folder: RunFolder) -> None:
+    """Mark the result blocks as not final, since more answers are to come."""
     for target in folder.results():
         target.remove_note(_NOTE)
 
@@ -301,26 +303,26 @@ def _read_note(folder: RunFolder, target: BlockFolder) -> ResultNote | None:
     try:
         note = msgspec.convert(target.read_note(_NOTE), ResultNote | None)
     except msgspec.ValidationError:
-        return None  # somebody changed it: the blocks are written again
+        return None  # it was changed by hand: the blocks are written again
     if note is None or note.parts != folder.count_parts():
         return None
     sizes = target.result_sizes(note.blocks)
     return note if None not in sizes and sizes == (note.sizes or sizes) else None
 
 
-def shown(frame: pl.LazyFrame, stored_prefix: str, include: Iterable[str], prefix: str) -> pl.LazyFrame:
-    """Return the input columns and the added ones that were asked for, in the order and under the names of the call."""
+def select_columns(frame: pl.LazyFrame, stored_prefix: str, include: Iterable[str], prefix: str) -> pl.LazyFrame:
+    """Select the input columns and the requested added ones, in the order and under the names of the call."""
     places = {name: place for place, name in enumerate(frame.collect_schema())}
     stored = {stored_prefix + name for name in (*CORE, *EXTRA_COLUMNS)}
     own = [name for name in places if name not in stored]
-    # Column order on disk comes from earlier calls. A column of the user's own is not added.
+    # Column order on disk comes from earlier calls. The user's own columns are not added again.
     added = {stored_prefix + name: prefix + name for name in (*CORE, *include) if prefix + name not in own}
     # By place, not by name: the frame may have a column called "*".
     return frame.select(pl.nth([places[name] for name in (*own, *added)])).rename(mapping=added)
 
 
-def tally(block: pl.DataFrame, counts: dict[str, int], usage: dict[str, int]) -> None:
-    """Add a block's rows by outcome, and its tokens, to what was counted so far."""
+def add_counts(block: pl.DataFrame, counts: dict[str, int], usage: dict[str, int]) -> None:
+    """Add the outcomes and the tokens of a block to the totals so far."""
     code = pl.col(OURS + "error").struct.field("code")
     outcome = (
         pl.when(code.is_null()).then(pl.lit("succeeded"))
@@ -330,7 +332,9 @@ def tally(block: pl.DataFrame, counts: dict[str, int], usage: dict[str, int]) ->
     )  # fmt: skip
     for name, count in block.select(outcome.alias("outcome")).group_by("outcome").len().rows():
         counts[name] += count
-    is_ours = ~pl.col(OURS + "reused")  # what another run used was counted there
-    sums = block.select(pl.col(OURS + "usage").struct.field(name).filter(is_ours).sum().alias(name) for name in TOKENS)
+    is_paid_here = ~pl.col(OURS + "reused")  # the tokens of reused answers count for the other run
+    sums = block.select(
+        pl.col(OURS + "usage").struct.field(name).filter(is_paid_here).sum().alias(name) for name in TOKENS
+    )
     for name, total in sums.row(0, named=True).items():
         usage[name] += total

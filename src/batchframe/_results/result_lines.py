@@ -1,4 +1,4 @@
-"""Result files → answers: bytes are read in slices, each line is decoded once, and what it says becomes columns."""
+"""Read answers from result files: bytes are read in slices, and each line is decoded once into columns."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from batchframe._endpoints.base import Endpoint
 
 SLICE_BYTES = 8_000_000
-# What is read at once: so little that its memory is used again and again, since fresh memory costs more than reading.
+# Bytes per read: few, so that memory is reused, since fresh memory costs more than reading.
 READ_BYTES = 250_000
 
 ANSWER_SCHEMA = {
@@ -41,14 +41,14 @@ ANSWER_SCHEMA = {
     "request_id": pl.String(),
     "pieces": pl.String(),
 }
-# The version of what is read here: whatever was made of result lines by another is made of them anew.
+# The version of this reader: whatever another version made of result lines is rebuilt from them.
 READER = 1
 
-# Where in its file the line is: what is made of whole lines is made of few at a time, and only when it is asked for.
+# The place of a line in its file. Columns read from whole lines are read a few lines at a time, and only on request.
 PLACES = {"line_at": pl.Int64(), "line_bytes": pl.Int64()}
-# Worth another attempt: the request was not executed, or what came of it is nothing.
-_AGAIN_STATUS = frozenset({0, 408, 409, 429})
-_AGAIN_CODES = frozenset({"batch_expired"})
+# Worth another attempt: the request was not executed, or gave no result.
+_RETRYABLE_STATUS = frozenset({0, 408, 409, 429})
+_RETRYABLE_CODES = frozenset({"batch_expired"})
 
 SUCCESS = range(200, 300)
 
@@ -56,40 +56,40 @@ SUCCESS = range(200, 300)
 def read_answers(
     handle: IO[bytes], endpoint: Endpoint = DEFAULT, *, many: bool = False, places: bool = False
 ) -> Iterator[pl.DataFrame]:
-    """Yield what the lines of an output or error file say, in the order of the file.
+    """Yield the answers in an output or error file, in the order of its lines.
 
     Parameters
     ----------
     handle
         The file, open for reading bytes.
     endpoint
-        What was asked.
+        The endpoint of the requests.
     many
-        Whether several choices were asked for.
+        Whether each request asked for several choices.
     places
         Whether to add the columns of `PLACES`.
 
     Yields
     ------
     pl.DataFrame
-        A row a line that names a ``custom_id``, with `ANSWER_SCHEMA`; ``code`` is null where the row succeeded.
-        Lines that name none cannot belong to a row; they stay in the file.
+        One row for each line with a ``custom_id``, with `ANSWER_SCHEMA`; ``code`` is null for a success. Lines
+        without a ``custom_id`` cannot belong to a row and are skipped.
     """
     schema = ANSWER_SCHEMA | (PLACES if places else {})
     columns: list[list[Any]] = [[] for _ in schema]
     answers, places_of = columns[: len(ANSWER_SCHEMA)], columns[len(ANSWER_SCHEMA) :]
     start = held = 0
-    # Only ``\\n`` ends a line of a binary file: U+2028 and its like may stand inside a JSON string.
+    # Only ``\\n`` ends a line of a binary file: U+2028 and similar may occur inside a JSON string.
     while lines := handle.readlines(min(READ_BYTES, SLICE_BYTES)):
-        kept: list[bytes] | None = [] if places else None
+        used: list[bytes] | None = [] if places else None
         if endpoint.read_lines is not None and not many:
-            endpoint.read_lines(lines, answers, kept, partial(read_any, endpoint=endpoint))
+            endpoint.read_lines(lines, answers, used, partial(read_any, endpoint=endpoint))
         else:
-            _read_each(lines, answers, kept, endpoint, many=many)
+            _read_each(lines, answers, used, endpoint, many=many)
         size = sum(map(len, lines))
-        if kept is not None:
-            for values, found in zip(places_of, _places(lines, kept, start), strict=True):
-                values.extend(found)
+        if used is not None:
+            for values, numbers in zip(places_of, _places(lines, used, start), strict=True):
+                values.extend(numbers)
             start += size
         held += size
         if held >= SLICE_BYTES:
@@ -100,7 +100,7 @@ def read_answers(
 
 
 def _frame(schema: dict[str, pl.DataType], columns: list[list[Any]]) -> pl.DataFrame:
-    """Return the columns as a frame, and empty them."""
+    """Return the columns as a frame, and clear them."""
     frame = pl.DataFrame(
         [pl.Series(name, values, dtype) for (name, dtype), values in zip(schema.items(), columns, strict=True)]
     )
@@ -109,40 +109,40 @@ def _frame(schema: dict[str, pl.DataType], columns: list[list[Any]]) -> pl.DataF
     return frame
 
 
-def _places(lines: list[bytes], kept: list[bytes], start: int) -> list[list[int]]:
-    """Return where those of the lines that were kept begin, and how long they are."""
-    left, at, found = iter(kept), start, []
-    wanted = next(left, None)
+def _places(lines: list[bytes], used: list[bytes], start: int) -> list[list[int]]:
+    """Return the offsets and the lengths of the used lines."""
+    remaining, offset, offsets = iter(used), start, []
+    next_used = next(remaining, None)
     for line in lines:
-        if line is wanted:
-            found.append(at)
-            wanted = next(left, None)
-        at += len(line)
-    return [found, [len(line) for line in kept]]
+        if line is next_used:
+            offsets.append(offset)
+            next_used = next(remaining, None)
+        offset += len(line)
+    return [offsets, [len(line) for line in used]]
 
 
 def _read_each(
-    lines: list[bytes], columns: list[list[Any]], kept: list[bytes] | None, endpoint: Endpoint, *, many: bool
+    lines: list[bytes], columns: list[list[Any]], used: list[bytes] | None, endpoint: Endpoint, *, many: bool
 ) -> None:
-    """Append what each line says."""
+    """Append the answer of each line to the columns."""
     read_line = None if many else endpoint.read_line
     rows: list[tuple[Any, ...]] = []
     for line in lines:
-        seen = None if read_line is None else read_line(line)
-        if seen is None and line.isspace():
+        fast = None if read_line is None else read_line(line)
+        if fast is None and line.isspace():
             continue
-        found, answer = seen or read_any(line, endpoint, many=many)
-        if found is None:
+        custom_id, answer = fast or read_any(line, endpoint, many=many)
+        if custom_id is None:
             continue
-        rows.append((found, *answer))
-        if kept is not None:
-            kept.append(line)
+        rows.append((custom_id, *answer))
+        if used is not None:
+            used.append(line)
     for column, values in zip(columns, zip(*rows, strict=True), strict=False):
         column.extend(values)
 
 
 def read_any(line: bytes, endpoint: Endpoint = DEFAULT, *, many: bool = False) -> tuple[str | None, Answer]:
-    """Return the custom_id and the answer of a line of any shape; nothing that a service writes raises here."""
+    """Return the custom_id and the answer of a line of any shape; no line raises."""
     try:
         result = wire_format.read_result(line)
     except msgspec.DecodeError as error:
@@ -154,13 +154,13 @@ def read_any(line: bytes, endpoint: Endpoint = DEFAULT, *, many: bool = False) -
 
 
 def endpoint_of_line(line: bytes) -> Endpoint | None:
-    """Return the endpoint that a result line comes from; None where it holds no answer that would tell."""
+    """Return the endpoint that a result line comes from; None if it has no answer to tell it by."""
     body, may_answer = body_of_line(line)
     return endpoint_of(body) if body and may_answer and foreign_endpoint(body) is None else None
 
 
 def body_of_line(line: bytes) -> tuple[dict[str, Any] | None, bool]:
-    """Return the body of a line of any shape, None where it has none, and whether that may be an answer."""
+    """Return the body of a line of any shape, or None, and whether it may be an answer."""
     try:
         status, body = _reply(wire_format.read_result(line))
     except msgspec.DecodeError:
@@ -194,14 +194,14 @@ def _answer(result: Result, endpoint: Endpoint, *, many: bool) -> Answer:
 
 
 def _reply(result: Result) -> tuple[int | None, Any]:
-    """Return the status and the body of a result; some services write the body of a 200 in place of both."""
+    """Return the status and the body of a result; some services write the body of a 200 instead of both."""
     if result.response is not None and not result.has_envelope and is_answer(result.response):
         return 200, result.response
     return integer(result.status_code), _body(result.body)
 
 
 def _body(body: Any) -> Any:
-    """Return a body; one that is a JSON text holding an object, or null, is read as that."""
+    """Return a body; a JSON text of an object or of null is decoded."""
     if isinstance(body, str):
         try:
             value = read_json(body)
@@ -212,15 +212,15 @@ def _body(body: Any) -> Any:
 
 
 def _failure(error: Any, status: int | None) -> Answer:
-    """Return the service's own code (its ``code``, else its ``type``, else ``http_<status>``) and its words."""
+    """Return an error as an answer: its ``code``, else its ``type``, else ``http_<status>``; and its message."""
     fallback = "unknown_error" if status is None else f"http_{status}"
-    again = status is not None and (status in _AGAIN_STATUS or status >= 500)  # noqa: PLR2004
+    again = status is not None and (status in _RETRYABLE_STATUS or status >= 500)  # noqa: PLR2004
     if not isinstance(error, dict):
         text = error if isinstance(error, str) else ""
         return Answer(code=fallback, message=text or f"the service gave no reason ({fallback})", again=again)
     candidates = (error.get("code"), error.get("type"))
     code = next((str(value) for value in candidates if value and isinstance(value, (str, int))), fallback)
-    again = again or code in _AGAIN_CODES
+    again = again or code in _RETRYABLE_CODES
     message = error.get("message")
     if not isinstance(message, str) or not message:
         message = msgspec.json.encode(error).decode() if error else f"the service gave no reason ({fallback})"

@@ -155,7 +155,7 @@ def _local(run_dir: Any) -> Path:
         msg = f"run_dir must be a folder of this machine in this version of batchframe, got {path!r}"
         raise OptionError(msg)
     folder = _absolute(path)
-    content = RunFolder(folder).other_content()
+    content = RunFolder(folder).foreign_content_note()
     if content:
         msg = f"run_dir {path!r} is not a run: {content}. Name a new or empty folder"
         raise RunMismatchError(msg)

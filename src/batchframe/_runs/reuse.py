@@ -13,7 +13,7 @@ from batchframe._core import wire_format
 from batchframe._core.column_names import CUSTOM_ID, DIGEST, LINE, OURS
 from batchframe._core.digests import digest_number
 from batchframe._core.exceptions import OptionError, ResultsError, RunNotFoundError
-from batchframe._results.result_blocks import own_successes
+from batchframe._results.result_blocks import successful_requests
 from batchframe._results.result_lines import READ_BYTES
 from batchframe._store.records import PartRecord, SubmissionRecord
 from batchframe._store.run_folder import RunFolder
@@ -180,7 +180,7 @@ def _table(found: list[Source]) -> pl.DataFrame:
                 pl.col("batch_id").cast(pl.Categorical).alias(_BATCH),
                 pl.lit(run, pl.UInt32).alias(_RUN),
             )
-            for rows in own_successes(source.folder)
+            for rows in successful_requests(source.folder)
         ]
     table = pl.concat(frames)
     if len(found) > 1:

@@ -27,7 +27,7 @@ from batchframe._core.exceptions import (
 from batchframe._providers.guarded_client import GuardedClient
 from batchframe._providers.profiles import PROVIDERS, Provider, provider_named
 from batchframe._providers.service import Service
-from batchframe._results.result_blocks import forget_results, request_ids
+from batchframe._results.result_blocks import mark_results_stale, request_ids
 from batchframe._runs.retry_selection import check_changes, check_codes, chosen, condition_of, key_of, without_known
 from batchframe._runs.run_reader import RunResults, RunStatus
 from batchframe._runs.run_settings import RunSettings
@@ -300,7 +300,7 @@ class Run(RunResults):
             record = RetryRecord(generation, key, str(where), wanted, shown, fresh.height, self._clock.now())
             self._leased_folder.write_retry(record, fresh)
             trigger("after_retry_record")
-            forget_results(self._leased_folder)
+            mark_results_stale(self._leased_folder)
             self._pass()
 
     def cleanup(self) -> int:

@@ -20,10 +20,10 @@ from batchframe._results.extra_columns import OF_LINES
 from batchframe._results.result_blocks import (
     OUTCOMES,
     FinalBlocks,
-    blocks_so_far,
+    add_counts,
+    current_blocks,
     final_blocks,
-    shown,
-    tally,
+    select_columns,
     view_blocks,
 )
 from batchframe._runs.explain import Explanation, explain
@@ -148,10 +148,10 @@ class RunResults:
     def _so_far(self) -> pl.DataFrame:
         settings = self._settings
         with self._folder.assembling():
-            blocks = blocks_so_far(self._folder, self._view, from_lines=self._from_lines, form=settings.answer_format)
+            blocks = current_blocks(self._folder, self._view, from_lines=self._from_lines, form=settings.answer_format)
             pieces = chain.from_iterable(blocks)
             return pl.concat(
-                [shown(piece.lazy(), OURS, settings.include, settings.prefix).collect() for piece in pieces]
+                [select_columns(piece.lazy(), OURS, settings.include, settings.prefix).collect() for piece in pieces]
             )
 
     def _final_blocks(self) -> FinalBlocks | None:
@@ -173,7 +173,7 @@ class RunResults:
         final, settings = self._final_blocks(), self._settings
         if final is None:
             return self._so_far().lazy()
-        return shown(final.scan(), final.note.prefix, settings.include, settings.prefix)
+        return select_columns(final.scan(), final.note.prefix, settings.include, settings.prefix)
 
     def sink(self, path: Path) -> None:
         """Write what `result` gives to a Parquet file, a few rows at a time."""
@@ -357,9 +357,9 @@ class RunResults:
             counts, usage = dict.fromkeys(OUTCOMES, 0), dict.fromkeys(TOKENS, 0)
             with self._folder.assembling():
                 for piece in chain.from_iterable(
-                    blocks_so_far(self._folder, self._view, form=self._settings.answer_format)
+                    current_blocks(self._folder, self._view, form=self._settings.answer_format)
                 ):
-                    tally(piece, counts, usage)
+                    add_counts(piece, counts, usage)
         submissions = self._submissions()
         statuses = pl.Series([submission.status for submission in submissions], dtype=pl.String).drop_nulls()
         is_done = final is not None

@@ -1,4 +1,4 @@
-"""A folder of Parquet blocks, which are rows or results, and of the small files beside them."""
+"""A folder of Parquet blocks (rows or results), with small files beside them."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 RECORD = "run.json"
-# Results that take another process longer to assemble than this are assembled twice.
-_PATIENCE = 600.0
+# Another process that assembles results for longer than this is not waited for: they are assembled twice.
+_LOCK_SECONDS = 600.0
 
 
 class BlockFolder:
-    """The folder of a run, or a folder in it that has rows and results of its own.
+    """The folder of a run, or a folder in it with its own rows and results.
 
     Parameters
     ----------
     path
-        The folder. Everything in it is named relative to it, so that it can be moved.
+        The folder. Paths within it are stored as relative ones, so that it can be moved.
     fence
-        What each write takes its name inside of: the lease's, for who works on the run (see `Lease.fence`).
+        A context manager around the rename of each write: `Lease.fence`, for the process that works on the run.
     root
-        The run's folder, where ``path`` is a folder in it; None where it is ``path``.
+        The run's folder, if ``path`` is a folder in it; None if it is ``path``.
     files
-        What reads its small files; None for one of its own.
+        The cache of its small files; None for a new one.
     """
 
     def __init__(
@@ -61,35 +61,35 @@ class BlockFolder:
 
     @contextmanager
     def reading(self, path: Path | str) -> Iterator[None]:
-        """Name a file of the run that is gone or cannot be read, and say what to do.
+        """Turn the error of a missing or unreadable file into one that names it and says what to do.
 
         Raises
         ------
         RunNotFoundError
-            The whole run is gone: another process deleted it, or somebody moved it.
+            The whole run is gone: it was deleted or moved.
         DamagedRunError
-            The file was changed, or cut off.
+            The file is missing, was changed, or is truncated.
         """
         try:
             yield
         except (FileNotFoundError, NotADirectoryError) as error:
-            self.ensure_there()
+            self.ensure_exists()
             raise self.damaged(path, "is gone") from error
         except (msgspec.DecodeError, pl.exceptions.PolarsError) as error:
             reason = str(error).partition("\n")[0]
             raise self.damaged(path, f"cannot be read ({reason})") from error
 
-    def damaged(self, path: Path | str, what: str) -> DamagedRunError:
-        """Return the error for a file or folder of the run that was changed, by its path or its name in this folder."""
-        return DamagedRunError.from_file(self.path / path, what, self._root)
+    def damaged(self, path: Path | str, problem: str) -> DamagedRunError:
+        """Return the error for a damaged file or folder of the run; ``path`` may be relative to this folder."""
+        return DamagedRunError.from_file(self.path / path, problem, self._root)
 
-    def ensure_there(self) -> None:
-        """Make sure that the run is there.
+    def ensure_exists(self) -> None:
+        """Check that the run still exists.
 
         Raises
         ------
         RunNotFoundError
-            It is gone.
+            It does not.
         """
         if not filesystem.is_file(self._root / RECORD):
             msg = f"there is no run in {self._root} any more: it was deleted or moved"
@@ -98,48 +98,48 @@ class BlockFolder:
     # -- any file
 
     def open(self, path: Path | str) -> IO[bytes]:
-        """Open a file of the folder, by its path or by its name in the folder, to read its bytes."""
+        """Open a file for reading bytes; ``path`` may be relative to this folder."""
         return filesystem.open_to_read(self.path / path)
 
     def size_of(self, path: Path) -> int | None:
-        """Return how many bytes a file has; None where it is not there."""
+        """Return the size of a file in bytes; None if there is none."""
         return filesystem.size_of(path)
 
     def name_of(self, path: Path) -> str:
-        """Return what a file is called within the folder."""
+        """Return the path of a file relative to this folder."""
         return path.relative_to(self.path).as_posix()
 
     def remove_file(self, path: Path) -> None:
-        """Remove a file, where it is there."""
+        """Remove a file if it exists."""
         filesystem.remove_file(path)
 
     def make_parent(self, path: Path) -> None:
-        """Make the folder that a file of the run is in.
+        """Create the parent folder of a file of the run.
 
         Raises
         ------
         RunNotFoundError
-            The run's own folder is gone: no empty one is left in its place.
+            The run's own folder is gone; no empty one is created in its place.
         """
         if not filesystem.is_folder(self._root):
-            self.ensure_there()
+            self.ensure_exists()
         filesystem.make_folder(path.parent)
 
     @contextmanager
     def receiving(self, path: Path) -> Iterator[IO[bytes]]:
-        """Open a file for bytes to come; it takes its name only when they all came."""
+        """Open a file for writing bytes; it gets its name only after all of them were written."""
         self.make_parent(path)
         with self._replacing(path) as temporary, temporary.open("wb") as handle:
             yield handle
 
     @contextmanager
     def _replacing(self, path: Path) -> Iterator[Path]:
-        """Give a temporary name to write to, which is renamed to ``path`` when all went well."""
+        """Yield a temporary path to write to, which is renamed to ``path`` on success."""
         try:
             with filesystem.replacing(path, self.fence) as temporary:
                 yield temporary
         except (FileNotFoundError, NotADirectoryError):
-            self.ensure_there()
+            self.ensure_exists()
             raise
 
     # -- small JSON files
@@ -149,31 +149,31 @@ class BlockFolder:
         self._write_json(self.path / name, value)
 
     def read_note(self, name: str) -> object:
-        """Read a small JSON file, or None where it is not there or not whole."""
+        """Read a small JSON file; None if it is missing or truncated."""
         try:
             return msgspec.json.decode(self._files.read(self.path / name))
         except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
             return None
 
     def read_order(self, name: str, kind: type[T]) -> T | None:
-        """Read a small JSON file that is an order of the user's, or None where there is none; errors as for `reading`.
+        """Read a small JSON file that records an order of the user; None if there is none; errors as for `reading`.
 
-        What can be computed again is a note; an order that cannot be read must not pass for none.
+        A note can be computed again. An order cannot, so an unreadable one must not count as missing.
         """
         return self._decoded(self.path / name, kind)
 
     def remove_note(self, name: str) -> None:
-        """Remove a small JSON file, where it is there."""
+        """Remove a small JSON file if it exists."""
         with self.fence():
             filesystem.remove_file(self.path / name)
 
     def _decoded(self, path: Path, kind: type[T]) -> T | None:
-        """Return what a JSON file holds; None where it is not there."""
+        """Decode a JSON file; None if there is none."""
         with self.reading(path):
             try:
                 data = self._files.read(path)
             except FileNotFoundError:
-                self.ensure_there()
+                self.ensure_exists()
                 return None
             return msgspec.json.decode(data, type=kind)
 
@@ -183,20 +183,20 @@ class BlockFolder:
         with self._replacing(path) as temporary:
             temporary.write_bytes(data)
             version = self._files.date(temporary, path)
-        self._files.keep(path, version, data)
+        self._files.store(path, version, data)
 
     # -- blocks
 
     def rows_path(self, block: int) -> Path:
-        """Return where a block of input rows is."""
+        """Return the path of a block of input rows."""
         return self.path / "rows" / f"{block:04d}.parquet"
 
     def results_path(self, block: int) -> Path:
-        """Return where a block of results is."""
+        """Return the path of a block of results."""
         return self.path / "results" / f"{block:04d}.parquet"
 
     def result_sizes(self, blocks: int) -> list[int | None]:
-        """Return how many bytes each block of results has; None for one that is not there."""
+        """Return the size of each block of results in bytes; None for a missing one."""
         return [filesystem.size_of(self.results_path(number)) for number in range(blocks)]
 
     def read_frame(self, path: Path, columns: list[str] | None = None) -> pl.DataFrame:
@@ -205,28 +205,28 @@ class BlockFolder:
             return pl.read_parquet(path, columns=columns, glob=False)
 
     def write_frame(self, path: Path, frame: pl.DataFrame) -> None:
-        """Write a block whole.
+        """Write a block.
 
-        It is not compressed: that would be the most expensive step of all, and the input file beside it holds the
-        same texts as plain bytes.
+        It is not compressed: that would be the most expensive step, and the input file beside it holds the same texts
+        as plain bytes anyway.
         """
         self.make_parent(path)
         with self._replacing(path) as temporary:
             frame.write_parquet(temporary, compression="uncompressed", statistics=False)
 
     def write_pieces(self, path: Path, pieces: Iterator[pl.DataFrame]) -> int | None:
-        """Write a block that may be too large to be held, and comes in pieces.
+        """Write a block from pieces that together may be too large for memory.
 
         Returns
         -------
         int or None
-            How many rows the pieces have on average; None where there is only one.
+            The average number of rows of the pieces; None if there is only one.
         """
         first, second = next(pieces), next(pieces, None)
         if second is None:
             self.write_frame(path, first)
             return None
-        # A Parquet file is written at once, or streamed from others.
+        # Polars writes a Parquet file from one frame, or streams it from other files.
         self.make_parent(path)
         with (
             filesystem.naming(path),
@@ -246,40 +246,40 @@ class BlockFolder:
     # -- the same rows in two folders
 
     def has_rows_of(self, other: BlockFolder, blocks: int) -> bool:
-        """Whether another folder has the same blocks of rows, byte by byte; errors as for `reading`."""
+        """Whether another folder has the same blocks of rows, byte for byte; errors as for `reading`."""
         with self.reading("rows"):
             return all(
                 filesystem.have_same_bytes(other.rows_path(number), self.rows_path(number)) for number in range(blocks)
             )
 
     def digest_of_rows(self, blocks: int) -> str:
-        """Return a digest of the bytes of all rows."""
-        hashed = hashlib.blake2b(digest_size=16)
+        """Return a digest of the bytes of all blocks of rows."""
+        hasher = hashlib.blake2b(digest_size=16)
         for number in range(blocks):
             for chunk in filesystem.chunks_of(self.rows_path(number)):
-                hashed.update(chunk)
-        return hashed.hexdigest()
+                hasher.update(chunk)
+        return hasher.hexdigest()
 
     def take_rows(self, source: BlockFolder) -> None:
-        """Move the rows of another folder here."""
+        """Move the rows of another folder into this one."""
         self.make_parent(self.path / "rows")
         filesystem.move(source.path / "rows", self.path / "rows")
 
     # -- the folders in this one
 
     def reparsed(self, digest: str) -> BlockFolder:
-        """Return where the results are that were read as another type than the call's: a folder of their own.
+        """Return the folder of results that were parsed as another type than the run's.
 
-        Whoever reads those of one type does not find those of the other in their place.
+        Each type has its own folder, so that a reader of one type is not given results of another.
         """
         return self._inner("reparsed", digest)
 
     def view(self, digest: str) -> BlockFolder:
-        """Return the same run seen through another arrangement of its rows: a folder with its own rows and results."""
+        """Return the folder of another arrangement of the run's rows, with its own rows and results."""
         return self._inner("views", digest)
 
     def results(self) -> list[BlockFolder]:
-        """Return the folders that have results: this one, those of other types, those of other arrangements."""
+        """Return all folders with results: this one, those of other types, those of other arrangements."""
         reparsed = [self.reparsed(name) for name in filesystem.folders_in(self.path / "reparsed")]
         views = [self.view(name) for name in filesystem.folders_in(self.path / "views")]
         return [self, *reparsed, *(folder for view in views for folder in view.results())]
@@ -288,7 +288,7 @@ class BlockFolder:
         return BlockFolder(self.path.joinpath(*names), root=self._root, files=self._files)
 
     def remove(self) -> None:
-        """Delete the folder: at once for all who look, under a name that is cleared away after a crash."""
+        """Delete the folder. It is renamed to a scratch name first, which is cleaned up if the process crashes."""
         away = scratch_path(self.path.parent)
         try:
             filesystem.move(self.path, away)
@@ -296,47 +296,47 @@ class BlockFolder:
             return
         filesystem.remove_tree(away)
 
-    # -- parsed answers: Arrow files, which can be made again
+    # -- parsed answers: Arrow files, which can be rebuilt
 
     def parsed_answers(self, name: str, *, lines: bool) -> list[Path] | None:
-        """Return the Arrow files of a part's answers in their order; None where they are not there.
+        """Return the Arrow files of a part's answers in order; None if it was not parsed.
 
         Parameters
         ----------
         name
-            What the part, its result files and what reads them are called together.
+            The key of the part, its result files and the version of the reader.
         lines
-            Whether with the places of the result lines.
+            Whether they include the places of the result lines.
         """
         target = self._parsed_folder(name, lines=lines)
         if not filesystem.is_folder(target):
             return None
-        paths = [target / found for found in filesystem.names_in(target) if found.endswith(".arrow")]
+        paths = [target / file for file in filesystem.names_in(target) if file.endswith(".arrow")]
         if all(_is_whole(path) for path in paths):
             return paths
-        filesystem.remove_tree(target, must_go=True)  # they are not synced: the whole machine went down
+        filesystem.remove_tree(target, must_go=True)  # they are not synced, so a crash of the machine can truncate them
         return None
 
     @contextmanager
     def parsing(self, name: str, *, lines: bool) -> Iterator[Path]:
-        """Give a folder for the Arrow files of a part's answers, which are found as soon as they are all there."""
+        """Yield a folder for the Arrow files of a part's answers; readers see it only when it is complete."""
         target = self._parsed_folder(name, lines=lines)
         self.make_parent(target)
-        making = target.with_name(f".{target.name}-{os.getpid()}-{secrets.token_hex(4)}")
+        temporary = target.with_name(f".{target.name}-{os.getpid()}-{secrets.token_hex(4)}")
         try:
-            filesystem.make_new_folder(making)
+            filesystem.make_new_folder(temporary)
             with filesystem.naming(target):
-                yield making
+                yield temporary
             try:
-                filesystem.move(making, target)
+                filesystem.move(temporary, target)
             except OSError:
-                if not filesystem.is_folder(target):  # else another process was quicker: it read the same bytes
+                if not filesystem.is_folder(target):  # else another process parsed the same bytes first
                     raise
         finally:
-            filesystem.remove_tree(making)
+            filesystem.remove_tree(temporary)
 
-    def forget_parsed_answers(self) -> None:
-        """Remove the Arrow files."""
+    def remove_parsed_answers(self) -> None:
+        """Remove all Arrow files of parsed answers."""
         for lines in (False, True):
             filesystem.remove_tree(self._parsed_folder("", lines=lines))
 
@@ -345,21 +345,22 @@ class BlockFolder:
 
     @contextmanager
     def assembling(self) -> Iterator[None]:
-        """Keep other processes from removing or writing what is assembled here; where no lock is to be had, do without.
+        """Lock the results against other processes while they are assembled; without a lock if none can be had.
 
-        It is computed from the same bytes by whoever does it; but who is done removes what others may still read.
+        Every process computes the same results from the same bytes. But one that is done removes the parsed answers,
+        which others may still be reading.
         """
         import filelock  # noqa: PLC0415 - see `Lease.lock`
 
         try:
-            acquired = filesystem.acquire(filelock.FileLock(self.path / ".results.lock"), _PATIENCE)
+            acquired = filesystem.acquire(filelock.FileLock(self.path / ".results.lock"), _LOCK_SECONDS)
         except (OSError, NotImplementedError):
             acquired = nullcontext()
         with acquired:
             try:
                 yield
             except (FileNotFoundError, NotADirectoryError):
-                self.ensure_there()
+                self.ensure_exists()
                 raise
 
 

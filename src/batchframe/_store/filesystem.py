@@ -1,6 +1,6 @@
-"""The local file system, as far as a run needs one: another kind of store would take the place of this module.
+"""The operations on the local file system that a run needs; another kind of store would replace this module.
 
-A file takes its name only when it is whole: it is written under a temporary name, synced, then renamed.
+A file gets its name only when it is complete: it is written under a temporary name, synced, then renamed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 _POLL_SECONDS = 0.05
-# What a full or read-only disk says, and how Polars passes it on.
+# The errors of a full or read-only disk, and how Polars quotes them.
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 _CHUNK_BYTES = 1_000_000
@@ -42,7 +42,7 @@ def is_folder(path: Path) -> bool:
 
 
 def names_in(folder: Path) -> list[str]:
-    """Return the names of what is in a folder, sorted; none where it is not there."""
+    """Return the sorted names in a folder; an empty list if there is no such folder."""
     try:
         return sorted(os.listdir(folder))  # noqa: PTH208 - names, not paths
     except (FileNotFoundError, NotADirectoryError):
@@ -50,12 +50,12 @@ def names_in(folder: Path) -> list[str]:
 
 
 def folders_in(folder: Path) -> list[str]:
-    """Return the names of the folders in a folder, sorted: a desktop leaves files of its own anywhere."""
+    """Return the sorted names of the subfolders of a folder, without files such as a desktop's ``.DS_Store``."""
     return [name for name in names_in(folder) if (folder / name).is_dir()]
 
 
 def size_of(path: Path) -> int | None:
-    """Return how many bytes a file has; None where it is not there."""
+    """Return the size of a file in bytes; None if there is none."""
     try:
         return path.stat().st_size
     except (FileNotFoundError, NotADirectoryError):
@@ -66,7 +66,7 @@ def size_of(path: Path) -> int | None:
 
 
 def open_to_read(path: Path) -> IO[bytes]:
-    """Open a file to read its bytes."""
+    """Open a file for reading bytes."""
     return path.open("rb")
 
 
@@ -77,15 +77,15 @@ def chunks_of(path: Path) -> Iterator[bytes]:
             yield chunk
 
 
-def have_same_bytes(one: Path, other: Path) -> bool:
-    """Whether two files hold the same.
+def have_same_bytes(first: Path, second: Path) -> bool:
+    """Whether two files have the same content.
 
     Raises
     ------
     FileNotFoundError, NotADirectoryError
-        One of them is not there.
+        One of them does not exist.
     """
-    return filecmp.cmp(one, other, shallow=False)
+    return filecmp.cmp(first, second, shallow=False)
 
 
 # -- writing
@@ -93,14 +93,14 @@ def have_same_bytes(one: Path, other: Path) -> bool:
 
 @contextmanager
 def replacing(path: Path, fence: Callable[[], AbstractContextManager[None]] = nullcontext) -> Iterator[Path]:
-    """Give a temporary name to write to; where all went well, sync that file and rename it to ``path``.
+    """Yield a temporary path to write to; on success, sync that file and rename it to ``path``.
 
     Parameters
     ----------
     path
         The file.
     fence
-        What the renaming is done inside of.
+        A context manager around the rename.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with writing(temporary, path):
@@ -113,7 +113,7 @@ def replacing(path: Path, fence: Callable[[], AbstractContextManager[None]] = nu
 
 @contextmanager
 def writing(temporary: Path, path: Path) -> Iterator[None]:
-    """Leave no half of a file behind; errors as for `naming`."""
+    """Remove the temporary file if writing fails; errors as for `naming`."""
     try:
         with naming(path):
             yield
@@ -125,12 +125,12 @@ def writing(temporary: Path, path: Path) -> Iterator[None]:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Name the file that could not be written where the disk is full: neither the system nor Polars does.
+    """Add the path to the error of a full disk, which neither the system nor Polars names.
 
     Raises
     ------
     OSError
-        With the path.
+        The same error, with the path.
     """
     try:
         yield
@@ -143,7 +143,7 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def sync_folder(path: Path) -> None:
-    """Bring a rename to the disk; Windows has no call for it."""
+    """Sync a folder, so that a rename in it survives a crash; Windows has no call for it."""
     if os.name != "nt":
         _sync(path, os.O_RDONLY)
 
@@ -160,23 +160,23 @@ def _sync(path: Path, flags: int) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those that it is in, as far as they are not there."""
+    """Create a folder and its missing parents."""
     path.mkdir(parents=True, exist_ok=True)
 
 
 def make_new_folder(path: Path) -> None:
-    """Make a folder in one that is there.
+    """Create a folder in an existing one.
 
     Raises
     ------
     FileNotFoundError, FileExistsError
-        The other is not there; or this one is.
+        The parent does not exist; or the folder does.
     """
     path.mkdir()
 
 
 def make_private(path: Path) -> None:
-    """Make a folder that only its owner can read, and that git does not see."""
+    """Create a folder that only its owner can read, and that git ignores."""
     if not path.is_dir():
         path.mkdir(parents=True, mode=0o700, exist_ok=True)  # another process may be quicker
         with naming(path / ".gitignore"):
@@ -184,17 +184,17 @@ def make_private(path: Path) -> None:
 
 
 def move(source: Path, target: Path) -> None:
-    """Rename a file or folder; on POSIX an empty folder is replaced, and one that holds anything is not."""
+    """Rename a file or folder; POSIX replaces an empty target folder, but no other."""
     source.rename(target)
 
 
 def remove_file(path: Path) -> None:
-    """Remove a file, where it is there."""
+    """Remove a file if it exists."""
     path.unlink(missing_ok=True)
 
 
 def remove_tree(path: Path, *, must_go: bool = False) -> None:
-    """Remove a folder and all that is in it, as far as that can be done.
+    """Remove a folder with its content, as far as possible.
 
     Raises
     ------
@@ -208,14 +208,14 @@ def remove_tree(path: Path, *, must_go: bool = False) -> None:
 
 
 def acquire(lock: Any, seconds: float) -> AbstractContextManager[Any]:
-    """Acquire a file lock in a folder that is there; the library would make one that was moved away meanwhile.
+    """Acquire a file lock in an existing folder; filelock itself would create a folder that was moved away.
 
     Raises
     ------
     FileNotFoundError
-        The folder is not there.
+        The folder does not exist.
     filelock.Timeout
-        Another process holds the lock for longer than this.
+        Another process held the lock for longer than ``seconds``.
     """
     import filelock  # noqa: PLC0415 - see `Lease.lock`
 

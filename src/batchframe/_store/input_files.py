@@ -1,4 +1,4 @@
-"""Input files: the one writer of them, the one way to open them, and what their bytes tell.
+"""Read and write input files.
 
 A part exists once its record does, and the record is written after the input file.
 """
@@ -31,16 +31,17 @@ if TYPE_CHECKING:
     from batchframe._store.records import PartRecord
     from batchframe._store.run_folder import RunFolder
 
-# How much is written at once, and how many bytes of single lines are put together first.
+# Bytes per write, and bytes of single lines that are collected into one slice.
 _WRITE_BYTES, _SLICE_BYTES = 1_000_000, 8_000_000
 _READ_BYTES = 1_000_000
 _SAMPLE_BYTES, _LARGE_SAMPLE_BYTES, _SAMPLE_LINES = 200_000, 4_000_000, 20
 
 
 class InputFileWriter:
-    """Appends request lines to input files, and begins another part when one is full.
+    """Appends request lines to input files, and starts a new part when one is full.
 
-    Each file takes its name when it is whole: a process that lost its lease must not cut off a file of the same number.
+    A file gets its name when it is complete, so that a process that lost its lease cannot truncate a file of the same
+    number.
 
     Parameters
     ----------
@@ -49,13 +50,13 @@ class InputFileWriter:
     max_requests, max_bytes
         The limits of an input file.
     model
-        What the new records have in common. Numbers, sizes and digests are filled in, and so are ``ranges`` and
-        ``custom_ids`` where they are lists.
+        The template of the new records. Numbers, sizes and digests are filled in; so are ``ranges`` and
+        ``custom_ids`` if they are lists.
     first
-        The number of the first part; None for the run's next one.
+        The number of the first part; None for the run's next number.
     pilot
-        How many of the first rows are a part of their own, of whatever size. None: part 0 is small where there are
-        several.
+        The number of rows of a pilot, which get a part of their own whatever its size. None for no pilot: then part 0
+        is small if there are several parts.
     """
 
     def __init__(
@@ -86,8 +87,8 @@ class InputFileWriter:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
-            # The file is given up. The error itself is kept from it: it may be one of the user's frame, such as a
-            # missing file, and would be taken for a missing run.
+            # The file is abandoned. The error is not passed on to it: it may come from the user's frame, such as a
+            # missing file, and would be mistaken for a missing run.
             self._open_file.__exit__(GeneratorExit, GeneratorExit(), None)
 
     def add_rows(self, block: int, rows: pl.DataFrame) -> None:
@@ -96,9 +97,9 @@ class InputFileWriter:
         Parameters
         ----------
         block
-            Its number.
+            The number of the block.
         rows
-            All its rows, with their custom_ids, digests and lines.
+            All rows of the block, with their custom_ids, digests and lines.
         """
         indices = rows[LINE].is_not_null().arg_true()
         lines, digests, custom_ids = rows[LINE].drop_nulls(), rows[DIGEST].gather(indices), rows[CUSTOM_ID]
@@ -116,11 +117,11 @@ class InputFileWriter:
             custom_ids = pl.Series([custom_id for custom_id, _ in pairs], dtype=pl.String)
             bodies = pl.DataFrame({"body": [wire_format.body_of_request(line).decode() for _, line in pairs]})
             digests = bodies.select(digest(pl.col("body"))).to_series()
-            del bodies  # a single line may have hundreds of megabytes
+            del bodies  # a single line may be hundreds of megabytes long
             self._append(pl.Series([line.decode() for _, line in pairs]), digests, custom_ids)
 
     def begin(self, number: int) -> PartRecord:
-        """Open the file of a part, unless it is open already, and return its record as it stands."""
+        """Open the file of a part, unless it is already open, and return its record so far."""
         if not self._records or self._records[-1].number != number:
             self._close()
             path = self._folder.input_path(number)
@@ -133,7 +134,7 @@ class InputFileWriter:
         return self._records[-1]
 
     def finish(self) -> list[PartRecord]:
-        """Close the last file, and return the complete records; none of them is written yet."""
+        """Close the last file, and return the complete records, which are not written yet."""
         self._close()
         if len(self._records) > 1 and self._pilot is None and self._splitter.fits_in_one:
             self._merge()
@@ -143,7 +144,7 @@ class InputFileWriter:
         return self._records
 
     def commit(self) -> int:
-        """Finish, write the records, and return how many parts there are."""
+        """Finish, write the records, and return the number of parts."""
         records = self.finish()
         for record in records:
             record.pieces = 1 if record.split_from is None else len(records)
@@ -154,12 +155,12 @@ class InputFileWriter:
     def _append(
         self, lines: pl.Series, digests: pl.Series, custom_ids: pl.Series, pilot_lines: int | None = None
     ) -> list[tuple[PartRecord, int, int]]:
-        """Append lines, and return the records of the parts with the lines ``start`` to ``stop`` that each took."""
+        """Append lines; return the record of each part that took lines, with their ``start`` and ``stop``."""
         sizes = lines.str.len_bytes().cast(pl.Int64)
         ends = pl.concat([pl.Series(sizes.name, [0], pl.Int64), sizes]).cum_sum().rechunk()
-        # Where each line begins, and where the last one ends: one buffer of 64-bit integers.
+        # The start of each line, then the end of the last: one buffer of 64-bit integers.
         offsets = memoryview(ends.to_arrow().buffers()[1]).cast("q")
-        taken = []
+        appended = []
         for part, start, stop in self._cuts(offsets, pilot_lines):
             record = self.begin(part)
             n_bytes = offsets[stop] - offsets[start]
@@ -169,11 +170,11 @@ class InputFileWriter:
             self._digests[-1] += digest_sums(digests[start:stop])
             if record.custom_ids is not None:
                 record.custom_ids += custom_ids[start:stop].to_list()
-            taken.append((record, start, stop))
-        return taken
+            appended.append((record, start, stop))
+        return appended
 
     def _cuts(self, offsets: memoryview, pilot_lines: int | None) -> Iterator[Cut]:
-        """Deal out lines; the one after the pilot begins a part."""
+        """Yield the cuts of some lines; the first line after the pilot starts a new part."""
         if pilot_lines is None:
             yield from self._splitter.cuts(offsets)
             return
@@ -183,7 +184,7 @@ class InputFileWriter:
             yield Cut(part, start + pilot_lines, stop + pilot_lines)
 
     def _write(self, lines: pl.Series, n_bytes: int) -> None:
-        """Write lines as they are, so few at once that the memory which holds them end to end is used again."""
+        """Write lines a few at a time, so that the memory that joins them is reused."""
         assert self._handle is not None
         step = max(1, len(lines) * _WRITE_BYTES // n_bytes)
         for start in range(0, len(lines), step):
@@ -201,11 +202,11 @@ class InputFileWriter:
             self._reach("after_part_input")
 
     def _reach(self, point: str) -> None:
-        if not self._folder.is_scratch:  # after a crash a run in the making is thrown away whole
+        if not self._folder.is_scratch:  # an unfinished run is discarded after a crash, so there is nothing to test
             trigger(point)
 
     def _merge(self) -> None:
-        """Join the small first part and the second: only now is it known that one file is enough."""
+        """Join the small first part and the second, once it is known that one file is enough."""
         first, second = self._records
         path = self._folder.input_path(second.number)
         with self._folder.input_path(first.number).open("ab") as target, open_input(path) as rest:
@@ -222,7 +223,7 @@ class InputFileWriter:
 
 
 def _in_slices(lines: Iterable[tuple[str, bytes]]) -> Iterator[list[tuple[str, bytes]]]:
-    """Put single lines together, so that a slice of them is a few megabytes."""
+    """Collect single lines into slices of a few megabytes."""
     pairs: list[tuple[str, bytes]] = []
     n_bytes = 0
     for custom_id, line in lines:
@@ -236,7 +237,7 @@ def _in_slices(lines: Iterable[tuple[str, bytes]]) -> Iterator[list[tuple[str, b
 
 
 def split_up(folder: RunFolder, part: PartRecord, pieces: int) -> None:
-    """Replace a part by that many of about the same size; by more where its lines differ much in length."""
+    """Replace a part by ``pieces`` of about equal size, or by more if its lines differ much in length."""
     model = msgspec.structs.replace(part, ranges=None, custom_ids=[], split_from=part.number)
     with InputFileWriter(folder, -(-part.requests // pieces), -(-part.bytes // pieces), model) as writer:
         writer.add_lines(lines_of(folder, part.number))
@@ -251,14 +252,14 @@ def write_input_file(folder: RunFolder, part: PartRecord, lines: Iterable[tuple[
     folder
         The run.
     part
-        The part's record, without what the lines tell.
+        The part's record, without the values that depend on the lines.
     lines
-        The custom_ids and the lines.
+        The lines, each with its custom_id.
 
     Returns
     -------
     PartRecord
-        The complete record. It is not written yet.
+        The complete record, which is not written yet.
     """
     model = msgspec.structs.replace(part, ranges=None, custom_ids=[])
     with InputFileWriter(folder, sys.maxsize, sys.maxsize, model, first=part.number) as writer:
@@ -281,7 +282,7 @@ def lines_of(folder: RunFolder, part: int) -> Iterator[tuple[str, bytes]]:
 
 
 def tokens_of(folder: RunFolder, part: PartRecord) -> int:
-    """Return an estimate of a part's input tokens, made from the first lines of its input file."""
+    """Estimate a part's input tokens from the first lines of its input file."""
     with open_input(folder.input_path(part.number)) as handle:
         sample = handle.readlines(_SAMPLE_BYTES)
         if len(sample) < _SAMPLE_LINES:  # lines with images are long, and differ from each other
@@ -290,9 +291,9 @@ def tokens_of(folder: RunFolder, part: PartRecord) -> int:
 
 
 def hash_of(path: Path) -> str:
-    """Return the hash of an input file's bytes. Where it is the same, the same requests have the same custom_ids."""
-    hashed = hashlib.blake2b(digest_size=16)
+    """Return the hash of an input file's bytes: files with equal hashes have equal requests and custom_ids."""
+    hasher = hashlib.blake2b(digest_size=16)
     with open_input(path) as handle:
         while chunk := handle.read(_READ_BYTES):
-            hashed.update(chunk)
-    return hashed.hexdigest()
+            hasher.update(chunk)
+    return hasher.hexdigest()

@@ -1,4 +1,4 @@
-"""Where each part of a run stands, by its files, and which requests it holds."""
+"""The state of each part of a run, read from its files, and the requests it holds."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from batchframe._store.records import PartRecord, StopRecord
     from batchframe._store.run_folder import RunFolder
 
-MISSING = ("missing", "the service wrote no line for it, in neither result file")
+MISSING = ("missing", "the service wrote no line for it in either result file")
 
 
 @dataclass
 class PartState:
-    """Where a part stands, by its files.
+    """The state of a part, read from its files.
 
-    ``absent`` is the code and message of its rows without an answer.
+    ``absent`` is the error code and message of its rows without an answer.
     """
 
     record: PartRecord
@@ -36,7 +36,7 @@ class PartState:
 
 
 def part_states(folder: RunFolder) -> list[PartState]:
-    """Return where each part of a run stands, in the order in which they were requested."""
+    """Return the state of each part, ordered by generation, attempt and number."""
     records = folder.parts()
     split = {record.split_from for record in records}
     stop = read_stop(folder)
@@ -46,7 +46,7 @@ def part_states(folder: RunFolder) -> list[PartState]:
 
 def _state(folder: RunFolder, record: PartRecord, stop: StopRecord | None, *, is_replaced: bool) -> PartState:
     submissions = folder.submissions(record.number)
-    if not record.requests:  # all of them are in batches that were found in the account
+    if not record.requests:  # all of its requests are in batches found in the account
         return PartState(record, is_done=True, is_replaced=is_replaced)
     if any(submission.stage == "downloaded" for submission in submissions):
         expired = next((submission for submission in submissions if submission.output_expired_at is not None), None)

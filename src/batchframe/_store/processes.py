@@ -1,4 +1,4 @@
-"""Which processes of this host are gone."""
+"""Whether a process of this host is dead."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def is_dead(pid: int) -> bool:
-    """Whether a process of this host is gone, for certain."""
+    """Whether a process of this host is certainly dead."""
     if os.name == "nt":
         return False  # os.kill(pid, 0) is a Ctrl-C there
     try:
@@ -16,7 +16,7 @@ def is_dead(pid: int) -> bool:
         return True
     except (PermissionError, OverflowError):
         return False
-    try:  # one that was killed and not waited for has an id, and does nothing any more
+    try:  # a zombie still has its id, but runs no more code
         return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] == b"Z"
     except (OSError, IndexError):
         return False

@@ -1,4 +1,4 @@
-"""What a run keeps on disk: ``run.json``, the parts, their submissions, and the notes beside them."""
+"""The records of a run on disk: ``run.json``, its parts, their submissions, and smaller notes."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Stage = Literal["written", "uploading", "uploaded", "submitting", "submitted", "
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """What makes a run this run: the multiset of its request bodies, and where they are sent.
+    """The identity of a run: the multiset of its request bodies, and where they are sent.
 
-    ``digest`` is the sum modulo 2^128 of the first 128 bits of each body's BLAKE3 digest, in hex: it does not depend
-    on the order of the rows, and a body that occurs twice counts twice, with ``dedupe`` once. Requests that another
-    run answers count like those that are sent: without ``reuse`` the run is the same.
+    ``digest`` is the sum modulo 2^128 of the first 128 bits of each body's BLAKE3 digest, in hex. It does not depend
+    on the order of the rows. A body that occurs twice counts twice, or once with ``dedupe``. Requests answered by
+    another run count like those that are sent, so ``reuse`` does not change the identity.
     """
 
     digest: str
@@ -31,7 +31,7 @@ class Identity(msgspec.Struct, frozen=True):
 
 
 class RunRecord(msgspec.Struct):
-    """``run.json``: written once, when the run is made."""
+    """``run.json``: written once, when the run is created."""
 
     run_id: str
     identity: Identity
@@ -44,7 +44,7 @@ class RunRecord(msgspec.Struct):
 
 
 class RejectedRequest(msgspec.Struct):
-    """A request line that the service refused when it validated an input file."""
+    """A request line that the service rejected when it validated an input file."""
 
     custom_id: str
     line: int
@@ -53,20 +53,21 @@ class RejectedRequest(msgspec.Struct):
 
 
 class PartRecord(msgspec.Struct):
-    """``part.json``: which requests one input file holds.
+    """``part.json``: the requests of one input file.
 
-    A first attempt holds ranges of rows, ``[block, start, stop]``; a retry or a split may hold any rows, by the
-    ``custom_id`` of their requests. One with both holds these requests, and they lie within these ranges. ``digest``
-    is the order-free sum over its requests, as in `Identity`; ``tokens`` is an estimate. A part that was split is
-    replaced by those that name it in ``split_from``, as soon as all ``pieces`` of them are there; ``rejected`` are the
-    lines of it that are not sent again. ``generation`` counts what was asked for by `Run.retry`, ``attempt`` what went
-    again by itself since. ``adopted``: made of a batch that was found in the account, under ids of its own;
-    ``renamed.parquet`` beside it says which of them are whose.
+    A first attempt lists ranges of rows, ``[block, start, stop]``. A retry or a split may hold any rows and lists
+    ``custom_ids``. Where both are set, the part holds the ids, and the ranges say where their rows are. ``digest`` is
+    the order-free sum over the requests, as in `Identity`; ``tokens`` is an estimate.
 
-    ``reader`` is the version of what read the answers that another attempt was prepared by; 0 for batchframe 0.1.0.
+    A split part is replaced by the parts that name it in ``split_from``, once all ``pieces`` of them exist.
+    ``rejected`` lists its lines that are not resent. ``generation`` counts the calls of `Run.retry`, and ``attempt``
+    the automatic retries since. ``adopted`` is true for a part made from a batch found in the account, whose ids
+    differ; ``renamed.parquet`` beside it maps them to ours.
 
-    A part with ``reused_from`` has no input file: its answers are copies of those that one batch of that run gave.
-    Its attempt is 0, it is downloaded from the beginning, and its requests are some of those within its ranges.
+    ``reader`` is the version of the reader whose answers decided what this attempt resends; 0 for batchframe 0.1.0.
+
+    A part with ``reused_from`` has no input file: its answers are copied from one batch of that run. Its attempt is 0,
+    it counts as downloaded from the start, and its requests are some of the rows within its ranges.
     """
 
     number: int
@@ -87,9 +88,9 @@ class PartRecord(msgspec.Struct):
 
 
 class RetryRecord(msgspec.Struct):
-    """``retries/N.json``: what `Run.retry` was asked for; ``N.parquet`` beside it holds the requests and their changes.
+    """``retries/N.json``: one call of `Run.retry`; ``N.parquet`` beside it holds the requests and their changes.
 
-    ``key`` is a digest of the call: the same call again asks for no request a second time.
+    ``key`` is a digest of the call, so that an identical call does not retry the same requests twice.
     """
 
     generation: int
@@ -102,7 +103,7 @@ class RetryRecord(msgspec.Struct):
 
 
 class StopRecord(msgspec.Struct):
-    """``stopped.json``: parts of this generation and those before it that were not submitted yet never are."""
+    """``stopped.json``: unsubmitted parts of this generation and of earlier ones are never submitted."""
 
     generation: int
     reason: Literal["cancelled", "stop_loss", "pilot"]
@@ -111,7 +112,7 @@ class StopRecord(msgspec.Struct):
 
 
 class UnreadReply(msgspec.Struct, frozen=True):
-    """How often one call was answered with JSON of the wrong shape, and nothing else, since when."""
+    """How many consecutive replies to one API call were JSON of the wrong shape, and since when."""
 
     first_at: datetime
     last_at: datetime
@@ -119,10 +120,10 @@ class UnreadReply(msgspec.Struct, frozen=True):
 
 
 class TroubleRecord(msgspec.Struct):
-    """``trouble.json``: the last error of the run; there is none once a pass went well.
+    """``trouble.json``: the last error of the run; removed after a pass without errors.
 
-    ``at`` is when it was first met. ``is_transient``: whether waiting may mend it. ``unread``: replies that cannot be
-    read, by call.
+    ``at`` is when the error first occurred. ``is_transient`` says whether waiting may help. ``unread`` counts
+    unreadable replies by API call.
     """
 
     message: str
@@ -134,10 +135,10 @@ class TroubleRecord(msgspec.Struct):
 class SubmissionRecord(msgspec.Struct):
     """``submissions/N.json``: one upload and one create of a part's input file.
 
-    ``stage`` is ours and only moves forward. A submission that ended without a ``batch_id`` never became a batch;
-    ``reason`` says why. ``said`` keeps the service's words as they came. ``refused`` is true while the last create is
-    known to have come to nothing; a submission that is ``submitting`` without it is in doubt. ``adopted_at`` is set
-    where the batch was not made from here, but found in the account.
+    ``stage`` is our own progress and only moves forward. A submission that ended without a ``batch_id`` never became
+    a batch; ``reason`` says why. ``said`` keeps the service's messages verbatim. ``refused`` is true while the last
+    create is known to have failed; a ``submitting`` record without it is in doubt. ``adopted_at`` is set where the
+    batch was not created from here, but found in the account.
     """
 
     number: int
@@ -162,20 +163,20 @@ class SubmissionRecord(msgspec.Struct):
 
     @property
     def created_at(self) -> datetime | None:
-        """When the service made its batch, or else its input file."""
+        """When the service created the batch, or else its input file."""
         return moment((self.batch or {}).get("created_at")) or self.input_file_created_at
 
     @property
     def is_in_flight(self) -> bool:
-        """Whether a batch of it is at the service, or may be."""
+        """Whether the service has, or may have, a batch of it that has not ended."""
         return self.stage in {"submitting", "submitted"} and not self.refused
 
     @property
     def is_alive(self) -> bool:
-        """Whether it has answers, or may have: its batch runs, or ended with result files."""
+        """Whether it has, or may get, answers: its batch is running, or ended with result files."""
         return self.is_in_flight or self.has_files
 
     @property
     def has_files(self) -> bool:
-        """Whether it ended as a batch whose result files can be fetched."""
+        """Whether its batch ended in a status that has result files."""
         return self.batch_id is not None and self.status in {"completed", "expired", "cancelled"}

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-# Files that tell nothing of some rows are fetched once more; both copies are kept, and the better answer counts.
+# Result files without a line for some rows are downloaded once more. Both copies stay, and the better answer counts.
 RESULT_KINDS = ("output", "error", "output.again", "error.again")
 _PART = "part.json"
 
 
 class DownloadedFile(NamedTuple):
-    """A result file that was downloaded: of which submission, ``"output"`` or ``"error"``, and where it is."""
+    """A downloaded result file: its submission, its kind (of `RESULT_KINDS`) and its path."""
 
     submission: SubmissionRecord
     kind: str
@@ -35,31 +35,31 @@ class DownloadedFile(NamedTuple):
 
 
 class RunFolder(BlockFolder):
-    """Reads and writes one run's folder; knows names and formats, and nothing of the service."""
+    """Reads and writes one run's folder: its file names and formats. It knows nothing of the service."""
 
     def fenced(self, fence: Callable[[], AbstractContextManager[None]]) -> RunFolder:
-        """Return the same folder with another fence; both remember the same records."""
+        """Return the same folder with another fence; both share one cache of records."""
         return RunFolder(self.path, fence, self._root, self._files)
 
     # -- the run
 
     @classmethod
     def all_in(cls, root: Path) -> list[RunFolder]:
-        """Return what may be a run in a folder of runs, in the order of the names."""
+        """Return the folders of a root that may be runs, ordered by name."""
         folders = [cls(root / name) for name in filesystem.names_in(root)]
         return [folder for folder in folders if not folder.is_scratch]
 
     @property
     def is_scratch(self) -> bool:
-        """Whether it is a run in the making, or one that is being deleted."""
+        """Whether the run is being created or deleted."""
         return is_scratch(self.path)
 
     def exists(self) -> bool:
         """Whether a run was committed here."""
         return filesystem.is_file(self.path / RECORD)
 
-    def other_content(self) -> str:
-        """Return in words what is here that is no run; nothing where there is a run, or nothing yet."""
+    def foreign_content_note(self) -> str:
+        """Return a phrase for what is here instead of a run; empty for a run, or for an empty or missing folder."""
         if filesystem.is_file(self.path):
             return "it is a file"
         names = sorted(filesystem.names_in(self.path), key=_is_hidden)
@@ -71,7 +71,7 @@ class RunFolder(BlockFolder):
         Raises
         ------
         RunNotFoundError
-            There is none.
+            There is no such file.
         StoreVersionError
             It was written by a newer batchframe.
         DamagedRunError
@@ -81,31 +81,31 @@ class RunFolder(BlockFolder):
         try:
             data = self._files.read(path)
         except (FileNotFoundError, NotADirectoryError):
-            msg = f"there is no run in {self.path}: it has no {RECORD}. bf.run(...) makes one"
+            msg = f"there is no run in {self.path}: it has no {RECORD}. bf.run(...) creates one"
             raise RunNotFoundError(msg) from None
         with self.reading(path):
             version = msgspec.json.decode(data, type=_Version).schema_version
         if version > SCHEMA_VERSION:
             msg = (
                 f"{self.path} has schema version {version}, and this batchframe reads up to {SCHEMA_VERSION}: "
-                "a newer batchframe wrote it; upgrade to read it"
+                "a newer batchframe wrote it. Upgrade batchframe to read it"
             )
             raise StoreVersionError(msg)
         with self.reading(path):
             return msgspec.json.decode(data, type=RunRecord)
 
     def take(self, scratch: RunFolder, record: RunRecord) -> bool:
-        """Make what was rendered in ``scratch`` this run: one rename, so that a run is there whole or not at all.
+        """Turn a scratch folder into this run by one rename, so that a run exists whole or not at all.
 
         Returns
         -------
         bool
-            False where another process made the same run in the meantime; ``scratch`` is then left as it is.
+            False where another process created the same run in the meantime; ``scratch`` is then left alone.
 
         Raises
         ------
         RunMismatchError
-            There is something else.
+            Something else is at this path.
         """
         scratch.write_note(RECORD, record)
         trigger("before_commit")
@@ -116,14 +116,14 @@ class RunFolder(BlockFolder):
                 return False
             if error.errno not in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}:
                 raise
-            msg = f"{self.path} is in the way, and is no run: move it away, and make the same call again"
+            msg = f"{self.path} exists and is not a run: move it away and repeat the call"
             raise RunMismatchError(msg) from error
         filesystem.sync_folder(self.path.parent)
         return True
 
     @classmethod
     def scratch(cls, parent: Path) -> RunFolder:
-        """Return a fresh ``.new-…`` folder in ``parent``, after removing those that dead processes left there."""
+        """Create a ``.new-…`` folder in ``parent``, after removing those of dead processes."""
         filesystem.make_folder(parent)
         remove_left_over(parent)
         folder = cls(scratch_path(parent))
@@ -134,21 +134,21 @@ class RunFolder(BlockFolder):
             raise
         return folder
 
-    # -- what `Run.retry` was asked for
+    # -- calls of `Run.retry`
 
     def retry_path(self, generation: int) -> Path:
-        """Return where the requests of a retry are, and their changes."""
+        """Return the path of a retry's requests and their changes."""
         return self.path / "retries" / f"{generation:04d}.parquet"
 
     def retries(self) -> list[RetryRecord]:
-        """Return what `Run.retry` was asked for, the first call first."""
+        """Return the records of the calls of `Run.retry`, oldest first."""
         folder = self.path / "retries"
         names = [name for name in filesystem.names_in(folder) if name.endswith(".json")]
         records = [self._decoded(folder / name, RetryRecord) for name in names]
         return sorted((record for record in records if record is not None), key=lambda record: record.generation)
 
     def write_retry(self, record: RetryRecord, requests: pl.DataFrame) -> None:
-        """Write a retry; the record comes last, so that one that is there is whole."""
+        """Write a retry; its record is written last, so that a retry with a record is complete."""
         path = self.retry_path(record.generation)
         self.write_frame(path, requests)
         trigger("before_retry_record")
@@ -165,75 +165,75 @@ class RunFolder(BlockFolder):
         return self.part_path(number) / "input.jsonl"
 
     def renamed_path(self, number: int) -> Path:
-        """Return where it says what the requests of a part are called in a batch that was found in the account."""
+        """Return the path of the table of ids of an adopted batch: theirs and ours."""
         return self.part_path(number) / "renamed.parquet"
 
     def parts(self) -> list[PartRecord]:
-        """Return the parts in the order of their numbers; pieces that a crash left alone are none."""
+        """Return the parts by number, without the pieces of a split that a crash interrupted."""
         records = [self._decoded(path, PartRecord) for path in self._part_records()]
-        found = [record for record in records if record is not None]
+        parts = [record for record in records if record is not None]
         siblings: dict[int | None, list[int]] = {}
-        for part in found:
+        for part in parts:
             siblings.setdefault(part.split_from, []).append(part.pieces)
         whole = {source for source, pieces in siblings.items() if source is None or set(pieces) == {len(pieces)}}
-        return sorted((part for part in found if part.split_from in whole), key=lambda part: part.number)
+        return sorted((part for part in parts if part.split_from in whole), key=lambda part: part.number)
 
     def count_parts(self) -> int:
-        """Return how many parts there are: they grow more until the run is finished."""
+        """Return the number of parts; it may grow until the run is finished."""
         return sum(filesystem.is_file(path) for path in self._part_records())
 
     def _part_records(self) -> list[Path]:
-        """Return where the record of each part is, or will be."""
+        """Return the path of each part's record, which may not exist yet."""
         folder = self.path / "parts"
         return [folder / name / _PART for name in filesystem.names_in(folder) if name.isdigit()]
 
     def remove_unfinished_parts(self) -> None:
-        """Remove the parts whose record is not there: a crash left them, and their numbers are given again."""
+        """Remove parts without a record, left by a crash: their numbers are used again."""
         for path in self._part_records():
             if not filesystem.is_file(path):
-                filesystem.remove_tree(path.parent, must_go=True)  # its records would pass for those of another
+                filesystem.remove_tree(path.parent, must_go=True)  # else its submissions would belong to the next part
 
     def write_part(self, part: PartRecord) -> None:
-        """Write ``part.json``; the input file comes first, so that a part that is there is whole."""
+        """Write ``part.json``, after the input file, so that a part with a record is complete."""
         self._write_json(self.part_path(part.number) / _PART, part)
 
     def submissions(self, number: int) -> list[SubmissionRecord]:
-        """Return a part's submissions, the oldest first."""
+        """Return a part's submissions, oldest first."""
         folder = self.part_path(number) / "submissions"
         names = [name for name in filesystem.names_in(folder) if name.endswith(".json")]
         records = [self._decoded(folder / name, SubmissionRecord) for name in names if name[: -len(".json")].isdigit()]
         return sorted((record for record in records if record is not None), key=lambda record: record.number)
 
     def write_submission(self, number: int, submission: SubmissionRecord) -> None:
-        """Write where a submission stands."""
+        """Write the record of a submission."""
         self._write_json(self.part_path(number) / "submissions" / f"{submission.number}.json", submission)
 
     def remove_submissions(self, number: int) -> None:
-        """Remove the records of a part's submissions: another input file begins again."""
+        """Remove the records of a part's submissions, for a new input file."""
         filesystem.remove_tree(self.part_path(number) / "submissions")
 
     def result_path(self, number: int, submission: int, kind: str) -> Path:
-        """Return where the downloaded ``"output"`` or ``"error"`` file of a submission is."""
+        """Return the path of a downloaded result file; ``kind`` is one of `RESULT_KINDS`."""
         return self.part_path(number) / "submissions" / f"{submission}.{kind}.jsonl"
 
     def has_result(self, number: int, submission: int, kind: str) -> bool:
-        """Whether such a file was downloaded."""
+        """Whether a result file of this kind was downloaded."""
         return filesystem.is_file(self.result_path(number, submission, kind))
 
     def result_files(self, number: int) -> list[DownloadedFile]:
-        """Return what was downloaded for a part, the oldest first.
+        """Return the downloaded result files of a part, oldest first.
 
         Raises
         ------
         ResultsError
-            A submission says that its files were downloaded, and neither is there.
+            A submission is recorded as downloaded, and has no file.
         """
         files: list[DownloadedFile] = []
         for submission in self.submissions(number):
             kinds = [kind for kind in RESULT_KINDS if self.has_result(number, submission.number, kind)]
             if submission.stage == "downloaded" and not kinds and submission.output_expired_at is None:
                 path = self.result_path(number, submission.number, RESULT_KINDS[0])
-                msg = f"{path} is gone, although it was downloaded: restore it from a copy of the run"
+                msg = f"{path} is gone: it was downloaded, so restore it from a copy of the run"
                 raise ResultsError(msg)
             files += [
                 DownloadedFile(submission, kind, self.result_path(number, submission.number, kind)) for kind in kinds
@@ -243,11 +243,11 @@ class RunFolder(BlockFolder):
     # -- input files
 
     def input_size(self, number: int) -> int:
-        """Return how many bytes a part's input file has; 0 where it is not there."""
+        """Return the size of a part's input file in bytes; 0 if there is none."""
         return filesystem.size_of(self.input_path(number)) or 0
 
     def foreign_input_path(self, number: int) -> Path:
-        """Return where the input file is of a batch that was found in the account, until its requests are matched."""
+        """Return the path of an adopted batch's input file, kept until its requests are matched."""
         return self.part_path(number) / "theirs.jsonl"
 
 

@@ -1,4 +1,4 @@
-"""Folders in the making, or on their way out: called ``.new-…`` after the process that they are of."""
+"""Temporary folders, for runs being created or deleted: named ``.new-…`` after their process."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _PREFIX = ".new-"
 
 
 def scratch_path(parent: Path) -> Path:
-    """Return a fresh name in a folder."""
+    """Return an unused temporary path in a folder."""
     return parent / f"{_PREFIX}{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
 def is_scratch(path: Path) -> bool:
-    """Whether a folder has such a name."""
+    """Whether a path has the name of a temporary folder."""
     return path.name.startswith(_PREFIX)
 
 
 def remove_left_over(parent: Path) -> None:
-    """Remove what dead processes of this host left in a folder; other hosts' folders are theirs to remove."""
+    """Remove the temporary folders of dead processes of this host; other hosts remove their own."""
     for name in filesystem.names_in(parent):
         if name.startswith(_PREFIX) and _is_left_over(name):
             filesystem.remove_tree(parent / name)

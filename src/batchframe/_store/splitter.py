@@ -1,4 +1,4 @@
-"""Where one input file ends and the next begins: by requests and bytes, exact to the byte."""
+"""Cut request lines into input files by the limits on requests and bytes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-# With more than one part, part 0 holds at most a tenth of the limits, so that answers and errors come early.
+# With more than one part, part 0 holds at most a tenth of the limits, so that first answers and errors arrive early.
 FIRST_PART_SHARE = 10
 
 
@@ -23,7 +23,7 @@ class Cut(NamedTuple):
 
 @dataclass
 class Splitter:
-    """Deals lines out to parts in order; a part is full when the next line would not fit.
+    """Assigns lines to parts in order; a part is full when the next line would not fit.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ class Splitter:
     part
         The number of the first part.
     first_share
-        Which share of the limits part 0 may take.
+        Part 0 may take one n-th of the limits; this is n.
     """
 
     max_requests: int
@@ -45,12 +45,12 @@ class Splitter:
     total_bytes: int = 0
 
     def cuts(self, offsets: Sequence[int]) -> Iterator[Cut]:
-        """Deal out the lines of a slice.
+        """Yield the cuts of a slice of lines.
 
         Parameters
         ----------
         offsets
-            Where each line begins, and where the last one ends: one more than there are lines.
+            The start of each line, then the end of the last: one more value than there are lines.
         """
         start, lines = 0, len(offsets) - 1
         while start < lines:
@@ -63,13 +63,13 @@ class Splitter:
                 if self.requests:
                     self.end_part()
                     continue
-                stop = start + 1  # a line larger than the small first part's share is that part alone
+                stop = start + 1  # a line beyond the first part's share gets that part for itself
             self._take(stop - start, offsets[stop] - offsets[start])
             yield Cut(self.part, start, stop)
             start = stop
 
     def end_part(self) -> None:
-        """Have the next line begin another part, unless this one is empty."""
+        """Start a new part with the next line, unless the current one is empty."""
         if self.requests:
             self.part, self.requests, self.bytes = self.part + 1, 0, 0
 

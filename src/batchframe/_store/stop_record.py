@@ -1,4 +1,4 @@
-"""``stopped.json``: why a run submits no more."""
+"""``stopped.json``: why a run stopped submitting."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _NOTE = "stopped.json"
 
 
 def read_stop(folder: RunFolder) -> StopRecord | None:
-    """Return why the run submits no more, or None."""
+    """Return why the run stopped submitting; None if it did not."""
     return folder.read_order(_NOTE, StopRecord)
 
 
 def write_stop(folder: RunFolder, stop: StopRecord) -> None:
-    """Have the run submit no more of this generation."""
+    """Stop submitting the parts of this generation and of earlier ones."""
     folder.write_note(_NOTE, stop)
 
 
 def is_covered(part: PartRecord, stop: StopRecord | None) -> bool:
-    """Whether a part is not to be submitted any more."""
+    """Whether a stop record applies to a part."""
     return stop is not None and part.generation <= stop.generation
