@@ -185,7 +185,7 @@ def script(base_url, body):
     return textwrap.dedent(head) + textwrap.dedent(body)
 
 
-# All points, and more of them, with troubles beside: tests/test_kill_matrix.py.
+# All points, and more of them, with troubles beside: tests/runs/test_kill_matrix.py.
 @pytest.mark.parametrize("point", ["before_commit", "after_upload", "after_create_call", "after_download"])
 def test_killed_at_any_point_each_row_is_executed_once(emu, client, point):
     """kill -9 at a named point between two writes or calls; the same call in another process, this one, finishes."""

@@ -55,7 +55,7 @@ def test_options_share_no_unlisted_name_with_parameters():
 
 
 def test_parameters_are_those_of_the_sdk():
-    path = Path(__file__).parents[1] / "scripts" / "generate_parameters.py"
+    path = Path(__file__).parents[2] / "scripts" / "generate_parameters.py"
     spec = importlib.util.spec_from_file_location("generate_parameters", path)
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)

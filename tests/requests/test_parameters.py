@@ -17,7 +17,7 @@ from batchframe._endpoints.parameter_table import PARAMETERS
 from batchframe._endpoints.registry import ENDPOINTS
 from batchframe._requests.parameters import NEVER
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "generate_parameters.py"
+SCRIPT = Path(__file__).parents[2] / "scripts" / "generate_parameters.py"
 # The SDK version that the table was generated with. For a newer SDK, regenerate the table and update this.
 GENERATED_WITH = (3, 54)
 INSTALLED = tuple(int(number) for number in version("openai").split(".")[:2])

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from test_account import batch, make
+from test_reading import bad, good, jsonl
 
 from batchframe._providers import openai
 from batchframe.cli import main
 from odd_service import OddService
-from test_account import batch, make
-from test_reading import bad, good, jsonl
 
 
 @pytest.fixture

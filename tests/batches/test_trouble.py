@@ -363,7 +363,7 @@ def test_why_a_run_was_stopped(emu):
     ("name", "state"), [("half-done", "running"), ("before-retry", "running"), ("finished", "finished")]
 )
 def test_runs_of_0_1_0_read_as_before(tmp_path, name, state):
-    folder = shutil.copytree(Path(__file__).parent / "data" / "runs-of-0.1.0" / name, tmp_path / name)
+    folder = shutil.copytree(Path(__file__).parents[1] / "data" / "runs-of-0.1.0" / name, tmp_path / name)
     status = bf.open_run(folder).status(refresh=False)
     assert (status.state, status.trouble) == (state, "")
 

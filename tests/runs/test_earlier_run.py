@@ -15,7 +15,7 @@ import pytest
 import batchframe as bf
 from batchframe._batches import access_check
 
-FIXTURE = Path(__file__).parent / "data" / "run-of-version-1"
+FIXTURE = Path(__file__).parents[1] / "data" / "run-of-version-1"
 
 
 @pytest.fixture

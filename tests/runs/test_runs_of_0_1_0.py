@@ -16,7 +16,7 @@ import batchframe as bf
 from batchframe._batches import access_check
 from batchframe._results import result_lines
 
-DATA = Path(__file__).parent / "data" / "runs-of-0.1.0"
+DATA = Path(__file__).parents[1] / "data" / "runs-of-0.1.0"
 TOKENS = ("input_tokens", "output_tokens", "total_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens")
 USAGE = pl.Struct(dict.fromkeys(TOKENS, pl.Int64))
 MOOD = pl.Struct({"mood": pl.String, "score": pl.Float64})

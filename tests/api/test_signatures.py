@@ -26,8 +26,8 @@ from batchframe._endpoints.registry import ENDPOINTS
 from batchframe._requests.parameters import NEVER, is_from_prompt
 from batchframe._results.extra_columns import EXTRA_COLUMNS
 
-ROOT = Path(__file__).parents[1]
-USER_CODE = Path(__file__).parent / "typing"
+ROOT = Path(__file__).parents[2]
+USER_CODE = Path(__file__).parents[1] / "typing"
 CALLS = [bf.run, bf.submit, bf.requests, bf.result_schema, bf.run_parquet]
 METHODS = {"run": bf.run, "submit": bf.submit, "requests": bf.requests}
 NAMES = [option.name for option in OPTIONS]

@@ -8,12 +8,12 @@ import warnings
 
 import polars as pl
 import pytest
+from test_account import batch, make
 
 import batchframe as bf
 from batchframe._api import result_sources
 from batchframe._results.columns import CORE
 from odd_service import OddService
-from test_account import batch, make
 
 
 @pytest.fixture(autouse=True)
