@@ -34,7 +34,7 @@ SLOW_ON_AZURE = {
     "test_another_key",
     "test_any_history",
     "test_calls",
-    "test_codes",
+    "test_validation_codes",
     "test_endpoints",
     "test_keeping",
     "test_mixtures",

@@ -37,10 +37,10 @@ class Load(NamedTuple):
 
 def told_limit(message: str) -> int | None:
     """Return the limit, of enqueued tokens or requests, that a refusal names."""
-    found = _LIMIT.search(message)
-    if found is None:
+    match = _LIMIT.search(message)
+    if match is None:
         return None
-    number, letter = found[1].rstrip(".,").replace(",", ""), found[2].upper()
+    number, letter = match[1].rstrip(".,").replace(",", ""), match[2].upper()
     try:
         return round(float(number) * _LETTERS[letter]) or None
     except ValueError:
@@ -94,12 +94,12 @@ class Admission:
         chance
             A random number from 0 to 1.
         """
-        told = told_limit(message)
+        limit = told_limit(message)
         is_alone = not any(in_flight)
         if _OF_REQUESTS.search(message):
-            self.max_requests = told or self.max_requests
+            self.max_requests = limit or self.max_requests
         else:
-            self.limit = told if self.limit is None else min(self.limit, told or self.limit)
+            self.limit = limit if self.limit is None else min(self.limit, limit or self.limit)
             self._refusals[part] = self._refusals.get(part, 0) + is_alone
         self._ceiling = in_flight.tokens + load.tokens
         if others or is_alone:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from batchframe._batches.match_requests import asked, claim, renamed, requests_in, without
+from batchframe._batches.match_requests import match, remove_requests, requests_in, requests_of_run, write_renamed
 from batchframe._batches.rejected_lines import rejected_lines, split_off
 from batchframe._batches.watch import FEW, is_behind
 from batchframe._core.events import trigger
@@ -222,7 +222,7 @@ def _adopt_by_content(state: PassState, batches: list[RemoteBatch]) -> list[str]
     folder.remove_unfinished_parts()
     if not batches and not any(part.adopted for part in state.parts):
         return left
-    requests = asked(folder, state.parts, {part.number for part in waiting_parts(state)})
+    requests = requests_of_run(folder, state.parts, {part.number for part in waiting_parts(state)})
     number = max(part.number for part in folder.parts()) + 1
     for batch in batches:
         theirs = folder.foreign_input_path(number)
@@ -233,7 +233,7 @@ def _adopt_by_content(state: PassState, batches: list[RemoteBatch]) -> list[str]
             gone.append(batch)
             continue
         trigger("after_adopted_input")
-        names = claim(requests_in(theirs), requests, folder)
+        names = match(requests_in(theirs), requests, folder)
         if names is None:
             return None
         if not names.height:
@@ -243,7 +243,7 @@ def _adopt_by_content(state: PassState, batches: list[RemoteBatch]) -> list[str]
         attempt = 1 + int(requests.filter(again)["attempt"].max())  # type: ignore[arg-type]
         attempts = pl.when(again).then(attempt).otherwise(pl.col("attempt")).alias("attempt")
         requests = requests.with_columns(attempts)
-        part = renamed(folder, theirs, names, PartRecord(number, 0, 0, 0, attempt=attempt, adopted=True))
+        part = write_renamed(folder, theirs, names, PartRecord(number, 0, 0, 0, attempt=attempt, adopted=True))
         _submitted(state, part, batch)
         folder.write_part(part)
         trigger("after_adopted_part")
@@ -262,7 +262,7 @@ def _adopt_by_content(state: PassState, batches: list[RemoteBatch]) -> list[str]
     for part in waiting_parts(state):
         taken = set(submitted.join(ids_of(folder, part).to_frame("ours"), on="ours", how="semi")["ours"])
         if taken:
-            without(folder, part, taken)
+            remove_requests(folder, part, taken)
     return left
 
 

@@ -21,7 +21,7 @@ from batchframe._batches.attempts import (
     unsettled,
 )
 from batchframe._batches.collect import Collector
-from batchframe._batches.match_requests import without
+from batchframe._batches.match_requests import remove_requests
 from batchframe._batches.pass_report import PassReport
 from batchframe._batches.pass_state import LoopSettings, PassState
 from batchframe._batches.stop_loss import Outcome, outcome_of, stop_after_pilot, stop_for
@@ -264,7 +264,7 @@ class Loop:
                 fresh = msgspec.structs.replace(part, reader=READER)
                 answered = answered_after_all(self._folder, part)
                 if answered:
-                    without(self._folder, fresh, answered)
+                    remove_requests(self._folder, fresh, answered)
                 else:
                     self._folder.write_part(fresh)
                 self._state.is_stale = True

@@ -30,7 +30,7 @@ _NTH = pl.int_range(pl.len()).over("digest").alias("nth")
 _THEIRS = {"theirs": pl.String(), "digest": pl.Binary()}
 
 
-def asked(folder: RunFolder, parts: Iterable[PartRecord], waiting: Collection[int]) -> pl.DataFrame:
+def requests_of_run(folder: RunFolder, parts: Iterable[PartRecord], waiting: Collection[int]) -> pl.DataFrame:
     """Return the requests of a run in the order of its rows.
 
     Returns
@@ -69,7 +69,7 @@ def requests_in(path: Path) -> pl.DataFrame:
     return pl.concat(frames)
 
 
-def claim(theirs: pl.DataFrame, requests: pl.DataFrame, folder: RunFolder) -> pl.DataFrame | None:
+def match(theirs: pl.DataFrame, requests: pl.DataFrame, folder: RunFolder) -> pl.DataFrame | None:
     """Return which request of ours each of theirs is: ``theirs``, ``ours``, both without repetition.
 
     None where that depends on the results of batches that ended, and are not fetched yet.
@@ -77,9 +77,9 @@ def claim(theirs: pl.DataFrame, requests: pl.DataFrame, folder: RunFolder) -> pl
     Parameters
     ----------
     theirs
-        What `requests_in` found.
+        What `requests_in` returned.
     requests
-        What `asked` found.
+        What `requests_of_run` returned.
     folder
         The run, for what is known of its requests from the batches before.
     """
@@ -148,7 +148,7 @@ def _answered(folder: RunFolder) -> set[str] | None:
     return custom_ids
 
 
-def renamed(folder: RunFolder, theirs: Path, names: pl.DataFrame, part: PartRecord) -> PartRecord:
+def write_renamed(folder: RunFolder, theirs: Path, names: pl.DataFrame, part: PartRecord) -> PartRecord:
     """Write a part that holds the requests of another file under our ids; return its record, not written yet.
 
     Parameters
@@ -158,9 +158,9 @@ def renamed(folder: RunFolder, theirs: Path, names: pl.DataFrame, part: PartReco
     theirs
         The other file; it is removed.
     names
-        What `claim` found.
+        What `match` returned.
     part
-        The record, without what the lines tell.
+        The record, with nothing in it yet that depends on the lines.
     """
     record = write_input_file(folder, part, _renamed_lines(theirs, dict(names.rows())))
     folder.write_frame(folder.renamed_path(part.number), names)
@@ -178,7 +178,7 @@ def _renamed_lines(theirs: Path, ours: dict[str, str]) -> Iterator[tuple[str, by
                 yield custom_id, wire_format.rename_request(line, custom_id)
 
 
-def without(folder: RunFolder, part: PartRecord, taken: Collection[str]) -> None:
+def remove_requests(folder: RunFolder, part: PartRecord, taken: Collection[str]) -> None:
     """Take some requests, or all, out of a part that is not submitted.
 
     The file is written before the record. After a crash in between it is written again.

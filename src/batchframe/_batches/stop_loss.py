@@ -59,8 +59,8 @@ def stop_for(outcomes: list[Outcome], left: int, generation: int, at: dt.datetim
         return None
     code, message = outcomes[0].alike
     batches = "first batch" if len(outcomes) == 1 else f"first {len(outcomes)} batches"
-    said = f"all {rows} rows of the {batches} failed with the same error, {code}: {message.rstrip('.')}"
-    return StopRecord(generation, "stop_loss", f"{said}. The other {left} were not submitted. {_GO_ON}", at)
+    reason = f"all {rows} rows of the {batches} failed with the same error, {code}: {message.rstrip('.')}"
+    return StopRecord(generation, "stop_loss", f"{reason}. The other {left} were not submitted. {_GO_ON}", at)
 
 
 def stop_after_pilot(pilot: Outcome, left: int, at: dt.datetime) -> StopRecord | None:
@@ -68,5 +68,5 @@ def stop_after_pilot(pilot: Outcome, left: int, at: dt.datetime) -> StopRecord |
     if pilot.succeeded:
         return None
     reason = f": {pilot.alike[0]}: {pilot.alike[1].rstrip('.')}" if pilot.alike else ""
-    said = f"all {pilot.requests} rows of the pilot failed{reason}. The other {left} were not submitted. {_GO_ON}"
-    return StopRecord(0, "pilot", said, at)
+    message = f"all {pilot.requests} rows of the pilot failed{reason}. The other {left} were not submitted. {_GO_ON}"
+    return StopRecord(0, "pilot", message, at)

@@ -71,13 +71,13 @@ class Submitter:
 
     def _has_room(self, part: PartRecord, report: PassReport) -> bool:
         """Whether a batch may be created now; a part that is larger than the queue is split."""
-        flying = [found for found in self._all() if found.is_in_flight]
+        active = [submission for submission in self._all() if submission.is_in_flight]
         most = self._state.settings.limits.max_in_flight
-        if most is not None and len(flying) >= most:
-            report.waiting_for.append(f"one of {len(flying)} batches in flight to end (limits.max_in_flight={most})")
+        if most is not None and len(active) >= most:
+            report.waiting_for.append(f"one of {len(active)} batches in flight to end (limits.max_in_flight={most})")
             return False
         admission, load, in_flight = self._state.admission, _load(part), self._state.in_flight(part)
-        fresh = sum(found.status in UNVALIDATED for found in flying)
+        fresh = sum(submission.status in UNVALIDATED for submission in active)
         window = admission.window(passed=self._passed())
         if window is not None and fresh >= window:
             report.waiting_for.append(
@@ -105,7 +105,7 @@ class Submitter:
         return sum(one.batch_id is not None and one.status not in {*UNVALIDATED, "failed"} for one in self._all())
 
     def _all(self) -> list[SubmissionRecord]:
-        return [found for part in self._state.parts for found in self._state.submissions[part.number]]
+        return [submission for part in self._state.parts for submission in self._state.submissions[part.number]]
 
     def _split(self, part: PartRecord) -> None:
         pieces = min(max(self._state.admission.pieces(_load(part)), 2), part.requests)

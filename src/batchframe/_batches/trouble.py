@@ -30,9 +30,9 @@ _CALLS = _LISTS | {"upload", "retrieve_file", "delete_file", "create", "retrieve
 
 def read_trouble(folder: RunFolder) -> TroubleRecord | None:
     """Return the last error of a run; None where there is none, or it was not kept yet (before 0.2)."""
-    found = folder.read_note(_NOTE)
+    note = folder.read_note(_NOTE)
     with suppress(msgspec.ValidationError):
-        return None if found is None else msgspec.convert(found, TroubleRecord)
+        return None if note is None else msgspec.convert(note, TroubleRecord)
     return None
 
 
@@ -51,7 +51,7 @@ def keep_trouble(
 def forget_trouble(folder: RunFolder, unread: dict[str, UnreadReply], known: TroubleRecord, now: dt.datetime) -> None:
     """Forget an error after a pass that went well, unless a call that could not be read has yet to be made again."""
     with suppress(OSError, LeaseLostError):
-        if all(now - found.last_at > _FORGOTTEN for found in unread.values()):
+        if all(now - reply.last_at > _FORGOTTEN for reply in unread.values()):
             folder.remove_note(_NOTE)
         elif unread != known.unread:
             folder.write_note(_NOTE, msgspec.structs.replace(known, unread=dict(unread)))
@@ -79,10 +79,10 @@ class CountingClient:
         self.unread: dict[str, UnreadReply] = {}
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self._client, name)
+        method = getattr(self._client, name)
         if name not in _CALLS:
-            return found
-        return functools.partial(self._list if name in _LISTS else self._call, name, found)
+            return method
+        return functools.partial(self._list if name in _LISTS else self._call, name, method)
 
     def _call(self, name: str, call: Callable[..., Any], *arguments: Any, **more: Any) -> Any:
         with self._heard(name, arguments):
@@ -113,14 +113,14 @@ class CountingClient:
 
     def _count(self, key: str, error: UnreadableReplyError) -> None:
         now, moment = self._clock.now(), self._clock.monotonic()
-        found = self.unread.get(key)
-        if found is None or found.first_at > now:
+        reply = self.unread.get(key)
+        if reply is None or reply.first_at > now:
             self.unread[key], self._since[key] = UnreadReply(now, now), moment
             return
-        found = self.unread[key] = UnreadReply(found.first_at, now, found.times + 1)
+        reply = self.unread[key] = UnreadReply(reply.first_at, now, reply.times + 1)
         # What another process met is as old as the time of the day says.
-        passed = moment - self._since[key] if key in self._since else (now - found.first_at).total_seconds()
-        if found.times >= _TIMES and passed >= _SECONDS:
+        passed = moment - self._since[key] if key in self._since else (now - reply.first_at).total_seconds()
+        if reply.times >= _TIMES and passed >= _SECONDS:
             error.is_transient = False
-            told = f"{error}. This call was answered so {found.times} times in {passed / 60:.0f} minutes"
-            error.args = (f"{told}: the run goes on when the same call is made again and the service answers it",)
+            message = f"{error}. This call was answered so {reply.times} times in {passed / 60:.0f} minutes"
+            error.args = (f"{message}: the run goes on when the same call is made again and the service answers it",)

@@ -106,7 +106,7 @@ def create(
             raise lost
         if offered is not None and not folder.exists():
             offered.copy_into(scratch)
-            news = offered.told(prepared.requests)
+            news = offered.summary(prepared.requests)
         if folder.exists() or not folder.take(scratch, record):
             stored = folder.record()
             check_same(folder, stored, record)

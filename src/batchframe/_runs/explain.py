@@ -78,18 +78,18 @@ def explain(
     custom_id = request_ids(folder, view)[number]
     names = [name for name in ("response", "finish_reason", "usage", "error") if prefix + name in results.columns]
     outcome = {name: results[prefix + name].slice(number, 1).to_list()[0] for name in names}
-    told = Explanation(number, custom_id, outcome)
+    explanation = Explanation(number, custom_id, outcome)
     for state in part_states(folder) if custom_id is not None else []:
-        line = next((line for found, line in lines_of(folder, state.record.number) if found == custom_id), None)
+        line = next((line for line_id, line in lines_of(folder, state.record.number) if line_id == custom_id), None)
         if line is not None:
-            told.requests.append(line.decode())
-            told.submissions.extend(_submissions(folder, state.record, custom_id))
-    return told
+            explanation.requests.append(line.decode())
+            explanation.submissions.extend(_submissions(folder, state.record, custom_id))
+    return explanation
 
 
 def _submissions(folder: RunFolder, part: PartRecord, custom_id: str) -> list[dict[str, Any]]:
     files = folder.result_files(part.number)
-    found = []
+    submissions = []
     for submission in folder.submissions(part.number):
         lines = []
         called = custom_id
@@ -101,7 +101,7 @@ def _submissions(folder: RunFolder, part: PartRecord, custom_id: str) -> list[di
                 with folder.open(path) as handle:
                     named = (line for line in handle if called.encode() in line)
                     lines += [line.decode(errors="replace") for line in named if custom_id_of_result(line) == called]
-        found.append(
+        submissions.append(
             {
                 "part": part.number,
                 "attempt": part.attempt,
@@ -114,14 +114,14 @@ def _submissions(folder: RunFolder, part: PartRecord, custom_id: str) -> list[di
                 "lines": lines,
             }
         )
-    return found
+    return submissions
 
 
 def _number(results: pl.DataFrame, prefix: str, row: int | str) -> int:
     if isinstance(row, str):
-        found = (results[prefix + "custom_id"] == row).arg_true()
-        if len(found):
-            return int(found[0])
+        rows = (results[prefix + "custom_id"] == row).arg_true()
+        if len(rows):
+            return int(rows[0])
         msg = f"no row has the custom_id {row!r}"
         raise OptionError(msg)
     if isinstance(row, bool) or not isinstance(row, int) or not -results.height <= row < results.height:

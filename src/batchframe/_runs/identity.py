@@ -70,32 +70,32 @@ def check_same(folder: RunFolder, stored: RunRecord, record: RunRecord) -> None:
     if one == other:
         logger.info("going on with run %s of %s (%s)", stored.run_id, stored.created_at.date(), one.account.base_url)
         return
-    said = [differences(one.account, other.account)] if one.account != other.account else []
-    said += [f"{name} was {getattr(one, name)!r}, is {getattr(other, name)!r}" for name in ("endpoint", "name")
+    differing = [differences(one.account, other.account)] if one.account != other.account else []
+    differing += [f"{name} was {getattr(one, name)!r}, is {getattr(other, name)!r}" for name in ("endpoint", "name")
              if getattr(one, name) != getattr(other, name)]  # fmt: skip
-    said += _option_differences(stored.options, record.options)
+    differing += _option_differences(stored.options, record.options)
     if one.requests != other.requests:
-        said.append(f"it had {one.requests} requests, this call has {other.requests}")
-    elif one.digest != other.digest and not said:
-        said.append("the texts of some rows")
+        differing.append(f"it had {one.requests} requests, this call has {other.requests}")
+    elif one.digest != other.digest and not differing:
+        differing.append("the texts of some rows")
     msg = (
-        f"{folder.path} holds another run, of {stored.created_at:%Y-%m-%d %H:%M} UTC. What differs: {'; '.join(said)}. "
-        "Name another run_dir, or leave it out: each run then has its own folder"
+        f"{folder.path} holds another run, of {stored.created_at:%Y-%m-%d %H:%M} UTC. What differs: "
+        f"{'; '.join(differing)}. Name another run_dir, or leave it out: each run then has its own folder"
     )
     raise RunMismatchError(msg)
 
 
 def _option_differences(stored: dict[str, Any], given: dict[str, Any]) -> list[str]:
     """Return in words which of the options that make the requests differ."""
-    said = [
+    texts = [
         f"{name} was {_short(stored.get(name))}, is {_short(given.get(name))}"
         for name in ("model", "prompt", "system", "images", "image_detail", "on_null")
         if stored.get(name) != given.get(name)
     ]
     if bool(stored.get("dedupe")) != bool(given.get("dedupe")):
-        said.append(f"dedupe was {bool(stored.get('dedupe'))}, is {bool(given.get('dedupe'))}")
+        texts.append(f"dedupe was {bool(stored.get('dedupe'))}, is {bool(given.get('dedupe'))}")
     was, now = stored.get("body") or {}, given.get("body") or {}
-    return said + [
+    return texts + [
         f"{name} was {_shown(was, name)}, is {_shown(now, name)}"
         for name in sorted({*was, *now})
         if was.get(name) != now.get(name)

@@ -52,15 +52,15 @@ def chosen(results: pl.LazyFrame, ids: pl.Series, condition: pl.Expr, changes: d
     """
     members = [pl.lit(f'"{name}":') + value for name, value in changes.items()]
     body = pl.concat_str(pl.lit("{"), *_separated(members), pl.lit("}"))
-    asked = [condition.fill_null(value=False).alias(_PICKED), body.alias(_CHANGES)]
+    columns = [condition.fill_null(value=False).alias(_PICKED), body.alias(_CHANGES)]
     try:
-        picked = results.with_columns(asked).select(picked=_PICKED, changes=_CHANGES).collect()
+        picked = results.with_columns(columns).select(picked=_PICKED, changes=_CHANGES).collect()
     except pl.exceptions.PolarsError as problem:  # by its dtypes it could have fitted
-        told = " or ".join(["where", *(f"the expression for {name}" for name in changes)])
-        msg = f"{told} does not fit the result: {_reason(problem)}"
+        arguments = " or ".join(["where", *(f"the expression for {name}" for name in changes)])
+        msg = f"{arguments} does not fit the result: {_reason(problem)}"
         raise OptionError(msg) from problem
-    found = picked.with_columns(ids.alias("custom_id")).filter(pl.col("picked") & pl.col("custom_id").is_not_null())
-    return found.select("custom_id", "changes").unique("custom_id", keep="first", maintain_order=True)
+    requests = picked.with_columns(ids.alias("custom_id")).filter(pl.col("picked") & pl.col("custom_id").is_not_null())
+    return requests.select("custom_id", "changes").unique("custom_id", keep="first", maintain_order=True)
 
 
 def _separated(members: list[pl.Expr]) -> list[pl.Expr]:
@@ -156,13 +156,13 @@ def check_changes(given: dict[str, Any], endpoint: str, results: pl.LazyFrame) -
     return changes
 
 
-def without_known(folder: RunFolder, key: str, found: pl.DataFrame) -> pl.DataFrame:
+def without_known(folder: RunFolder, key: str, requests: pl.DataFrame) -> pl.DataFrame:
     """Leave out what the same call asked for before: it is not paid for again."""
     for record in folder.retries():
         if record.key == key:
             known = folder.read_frame(folder.retry_path(record.generation))
-            found = found.join(known, on=["custom_id", "changes"], how="anti", maintain_order="left")
-    return found
+            requests = requests.join(known, on=["custom_id", "changes"], how="anti", maintain_order="left")
+    return requests
 
 
 def key_of(codes: list[str] | None, name: str | None) -> str:

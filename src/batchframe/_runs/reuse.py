@@ -84,10 +84,10 @@ def sources(reuse: Path | Literal["all"], root: Path, endpoint: str, account: Ac
             )
             raise OptionError(msg)
         return [Source(folder, record)]
-    found = [source for folder in RunFolder.all_in(root) for source in _source(folder)]
+    runs = [source for folder in RunFolder.all_in(root) for source in _source(folder)]
     same = (endpoint, account)
-    found = [source for source in found if (source.record.identity.endpoint, source.record.identity.account) == same]
-    return sorted(found, key=lambda source: source.record.created_at, reverse=True)
+    runs = [source for source in runs if (source.record.identity.endpoint, source.record.identity.account) == same]
+    return sorted(runs, key=lambda source: source.record.created_at, reverse=True)
 
 
 def _source(folder: RunFolder) -> list[Source]:
@@ -105,22 +105,22 @@ class Reuse:
 
     Parameters
     ----------
-    found
-        What `sources` found.
+    runs
+        What `sources` returned.
     """
 
-    def __init__(self, found: list[Source]) -> None:
-        self._sources = found
-        self._left = _table(found)
+    def __init__(self, runs: list[Source]) -> None:
+        self._sources = runs
+        self._left = _table(runs)
         self._taken: list[pl.DataFrame] = []
 
     def take(self, block: int, rows: pl.DataFrame) -> pl.Series:
         """Return which rows of the next block take an answer; rows without a line want none."""
-        asked = rows.select(CUSTOM_ID, digest_number(DIGEST).alias(_KEY), pl.col(LINE).is_not_null().alias(LINE))
-        asked = asked.with_row_index(_ROW).filter(LINE).select(_ROW, _KEY, CUSTOM_ID)
-        offered = self._left.join(asked.select(_KEY).unique(), on=_KEY, how="semi").sort(_ANSWER)
+        wanted = rows.select(CUSTOM_ID, digest_number(DIGEST).alias(_KEY), pl.col(LINE).is_not_null().alias(LINE))
+        wanted = wanted.with_row_index(_ROW).filter(LINE).select(_ROW, _KEY, CUSTOM_ID)
+        offered = self._left.join(wanted.select(_KEY).unique(), on=_KEY, how="semi").sort(_ANSWER)
         nth = pl.int_range(pl.len()).over(_KEY).alias(_NTH)
-        taken = asked.with_columns(nth).join(offered.with_columns(nth), on=[_KEY, _NTH], maintain_order="left")
+        taken = wanted.with_columns(nth).join(offered.with_columns(nth), on=[_KEY, _NTH], maintain_order="left")
         if taken.height:
             self._left = self._left.join(taken.select(_ANSWER), on=_ANSWER, how="anti")
             self._taken.append(taken.with_columns(pl.lit(block).alias(_BLOCK)).drop(_NTH, _ANSWER))
@@ -145,20 +145,20 @@ class Reuse:
                 batches[run] = _batches(source.folder)
             _copy(folder, number, source, batches[run].get(batch_id), rows)
 
-    def told(self, requests: int) -> str:
+    def summary(self, requests: int) -> str:
         """Return in a sentence how many requests take an answer, and from what."""
         if not self._sources:
             return "reuse: there is no run yet that answers could come from"
         if not self._taken:
             what = self._sources[0].name if len(self._sources) == 1 else f"{len(self._sources)} runs"
             return f"reuse: {what} answered none of the {requests:,} requests"
-        counts = pl.concat(found.select(_RUN) for found in self._taken).group_by(_RUN).len().sort(_RUN).rows()
-        said = [f"{count:,} of {self._sources[run].name}" for run, count in counts[:_NAMED]]
+        counts = pl.concat(taken.select(_RUN) for taken in self._taken).group_by(_RUN).len().sort(_RUN).rows()
+        parts = [f"{count:,} of {self._sources[run].name}" for run, count in counts[:_NAMED]]
         if len(counts) > _NAMED:
-            said.append(f"{sum(count for _, count in counts[_NAMED:]):,} of {len(counts) - _NAMED} more runs")
+            parts.append(f"{sum(count for _, count in counts[_NAMED:]):,} of {len(counts) - _NAMED} more runs")
         sent = requests - sum(count for _, count in counts)
         return (
-            f"reuse: answers are taken from earlier runs ({', '.join(said)}); {sent:,} of {requests:,} requests remain"
+            f"reuse: answers are taken from earlier runs ({', '.join(parts)}); {sent:,} of {requests:,} requests remain"
         )
 
 
@@ -169,10 +169,10 @@ class _Batch(NamedTuple):
     paths: list[Path]
 
 
-def _table(found: list[Source]) -> pl.DataFrame:
+def _table(runs: list[Source]) -> pl.DataFrame:
     """Return the answers in the order in which they are taken."""
     frames = [pl.DataFrame(schema=_TABLE)]
-    for run, source in enumerate(found):
+    for run, source in enumerate(runs):
         frames += [
             rows.select(
                 digest_number(DIGEST).alias(_KEY),
@@ -183,7 +183,7 @@ def _table(found: list[Source]) -> pl.DataFrame:
             for rows in successful_requests(source.folder)
         ]
     table = pl.concat(frames)
-    if len(found) > 1:
+    if len(runs) > 1:
         # A run may hold copies of another's answers, and an answer that was paid for once is not two: of those that a
         # batch gave to a request, the n-th is the same in every run.
         nth = pl.int_range(pl.len()).over(_RUN, _BATCH, _KEY).alias(_NTH)
@@ -193,12 +193,12 @@ def _table(found: list[Source]) -> pl.DataFrame:
 
 def _batches(folder: RunFolder) -> dict[str, _Batch]:
     """Return a run's batches with their result files; one whose answers were taken by parts may have several."""
-    found: dict[str, _Batch] = {}
+    batches: dict[str, _Batch] = {}
     for part in folder.parts():
         for submission, _, path in folder.result_files(part.number):
             if submission.batch_id is not None:
-                found.setdefault(submission.batch_id, _Batch(submission, [])).paths.append(path)
-    return found
+                batches.setdefault(submission.batch_id, _Batch(submission, [])).paths.append(path)
+    return batches
 
 
 def _copy(folder: RunFolder, number: int, source: Source, batch: _Batch | None, rows: pl.DataFrame) -> None:

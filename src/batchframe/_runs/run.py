@@ -6,8 +6,6 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any, cast
 
-import tenacity
-
 from batchframe._batches.attempts import generation_of
 from batchframe._batches.cleanup import clean_up, has_files_left
 from batchframe._batches.loop import Loop
@@ -41,6 +39,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import polars as pl
+    import tenacity
 
     from batchframe._core.remote import Account
     from batchframe._providers.client import BatchClient
@@ -377,6 +376,8 @@ class Run(RunResults):
             # On a machine that slept, the first may have stood still.
             passed = (self._clock.monotonic() - begun, (self._clock.now() - begun_at).total_seconds())
             return timeout - max(passed)
+
+        import tenacity  # noqa: PLC0415 - takes a while to import
 
         polling = tenacity.Retrying(
             retry=tenacity.retry_if_result(lambda report: not is_enough(report)),
