@@ -26,13 +26,13 @@ MODERATIONS = {"model": "omni-moderation-latest", "endpoint": "/v1/moderations"}
 UNREAD = ('"id":"', '"odd":NaN,"odder":[-Infinity,{"x":"' + HALF + '"}],"id":"')
 TOO_DEEP = ('"id":"', f'"odd":{DEEP},"id":"')
 ODD = {
-    "chat, half a pair": (CHAT, ('"content":"', f'"content":"{HALF} '), "\ufffd In short: "),
-    "chat, NaN and half a pair in what nobody reads": (CHAT, UNREAD, "In short: "),
+    "chat, lone surrogate": (CHAT, ('"content":"', f'"content":"{HALF} '), "\ufffd In short: "),
+    "chat, NaN and lone surrogate in unused fields": (CHAT, UNREAD, "In short: "),
     "chat, nested too deeply": (CHAT, TOO_DEEP, "In short: "),
-    "responses, half a pair": (RESPONSES, ('"text":"In', f'"text":"{HALF} In'), "\ufffd In short: "),
-    "responses, NaN and half a pair in what nobody reads": (RESPONSES, UNREAD, "In short: "),
+    "responses, lone surrogate": (RESPONSES, ('"text":"In', f'"text":"{HALF} In'), "\ufffd In short: "),
+    "responses, NaN and lone surrogate in unused fields": (RESPONSES, UNREAD, "In short: "),
     "responses, nested too deeply": (RESPONSES, TOO_DEEP, "In short: "),
-    "completions, half a pair": (COMPLETIONS, ('"text":"', f'"text":"{HALF} '), "\ufffd "),
+    "completions, lone surrogate": (COMPLETIONS, ('"text":"', f'"text":"{HALF} '), "\ufffd "),
     "completions, nested too deeply": (COMPLETIONS, TOO_DEEP, ""),
     "embeddings, nested too deeply": (EMBEDDINGS, ('"object":"list"', f'"odd":{DEEP},"object":"list"'), None),
     "moderations, NaN": (MODERATIONS, ('"category_scores":{', '"category_scores":{"odd":NaN,'), None),
