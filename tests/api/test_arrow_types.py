@@ -413,7 +413,7 @@ def test_other_columns_written_by_duckdb_are_exact(con, tmp_path):
     assert frame.collect()["v"].to_list() == [bytes.fromhex("00112233445566778899aabbccddeeff")]
     assert texts(frame, "{id}") == ["a"]
     with pytest.raises(
-        bf.TemplateError, match=r"column 'j' has dtype Binary, .* or \.cast\(pl\.String\) where it is UTF-8"
+        bf.TemplateError, match=r"column 'j' has dtype Binary, .* or \.cast\(pl\.String\) if it is UTF-8"
     ):
         texts(frame, "{j}")  # Polars reads JSON of Parquet so
     assert texts(frame.with_columns(pl.col("j").cast(pl.String)), "{id} {j}") == ["a [1]"]

@@ -123,7 +123,7 @@ def test_extra_columns_of_fast_path_match_slow_path(path, data):
     names, line = ["logprobs", "tool_calls", "content_filter", "raw"], data.draw(lines(path))
     fast = columns_of_lines([line], names, AnswerFormat(path))
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(extra_columns, "_opened_line", body_of_line)
+        patched.setattr(extra_columns, "_shallow_body_of_line", body_of_line)
         slow = columns_of_lines([line], names, AnswerFormat(path))
     for fast_column, slow_column in zip(fast, slow, strict=True):
         assert fast_column.equals(slow_column, null_equal=True)

@@ -156,7 +156,7 @@ def test_a_run_that_goes_on_is_not_asked_again(emu):
         ({"limits": bf.Limits()}, "limits cannot be changed by retry"),
         ({"n": 2}, "n cannot be changed by retry: the type of response depends on it"),
         ({"extra_body": {"n": 2}}, "n cannot be changed by retry: the type of response depends on it"),
-        ({"stream": True}, "stream is refused"),
+        ({"stream": True}, "stream is not supported"),
     ],
 )
 def test_what_cannot_be_asked(emu, arguments, said):
