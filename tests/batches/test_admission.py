@@ -10,7 +10,6 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_quirks import throw
 
 import batchframe as bf
 from batchframe._batches.admission import Admission, Load, told_limit
@@ -20,6 +19,7 @@ from batchframe._providers.limits import is_queue_full
 from batchframe._providers.profiles import provider_named
 from batchframe.emulator import answer
 from quirk_table import SWITCHES
+from test_quirks import throw
 
 N = 40
 FRAME = pl.DataFrame({"n": range(N)})
