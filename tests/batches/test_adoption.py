@@ -135,7 +135,7 @@ def test_further_attempts_are_found_too(service, lose, turned):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("turned", [False, True])
-def test_what_may_succeed_later_goes_again(service, lose, turned):
+def test_transient_failures_of_an_adopted_batch_are_retried(service, lose, turned):
     service.row_fault("rate_limited", custom_ids=HIT)
     ask(service, **SMALL, max_attempts=1)
     lose()
@@ -426,7 +426,7 @@ def test_many_batches_of_others_are_looked_through(emu, lose):
     assert emu.ledger()["by_custom_id"]["row-0"] == 1
 
 
-def test_no_account_is_read_for_ever(emu, lose, monkeypatch, caplog):
+def test_account_list_is_read_to_a_limit(emu, lose, monkeypatch, caplog):
     monkeypatch.setattr(adopt, "_MOST_BATCHES", 100)
     ask(emu)
     crowd(emu, 101)
@@ -440,7 +440,7 @@ def test_no_account_is_read_for_ever(emu, lose, monkeypatch, caplog):
 
 
 @pytest.mark.parametrize("days", [29, 31])
-def test_what_is_too_old_is_not_looked_at(emu, lose, monkeypatch, days):
+def test_batches_older_than_the_window_are_not_read(emu, lose, monkeypatch, days):
     emu.batch_fault("outputs_expired")  # which makes it 30 days older
     ask(emu)
     monkeypatch.setattr(adopt, "_LOOK_BACK", dt.timedelta(days=days))
@@ -588,7 +588,7 @@ def test_a_group_by_that_keeps_no_order_is_killed_and_run_again(emu, lose):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
-def test_lost_again_and_again(seed, lose, emulate):
+def test_run_folder_may_be_lost_repeatedly(seed, lose, emulate):
     """Each time another order, other limits, another moment; equal rows, and rows that fail at first."""
     chance = random.Random(seed)
     frame = pl.DataFrame({"n": [chance.randrange(60) for _ in range(90)]})

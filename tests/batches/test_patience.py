@@ -33,7 +33,7 @@ def run(emu, clock):
     ids=["500", "429", "reset before", "reset after"],
 )
 @pytest.mark.parametrize("call", ["retrieve_batch", "file_content"])
-def test_hours_of_it_are_survived(emu, run, clock, call, fault):
+def test_runs_survive_hours_of_service_trouble(emu, run, clock, call, fault):
     emu.fault(call, times=200, **fault)
     assert run.wait().succeeded == 6
     assert clock.passed > 3 * 3600

@@ -48,7 +48,7 @@ NOT_EXECUTED = {
 
 
 @pytest.mark.parametrize("fault", NOT_EXECUTED)
-def test_what_was_not_executed_goes_again_and_only_that(service, fault):
+def test_only_unexecuted_rows_are_retried(service, fault):
     service.row_fault(**NOT_EXECUTED[fault], custom_ids=HIT)
     assert ask(service)["error"].null_count() == N
     assert service.calls()["create_batch"] == 2
@@ -56,7 +56,7 @@ def test_what_was_not_executed_goes_again_and_only_that(service, fault):
 
 
 @pytest.mark.parametrize("kind", ["missing", "malformed", "no_body"])
-def test_what_came_to_nothing_goes_again(service, kind):
+def test_unreadable_answers_are_retried(service, kind):
     service.row_fault(kind, custom_ids=HIT)
     assert ask(service)["error"].null_count() == N
     # These were executed, and billed, and nothing can be read of it.
@@ -72,7 +72,7 @@ FINAL = {
 
 
 @pytest.mark.parametrize("fault", FINAL)
-def test_what_would_fail_again_does_not(service, fault):
+def test_permanent_failures_are_not_retried(service, fault):
     service.row_fault(**FINAL[fault], custom_ids=HIT)
     ask(service)
     assert service.calls()["create_batch"] == 1

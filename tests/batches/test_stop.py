@@ -87,7 +87,7 @@ def test_a_run_goes_on_when_it_may_get_better(emu, faults, why):
     assert "not_submitted" not in codes(out), why
 
 
-def test_few_rows_are_no_sign(emu):
+def test_stop_loss_ignores_small_samples(emu):
     emu.row_fault("status", status=400, custom_ids=["row-0", "row-1"])
     assert ask(emu, limits=bf.Limits(max_requests=2, max_in_flight=1))["error"].null_count() == N - 2
 
@@ -141,7 +141,7 @@ def test_the_pilot_counts_rows_and_not_requests(emu, tmp_path):
 
 
 @pytest.mark.parametrize("pilot", [0, -1, 1.5, True, "ten"])
-def test_what_is_no_pilot(emu, pilot):
+def test_invalid_pilot_is_refused(emu, pilot):
     with pytest.raises(bf.OptionError, match="pilot must be a whole number of rows"):
         ask(emu, pilot=pilot)
 

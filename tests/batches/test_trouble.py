@@ -82,7 +82,7 @@ def once_each(emu):
     ],
     ids=["array", "object", "wrapped", "page"],
 )
-def test_at_the_beginning_it_is_an_error_within_a_minute(unsent, odd, reply, came, clock):
+def test_unreadable_replies_at_the_start_are_an_error_within_a_minute(unsent, odd, reply, came, clock):
     odd.answer("list", reply)
     with pytest.raises(bf.ServiceError, match=f"list_batches: .*{came}.*{CHECK}"):
         unsent.wait()
@@ -124,7 +124,7 @@ def test_json_of_the_wrong_shape_is_an_error_after_five_minutes(begun, odd, emu,
     assert once_each(emu)
 
 
-def test_three_times_are_needed_however_long_that_takes(begun, odd):
+def test_wrong_shape_is_an_error_after_three_replies_only(begun, odd):
     odd.answer("retrieve", [])
     with pytest.raises(bf.ServiceError, match=r"3 times in 20 minutes"):
         reopened(begun, poll_seconds=600).wait()
@@ -140,7 +140,7 @@ def test_processes_of_one_pass_each_come_to_it_too(begun, odd, clock):
         reopened(begun).advance()
 
 
-def test_a_reply_that_can_be_read_begins_it_anew(begun, odd, emu, clock):
+def test_readable_reply_resets_the_count_of_unreadable_ones(begun, odd, emu, clock):
     emu.configure(progression="stepped")
     for _ in range(4):
         odd.answer("retrieve", [], times=2)
@@ -226,7 +226,7 @@ def test_an_upload_that_can_never_be_read_is_given_up(emu, odd, unsent, clock):
     assert unsent.status(refresh=False).state == "not_submitted"
 
 
-def test_a_page_deleted_no_input_file(emu, odd):
+def test_html_page_is_not_taken_for_a_deletion(emu, odd):
     """A create that got no answer may come late as long as its file is there."""
     emu.fault("create_batch", "late", seconds=1.0)
     odd.answer("delete", PAGE)
@@ -236,7 +236,7 @@ def test_a_page_deleted_no_input_file(emu, odd):
     assert once_each(emu)
 
 
-def test_a_page_is_no_result_file(begun, odd, emu):
+def test_html_page_is_not_taken_for_a_result_file(begun, odd, emu):
     odd.answer("download", PAGE)
     with pytest.raises(bf.RunPendingError, match=r"download: .*no file of JSON lines: 200 text/html: <html>"):
         begun.wait(1800)
@@ -350,7 +350,7 @@ def test_a_run_that_another_process_works_on_is_running(unsent, emu):
     assert bf.open_run(unsent.path).status(refresh=False).state == "not_submitted"
 
 
-def test_why_a_run_was_stopped(emu):
+def test_status_shows_that_the_run_was_cancelled(emu):
     emu.configure(progression="stepped")
     run = bf.submit(FRAME, PROMPT, client=emu.client(), **ARGUMENTS)
     emu.configure(progression="instant")
@@ -369,13 +369,13 @@ def test_runs_of_0_1_0_read_as_before(tmp_path, name, state):
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"message": 5}'])
-def test_a_note_that_cannot_be_read_is_none(begun, content):
+def test_unreadable_trouble_note_counts_as_none(begun, content):
     (begun.path / "trouble.json").write_text(content)
     assert begun.status(refresh=False).trouble == ""
     assert begun.wait().succeeded == N
 
 
-def test_the_command_says_it(emu, tmp_path, capsys, monkeypatch):
+def test_status_and_runs_commands_show_the_trouble(emu, tmp_path, capsys, monkeypatch):
     path = refused(emu, tmp_path)
     assert main(["status", str(path)]) == 1
     out = capsys.readouterr().out

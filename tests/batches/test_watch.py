@@ -80,7 +80,7 @@ def test_processes_that_make_one_pass_each_take_turns_too(emu, clock):
     assert passes <= 5
 
 
-def test_what_is_known_is_not_taken_back_by_a_late_list(emu, clock):
+def test_stale_list_does_not_undo_a_known_status(emu, clock):
     emu.batch_fault("list_still", times=None, polls=0)
     emu.configure(progression="stepped")
     run = bf.submit(FRAME, "Repeat {n}", client=emu.client(), **ARGUMENTS, **TEN)
@@ -113,7 +113,7 @@ def test_a_lost_folder_is_found_although_the_list_does_not_move(service, batchfr
     assert service.ledger(summary=True)["executions"] == N
 
 
-def test_one_that_cannot_be_asked_for_does_not_keep_the_others_waiting(emu, clock):
+def test_unreachable_batch_does_not_delay_the_others(emu, clock):
     """The three that were not asked for the longest are gone; the others have their turn all the same."""
     emu.batch_fault("gone", polls=10_000, times=3)
     emu.batch_fault("list_still", times=None, polls=0)
@@ -140,7 +140,7 @@ def batch(number, status="in_progress", done=0):
 
 
 @given(st.lists(st.integers(-1_000, 1_000), max_size=250))
-def test_those_not_asked_for_the_longest_come_first(told):
+def test_batches_polled_longest_ago_come_first(told):
     submissions = [submission(number, seconds) for number, seconds in enumerate(told)]
     listed = {f"b{number}": batch(number) for number in range(len(told))}
     chosen = to_ask(submissions, listed, NOW, 300)
@@ -149,7 +149,7 @@ def test_those_not_asked_for_the_longest_come_first(told):
     assert sorted(told[int(name[1:])] for name in chosen) == may[: len(chosen)]
 
 
-def test_what_the_list_tells_anyway_is_not_asked_for():
+def test_batches_that_the_list_updates_are_not_polled_by_id():
     submissions = [submission(number, -1_000) for number in range(5)]
     listed = {"b0": batch(0, "completed"), "b1": batch(1, "finalizing"), "b2": batch(2, done=1), "b3": batch(3)}
     assert to_ask(submissions, listed, NOW, 300) == {"b3"}
@@ -168,7 +168,7 @@ def test_what_the_list_tells_anyway_is_not_asked_for():
         (("validating", 0), ("queued", 0), False),
     ],
 )
-def test_which_of_two_looks_is_the_later(listed, known, expected):
+def test_later_of_two_batch_objects_is_known(listed, known, expected):
     assert is_behind(batch(1, *listed), batch(1, *known)) is expected
     status, done = known
     assert is_behind(batch(1, *listed), submission(1, status=status, done=done)) is expected

@@ -204,11 +204,11 @@ def drive(service, monkeypatch, examples, steps):
     run_state_machine_as_test(History, settings=every)
 
 
-def test_whatever_happens(service, monkeypatch):
+def test_any_history_of_faults_and_crashes_pays_each_row_once(service, monkeypatch):
     drive(service, monkeypatch, examples=4, steps=16)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_whatever_happens_at_length(service, monkeypatch):
+def test_any_long_history_of_faults_and_crashes_pays_each_row_once(service, monkeypatch):
     drive(service, monkeypatch, examples=20, steps=30)

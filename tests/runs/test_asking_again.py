@@ -35,7 +35,7 @@ def bodies(run, row):
     return [json.loads(line)["body"] for line in run.explain(row).requests]
 
 
-def test_all_rows_that_failed_and_only_they(emu):
+def test_retry_submits_failed_rows_by_default(emu):
     run = failing(emu)
     assert run.retry() is run
     assert run.wait().succeeded == N
@@ -54,7 +54,7 @@ def test_the_same_call_again_pays_nothing_whatever_came_of_it(emu):
     assert emu.ledger(summary=True)["executions"] == N + 9
 
 
-def test_one_value_chooses_all_rows_or_none(emu):
+def test_constant_condition_selects_all_rows_or_none(emu):
     run = failing(emu)
     assert run.retry(pl.lit(value=False)).wait().succeeded == N - 3
     assert run.retry(pl.col("n").max() < N, temperature=pl.col("n").min()).wait().succeeded == N
@@ -159,7 +159,7 @@ def test_a_run_that_goes_on_is_not_asked_again(emu):
         ({"stream": True}, "stream is not supported"),
     ],
 )
-def test_what_cannot_be_asked(emu, arguments, said):
+def test_invalid_retry_is_refused(emu, arguments, said):
     run = failing(emu)
     with pytest.raises(bf.OptionError, match=said):
         run.retry(**{"temperature": 1, **arguments} if "where" in arguments else arguments)
@@ -200,7 +200,7 @@ def test_killed_while_rows_are_asked_again(emu, tmp_path, point):
 # -- what is told of a row
 
 
-def test_all_about_a_row(emu):
+def test_explain_shows_request_submissions_and_lines(emu):
     emu.row_fault("rate_limited", custom_ids=["row-8"])
     run = submitted(emu)
     told = run.explain(8)
@@ -214,13 +214,13 @@ def test_all_about_a_row(emu):
 
 
 @pytest.mark.parametrize("row", [N, -N - 1, "row-99", 1.5, None])
-def test_of_no_row(emu, row):
+def test_explain_refuses_unknown_rows(emu, row):
     run = submitted(emu)
     with pytest.raises(bf.OptionError, match="custom_id"):
         run.explain(row)
 
 
-def test_of_a_row_that_was_not_sent(emu):
+def test_explain_of_a_row_that_was_not_sent(emu):
     run = submitted(emu, pl.DataFrame({"n": [1, None]}))
     told = run.explain(1)
     assert (told.custom_id, told.requests, told.submissions) == (None, [], [])

@@ -74,7 +74,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_what_differs_is_another_run(emu, client, change):
+def test_different_requests_are_another_run(emu, client, change):
     call = {"frame": pl.DataFrame({"t": ["a", "b"]}), "prompt": "Repeat {t}", "client": client, **ARGUMENTS}
     bf.run(**call)
     executions = emu.ledger()["executions"]
@@ -274,12 +274,12 @@ def test_a_newer_schema_is_refused_by_name(client, tmp_path):
         bf.open_run(tmp_path / "r")
 
 
-def test_no_run_there(tmp_path):
+def test_opening_a_folder_without_a_run(tmp_path):
     with pytest.raises(bf.RunNotFoundError, match=r"has no run\.json"):
         bf.open_run(tmp_path)
 
 
-def test_the_time_is_up(emu, client):
+def test_timeout_leaves_the_batches_running(emu, client):
     emu.configure(progression="stepped")
     frame = pl.DataFrame({"t": ["a"]})
     with pytest.raises(

@@ -117,7 +117,7 @@ def test_a_source_that_was_deduped_has_one_answer_of_each(emu, client):
     assert emu.ledger()["executions"] == 1 + 2
 
 
-def test_copies_of_one_answer_are_not_two(emu, client):
+def test_copies_of_one_answer_count_once(emu, client):
     """The second run holds a copy of the first one's answer, which was paid for once."""
     ask(client, ["a", "x"])
     ask(client, ["a", "y"], reuse="all")
@@ -126,7 +126,7 @@ def test_copies_of_one_answer_are_not_two(emu, client):
     assert emu.ledger()["executions"] == 2 + 1 + 2
 
 
-def test_a_copy_is_as_good_when_the_first_is_gone(emu, client, batchframe_home):
+def test_copied_answers_can_be_reused_after_the_source_is_deleted(emu, client, batchframe_home):
     first = answers(ask(client, ["a", "x"]))
     (gone,) = batchframe_home.glob("[!.]*")
     out = ask(client, ["y", "a"], reuse="all")
@@ -156,7 +156,7 @@ def test_of_all_runs_the_newest_comes_first(emu, client, caplog):
 
 
 @pytest.mark.parametrize("spelled", ["run", "path", "text"])
-def test_of_one_run(emu, client, tmp_path, spelled):
+def test_reuse_of_one_named_run(emu, client, tmp_path, spelled):
     one = bf.submit(pl.DataFrame({"t": ["a"]}), "Repeat {t}", client=client, run_dir=tmp_path / "r", **ARGUMENTS)
     one.wait()
     ask(client, ["b"])
@@ -194,7 +194,7 @@ def test_an_unfinished_run_gives_what_it_has(emu, client):
     assert not one.status(refresh=False).done
 
 
-def test_what_is_no_run_is_refused(client, tmp_path):
+def test_reuse_of_a_folder_without_a_run_is_refused(client, tmp_path):
     with pytest.raises(bf.RunNotFoundError, match=r"has no run\.json"):
         ask(client, ["a"], reuse=tmp_path)
     (tmp_path / "file").touch()
@@ -235,7 +235,7 @@ def test_result_files_that_changed_are_not_believed(client, tmp_path):
 # -- the new run
 
 
-def test_it_is_whole_without_its_source(emu, client, batchframe_home):
+def test_reused_answers_survive_deletion_of_the_source(emu, client, batchframe_home):
     ask(client, ["a", "b"])
     (source,) = batchframe_home.glob("[!.]*")
     out = ask(client, ["b", "c", "a"], reuse="all", include=["reused", "raw"])
@@ -275,7 +275,7 @@ def test_the_source_is_not_touched(emu, client, batchframe_home):
     assert files(source) == before
 
 
-def test_it_is_the_run_of_the_same_call_without(emu, client, batchframe_home):
+def test_reuse_does_not_change_the_run_id(emu, client, batchframe_home):
     ask(client, ["a", "b"])
     out = ask(client, ["c", "b", "a"], reuse="all")
     calls = emu.calls()
@@ -324,7 +324,7 @@ def test_new_rows_are_retried_and_the_reused_are_not(emu, client):
     assert emu.ledger()["billed"] == 2 + 3 + 1  # what is missing was executed
 
 
-def test_before_it_is_finished(emu, client):
+def test_reused_answers_show_before_the_run_is_finished(emu, client):
     ask(client, ["a", "b"])
     emu.batch_fault("stuck", times=None)
     frame = pl.DataFrame({"t": ["a", "c", None]})
@@ -340,7 +340,7 @@ def test_before_it_is_finished(emu, client):
 @pytest.mark.slow
 @pytest.mark.parametrize("rows", [1, 3, 100])
 @pytest.mark.parametrize("dedupe", [False, True])
-def test_in_many_blocks_and_parts(emu, client, monkeypatch, rows, dedupe):
+def test_reuse_in_many_blocks_and_parts(emu, client, monkeypatch, rows, dedupe):
     monkeypatch.setattr(frame_source, "SLICE_ROWS", rows)
     limits = bf.Limits(max_requests=4)
     first = ask(client, [f"{n % 9}" for n in range(12)], limits=limits)
