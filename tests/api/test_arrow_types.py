@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import uuid
 from decimal import Decimal
 
@@ -20,6 +19,7 @@ from batchframe._api import parquet
 from batchframe._api.frames import to_polars
 from batchframe.cli import main
 from each import each
+from rendered import refusal, texts
 
 DAY = dt.date(2024, 7, 1)
 AWARE = dt.datetime(2024, 7, 1, 12, 30, 15, tzinfo=dt.timezone.utc)
@@ -49,17 +49,6 @@ class Reader(Stream):
 
 def column(frame):
     return to_polars(frame)["v"].to_list()
-
-
-def texts(frame, prompt="{v}"):
-    rows = bf.requests(frame, prompt, model="m")
-    return [line and json.loads(line)["body"]["messages"][-1]["content"] for line in rows["request"]]
-
-
-def refusal(frame):
-    with pytest.raises(bf.InputError) as caught:
-        bf.requests(frame, "{id}", model="m")
-    return str(caught.value)
 
 
 # -- Arrow

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import re
 import uuid
 import warnings
@@ -17,6 +16,7 @@ import pytest
 
 import batchframe as bf
 from batchframe._api.frames import to_polars
+from rendered import refusal, texts
 
 DAY = dt.date(2024, 7, 1)
 AWARE = dt.datetime(2024, 7, 1, 12, 30, tzinfo=dt.timezone.utc)
@@ -26,17 +26,6 @@ PARIS = dt.timezone(dt.timedelta(hours=2))
 
 def objects(*values):
     return pd.Series([*values], dtype=object)
-
-
-def texts(frame, prompt="{v}"):
-    rows = bf.requests(frame, prompt, model="m")
-    return [line and json.loads(line)["body"]["messages"][-1]["content"] for line in rows["request"]]
-
-
-def refusal(frame):
-    with pytest.raises(bf.InputError) as caught:
-        bf.requests(frame, "{id}", model="m")
-    return str(caught.value)
 
 
 def of(series):

@@ -12,7 +12,7 @@ from polars.testing import assert_frame_equal
 
 import batchframe as bf
 from batchframe._results import parsed_answers
-from batchframe._results.parsed_answers import parse_part, parse_parts, part_answers, remove_parsed
+from batchframe._results.parsed_answers import parse_part, parse_parts, part_answers
 
 FRAME = pl.DataFrame({"n": list(range(7))})
 
@@ -32,7 +32,7 @@ def test_other_process_parses_the_same(folder):
     parts = folder.parts()
     assert len(parts) == 3
     here = [read(folder, part) for part in parts]
-    remove_parsed(folder)
+    folder.remove_parsed_answers()
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as executor:
         parse_parts(folder, parts, map_parts=executor.map)
     files = [part_answers(folder, part) for part in parts]
@@ -64,13 +64,13 @@ def test_pickled_task_gives_the_same_bytes(folder, tmp_path):
 
 def test_removed_parsed_answers_raise(folder, monkeypatch):
     """It waits for the lock, but some file systems have none."""
-    parse = parsed_answers._parse_missing
+    parse = parsed_answers._parse
 
     def then_removed(*arguments, **options):
         parse(*arguments, **options)
-        remove_parsed(folder)
+        folder.remove_parsed_answers()
 
-    monkeypatch.setattr(parsed_answers, "_parse_missing", then_removed)
+    monkeypatch.setattr(parsed_answers, "_parse", then_removed)
     with pytest.raises(bf.ResultsError, match="part 0: another process just removed its parsed answers"):
         part_answers(folder, folder.parts()[0])
 
@@ -78,17 +78,17 @@ def test_removed_parsed_answers_raise(folder, monkeypatch):
 def test_files_downloaded_during_parsing_are_read_next_time(folder, monkeypatch):
     part = folder.parts()[0]
     submission = folder.submissions(part.number)[0]
-    parse = parsed_answers._parse_missing
+    parse = parsed_answers._parse
 
     def then_more(*arguments, **options):
         parse(*arguments, **options)
         with folder.receiving(folder.result_path(part.number, submission.number, "error")) as file:
             file.write(b'{"custom_id": "row-x", "response": null, "error": {"code": "c", "message": "m"}}\n')
 
-    remove_parsed(folder)
+    folder.remove_parsed_answers()
     before = read(folder, part)
-    remove_parsed(folder)
-    monkeypatch.setattr(parsed_answers, "_parse_missing", then_more)
+    folder.remove_parsed_answers()
+    monkeypatch.setattr(parsed_answers, "_parse", then_more)
     assert_frame_equal(read(folder, part), before)
     monkeypatch.undo()
     assert read(folder, part).height == before.height + 1

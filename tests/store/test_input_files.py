@@ -114,7 +114,7 @@ def test_files_hold_the_lines_of_the_preview(  # noqa: PLR0917
     assert b"".join(files).decode() == "".join(line + "\n" for line in wanted)
     assert [record.number for record in records] == list(range(len(records)))
     assert parts is None or len(records) == parts
-    assert made.rows == 100
+    assert sum(made.blocks) == 100
     assert made.requests == 98
     assert all(size <= slice_rows for size in made.blocks)
     sent = [row for row in range(100) if texts[row] is not None]
@@ -170,7 +170,7 @@ def test_line_as_large_as_the_limit_is_its_own_part(tmp_path):
 def test_no_input_file_without_requests(tmp_path, texts):
     frame = pl.DataFrame({"x": pl.Series(texts, dtype=pl.String)})
     made, records, _ = prepared(tmp_path, frame, bf.Limits(max_requests=10, max_bytes=1000))
-    assert (made.rows, made.requests, made.digest, records) == (len(texts), 0, 0, [])
+    assert (sum(made.blocks), made.requests, made.digest, records) == (len(texts), 0, 0, [])
     assert not (Path(tmp_path) / "parts").exists()
 
 

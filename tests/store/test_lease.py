@@ -232,7 +232,7 @@ def test_finished_process_keeps_files_that_another_reads(client, monkeypatch, mo
 
     def remove():
         with run._folder.assembling():
-            parsed_answers.remove_parsed(run._folder)
+            run._folder.remove_parsed_answers()
 
     def then_removed(*args, **options):
         paths = part_answers(*args, **options)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import polars as pl
 
+from batchframe._core.checks import is_count
 from batchframe._core.exceptions import OptionError, suggestion
 from batchframe._core.lenient import integer, mapping, moment, request_counts, text
 from batchframe._providers.service import Service
@@ -111,7 +112,7 @@ def batches(
     start, statuses = _start(since), _statuses(status)
     # Services report creation times in whole seconds. A batch created later in the same second must be included.
     start = None if start is None else start.replace(microsecond=0)
-    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
+    if limit is not None and not is_count(limit):
         msg = f"limit must be a whole number of at least 1, or None for all, got {limit!r}"
         raise OptionError(msg)
     rows = []

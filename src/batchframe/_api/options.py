@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import polars as pl
 
 from batchframe._api.option_table import OPTIONS, Options
+from batchframe._core.checks import is_count, is_text_dict
 from batchframe._core.exceptions import OptionError, suggestion
 from batchframe._core.option_names import NOT_YET, OPTION_NAMES
 from batchframe._endpoints.registry import DEFAULT, ENDPOINTS
@@ -168,7 +169,7 @@ def include_columns(name: str, value: Any, known: Collection[str] = EXTRA_COLUMN
 def _metadata(name: str, value: Any) -> dict[str, str]:
     # 16 pairs, keys up to 64 and values up to 512 characters: OpenAI's API specification. Batchframe uses seven pairs.
     reserved = 7
-    if not _is_text_dict(value) or not all(isinstance(text, str) for text in value.values()):
+    if not is_text_dict(value) or not all(isinstance(text, str) for text in value.values()):
         msg = f"{name} must be a dict of text to text, got {value!r}"
         raise OptionError(msg)
     if len(value) > 16 - reserved or any(len(key) > 64 or len(text) > 512 for key, text in value.items()):  # noqa: PLR2004
@@ -200,14 +201,14 @@ def _image_detail(name: str, value: Any) -> str:
 
 
 def _max_attempts(name: str, value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not is_count(value):
         msg = f"{name} must be a whole number of at least 1 (1 means no retry), got {value!r}"
         raise OptionError(msg)
     return value
 
 
 def _pilot(name: str, value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not is_count(value):
         msg = f"{name} must be a whole number of rows, at least 1, got {value!r}"
         raise OptionError(msg)
     return value
@@ -289,7 +290,3 @@ def _check_support(options: dict[str, Any], path: str) -> None:
 
 def _paths(fits: Callable[[Endpoint], bool]) -> list[str]:
     return [path for path, endpoint in ENDPOINTS.items() if fits(endpoint)]
-
-
-def _is_text_dict(value: Any) -> bool:
-    return isinstance(value, dict) and all(isinstance(key, str) for key in value)

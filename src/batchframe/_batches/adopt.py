@@ -1,11 +1,12 @@
-"""What in the account is ours: the batch of a create in doubt, and all batches of a run whose folder is lost.
+"""Find batches of ours in the account: the batch of a create in doubt, and all batches of a run whose folder is lost.
 
-A create in doubt is settled by the id of its input file. A run that has submitted nothing yet asks the account once for
-batches with its id. Equal ids mean the same requests, and not that they have the same custom_ids: a batch is ours as it
-is only where the hash of its input file is that of a part of ours; every other is read, and matched by content.
+A create in doubt is settled by the id of its input file. A run that has submitted nothing yet searches the account once
+for batches with its id. Equal ids mean equal requests, but their custom_ids may differ. If the hash of a batch's input
+file is that of one of our parts, the batch is adopted for that part. Otherwise its input file is downloaded, and its
+requests are matched by content.
 
-A crash in between leaves batches that are adopted and others that are not, and no note; the next pass goes on with the
-others. Nothing is submitted before the note is there.
+A crash in between leaves some batches adopted and no note; the next pass adopts the rest. Nothing is submitted before
+the note exists.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 # for two clocks within the service.
 _MARGIN = dt.timedelta(minutes=5)
 _NOTE = "account.json"
-# Result files live 30 days from the end of the batch; and no account is read for ever: 20 pages of 100.
+# Result files live 30 days from the end of the batch. The search ends after 20 pages of 100 batches.
 _LOOK_BACK, _MOST_BATCHES, _MOST_FILES = dt.timedelta(days=30), 2_000, 20_000
 _EARLIEST = dt.datetime.min.replace(tzinfo=dt.timezone.utc)
 
@@ -70,15 +71,15 @@ def batch_of_input_file(
 
 
 def is_new(state: PassState) -> bool:
-    """Whether a run has yet to ask the account: it submitted nothing, and has no note that it asked."""
-    if not state.parts or any(part.generation for part in state.parts):  # what `Run.retry` asks for is to be asked for
+    """Whether a run has yet to search the account: it has submitted nothing, and has no note of a search."""
+    if not state.parts or any(part.generation for part in state.parts):  # the requests of `Run.retry` are new
         return False
     submitted = any(each.adopted_at is None for submissions in state.submissions.values() for each in submissions)
     return not submitted and state.folder.read_note(_NOTE) is None
 
 
 def adopt(state: PassState, report: PassReport) -> None:
-    """Take the account's batches of this run as the run's own, and then allow it to submit.
+    """Adopt the account's batches of this run, and then allow it to submit.
 
     Raises
     ------
@@ -137,7 +138,7 @@ def _listed(state: PassState) -> list[RemoteBatch]:
 
 
 def _asked_for(state: PassState, ours: list[RemoteBatch]) -> list[RemoteBatch]:
-    """Return batches as they are, of those that the list shows before their validation: it may lag, or never move."""
+    """Retrieve a few of the batches that the list shows as validating, since the list may lag or never change."""
     ours = [
         state.asked[one.id] if one.id in state.asked and is_behind(one, state.asked[one.id]) else one for one in ours
     ]
@@ -152,12 +153,12 @@ def _metadata(batch: RemoteBatch, name: str) -> str | None:
 
 
 def _has_answers(batch: RemoteBatch) -> bool:
-    """Whether a batch has answers, or may have; one that was cancelled before it began has none and never will."""
+    """Whether a batch has answers, or may have; a batch cancelled before it began never will."""
     return batch.status != "cancelled" or bool(batch.output_file_id or batch.error_file_id)
 
 
 def _leave_out_refused(state: PassState, refused: list[RemoteBatch]) -> None:
-    """Send no line again that the service refused in the very same file; the rest of it is a part of its own."""
+    """Leave out the lines that the service rejected in the same input file; the others become a part of their own."""
     by_file = {_metadata(batch, "file"): batch for batch in refused}
     waiting = waiting_parts(state) if by_file else []
     while waiting:
@@ -171,7 +172,7 @@ def _leave_out_refused(state: PassState, refused: list[RemoteBatch]) -> None:
 
 
 def waiting_parts(state: PassState) -> list[PartRecord]:
-    """Return the parts of which no batch runs or has run."""
+    """Return the parts without a batch that runs or has run."""
     return [part for part in state.parts if not any(map(is_held, state.submissions[part.number]))]
 
 
@@ -181,7 +182,7 @@ def is_held(submission: SubmissionRecord) -> bool:
 
 
 def _adopt_same_files(state: PassState, ours: list[RemoteBatch]) -> list[RemoteBatch]:
-    """Adopt what was made of the very files that are waiting here, one batch a file; return the other batches."""
+    """Adopt a batch for each waiting input file with the same bytes; return the other batches."""
     known = {each.batch_id for submissions in state.submissions.values() for each in submissions}
     ours = [batch for batch in ours if batch.id not in known]
     waiting = {hash_of(state.folder.input_path(part.number)): part for part in waiting_parts(state)} if ours else {}
@@ -212,9 +213,9 @@ def _submitted(state: PassState, part: PartRecord, batch: RemoteBatch) -> None:
 
 
 def _adopt_by_content(state: PassState, batches: list[RemoteBatch]) -> list[str] | None:
-    """Adopt what was made of other files, request by request; return the ids of batches that hold nothing of ours.
+    """Adopt batches of other input files, request by request; return the ids of those without a request of ours.
 
-    None where results have to be fetched before it can go on.
+    None if results must be downloaded first.
     """
     folder = state.folder
     left: list[str] = []

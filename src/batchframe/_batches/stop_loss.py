@@ -1,4 +1,4 @@
-"""Why a run submits no more: somebody cancelled it, its pilot failed, or its first batches all failed alike."""
+"""When a run stops submitting: its pilot had no success, or all rows of its first batches failed with one error."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from batchframe._store.records import PartRecord
     from batchframe._store.run_folder import RunFolder
 
-# Fewer rows than this may fail alike by chance.
+# Fewer rows than this may fail with the same error by chance.
 _MIN_ROWS = 10
 _GO_ON = "Correct the call and make it anew; or go on all the same: run.retry(codes='not_submitted')"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How the requests of one part ended: how many, how many well, and what was said when all failed alike."""
+    """How the requests of one part ended; ``alike`` is the error if all of them failed with the same one."""
 
     requests: int
     succeeded: int
@@ -44,14 +44,14 @@ def outcome_of(folder: RunFolder, part: PartRecord) -> Outcome:
 
 
 def stop_for(outcomes: list[Outcome], left: int, generation: int, at: dt.datetime) -> StopRecord | None:
-    """Return the stop that the first finished batches call for: all their rows failed with one error.
+    """Return a stop if all rows of the first finished batches failed with one error.
 
     Parameters
     ----------
     outcomes
-        Of every part that is finished.
+        The outcome of each finished part.
     left
-        How many requests are not submitted yet.
+        The number of requests not submitted yet.
     """
     rows = sum(outcome.requests for outcome in outcomes)
     codes = {outcome.alike and outcome.alike[0] for outcome in outcomes}
@@ -64,7 +64,7 @@ def stop_for(outcomes: list[Outcome], left: int, generation: int, at: dt.datetim
 
 
 def stop_after_pilot(pilot: Outcome, left: int, at: dt.datetime) -> StopRecord | None:
-    """Return the stop that a pilot without any success calls for."""
+    """Return a stop if no row of the pilot succeeded."""
     if pilot.succeeded:
         return None
     reason = f": {pilot.alike[0]}: {pilot.alike[1].rstrip('.')}" if pilot.alike else ""

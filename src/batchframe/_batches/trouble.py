@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from batchframe._store.run_folder import RunFolder
 
 _NOTE = "trouble.json"
-# A service in trouble may answer with another shape for a moment; one that always does will not change.
+# A service in trouble may reply in another shape for a while. If it always does, waiting does not help.
 _TIMES, _SECONDS = 3, 300.0
-# A call that is not made any more, since something else took its place, is forgotten.
+# A call that was not repeated for so long is forgotten: another one has taken its place.
 _FORGOTTEN = dt.timedelta(hours=1)
 _LISTS = frozenset({"list", "list_matching", "list_files"})
 _CALLS = _LISTS | {"upload", "retrieve_file", "delete_file", "create", "retrieve", "cancel", "download"}
 
 
 def read_trouble(folder: RunFolder) -> TroubleRecord | None:
-    """Return the last error of a run; None where there is none, or it was not kept yet (before 0.2)."""
+    """Return the last error of a run; None if there is none, or for a run of 0.1.0, which kept none."""
     note = folder.read_note(_NOTE)
     with suppress(msgspec.ValidationError):
         return None if note is None else msgspec.convert(note, TroubleRecord)
@@ -39,7 +39,7 @@ def read_trouble(folder: RunFolder) -> TroubleRecord | None:
 def keep_trouble(
     folder: RunFolder, error: Exception, unread: dict[str, UnreadReply], known: TroubleRecord | None, now: dt.datetime
 ) -> None:
-    """Bring an error to the disk; that it cannot be written hides no error that is worse."""
+    """Write an error to disk. If that fails, it must not hide the error itself."""
     message = str(error)
     at = known.at if known is not None and known.message == message else now
     record = TroubleRecord(message, at, bool(getattr(error, "is_transient", False)), dict(unread))
@@ -49,7 +49,7 @@ def keep_trouble(
 
 
 def forget_trouble(folder: RunFolder, unread: dict[str, UnreadReply], known: TroubleRecord, now: dt.datetime) -> None:
-    """Forget an error after a pass that went well, unless a call that could not be read has yet to be made again."""
+    """Remove the error after a successful pass, unless a call with an unreadable reply was not repeated yet."""
     with suppress(OSError, LeaseLostError):
         if all(now - reply.last_at > _FORGOTTEN for reply in unread.values()):
             folder.remove_note(_NOTE)
@@ -58,17 +58,17 @@ def forget_trouble(folder: RunFolder, unread: dict[str, UnreadReply], known: Tro
 
 
 class CountingClient:
-    """A client that counts the calls which were answered, and gives up one whose answer can never be read.
+    """A client that counts answered calls, and gives up a call whose reply can never be read.
 
-    That is JSON of the wrong shape, from the same call, three times over five minutes. A create is not given up: it may
-    have been carried out, and takes the way of a lost reply.
+    That is JSON of the wrong shape from the same call, three times within at least five minutes. A create is never
+    given up: it may have been executed, so it counts as a lost reply.
 
     Attributes
     ----------
     answers
-        How many calls were answered as they should.
+        The number of calls with a readable reply.
     unread
-        Which were not, and how often.
+        The unreadable replies, by call.
     """
 
     def __init__(self, client: BatchClient, clock: Clock) -> None:
@@ -101,7 +101,7 @@ class CountingClient:
             if error.is_json and name != "create":
                 self._count(key, error)
             raise
-        except GeneratorExit:  # nobody wants the rest of a list
+        except GeneratorExit:  # the caller does not need the rest of the list
             self._answered(key)
             raise
         else:
@@ -118,7 +118,7 @@ class CountingClient:
             self.unread[key], self._since[key] = UnreadReply(now, now), moment
             return
         reply = self.unread[key] = UnreadReply(reply.first_at, now, reply.times + 1)
-        # What another process met is as old as the time of the day says.
+        # For what another process noted, the time of day is all there is.
         passed = moment - self._since[key] if key in self._since else (now - reply.first_at).total_seconds()
         if reply.times >= _TIMES and passed >= _SECONDS:
             error.is_transient = False

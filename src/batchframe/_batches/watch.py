@@ -1,7 +1,7 @@
-"""Which batches are asked for by id although the account's list shows them: a list may be cached, lag, or never move.
+"""Choose batches to retrieve by id although the account's list shows them: a list may be cached, lag, or never change.
 
-A run must end wherever asking by id ends it. To ask for each batch in each pass would make a thousand calls of the ten
-that a list of a thousand batches takes, so those that the list has shown unchanged for some time take turns.
+A run must end wherever retrieving by id ends it. A list of a thousand batches takes ten calls, and retrieving each of
+them would take a thousand in each pass. So the batches that the list has shown unchanged for some time take turns.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
     from batchframe._store.records import SubmissionRecord
 
-# So many batches are asked for by id in a pass, of each hundred in flight, which is a page of the list: as many as a
-# run asks for that is too small to need the list. A pass makes at most four times the calls of the list alone, and
-# each batch has its turn within 34 passes, however many there are.
+# The number of batches retrieved in a pass, for each hundred in flight, which is a page of the list. A run with no more
+# batches than that does without the list. A pass makes at most four times the calls of the list alone, and each batch
+# has its turn within 34 passes, however many there are.
 FEW, _PAGE = 3, 100
-# A batch only moves on in this order; a status that is not here says nothing.
+# The order in which a batch changes its status. Other statuses are not compared.
 _ORDER = {"validating": 0, "in_progress": 1, "finalizing": 2, "cancelling": 3} | dict.fromkeys(TERMINAL, 4)
 _TOLD_AT = "told_at"
 
 
 def is_behind(listed: RemoteBatch, known: RemoteBatch | SubmissionRecord) -> bool:
-    """Whether a list shows a batch as it was before what is known of it from asking by id."""
+    """Whether a list shows an earlier state of a batch than the one that is known."""
     one, other = _ORDER.get(listed.status), _ORDER.get(known.status or "")
     if one is None or other is None:
         return False
@@ -43,25 +43,25 @@ def is_moved(seen: RemoteBatch, submission: SubmissionRecord) -> bool:
 
 
 def note_news(submission: SubmissionRecord, now: dt.datetime) -> None:
-    """Note that a batch moved, or is asked for by id: now it is another's turn."""
+    """Note when a batch changed or was retrieved by id, so that others have their turn."""
     submission.times[_TOLD_AT] = now
 
 
 def to_ask(
     submissions: Iterable[SubmissionRecord], listed: Mapping[str, RemoteBatch], now: dt.datetime, seconds: float
 ) -> set[str]:
-    """Return the ids of the batches whose turn it is to be asked for by id, those that were not for the longest first.
+    """Return the ids of the batches to retrieve by id: those that were unchanged or not retrieved for the longest.
 
     Parameters
     ----------
     submissions
-        Of the batches in flight.
+        The submissions of the batches in flight.
     listed
-        What the list shows of them; what it does not show, or shows to have ended, is asked for anyway.
+        The batches in the list, by id. Batches that are not listed, or have ended, are retrieved anyway.
     now
         The time.
     seconds
-        For how long the list must have shown a batch unchanged.
+        The time that the list must have shown a batch unchanged.
     """
     submissions = list(submissions)
     still = []

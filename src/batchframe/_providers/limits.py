@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
+from batchframe._core.checks import is_count
 from batchframe._core.exceptions import OptionError, suggestion
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class Limits:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            if value is not None and not is_count(value):
                 msg = f"{field.name} must be a whole number of at least 1, got {value!r}"
                 raise OptionError(msg)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from batchframe._core.checks import is_count
 from batchframe._core.exceptions import OptionError, suggestion
 from batchframe._endpoints.registry import ENDPOINTS
 from batchframe._providers.limits import AZURE_MAX_BYTES, AZURE_MAX_REQUESTS, Limits
@@ -142,7 +143,7 @@ class Provider:
 
 
 def _check_count(name: str, value: Any) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not is_count(value):
         msg = f"{name} must be a whole number of at least 1, got {value!r}"
         raise OptionError(msg)
 

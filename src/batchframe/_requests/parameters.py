@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from batchframe._core.checks import is_count, is_text_dict
 from batchframe._core.exceptions import OptionError, suggestion
 from batchframe._core.json_values import json_value
 from batchframe._core.option_names import NOT_YET, OPTION_NAMES
@@ -73,7 +74,7 @@ def check_model(model: Any, endpoint: str) -> None:
 
 def check_extra_body(name: str, value: Any) -> dict[str, Any]:
     """Return ``extra_body`` after checking that it is a dict of parameters."""
-    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+    if not is_text_dict(value):
         msg = f"{name} must be a dict of parameters, got {value!r}"
         raise OptionError(msg)
     return value
@@ -155,7 +156,7 @@ def _nested(form: dict[str, Any]) -> dict[str, Any]:
 def _check_members(members: dict[str, Any], endpoint: str) -> None:
     for name, effect in (("n", "response a List"), ("dimensions", "response an Array of this length")):
         count = members.get(name, 1)
-        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        if not is_count(count):
             shown = "an expression" if isinstance(count, pl.Expr) else repr(count)
             msg = f"{name} must be one positive integer for all rows, because it makes the {effect}; got {shown}"
             raise OptionError(msg)

@@ -133,8 +133,10 @@ def part_answers(folder: RunFolder, part: PartRecord, *, lines: bool = False) ->
     name = _name(folder, part, files)
     if name is None:
         return []
-    _parse_missing(folder, [(part, files)], lines=lines, map_parts=map)
     paths = folder.parsed_answers(name, lines=lines)
+    if paths is None:
+        _parse(folder, {name: _task(folder, part, files, lines=lines)}, lines=lines, map_parts=map)
+        paths = folder.parsed_answers(name, lines=lines)
     if paths is None:  # possible without file locks; the answers must not count as missing
         folder.ensure_exists()
         msg = f"part {part.number}: another process just removed its parsed answers. Repeat the call"
@@ -162,26 +164,22 @@ def parse_parts(
     map_parts
         Runs `parse_part` over them, such as the ``map`` of an executor.
     """
-    _parse_missing(
-        folder, [(part, folder.result_files(part.number)) for part in parts], lines=lines, map_parts=map_parts
-    )
-
-
-def _parse_missing(
-    folder: RunFolder,
-    parts: list[tuple[PartRecord, list[DownloadedFile]]],
-    *,
-    lines: bool,
-    map_parts: Callable[..., Iterable[None]],
-) -> None:
-    missing = [
-        (name, _task(folder, part, files, lines=lines))
-        for part, files in parts
+    downloaded = [(part, folder.result_files(part.number)) for part in parts]
+    missing = {
+        name: _task(folder, part, files, lines=lines)
+        for part, files in downloaded
         if (name := _name(folder, part, files)) is not None and folder.parsed_answers(name, lines=lines) is None
-    ]
+    }
+    _parse(folder, missing, lines=lines, map_parts=map_parts)
+
+
+def _parse(
+    folder: RunFolder, tasks: dict[str, ParseTask], *, lines: bool, map_parts: Callable[..., Iterable[None]]
+) -> None:
+    """Run tasks, each into the folder of its name."""
     with ExitStack() as stack:
-        targets = [stack.enter_context(folder.parsing(name, lines=lines)) for name, _ in missing]
-        for _ in map_parts(parse_part, [task for _, task in missing], targets):
+        targets = [stack.enter_context(folder.parsing(name, lines=lines)) for name in tasks]
+        for _ in map_parts(parse_part, tasks.values(), targets):
             pass
 
 
@@ -228,8 +226,3 @@ def answers_of_part(folder: RunFolder, part: PartRecord, columns: Iterable[str] 
 def best_of_part(folder: RunFolder, part: PartRecord, columns: Iterable[str]) -> pl.DataFrame:
     """Return the best answer to each request in a part's files, with ``columns`` as in `answers_of_part`."""
     return best_answers(answers_of_part(folder, part, columns))
-
-
-def remove_parsed(folder: RunFolder) -> None:
-    """Remove the Arrow files; they are rebuilt from the result files when needed."""
-    folder.remove_parsed_answers()

@@ -14,7 +14,6 @@ from batchframe._endpoints.usage import TOKENS
 from batchframe._results.assemble import Assembler
 from batchframe._results.columns import CORE, USAGE, with_default
 from batchframe._results.extra_columns import EXTRA_COLUMNS
-from batchframe._results.parsed_answers import remove_parsed
 from batchframe._results.result_lines import READER
 from batchframe._schemas.response_format import AnswerType
 
@@ -219,7 +218,7 @@ def final_blocks(
             warn(f"these results were read by an earlier version of batchframe and cannot be read again: {error}")
             return FinalBlocks(target, previous)
         if not is_watched:
-            remove_parsed(folder)
+            folder.remove_parsed_answers()
     return FinalBlocks(target, note)
 
 

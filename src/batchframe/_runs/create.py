@@ -1,4 +1,4 @@
-"""A call becomes a run: its frame is rendered once, and its requests tell whether that run exists already."""
+"""Create the run of a call: render its frame once, and open the existing run with the same requests if there is one."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 def renderer(
     frame: pl.DataFrame | pl.LazyFrame, spec: RequestSpec, settings: RunSettings, provider: Provider
 ) -> Renderer:
-    """Return what renders a frame's requests, after checking that the call fits frame and service; nothing is sent."""
+    """Check a call against its frame and service, and return the renderer of its requests. Sends nothing."""
     check_clashes(frame.collect_schema(), settings.include, settings.prefix, spec.custom_id)
     _check_provider(provider, spec.endpoint, settings)
     _warn_of_refusals(provider, spec)
@@ -53,16 +53,16 @@ def create(
     dedupe: bool = False,
     reuse: Path | Literal["all"] | None = None,
 ) -> Run:
-    """Render a frame, and return its run: a new one, or the one that its requests were sent with before.
+    """Render a frame, and return its run: a new one, or the existing one with the same requests.
 
     Parameters
     ----------
     frame, spec
-        The rows, and what is made of each.
+        The rows, and the content of their requests.
     settings, service
-        How the run is carried on, and where.
+        The settings of the run, and its service.
     run_dir
-        The folder of the run; None for one in the runs' root.
+        The folder of the run; None for one in the root of runs.
     name
         Part of the run's identity.
     dedupe, reuse
@@ -71,9 +71,9 @@ def create(
     Raises
     ------
     RunMismatchError
-        ``run_dir`` holds another run; says what differs.
+        ``run_dir`` holds another run; the message says what differs.
     RunNotFoundError
-        What ``reuse`` names is no run.
+        ``reuse`` names a folder without a run.
     """
     rendering, provider = renderer(frame, spec, settings, service.provider), service.provider
     settings = replace(settings, completion_window=settings.completion_window or provider.completion_windows[0])
@@ -86,7 +86,7 @@ def create(
             source = reuse if reuse == "all" else _absolute(reuse)
             offered = Reuse(sources(source, root, spec.endpoint, account))
     except RunNotFoundError as error:
-        lost = error  # a run that is there needs its source no more: whether this one is shows below
+        lost = error  # an existing run no longer needs its source, and whether this one exists is known below
     if named is None:
         _make_root(root)
     scratch = RunFolder.scratch(root if named is None else named.parent)
@@ -117,7 +117,7 @@ def create(
 
 
 def _check_provider(provider: Provider, endpoint: str, settings: RunSettings) -> None:
-    """Refuse what the service is known not to take."""
+    """Refuse options that the service is known not to support."""
     if provider.served_endpoints and endpoint not in provider.served_endpoints:
         known = " or ".join(f'endpoint="{served}"' for served in provider.served_endpoints)
         msg = f"{provider.name} takes no batches for {endpoint}: pass {known}"
@@ -131,7 +131,7 @@ def _check_provider(provider: Provider, endpoint: str, settings: RunSettings) ->
 
 
 def _warn_of_refusals(provider: Provider, spec: RequestSpec) -> None:
-    """Warn, once a call, of what the model is known to refuse; a deployment of Azure's may have any name."""
+    """Warn once of what the model is known to refuse. Not for Azure, whose deployments may have any name."""
     reasons = list(refusals(spec.model, spec.endpoint, spec.body)) if provider.name == OPENAI.name else []
     if reasons:
         warn(
@@ -171,14 +171,14 @@ def _make_root(root: Path) -> None:
 
 
 def _absolute(path: str | os.PathLike[str]) -> Path:
-    """Return a path that holds when the process changes its folder: a lazy result is read later."""
+    """Return an absolute path: a lazy result may be read after the process changed its working folder."""
     return Path(path).expanduser().absolute()
 
 
 def _view(folder: RunFolder, stored: RunRecord, prepared: Prepared) -> BlockFolder | None:
-    """Return None where the rows are those of the run as it is stored; else keep this arrangement of them beside it.
+    """Return None if the run has these rows; otherwise store this arrangement of them beside it, and return its folder.
 
-    The same requests in another order, or beside other columns, are the same run; its answers are matched by request.
+    The same requests in another order, or with other columns, are the same run. Answers are matched by request.
     """
     count = len(prepared.blocks)
     if stored.blocks == prepared.blocks and folder.has_rows_of(prepared.folder, count):

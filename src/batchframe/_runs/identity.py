@@ -1,4 +1,4 @@
-"""What makes a run this run: its id, ``run.json``, and in words what differs between two calls."""
+"""The identity of a run: its id, ``run.json``, and messages about what differs between two calls."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import polars as pl
 
 from batchframe._core.events import logger
 from batchframe._core.exceptions import RunMismatchError
-from batchframe._runs.run import differences
 from batchframe._store.records import Identity, RunRecord
 
 if TYPE_CHECKING:
+    from batchframe._core.remote import Account
     from batchframe._requests.request_spec import RequestSpec
     from batchframe._runs.run_settings import RunSettings
     from batchframe._store.run_folder import RunFolder
 
 
 def new_record(identity: Identity, blocks: list[int], options: dict[str, Any]) -> RunRecord:
-    """Return what ``run.json`` holds; the options are there for people, and to say what differs."""
+    """Return the content of ``run.json``; its options are for people, and for messages about what differs."""
     from importlib.metadata import version  # noqa: PLC0415 - takes a while to import
 
     return RunRecord(
@@ -36,7 +36,7 @@ def new_record(identity: Identity, blocks: list[int], options: dict[str, Any]) -
 
 
 def shown_options(spec: RequestSpec, settings: RunSettings, url: str) -> dict[str, Any]:
-    """Return the options that ``run.json`` keeps, in built-in types."""
+    """Return the options that ``run.json`` stores, in built-in types."""
     return settings.saved() | {
         "custom_id": spec.custom_id,
         "url": url,
@@ -50,7 +50,7 @@ def shown_options(spec: RequestSpec, settings: RunSettings, url: str) -> dict[st
 
 
 def _description(value: Any) -> Any:
-    """Return a prompt or parameter as it can be kept: expressions in Polars' own words."""
+    """Return a prompt or parameter in built-in types; an expression as Polars prints it."""
     if isinstance(value, pl.Expr):
         return (
             f"expression: {value.meta.tree_format(return_as_string=True)}"
@@ -65,14 +65,13 @@ def _description(value: Any) -> Any:
 
 
 def check_same(folder: RunFolder, stored: RunRecord, record: RunRecord) -> None:
-    """Refuse a folder that holds another run, saying what differs."""
+    """Refuse a folder that holds another run, with a message about what differs."""
     one, other = stored.identity, record.identity
     if one == other:
         logger.info("going on with run %s of %s (%s)", stored.run_id, stored.created_at.date(), one.account.base_url)
         return
-    differing = [differences(one.account, other.account)] if one.account != other.account else []
-    differing += [f"{name} was {getattr(one, name)!r}, is {getattr(other, name)!r}" for name in ("endpoint", "name")
-             if getattr(one, name) != getattr(other, name)]  # fmt: skip
+    differing = [account_differences(one.account, other.account)] if one.account != other.account else []
+    differing += _changed(one, other, ("endpoint", "name"))
     differing += _option_differences(stored.options, record.options)
     if one.requests != other.requests:
         differing.append(f"it had {one.requests} requests, this call has {other.requests}")
@@ -86,7 +85,7 @@ def check_same(folder: RunFolder, stored: RunRecord, record: RunRecord) -> None:
 
 
 def _option_differences(stored: dict[str, Any], given: dict[str, Any]) -> list[str]:
-    """Return in words which of the options that make the requests differ."""
+    """Return a phrase for each option of the requests that differs."""
     texts = [
         f"{name} was {_short(stored.get(name))}, is {_short(given.get(name))}"
         for name in ("model", "prompt", "system", "images", "image_detail", "on_null")
@@ -109,3 +108,17 @@ def _shown(body: dict[str, Any], name: str) -> str:
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}…"  # noqa: PLR2004
+
+
+def account_differences(one: Account, other: Account) -> str:
+    """Return a phrase for what differs between two accounts."""
+    return "; ".join(_changed(one, other, ("provider", "base_url", "organization", "project")))
+
+
+def _changed(one: object, other: object, names: tuple[str, ...]) -> list[str]:
+    """Return a phrase for each of these members that differs."""
+    return [
+        f"{name} was {getattr(one, name)!r}, is {getattr(other, name)!r}"
+        for name in names
+        if getattr(one, name) != getattr(other, name)
+    ]

@@ -1,4 +1,4 @@
-"""A frame becomes a run's rows and input files on disk: one pass, a slice at a time, nothing sent."""
+"""Write the rows and the input files of a run in one pass over its frame. Sends nothing."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 @dataclass
 class Prepared:
-    """What was rendered: rows and parts in a scratch folder, and the sum of the request digests.
+    """Rows and parts in a scratch folder, and the sum of the request digests.
 
-    ``requests`` and ``digest`` are of all requests, whether they are sent or answered by another run.
+    ``requests`` and ``digest`` cover all requests, also those that another run answers.
     """
 
     folder: RunFolder
@@ -35,13 +35,8 @@ class Prepared:
     requests: int = 0
     digest: int = 0
 
-    @property
-    def rows(self) -> int:
-        """The height of the frame."""
-        return sum(self.blocks)
-
     def add(self, rows: pl.DataFrame) -> None:
-        """Count a block and the requests of its own that it has lines for."""
+        """Count a block and its request lines."""
         self.blocks.append(rows.height)
         own = rows[DIGEST].filter(rows[LINE].is_not_null())
         self.requests += len(own)
@@ -69,13 +64,13 @@ def prepare(
     limits
         The limits of an input file, both set.
     pilot
-        How many of the first rows are an input file of their own.
+        The number of first rows that get an input file of their own.
     dedupe
         Whether equal requests are sent once.
     reuse
-        The answers of other runs that rows may take; their requests are in no input file.
+        The answers of other runs that rows may take. Requests with such an answer are in no input file.
     map_blocks
-        What renders the blocks; what depends on their order is done here.
+        Runs the rendering of the blocks, such as the ``map`` of an executor. What depends on their order is done here.
 
     Raises
     ------

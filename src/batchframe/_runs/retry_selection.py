@@ -9,7 +9,7 @@ import msgspec
 import polars as pl
 
 from batchframe._core.column_names import OURS
-from batchframe._core.exceptions import OptionError
+from batchframe._core.exceptions import OptionError, first_paragraph
 from batchframe._core.json_values import json_text
 from batchframe._core.option_names import OPTION_NAMES
 from batchframe._endpoints import parameter_checks
@@ -57,7 +57,7 @@ def chosen(results: pl.LazyFrame, ids: pl.Series, condition: pl.Expr, changes: d
         picked = results.with_columns(columns).select(picked=_PICKED, changes=_CHANGES).collect()
     except pl.exceptions.PolarsError as problem:  # by its dtypes it could have fitted
         arguments = " or ".join(["where", *(f"the expression for {name}" for name in changes)])
-        msg = f"{arguments} does not fit the result: {_reason(problem)}"
+        msg = f"{arguments} does not fit the result: {first_paragraph(problem)}"
         raise OptionError(msg) from problem
     requests = picked.with_columns(ids.alias("custom_id")).filter(pl.col("picked") & pl.col("custom_id").is_not_null())
     return requests.select("custom_id", "changes").unique("custom_id", keep="first", maintain_order=True)
@@ -97,16 +97,12 @@ def _dtypes(results: pl.LazyFrame, expression: pl.Expr, called: str) -> list[pl.
         return list(results.select(expression).collect_schema().values())
     except pl.exceptions.PolarsError as problem:
         columns = ", ".join(map(repr, results.collect_schema()))
-        msg = f"{called} does not fit the result: {_reason(problem)}. Columns: {columns}"
+        msg = f"{called} does not fit the result: {first_paragraph(problem)}. Columns: {columns}"
         raise OptionError(msg) from problem
 
 
-def _reason(problem: Exception) -> str:
-    return str(problem).split("\n\n", 1)[0]
-
-
 def check_codes(codes: Any) -> list[str] | None:
-    """Return codes as a sorted list; one may be given as it is."""
+    """Return error codes as a sorted list; a single code may be passed as text."""
     if codes is None:
         return None
     given = [codes] if isinstance(codes, str) else codes
@@ -117,12 +113,12 @@ def check_codes(codes: Any) -> list[str] | None:
 
 
 def check_changes(given: dict[str, Any], endpoint: str, results: pl.LazyFrame) -> dict[str, pl.Expr]:
-    """Return by parameter the expression of its JSON text.
+    """Return an expression for the JSON text of each changed parameter.
 
     Raises
     ------
     OptionError
-        What is no parameter of the endpoint, or concerns the whole run, or does not fit the result.
+        A name is not a parameter of the endpoint or concerns the whole run, or an expression does not fit the result.
     """
     extra = given.get("extra_body")
     fixed = sorted(_FIXED & (given.keys() | (extra.keys() if isinstance(extra, dict) else set())))
@@ -157,7 +153,7 @@ def check_changes(given: dict[str, Any], endpoint: str, results: pl.LazyFrame) -
 
 
 def without_known(folder: RunFolder, key: str, requests: pl.DataFrame) -> pl.DataFrame:
-    """Leave out what the same call asked for before: it is not paid for again."""
+    """Leave out requests that an identical call has retried already, so that none is paid for again."""
     for record in folder.retries():
         if record.key == key:
             known = folder.read_frame(folder.retry_path(record.generation))
@@ -166,5 +162,5 @@ def without_known(folder: RunFolder, key: str, requests: pl.DataFrame) -> pl.Dat
 
 
 def key_of(codes: list[str] | None, name: str | None) -> str:
-    """Return what makes two calls of `Run.retry` the same, beside the requests and their changes."""
+    """Return the part of a retry's identity that is neither its requests nor their changes."""
     return hashlib.blake2b(msgspec.json.encode([codes, name]), digest_size=16).hexdigest()

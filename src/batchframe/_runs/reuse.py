@@ -1,6 +1,6 @@
-"""Answers of other runs for rows that ask the same: who takes which, and their result lines copied into the new run.
+"""Take answers of other runs for rows with the same requests, and copy their result lines into the new run.
 
-The copies make the new run whole in itself: what they come from may be deleted.
+With the copies the new run is complete: the other runs may be deleted.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _ANSWER = OURS + "answer"
 _BLOCK = OURS + "block"
 _ROW = OURS + "row"
 
-_NAMED = 3  # runs that a sentence names
+_NAMED = 3  # the most runs that a message names
 _TABLE = {
     _KEY: pl.UInt128(),
     _THEIR_ID: pl.String(),
@@ -51,28 +51,28 @@ class Source(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What a message calls it."""
+        """The name of the run in messages."""
         return f"run {self.record.run_id} of {self.record.created_at:%Y-%m-%d}"
 
 
 def sources(reuse: Path | Literal["all"], root: Path, endpoint: str, account: Account) -> list[Source]:
-    """Return the runs that a call may take answers from, the newest first.
+    """Return the runs whose answers a call may reuse, newest first.
 
     Parameters
     ----------
     reuse
-        The folder of one, or all in ``root`` of the same endpoint and account.
+        The folder of a run, or ``"all"`` runs in ``root`` with the same endpoint and account.
     root
         The runs' root.
     endpoint, account
-        Those of the call.
+        The endpoint and the account of the call.
 
     Raises
     ------
     RunNotFoundError
         There is no run in that folder.
     OptionError
-        It asked another endpoint.
+        It is a run of another endpoint.
     """
     if reuse != "all":
         folder = RunFolder(reuse)
@@ -91,7 +91,7 @@ def sources(reuse: Path | Literal["all"], root: Path, endpoint: str, account: Ac
 
 
 def _source(folder: RunFolder) -> list[Source]:
-    """Return a run of the root; none where there is none, or another process deletes it just now."""
+    """Return the run of a folder as a list; empty if there is none, or another process has just deleted it."""
     try:
         return [Source(folder, folder.record())]
     except RunNotFoundError:
@@ -99,9 +99,9 @@ def _source(folder: RunFolder) -> list[Source]:
 
 
 class Reuse:
-    """The answers that are there, each to be taken once: the n-th of a request by the n-th row that asks it.
+    """The answers that rows can take, each of them once: the n-th row of a request takes its n-th answer.
 
-    All successful requests of the sources are held, each by 16 bytes of digest, its custom_id and 12 bytes more.
+    Holds all successful requests of the sources in memory: 16 bytes of digest, the custom_id and 12 more bytes each.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ class Reuse:
         self._taken: list[pl.DataFrame] = []
 
     def take(self, block: int, rows: pl.DataFrame) -> pl.Series:
-        """Return which rows of the next block take an answer; rows without a line want none."""
+        """Return which rows of the next block take an answer; rows without a request line take none."""
         wanted = rows.select(CUSTOM_ID, digest_number(DIGEST).alias(_KEY), pl.col(LINE).is_not_null().alias(LINE))
         wanted = wanted.with_row_index(_ROW).filter(LINE).select(_ROW, _KEY, CUSTOM_ID)
         offered = self._left.join(wanted.select(_KEY).unique(), on=_KEY, how="semi").sort(_ANSWER)
@@ -127,7 +127,7 @@ class Reuse:
         return pl.int_range(rows.height, eager=True).is_in(taken[_ROW].implode())
 
     def copy_into(self, folder: RunFolder) -> None:
-        """Write the answers that were taken as parts of a run that is not there yet: a part a batch they come from.
+        """Write the answers taken so far as parts of a run that is being created, one part for each batch of origin.
 
         Raises
         ------
@@ -146,7 +146,7 @@ class Reuse:
             _copy(folder, number, source, batches[run].get(batch_id), rows)
 
     def summary(self, requests: int) -> str:
-        """Return in a sentence how many requests take an answer, and from what."""
+        """Return a sentence with the number of reused answers and their runs."""
         if not self._sources:
             return "reuse: there is no run yet that answers could come from"
         if not self._taken:

@@ -26,6 +26,7 @@ from batchframe._providers.guarded_client import GuardedClient
 from batchframe._providers.profiles import PROVIDERS, Provider, provider_named
 from batchframe._providers.service import Service
 from batchframe._results.result_blocks import mark_results_stale, request_ids
+from batchframe._runs.identity import account_differences
 from batchframe._runs.retry_selection import check_changes, check_codes, chosen, condition_of, key_of, without_known
 from batchframe._runs.run_reader import RunResults, RunStatus
 from batchframe._runs.run_settings import RunSettings
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     import polars as pl
     import tenacity
 
-    from batchframe._core.remote import Account
     from batchframe._providers.client import BatchClient
     from batchframe._store.block_folder import BlockFolder
     from batchframe._store.records import RunRecord
@@ -462,7 +462,7 @@ class Run(RunResults):
     def _connect_loop(self) -> Loop:
         client = self._service.client
         if client.account != self._record.identity.account:
-            differs = differences(self._record.identity.account, client.account)
+            differs = account_differences(self._record.identity.account, client.account)
             msg = f"the run in {self.path} belongs to another account: {differs}. Pass the client it was begun with"
             raise RunMismatchError(msg)
         endpoint, poll_seconds = self._record.identity.endpoint, self._settings.poll_seconds
@@ -541,12 +541,3 @@ def _opened(
     name = record.identity.account.provider
     provider = provider_named(name) if name in PROVIDERS else Provider(name=name)
     return Run(folder, record, settings, Service(client, provider), view=view)
-
-
-def differences(one: Account, other: Account) -> str:
-    """Return in words what differs between two accounts."""
-    return "; ".join(
-        f"{name} was {getattr(one, name)!r}, is {getattr(other, name)!r}"
-        for name in ("provider", "base_url", "organization", "project")
-        if getattr(one, name) != getattr(other, name)
-    )

@@ -41,11 +41,7 @@ def _tool_choice(param: str, value: Any) -> None:
 
 
 def _response_format(param: str, value: Any) -> None:
-    kinds.mapping(param, value)
-    if "type" not in value:
-        raise errors.missing(f"{param}.type")
-    kinds.one_of("json_object", "json_schema", "text")(f"{param}.type", value["type"])
-    if value["type"] != "json_schema":
+    if kinds.format_type(param, value) != "json_schema":
         return
     inner, path = value.get("json_schema"), f"{param}.json_schema"
     if inner is None:

@@ -69,6 +69,16 @@ def one_of(*supported: str) -> Check:
     return check
 
 
+def format_type(param: str, value: Any) -> str:
+    """Accept an object with the type of a response format, and return that type."""
+    mapping(param, value)
+    if "type" not in value:
+        raise errors.missing(f"{param}.type")
+    one_of("json_object", "json_schema", "text")(f"{param}.type", value["type"])
+    kind: str = value["type"]
+    return kind
+
+
 def array_of(expected: str, check_item: Check, *, min_items: int = 0, max_items: int | None = None) -> Check:
     """Accept an array whose items pass `check_item`."""
 

@@ -47,11 +47,7 @@ def _text(param: str, value: Any) -> None:
 
 
 def _format(param: str, value: Any) -> None:
-    kinds.mapping(param, value)
-    if "type" not in value:
-        raise errors.missing(f"{param}.type")
-    kinds.one_of("json_object", "json_schema", "text")(f"{param}.type", value["type"])
-    if value["type"] != "json_schema":
+    if kinds.format_type(param, value) != "json_schema":
         return
     for name in ("name", "schema"):
         if value.get(name) is None:
